@@ -1,2 +1,37 @@
+//! Arithmetic backends for `swarmseal-core`, chosen by what the CPU offers.
+//!
+//! [`detect`] is what a program calls once; [`each`] lists every backend that this CPU can run, so that tests and benches
+//! can force one. A backend can only be obtained from here: safe code cannot come by one that the CPU cannot run.
+//!
+//! The portable backend of the core is the only one yet.
 #![no_std]
-//! x
+#![forbid(unsafe_code)]
+
+use swarmseal_core::Kernels;
+
+/// The fastest backend for this CPU.
+pub fn detect() -> &'static Kernels {
+    Kernels::portable()
+}
+
+/// Every backend that this CPU can run, the slowest first.
+pub fn each() -> impl Iterator<Item = &'static Kernels> {
+    core::iter::once(Kernels::portable())
+}
+
+/// The backend of that name, if this CPU can run it.
+pub fn by_name(name: &str) -> Option<&'static Kernels> {
+    each().find(|kernels| kernels.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_detected_backend_is_among_those_that_run() {
+        assert!(each().any(|kernels| core::ptr::eq(kernels, detect())));
+        assert!(core::ptr::eq(by_name("portable").unwrap(), Kernels::portable()));
+        assert!(by_name("none such").is_none());
+    }
+}

@@ -1,2 +1,70 @@
+//! The Swarmseal scheme: paid content through BitTorrent, encrypted for each peer alone.
+//!
+//! This crate is the arithmetic and the six functions of "Towards digital rights protection in
+//! BitTorrent-like P2P systems" (Zhang, Liu, Chen, Zhang, Sandhu, 2008), Definition 2.2, together
+//! with what it takes to use them safely: validated public keys, proofs of possession, derived
+//! tracker-site keys and an all-or-nothing package around each piece. `SCHEME.md` beside this file's
+//! folder says every byte.
+//!
+//! | paper | here |
+//! |---|---|
+//! | SGen | [`Group::generate`] (feature `generate`), or a named group such as [`Group::ffdhe2048`] |
+//! | PGen | [`SecretKey::generate`] |
+//! | TGen | [`TsKeys::derive`] |
+//! | PEnc | [`encrypt_piece`] |
+//! | PDec | [`decrypt_piece`] |
+//! | T | [`re_encrypt_piece`] |
+//!
+//! There is no heap and no `unsafe`; the crate knows no CPU. A [`Group`] carries the [`Kernels`]
+//! that do its arithmetic, [`Kernels::portable`] or what `swarmseal-accel` detects.
+//!
+//! Every function over a secret key, a tracker-site key, an encryption or decryption key, a package
+//! or its plaintext takes time that depends on lengths alone. What may vary with its input is said
+//! to be `_vartime`.
 #![no_std]
-//! x
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod bytes;
+mod element;
+mod error;
+mod exponent;
+mod fixed_base;
+mod group;
+mod ids;
+mod kdf;
+pub mod kernels;
+mod keys;
+mod modulus;
+mod number;
+pub mod package;
+mod params;
+mod piece;
+mod piece_keys;
+mod primality;
+mod proof;
+mod ticket;
+mod ts_keys;
+
+pub use crypto_bigint::Word;
+pub use error::Error;
+pub use fixed_base::FixedBase;
+pub use group::Group;
+#[cfg(feature = "generate")]
+pub use group::generate::Progress;
+pub use ids::{SubscriberId, TorrentId};
+pub use kernels::Kernels;
+pub use keys::{PublicKey, SecretKey};
+pub use modulus::Modulus;
+pub use number::LIMBS;
+pub use params::{Exponents, Params, Profile};
+pub use piece::{check_piece, decrypt_piece, encrypt_piece, re_encrypt_piece};
+pub use piece_keys::{DecryptionKey, EncryptionKey, ReKey, SubscriberTables};
+pub use proof::Proof;
+pub use ticket::Ticket;
+pub use ts_keys::{MasterKey, TsKey, TsKeys};
+
+/// Bytes of an element of the largest group.
+pub const MAX_BYTES: usize = 512;

@@ -1,0 +1,53 @@
+//! Group elements in Montgomery form.
+
+use core::fmt;
+
+use crypto_bigint::Word;
+use zeroize::Zeroize;
+
+use crate::bytes::{ByteOrder, load, store};
+use crate::number::{Number, ZERO, is_zero};
+use crate::{Error, Group};
+
+/// An element of 1 … p−1 in Montgomery form. Callers that hold a secret one wrap it.
+#[derive(Clone, PartialEq, Eq, Zeroize)]
+pub(crate) struct Element(pub(crate) Number);
+
+impl Element {
+    /// From W big-endian bytes. The comparison with p is constant-time, the refusal is not.
+    pub(crate) fn from_be(group: &Group, bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.len() != group.bytes() {
+            return Err(Error::BadLength { expected: group.bytes(), found: bytes.len() });
+        }
+        let n = group.modulus().len();
+        let mut plain = ZERO;
+        load(ByteOrder::Big, bytes, &mut plain[..n]);
+        let canonical = group.modulus().exceeds(&plain) == 1 && !bool::from(is_zero(&plain[..n]));
+        let element = group.element(&plain);
+        plain.zeroize();
+        if canonical { Ok(element) } else { Err(Error::NotAnElement) }
+    }
+
+    /// Writes W big-endian bytes.
+    pub(crate) fn to_be(&self, group: &Group, out: &mut [u8]) -> Result<(), Error> {
+        if out.len() != group.bytes() {
+            return Err(Error::BadLength { expected: group.bytes(), found: out.len() });
+        }
+        let n = group.modulus().len();
+        let mut plain = group.plain(self);
+        store(ByteOrder::Big, &plain[..n], out);
+        plain.zeroize();
+        Ok(())
+    }
+
+    /// The words in Montgomery form.
+    pub(crate) fn words(&self) -> &[Word] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Element(..)")
+    }
+}

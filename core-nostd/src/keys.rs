@@ -1,0 +1,155 @@
+//! Subscribers' key pairs. Paper §2.1, Definition 2.2(2), PGen.
+
+use core::fmt;
+
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::element::Element;
+use crate::exponent::{Exponent, MAX_WIDE};
+use crate::{Error, MAX_BYTES, Params};
+
+/// s, a subscriber's secret exponent for one torrent. It never leaves the device. Zeroized on drop.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SecretKey {
+    exponent: Exponent,
+}
+
+impl SecretKey {
+    /// PGen: a fresh s, short with its top bit set under `sealed`, uniform in 1 … q−1 under `paper`.
+    pub fn generate(params: &Params, rng: &mut impl CryptoRng) -> Self {
+        let mut draw = [0; MAX_WIDE];
+        let exponent = match params.short_secret_bytes() {
+            Some(len) => {
+                rng.fill_bytes(&mut draw[..len]);
+                Exponent::short(&mut draw[..len])
+            }
+            None => {
+                let wide = &mut draw[..params.group().bytes() + 16];
+                rng.fill_bytes(wide);
+                Exponent::uniform(params.group(), wide)
+            }
+        };
+        draw.zeroize();
+        SecretKey { exponent }
+    }
+
+    /// From the W big-endian bytes of [`SecretKey::to_bytes`]. Errors: [`Error::BadLength`], [`Error::BadSecretKey`]
+    /// where it is not an exponent of this profile: below 2^(short bits) with the top bit set, or in 1 … q−1.
+    pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
+        let group = params.group();
+        if bytes.len() != group.bytes() {
+            return Err(Error::BadLength { expected: group.bytes(), found: bytes.len() });
+        }
+        let exponent = match params.short_secret_bytes() {
+            Some(len) => {
+                let (zeros, short) = bytes.split_at(bytes.len() - len);
+                if zeros.iter().fold(0, |acc, &byte| acc | byte) != 0 || short[0] & 0x80 == 0 {
+                    return Err(Error::BadSecretKey);
+                }
+                Exponent::from_be(short)
+            }
+            None => {
+                let whole = Exponent::from_be(bytes);
+                let zero = crate::number::is_zero(whole.limbs());
+                if group.order().exceeds(whole.limbs()) == 0 || zero.into() {
+                    return Err(Error::BadSecretKey);
+                }
+                let mut limbs = crate::number::ZERO;
+                limbs.copy_from_slice(whole.limbs());
+                Exponent::from_limbs(limbs, group.bits() - 1)
+            }
+        };
+        Ok(SecretKey { exponent })
+    }
+
+    /// Writes s as W big-endian bytes. Errors: [`Error::BadLength`].
+    pub fn to_bytes(&self, params: &Params, out: &mut [u8]) -> Result<(), Error> {
+        if out.len() != params.group().bytes() {
+            return Err(Error::BadLength { expected: params.group().bytes(), found: out.len() });
+        }
+        self.exponent.to_be(out);
+        Ok(())
+    }
+
+    /// y = g^s.
+    pub fn public_key(&self, params: &Params) -> PublicKey {
+        let group = params.group();
+        PublicKey::new(params, group.pow(group.generator(), &self.exponent))
+            .expect("a power of the generator is invertible")
+    }
+
+    pub(crate) fn exponent(&self) -> &Exponent {
+        &self.exponent
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}
+
+/// y = g^s of one subscriber, with y^−1 beside it. Public, and valid by construction.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    y: Element,
+    inverse: Element,
+    encoded: [u8; MAX_BYTES],
+}
+
+impl PublicKey {
+    /// From W big-endian bytes. Errors: [`Error::BadLength`], and [`Error::BadPublicKey`] unless 2 ≤ y ≤ p−2 with Jacobi
+    /// symbol +1 (a key of 1 or p−1 would be answered with ± plaintext; ANALYSIS of the scheme, §1).
+    pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
+        let group = params.group();
+        if bytes.len() != group.bytes() {
+            return Err(Error::BadLength { expected: group.bytes(), found: bytes.len() });
+        }
+        let number = crate::bytes::number_from_be(bytes);
+        if !group.is_proper_vartime(&number) {
+            return Err(Error::BadPublicKey);
+        }
+        let y = group.element(&number);
+        if !group.is_in_subgroup_vartime(&y) {
+            return Err(Error::BadPublicKey);
+        }
+        Self::new(params, y).ok_or(Error::BadPublicKey)
+    }
+
+    fn new(params: &Params, y: Element) -> Option<Self> {
+        let inverse = params.group().inverse_vartime(&y)?;
+        let mut encoded = [0; MAX_BYTES];
+        y.to_be(params.group(), &mut encoded[..params.group().bytes()]).ok()?;
+        Some(PublicKey { y, inverse, encoded })
+    }
+
+    /// Writes y as W big-endian bytes. Errors: [`Error::BadLength`].
+    pub fn to_bytes(&self, params: &Params, out: &mut [u8]) -> Result<(), Error> {
+        if out.len() != params.group().bytes() {
+            return Err(Error::BadLength { expected: params.group().bytes(), found: out.len() });
+        }
+        self.write(out);
+        Ok(())
+    }
+
+    /// Copies the encoding into exactly W bytes.
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        out.copy_from_slice(&self.encoded[..out.len()]);
+    }
+
+    pub(crate) fn element(&self) -> &Element {
+        &self.y
+    }
+
+    pub(crate) fn inverse(&self) -> &Element {
+        &self.inverse
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.encoded;
+        write!(f, "PublicKey({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
