@@ -1,2 +1,3 @@
-//! x
+//! The `swarmseal` program.
+
 fn main() {}
