@@ -1,1 +1,4 @@
-//! x
+//! Paid content through BitTorrent: tracker, seed, peer and player of the Swarmseal scheme.
+#![forbid(unsafe_code)]
+
+pub mod wire;

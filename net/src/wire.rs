@@ -1,0 +1,6 @@
+//! Bytes in and out: formats and messages, with no sockets and no clock. Everything that parses is bounded.
+
+pub mod bencode;
+pub mod identity;
+pub mod license;
+pub mod metainfo;

@@ -1,0 +1,390 @@
+//! The .torrent file: ordinary metainfo (BEP 3) of `name`, `length`, `piece length`, `pieces`, `private`, and a
+//! dictionary `swarmseal` in `info` that says how pieces are sealed. No file names or sizes are in clear.
+
+use std::sync::Arc;
+
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use sha1::{Digest, Sha1};
+use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, TorrentId};
+
+use super::{bencode, identity};
+
+/// The newest version of `info.swarmseal` that is understood.
+pub const VERSION: u64 = 1;
+/// Bytes of the largest .torrent file that is read.
+pub const MAX_FILE: usize = 64 << 20;
+/// Bytes of the longest piece.
+pub const MAX_PIECE_LENGTH: u32 = 32 << 20;
+/// Peers ask for pieces in requests of this many bytes.
+pub const REQUEST_LENGTH: u32 = 16 << 10;
+
+/// Why a .torrent file was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is no metainfo.
+    #[error("no .torrent file: {0}")]
+    Bencode(#[from] bencode::Error),
+    /// It has no `info`.
+    #[error("no .torrent file: there is no info dictionary")]
+    NoInfo,
+    /// It is a torrent of another kind.
+    #[error("not a Swarmseal torrent: there is no info.swarmseal")]
+    NotSealed,
+    /// It is newer than this program.
+    #[error("the torrent has version {found}; this program understands up to {VERSION}")]
+    NewerVersion {
+        /// The version found.
+        found: u64,
+    },
+    /// One entry has a value that cannot be.
+    #[error("bad .torrent file: {what}: expected {expected}")]
+    Bad {
+        /// The entry.
+        what: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// `profile`, `group` or `exponents` is a name that this program does not know.
+    #[error("the torrent's {what} {name:?} is not known to this program")]
+    Unknown {
+        /// The entry.
+        what: &'static str,
+        /// The name found.
+        name: String,
+    },
+    /// Profile, group and exponents do not fit together, or a group in full is none.
+    #[error("the torrent's group cannot be used: {0}")]
+    Group(#[from] swarmseal_core::Error),
+}
+
+/// A .torrent file.
+#[derive(Clone, Debug)]
+pub struct Metainfo {
+    /// The tracker's announce URL, without a passkey.
+    pub announce: String,
+    /// What the info-hash covers.
+    pub info: Info,
+    /// SHA-1 of the raw bytes of `info`.
+    pub info_hash: [u8; 20],
+    raw_info: Vec<u8>,
+}
+
+/// The `info` dictionary.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The publisher's public label.
+    pub name: String,
+    /// P, bytes of a piece: a multiple of W and of 16 KiB.
+    pub piece_length: u32,
+    /// N; the torrent's length is N·P.
+    pub piece_count: u32,
+    /// SHA-1 of each packaged piece, N of them.
+    pub pieces: Vec<[u8; 20]>,
+    /// Always true: peers come from the tracker alone.
+    pub private: bool,
+    /// How pieces are sealed.
+    pub seal: Seal,
+}
+
+/// The dictionary `info.swarmseal`.
+#[derive(Clone, Debug)]
+pub struct Seal {
+    /// The version that the file was written in.
+    pub version: u64,
+    /// What names the torrent in every derivation.
+    pub torrent_id: TorrentId,
+    /// Profile, group and exponents.
+    pub params: Arc<Params>,
+    /// Ed25519 key that licenses are signed with.
+    pub license_key: [u8; 32],
+}
+
+impl Info {
+    /// N·P, the torrent's length in bytes.
+    pub fn length(&self) -> u64 {
+        u64::from(self.piece_count) * u64::from(self.piece_length)
+    }
+
+    /// Plaintext bytes that a piece carries.
+    pub fn payload_length(&self) -> usize {
+        self.seal.params.payload_bytes(self.piece_length as usize)
+    }
+}
+
+impl Metainfo {
+    /// Puts a file together. Errors: whatever [`Metainfo::from_bytes`] would refuse, [`Error::Bad`] among them.
+    pub fn new(announce: String, info: Info) -> Result<Self, Error> {
+        if info.seal.version != VERSION {
+            return Err(Error::Bad { what: "swarmseal.v", expected: "1" });
+        }
+        if u32::try_from(info.pieces.len()) != Ok(info.piece_count) {
+            return Err(Error::Bad { what: "pieces", expected: "20 bytes for each piece" });
+        }
+        let raw_info = bencode::to_bytes(&InfoOut::new(&info));
+        Self::checked(announce, info, raw_info)
+    }
+
+    /// Reads a file. `kernels` do the group's arithmetic.
+    ///
+    /// A group in full (profile `paper`) is proved prime first, which takes seconds at 4,096 bits.
+    pub fn from_bytes(bytes: &[u8], kernels: &'static Kernels) -> Result<Self, Error> {
+        let outer: OuterIn = bencode::from_bytes(bytes, MAX_FILE)?;
+        let raw_info = bencode::dict_entry(bytes, b"info")?.ok_or(Error::NoInfo)?;
+        let raw_seal = bencode::dict_entry(raw_info, b"swarmseal")?.ok_or(Error::NotSealed)?;
+        let version = bencode::from_bytes::<VersionIn>(raw_seal, MAX_FILE)?.v;
+        match version {
+            0 => return Err(Error::Bad { what: "swarmseal.v", expected: "1 or more" }),
+            1..=VERSION => {}
+            found => return Err(Error::NewerVersion { found }),
+        }
+        let info: InfoIn = bencode::from_bytes(raw_info, MAX_FILE)?;
+        let (pieces, rest) = info.pieces.as_chunks::<20>();
+        let piece_count = u32::try_from(pieces.len()).unwrap_or(0);
+        if !rest.is_empty() || piece_count == 0 {
+            return Err(Error::Bad { what: "pieces", expected: "20 bytes for each piece" });
+        }
+        if info.private != 1 {
+            return Err(Error::Bad { what: "private", expected: "1" });
+        }
+        let seal = bencode::from_bytes::<SealIn>(raw_seal, MAX_FILE)?.into_seal(kernels)?;
+        let parsed = Info {
+            name: info.name,
+            piece_length: info.piece_length,
+            piece_count,
+            pieces: pieces.to_vec(),
+            private: true,
+            seal,
+        };
+        if info.length != parsed.length() {
+            return Err(Error::Bad { what: "length", expected: "piece length times the number of pieces" });
+        }
+        Self::checked(outer.announce, parsed, raw_info.to_vec())
+    }
+
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let announce = &self.announce;
+        let mut out = format!("d8:announce{}:{announce}4:info", announce.len()).into_bytes();
+        out.extend_from_slice(&self.raw_info);
+        out.push(b'e');
+        out
+    }
+
+    fn checked(announce: String, info: Info, raw_info: Vec<u8>) -> Result<Self, Error> {
+        check_announce(&announce)?;
+        check_name(&info.name)?;
+        let block = info.seal.params.group().bytes() as u32;
+        let length = info.piece_length;
+        if length == 0 || length > MAX_PIECE_LENGTH {
+            return Err(Error::Bad { what: "piece length", expected: "16 KiB to 32 MiB" });
+        }
+        if !length.is_multiple_of(block) || !length.is_multiple_of(REQUEST_LENGTH) {
+            return Err(Error::Bad {
+                what: "piece length",
+                expected: "a multiple of 16 KiB and of the group's element size",
+            });
+        }
+        if info.piece_count == 0 || raw_info.len() > MAX_FILE - 4096 {
+            return Err(Error::Bad { what: "pieces", expected: "1 to about 3 million pieces" });
+        }
+        if !info.private {
+            return Err(Error::Bad { what: "private", expected: "1" });
+        }
+        if !identity::is_public_key(&info.seal.license_key) {
+            return Err(Error::Bad { what: "swarmseal.license key", expected: "an Ed25519 public key" });
+        }
+        let info_hash = Sha1::digest(&raw_info).into();
+        Ok(Metainfo { announce, info, info_hash, raw_info })
+    }
+}
+
+fn check_announce(url: &str) -> Result<(), Error> {
+    let scheme = url.starts_with("http://") || url.starts_with("https://");
+    if scheme && url.len() <= 2048 && url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err(Error::Bad { what: "announce", expected: "an http:// or https:// URL" })
+    }
+}
+
+/// The label is shown and may name a directory: nothing in it may lead elsewhere or steer a terminal.
+fn check_name(name: &str) -> Result<(), Error> {
+    let separator = name.contains(|c: char| c.is_control() || c == '/' || c == '\\');
+    if name.is_empty() || name.len() > 255 || separator || name == "." || name == ".." {
+        return Err(Error::Bad {
+            what: "name",
+            expected: "1 to 255 bytes without separators or control characters",
+        });
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct OuterIn {
+    announce: String,
+}
+
+#[derive(Deserialize)]
+struct VersionIn {
+    v: u64,
+}
+
+#[derive(Deserialize)]
+struct InfoIn<'a> {
+    length: u64,
+    name: String,
+    #[serde(rename = "piece length")]
+    piece_length: u32,
+    #[serde(with = "serde_bytes")]
+    pieces: &'a [u8],
+    private: u64,
+}
+
+#[derive(Deserialize)]
+struct SealIn {
+    exponents: String,
+    group: GroupIn,
+    #[serde(with = "serde_bytes")]
+    id: [u8; 32],
+    #[serde(rename = "license key", with = "serde_bytes")]
+    license_key: [u8; 32],
+    profile: String,
+    v: u64,
+}
+
+impl SealIn {
+    fn into_seal(self, kernels: &'static Kernels) -> Result<Seal, Error> {
+        let unknown = |what, name: &str| Error::Unknown { what, name: name.chars().take(64).collect() };
+        let profile = Profile::by_name(&self.profile).ok_or_else(|| unknown("profile", &self.profile))?;
+        let exponents =
+            Exponents::by_name(&self.exponents).ok_or_else(|| unknown("exponents", &self.exponents))?;
+        let group = match self.group {
+            GroupIn::Name(name) => Group::by_name(&name, kernels).ok_or_else(|| unknown("group", &name))?,
+            GroupIn::Parts { .. } if profile == Profile::Sealed => {
+                return Err(swarmseal_core::Error::GroupNotSealed.into());
+            }
+            GroupIn::Parts { p, g } => Group::from_parts(kernels, &p, &g)?,
+        };
+        Ok(Seal {
+            version: self.v,
+            torrent_id: TorrentId(self.id),
+            params: Arc::new(Params::new(profile, group, exponents)?),
+            license_key: self.license_key,
+        })
+    }
+}
+
+/// A byte string that names the group, or a dictionary of its big-endian p and g.
+enum GroupIn {
+    Name(String),
+    Parts { p: Vec<u8>, g: Vec<u8> },
+}
+
+impl<'de> Deserialize<'de> for GroupIn {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = GroupIn;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a group's name, or p and g")
+            }
+
+            fn visit_bytes<E: de::Error>(self, name: &[u8]) -> Result<GroupIn, E> {
+                let name =
+                    std::str::from_utf8(name).map_err(|_| E::custom("the group's name is not text"))?;
+                Ok(GroupIn::Name(name.to_owned()))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<GroupIn, M::Error> {
+                #[derive(Deserialize)]
+                struct Parts {
+                    #[serde(with = "serde_bytes")]
+                    g: Vec<u8>,
+                    #[serde(with = "serde_bytes")]
+                    p: Vec<u8>,
+                }
+                let Parts { g, p } = Parts::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                if p.len() > MAX_BYTES || g.len() > MAX_BYTES {
+                    return Err(de::Error::custom("the group has more than 4,096 bits"));
+                }
+                Ok(GroupIn::Parts { p, g })
+            }
+        }
+        input.deserialize_any(Either)
+    }
+}
+
+#[derive(Serialize)]
+struct InfoOut<'a> {
+    length: u64,
+    name: &'a str,
+    #[serde(rename = "piece length")]
+    piece_length: u32,
+    #[serde(with = "serde_bytes")]
+    pieces: &'a [u8],
+    private: u64,
+    swarmseal: SealOut<'a>,
+}
+
+#[derive(Serialize)]
+struct SealOut<'a> {
+    exponents: &'static str,
+    group: GroupOut,
+    #[serde(with = "serde_bytes")]
+    id: &'a [u8; 32],
+    #[serde(rename = "license key", with = "serde_bytes")]
+    license_key: &'a [u8; 32],
+    profile: &'static str,
+    v: u64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum GroupOut {
+    Name(&'static str),
+    Parts {
+        #[serde(with = "serde_bytes")]
+        g: Vec<u8>,
+        #[serde(with = "serde_bytes")]
+        p: Vec<u8>,
+    },
+}
+
+impl GroupOut {
+    fn new(group: &Group) -> Self {
+        if let Some(name) = group.name() {
+            return GroupOut::Name(name);
+        }
+        let (mut g, mut p) = (vec![0; group.bytes()], vec![0; group.bytes()]);
+        group.generator_be(&mut g).expect("W bytes");
+        group.modulus_be(&mut p).expect("W bytes");
+        GroupOut::Parts { g, p }
+    }
+}
+
+impl<'a> InfoOut<'a> {
+    fn new(info: &'a Info) -> Self {
+        let seal = &info.seal;
+        InfoOut {
+            length: info.length(),
+            name: &info.name,
+            piece_length: info.piece_length,
+            pieces: info.pieces.as_flattened(),
+            private: info.private.into(),
+            swarmseal: SealOut {
+                exponents: seal.params.exponents().name(),
+                group: GroupOut::new(seal.params.group()),
+                id: &seal.torrent_id.0,
+                license_key: &seal.license_key,
+                profile: seal.params.profile().name(),
+                v: seal.version,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::identity::SigningKey;
+
+fn kernels() -> &'static Kernels {
+    Kernels::portable()
+}
+
+fn info(profile: Profile, group: &str, piece_length: u32, pieces: usize) -> Info {
+    let group = Group::by_name(group, kernels()).unwrap();
+    Info {
+        name: "A film".into(),
+        piece_length,
+        piece_count: pieces as u32,
+        pieces: (0..pieces).map(|i| [i as u8; 20]).collect(),
+        private: true,
+        seal: Seal {
+            version: 1,
+            torrent_id: TorrentId([7; 32]),
+            params: Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
+            license_key: SigningKey::from_bytes(&[3; 32]).public(),
+        },
+    }
+}
+
+fn sample() -> Metainfo {
+    Metainfo::new("http://tracker.example/announce".into(), info(Profile::Sealed, "ffdhe2048", 262_144, 3))
+        .unwrap()
+}
+
+/// The sample file with one stretch of bytes replaced by another, wherever it first stands.
+fn with(from: &str, to: &str) -> Result<Metainfo, Error> {
+    let bytes = sample().to_bytes();
+    let from = from.as_bytes();
+    let at = bytes.windows(from.len()).position(|window| window == from).expect("the sample has it");
+    let edited = [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat();
+    Metainfo::from_bytes(&edited, kernels())
+}
+
+#[test]
+fn files_round_trip() {
+    for (profile, group, piece_length) in [
+        (Profile::Sealed, "ffdhe2048", 1 << 18),
+        (Profile::Sealed, "ffdhe3072", 49_152 * 5),
+        (Profile::Sealed, "ffdhe4096", 1 << 20),
+        (Profile::Paper, "modp1024", 1 << 16),
+    ] {
+        let made =
+            Metainfo::new("https://t.example:1/announce".into(), info(profile, group, piece_length, 5))
+                .unwrap();
+        let read = Metainfo::from_bytes(&made.to_bytes(), kernels()).unwrap();
+        assert_eq!(read.to_bytes(), made.to_bytes());
+        assert_eq!(read.info_hash, made.info_hash);
+        assert_eq!(read.announce, made.announce);
+        assert_eq!(read.info.pieces, made.info.pieces);
+        assert_eq!(read.info.length(), 5 * u64::from(piece_length));
+        assert_eq!(read.info.seal.params.group().name(), Some(group));
+        assert_eq!(read.info.seal.params.profile(), profile);
+    }
+}
+
+#[test]
+fn a_group_in_full_is_read_under_paper_and_refused_under_sealed() {
+    // 2^64 − 11117 is a safe prime; 4 generates its subgroup of order q.
+    let p = (u64::MAX - 11_116).to_be_bytes();
+    let mut g = [0; 8];
+    g[7] = 4;
+    let Ok(group) = Group::from_parts(kernels(), &p, &g) else {
+        panic!("the toy group is refused");
+    };
+    let mut info = info(Profile::Paper, "modp1024", 1 << 16, 1);
+    info.seal.params = Arc::new(Params::new(Profile::Paper, group, Exponents::Full).unwrap());
+    let made = Metainfo::new("http://t/announce".into(), info).unwrap();
+    let read = Metainfo::from_bytes(&made.to_bytes(), kernels()).unwrap();
+    assert_eq!(read.info.seal.params.group().bits(), 64);
+    assert_eq!(read.info_hash, made.info_hash);
+
+    let text = made.to_bytes();
+    let at = text.windows(7).position(|window| window == b"5:paper").unwrap();
+    let sealed = [&text[..at], b"6:sealed", &text[at + 7..]].concat();
+    assert_eq!(
+        Metainfo::from_bytes(&sealed, kernels()).unwrap_err(),
+        Error::Group(swarmseal_core::Error::GroupNotSealed)
+    );
+}
+
+#[test]
+fn the_info_hash_is_of_the_raw_bytes() {
+    let plain = sample();
+    let extended = with("7:privatei1e", "7:privatei1e6:source3:abc").unwrap();
+    assert_ne!(extended.info_hash, plain.info_hash);
+    let again = Metainfo::from_bytes(&extended.to_bytes(), kernels()).unwrap();
+    assert_eq!(again.info_hash, extended.info_hash);
+}
+
+#[test]
+fn newer_versions_and_unknown_names_are_refused_by_name() {
+    assert_eq!(with("1:vi1e", "1:vi2e").unwrap_err(), Error::NewerVersion { found: 2 });
+    let unknown = |what, name: &str| Error::Unknown { what, name: name.into() };
+    assert_eq!(with("6:sealed", "6:wrappe").unwrap_err(), unknown("profile", "wrappe"));
+    assert_eq!(with("9:ffdhe2048", "9:ffdhe2049").unwrap_err(), unknown("group", "ffdhe2049"));
+    assert_eq!(with("5:short", "5:brief").unwrap_err(), unknown("exponents", "brief"));
+    assert_eq!(
+        with("9:ffdhe2048", "8:modp1024").unwrap_err(),
+        Error::Group(swarmseal_core::Error::GroupNotSealed)
+    );
+    // A newer file may change everything else as well.
+    assert_eq!(
+        Metainfo::from_bytes(b"d8:announce8:http://t4:infod9:swarmseald1:vi9eeee", kernels()).unwrap_err(),
+        Error::NewerVersion { found: 9 }
+    );
+}
+
+#[test]
+fn values_that_cannot_be_are_refused() {
+    let bad = |from, to| match with(from, to) {
+        Err(Error::Bad { what, .. }) => what,
+        other => panic!("{from} → {to}: {other:?}"),
+    };
+    assert_eq!(bad("7:privatei1e", "7:privatei0e"), "private");
+    assert_eq!(bad("6:lengthi786432e", "6:lengthi786431e"), "length");
+    assert_eq!(bad("12:piece lengthi262144e", "12:piece lengthi262145e"), "length");
+    assert_eq!(bad("6:A film", "6:../../"), "name");
+    assert_eq!(bad("6:A film", "2:.."), "name");
+    assert_eq!(bad("31:http://", "31:gopher:"), "announce");
+    assert_eq!(bad("1:vi1e", "1:vi0e"), "swarmseal.v");
+    assert_eq!(with("9:swarmseal", "9:swarmsead").unwrap_err(), Error::NotSealed);
+    assert!(matches!(with("2:id32:", "2:id31:"), Err(Error::Bencode(_))));
+    assert_eq!(Metainfo::from_bytes(b"d8:announce8:http://te", kernels()).unwrap_err(), Error::NoInfo);
+    assert!(matches!(
+        Metainfo::from_bytes(&vec![b'd'; MAX_FILE + 1], kernels()),
+        Err(Error::Bencode(bencode::Error::TooLong { .. }))
+    ));
+}
+
+#[test]
+fn piece_lengths_fit_blocks_and_requests() {
+    let made = |group, piece_length| {
+        Metainfo::new("http://t/announce".into(), info(Profile::Sealed, group, piece_length, 1)).map(drop)
+    };
+    assert_eq!(made("ffdhe3072", 49_152), Ok(()));
+    for (group, length) in
+        [("ffdhe3072", 1 << 18), ("ffdhe2048", 8192), ("ffdhe2048", 0), ("ffdhe2048", 64 << 20)]
+    {
+        assert!(
+            matches!(made(group, length), Err(Error::Bad { what: "piece length", .. })),
+            "{group} {length}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Metainfo::from_bytes(&bytes, kernels());
+    }
+
+    #[test]
+    fn a_flipped_byte_is_read_or_refused(at in 0usize..400, to: u8) {
+        let mut bytes = sample().to_bytes();
+        let at = at % bytes.len();
+        bytes[at] = to;
+        if let Ok(read) = Metainfo::from_bytes(&bytes, kernels()) {
+            prop_assert_eq!(read.to_bytes(), bytes);
+        }
+    }
+}
