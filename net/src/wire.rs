@@ -1,6 +1,8 @@
 //! Bytes in and out: formats and messages, with no sockets and no clock. Everything that parses is bounded.
 
 pub mod bencode;
+pub mod content;
 pub mod identity;
+pub mod keyfile;
 pub mod license;
 pub mod metainfo;
