@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+pub mod publish;
 pub mod wire;
