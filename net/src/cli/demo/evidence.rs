@@ -11,6 +11,7 @@ use swarmseal_core::Profile;
 
 use super::AttackResult;
 use super::attacker::{ATTACKS, Attacker, PieceEvidence};
+use crate::publish::{PlainStream, list_files};
 use crate::cli::subscription::{Subscription, read_metainfo};
 use crate::cli::{DataDir, Exit, Failure};
 use crate::wire::license::License;
@@ -117,23 +118,10 @@ impl Scene {
             Profile::Sealed => params.group().bytes(),
             Profile::Paper => params.group().bytes() - 1,
         };
-        let files = crate::publish::stream_head(&self.known).map_err(|error| {
-            Failure::new(Exit::DemoFailed, format!("{}: {error}", self.known.display()))
-        })?;
-        let stream = u64::from(index) * payload;
+        let failed = |error: crate::publish::Error| Failure::new(Exit::DemoFailed, error.to_string());
+        let (root, files) = list_files(&self.known).map_err(failed)?;
         let mut known = vec![0; width];
-        for (i, byte) in known.iter_mut().enumerate() {
-            // The head of the stream is known to whoever knows the file's name and size.
-            if let Some(&head) = files.get(stream as usize + i) {
-                *byte = head;
-            }
-        }
-        let in_head = (files.len() as u64).saturating_sub(stream).min(width as u64) as usize;
-        let from = (stream + in_head as u64).saturating_sub(files.len() as u64);
-        let mut file = File::open(&self.known).map_err(|error| Failure::file(&self.known, &error))?;
-        file.seek(SeekFrom::Start(from))
-            .and_then(|_| file.take((width - in_head) as u64).read(&mut known[in_head..]))
-            .map_err(|error| Failure::file(&self.known, &error))?;
+        PlainStream::new(&root, &files).read_at(u64::from(index) * payload, &mut known).map_err(failed)?;
         Ok(known)
     }
 }
