@@ -1,3 +1,8 @@
 //! The `swarmseal` program.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    swarmseal::cli::main()
+}

@@ -1,0 +1,210 @@
+//! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
+
+mod completions;
+mod data_dir;
+mod demo;
+mod exit;
+mod get;
+mod glue;
+mod inspect;
+mod key;
+mod license;
+mod output;
+mod play;
+mod publish;
+mod seed;
+mod subscribe;
+mod subscription;
+mod tracker;
+mod voucher;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use data_dir::{DataDir, TorrentDir};
+pub use exit::{Exit, Failure};
+pub use output::Output;
+
+/// Verbs in the order and groups of `--help`.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
+    ("Publisher", &["publish", "seed", "voucher", "grant"]),
+    ("Operator", &["tracker"]),
+    ("Tools", &["inspect", "completions", "demo"]),
+];
+
+/// Paid content through BitTorrent: any peer may carry it, only a licensed subscriber can open it.
+#[derive(Debug, Parser)]
+#[command(name = "swarmseal", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags that every verb takes.
+#[derive(Clone, Debug, clap::Args)]
+struct Global {
+    /// Directory for keys, pieces and databases [default: swarmseal in the XDG data directory]
+    #[arg(long, global = true, env = "SWARMSEAL_DATA", value_name = "DIR", hide_env_values = true)]
+    data: Option<PathBuf>,
+    /// Print one JSON object a line on standard output
+    #[arg(long, global = true, env = "SWARMSEAL_JSON")]
+    json: bool,
+    /// What to log on standard error: error, warn, info, debug, trace, or a filter such as swarmseal::peer=debug
+    #[arg(long, global = true, env = "SWARMSEAL_LOG", value_name = "FILTER", default_value = "warn")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Fetch a torrent, and upload what has been fetched
+    Get(get::Args),
+    /// Open what has been fetched, to files or standard output
+    Play(play::Args),
+    /// Register this device for a torrent
+    Subscribe(subscribe::Args),
+    /// Fetch or renew the license of a torrent
+    License(license::Args),
+    /// Export or import this device's keys
+    #[command(subcommand)]
+    Key(key::Verb),
+    /// Make a .torrent and a seed file, and register them with a tracker
+    Publish(publish::Args),
+    /// Serve published torrents from their plaintext
+    Seed(seed::Args),
+    /// Issue a voucher, which buys one license
+    Voucher(voucher::VoucherArgs),
+    /// Grant a license to a subscriber directly
+    Grant(voucher::GrantArgs),
+    /// Run a tracker and license server
+    Tracker(tracker::Args),
+    /// Show what is in a .torrent, license, key file or stored piece
+    Inspect(inspect::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Run a whole swarm on this machine, and attack it
+    Demo(demo::Args),
+    /// The demo's peer that never subscribed
+    #[command(hide = true)]
+    Stranger(demo::StrangerArgs),
+}
+
+/// The clap command with its grouped help, exit codes and examples.
+pub fn command() -> clap::Command {
+    let mut command = Cli::command();
+    let mut verbs = String::new();
+    for (heading, names) in GROUPS {
+        verbs += &format!("\n{heading}:\n");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(|c| c.get_about()).map(ToString::to_string);
+            verbs += &format!("  {name:<12} {}\n", about.unwrap_or_default());
+        }
+    }
+    let codes: String =
+        Exit::ALL.iter().map(|(exit, meaning)| format!("  {:>2}  {meaning}\n", *exit as u8)).collect();
+    let codes = format!("Exit codes:\n   0  done\n{codes}");
+    command = command.help_template(format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n{verbs}\nOptions:\n{{options}}\n\n{{after-help}}"
+    ));
+    command = command.after_help(format!(
+        "{codes}\nEvery flag has an environment variable; `swarmseal VERB --help` names it and shows an example.\n\n\
+         Example:\n  swarmseal demo"
+    ));
+    command.mut_subcommands(|verb| {
+        let example = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+        verb.after_help(format!("{example}\n\n{codes}"))
+    })
+}
+
+/// Runs the program on its command line.
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let output = Output::new(cli.global.json);
+    match start_logging(&cli.global.log).and_then(|()| run(cli, output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn start_logging(filter: &str) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--log {filter}: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn run(cli: Cli, output: Output) -> Result<(), Failure> {
+    let data = || DataDir::open(cli.global.data.clone());
+    match cli.verb {
+        Verb::Get(args) => block_on(get::run(args, data()?, output)),
+        Verb::Play(args) => block_on(play::run(args, data()?, output)),
+        Verb::Subscribe(args) => block_on(subscribe::run(args, data()?, output)),
+        Verb::License(args) => block_on(license::run(args, data()?, output)),
+        Verb::Key(verb) => key::run(verb, data()?, output),
+        Verb::Publish(args) => block_on(publish::run(args, data()?, output)),
+        Verb::Seed(args) => block_on(seed::run(args, output)),
+        Verb::Voucher(args) => block_on(voucher::voucher(args, data()?, output)),
+        Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
+        Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
+        Verb::Inspect(args) => inspect::run(args, output),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Demo(args) => block_on(demo::run(args, cli.global.data, output)),
+        Verb::Stranger(args) => block_on(demo::stranger(args, output)),
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))?
+        .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
+                let id = arg.get_id().as_str();
+                if !["help", "version"].contains(&id) {
+                    let variable = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
+                    assert!(variable.starts_with("SWARMSEAL_"), "{} --{id}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn every_verb_is_grouped_and_shows_an_example_and_the_exit_codes() {
+        let command = command();
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let name = verb.get_name();
+            assert!(GROUPS.iter().any(|(_, names)| names.contains(&name)), "{name} is in no group");
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example:\n  swarmseal "), "{name} has no example");
+            assert!(help.contains("Exit codes:"), "{name} has no exit codes");
+        }
+    }
+}

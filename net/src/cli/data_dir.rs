@@ -1,0 +1,98 @@
+//! Where the programs keep their state.
+
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use swarmseal_core::TorrentId;
+
+use super::{Exit, Failure};
+
+/// The data directory: `--data`, or `swarmseal` in the XDG data directory.
+#[derive(Clone, Debug)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// The directory given, or the XDG one; it is made (0700) if it is not there.
+    pub fn open(given: Option<PathBuf>) -> Result<Self, Failure> {
+        let path = match given {
+            Some(path) => path,
+            None => etcetera::base_strategy::Xdg::new()
+                .map_err(|_| Failure::new(Exit::Storage, "no home directory: expected HOME or --data DIR"))?
+                .data_dir()
+                .join("swarmseal"),
+        };
+        make_private(&path)?;
+        Ok(DataDir(path))
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The device's identity key.
+    pub fn identity(&self) -> PathBuf {
+        self.0.join("identity.key")
+    }
+
+    /// The tracker's own directory, made if it is not there.
+    pub fn tracker(&self) -> Result<PathBuf, Failure> {
+        let path = self.0.join("tracker");
+        make_private(&path)?;
+        Ok(path)
+    }
+
+    /// What the device keeps of one torrent.
+    pub fn torrent(&self, id: &TorrentId) -> TorrentDir {
+        TorrentDir(self.0.join("torrents").join(id.to_string()))
+    }
+}
+
+/// What a device keeps of one torrent.
+#[derive(Clone, Debug)]
+pub struct TorrentDir(PathBuf);
+
+impl TorrentDir {
+    /// Makes the directory if it is not there.
+    pub fn create(&self) -> Result<(), Failure> {
+        make_private(&self.0)
+    }
+
+    /// The directory itself; the piece store lives in it.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A copy of the .torrent.
+    pub fn metainfo(&self) -> PathBuf {
+        self.0.join("meta.torrent")
+    }
+
+    /// The subscriber's secret key and passkey.
+    pub fn subscriber(&self) -> PathBuf {
+        self.0.join("subscriber.key")
+    }
+
+    /// The license, as the tracker sent it.
+    pub fn license(&self) -> PathBuf {
+        self.0.join("license")
+    }
+
+    /// How often it was played.
+    pub fn plays(&self) -> PathBuf {
+        self.0.join("plays")
+    }
+
+    /// Pieces that the player found bad, a decimal number a line.
+    pub fn bad_pieces(&self) -> PathBuf {
+        self.0.join("bad")
+    }
+}
+
+fn make_private(path: &Path) -> Result<(), Failure> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|error| Failure::file(path, &error))
+}

@@ -1,0 +1,68 @@
+//! What a verb prints: lines for people, JSON objects for programs, a bar on a terminal.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+/// Where a verb's words go. Results go to standard output; progress and warnings to standard error.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// With `json`, every result is one JSON object a line on standard output, and nothing else is printed there.
+    pub fn new(json: bool) -> Self {
+        Output { json }
+    }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A result: `human` for people, `json` for programs.
+    pub fn result(&self, human: impl AsRef<str>, json: Value) {
+        // A closed pipe (`| head`) is no reason to die noisily.
+        let mut out = std::io::stdout().lock();
+        let _ = if self.json { writeln!(out, "{json}") } else { writeln!(out, "{}", human.as_ref()) };
+        let _ = out.flush();
+    }
+
+    /// A line about how things go, for people alone.
+    pub fn note(&self, line: impl AsRef<str>) {
+        if !self.json {
+            let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+        }
+    }
+
+    /// A failure: a sentence on standard error, and with `--json` an object on standard output.
+    pub fn failure(&self, failure: &super::Failure) {
+        if self.json {
+            let json = serde_json::json!({
+                "error": failure.message, "kind": failure.exit.word(), "exit": failure.exit as u8,
+            });
+            let _ = writeln!(std::io::stdout().lock(), "{json}");
+        }
+        let _ = writeln!(std::io::stderr().lock(), "swarmseal: {}", failure.message);
+    }
+
+    /// Whether a live line can be drawn.
+    pub fn is_terminal(&self) -> bool {
+        !self.json && std::io::stderr().is_terminal()
+    }
+
+    /// A bar of `total` steps on a terminal, silent elsewhere.
+    pub fn bar(&self, total: u64, template: &'static str) -> ProgressBar {
+        let target = if self.is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+}
+
+/// Bytes as people read them: `12.3 MiB`.
+pub fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
