@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+pub mod player;
 pub mod publish;
 pub mod wire;

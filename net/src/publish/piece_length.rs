@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(length("ffdhe2048", 4 << 30), 2 << 20);
         assert_eq!(length("ffdhe2048", 1 << 50), 32 << 20);
         assert_eq!(length("ffdhe3072", 700 << 20), 240 << 10);
-        assert_eq!(length("ffdhe3072", 1 << 50), 682 * 48 << 10);
+        assert_eq!(length("ffdhe3072", 1 << 50), (682 * 48) << 10);
     }
 
     proptest! {
