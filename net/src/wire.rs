@@ -1,5 +1,7 @@
 //! Bytes in and out: formats and messages, with no sockets and no clock. Everything that parses is bounded.
 
+pub mod announce;
+pub mod api;
 pub mod bencode;
 pub mod content;
 pub mod identity;
