@@ -162,6 +162,8 @@ pub fn publish(
         signing_key: SigningKey::generate(rng),
         passkey: None,
         files,
+        content: None,
+        metainfo: None,
     };
     Ok((metainfo, seed))
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
 use serde_json::json;
 use swarmseal_core::{Exponents, Group, Params, Profile};
 
@@ -74,7 +76,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
     let drawn = bar.clone();
     let furthest = AtomicU64::new(0);
     let (metainfo, mut seed) = tokio::task::spawn_blocking(move || {
-        publish(&options, |progress| {
+        publish(&options, &mut UnwrapErr(SysRng), &|progress| {
             drawn.set_length(progress.total.into());
             drawn.set_position(furthest.fetch_max(progress.done.into(), Ordering::Relaxed).max(progress.done.into()));
         })

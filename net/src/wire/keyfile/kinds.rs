@@ -1,6 +1,7 @@
 //! What the key files of devices, subscribers and seeds hold.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use swarmseal_core::package::PackageSecret;
 use swarmseal_core::{MAX_BYTES, Params, SecretKey, SubscriberId, TorrentId};
@@ -136,6 +137,17 @@ impl ExportedKeys {
     }
 }
 
+/// A path in hexadecimal, if it is there.
+fn path(file: &KeyFile, name: &str) -> Result<Option<PathBuf>, Error> {
+    match file.optional_text(name) {
+        None => Ok(None),
+        Some(_) => match std::str::from_utf8(&file.bytes(name)?) {
+            Ok(path) => Ok(Some(PathBuf::from(path))),
+            Err(_) => Err(bad(name, "a path in UTF-8")),
+        },
+    }
+}
+
 /// What every original seed of a torrent has: it packages the plaintext as the publisher did and opens sessions with the
 /// tracker. Any number of seeds may use one.
 #[derive(Clone)]
@@ -150,6 +162,10 @@ pub struct SeedFile {
     pub passkey: Option<String>,
     /// The files, as the plaintext stream lists them.
     pub files: FileList,
+    /// Where the content lay when it was published: what `seed` looks for first.
+    pub content: Option<PathBuf>,
+    /// Where the .torrent was written.
+    pub metainfo: Option<PathBuf>,
 }
 
 impl fmt::Debug for SeedFile {
@@ -174,10 +190,17 @@ impl SeedFile {
             .with_bytes("package", self.package_secret.as_bytes())
             .with_bytes("signing", &*self.signing_key.to_bytes())
             .with_bytes("files", &self.files.to_bytes());
-        match &self.passkey {
+        let file = match &self.passkey {
             Some(passkey) => file.with_text("passkey", passkey),
             None => file,
-        }
+        };
+        [("content", &self.content), ("metainfo", &self.metainfo)].into_iter().fold(file, |file, (name, path)| {
+            match path.as_deref().and_then(Path::to_str) {
+                // In hexadecimal, for a path may hold what a line of text cannot.
+                Some(path) if !path.is_empty() => file.with_bytes(name, path.as_bytes()),
+                _ => file,
+            }
+        })
     }
 
     /// Reads a key file of this kind.
@@ -190,6 +213,8 @@ impl SeedFile {
             passkey: file.optional_text("passkey").map(checked_passkey).transpose()?,
             files: FileList::from_bytes(&file.bytes("files")?)
                 .map_err(|_| bad("files", "a list of files"))?,
+            content: path(file, "content")?,
+            metainfo: path(file, "metainfo")?,
         })
     }
 }
@@ -277,11 +302,14 @@ mod tests {
             signing_key: SigningKey::from_bytes(&[6; 32]),
             passkey: None,
             files: FileList::new(vec![entry]).unwrap(),
+            content: Some("/films/a b\nc".into()),
+            metainfo: None,
         };
         let read = SeedFile::from_key_file(&reread(seed.to_key_file())).unwrap();
         assert_eq!(read.seed(), seed.seed());
         assert_eq!(read.package_secret.as_bytes(), seed.package_secret.as_bytes());
         assert_eq!(read.files, seed.files);
         assert_eq!(read.passkey, None);
+        assert_eq!((read.content, read.metainfo), (seed.content, None));
     }
 }
