@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
-pub mod cli;
+
 pub mod peer;
 pub mod player;
 pub mod publish;
-pub mod tracker;
-pub mod tracker_client;
+
+
 pub mod wire;

@@ -156,10 +156,10 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
     let subscription = Subscription::expect(metainfo.clone(), data)?;
     let store = glue::open_store(&subscription)?;
     let mut piece = vec![0; metainfo.info.piece_length as usize];
-    let Some(record) = store.record(index) else {
+    let Some(record) = store.piece(index) else {
         return Err(Failure::new(Exit::MissingPiece, format!("piece {index} is not stored")));
     };
-    store.read(index, &mut piece).map_err(|error| Failure::file(subscription.dir.path(), &error))?;
+    store.read(index, &mut piece).map_err(glue::store_failure)?;
     let blocks = match check_piece(&metainfo.info.seal.params, &piece) {
         Ok(()) => "all in range".to_string(),
         Err(error) => error.to_string(),
@@ -170,7 +170,7 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
         row("epoch", record.epoch),
         row("blake3", hex::encode(record.hash)),
         row("blake3 holds", blake3::hash(&piece).as_bytes() == &record.hash),
-        row("sender", record.sender.to_string()),
+        row("sender", record.sender.map(|sender| sender.to_string())),
         row("blocks", blocks),
     ])
 }
