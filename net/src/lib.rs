@@ -7,5 +7,4 @@ pub mod peer;
 pub mod player;
 pub mod publish;
 
-
 pub mod wire;

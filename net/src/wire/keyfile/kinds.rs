@@ -194,13 +194,16 @@ impl SeedFile {
             Some(passkey) => file.with_text("passkey", passkey),
             None => file,
         };
-        [("content", &self.content), ("metainfo", &self.metainfo)].into_iter().fold(file, |file, (name, path)| {
-            match path.as_deref().and_then(Path::to_str) {
-                // In hexadecimal, for a path may hold what a line of text cannot.
-                Some(path) if !path.is_empty() => file.with_bytes(name, path.as_bytes()),
-                _ => file,
-            }
-        })
+        [("content", &self.content), ("metainfo", &self.metainfo)].into_iter().fold(
+            file,
+            |file, (name, path)| {
+                match path.as_deref().and_then(Path::to_str) {
+                    // In hexadecimal, for a path may hold what a line of text cannot.
+                    Some(path) if !path.is_empty() => file.with_bytes(name, path.as_bytes()),
+                    _ => file,
+                }
+            },
+        )
     }
 
     /// Reads a key file of this kind.
