@@ -3,6 +3,11 @@
 pub mod announce;
 pub mod api;
 pub mod bencode;
+pub mod content;
+pub mod handshake;
 pub mod identity;
+pub mod keyfile;
 pub mod license;
+pub mod message;
 pub mod metainfo;
+pub mod seal;

@@ -1,7 +1,7 @@
 //! Bencode, bounded: `bendy`'s serde behind limits on length and depth.
 //!
 //! What to know when writing a type for it: dictionary keys are written sorted and must come sorted, without repeats;
-//! unknown keys are ignored; `[u8; N]` and `Vec<u8>` need `#[serde(with = "serde_bytes")]` to become byte strings; an
+//! unknown keys are ignored (a number there must fit `i64`); `[u8; N]` and `Vec<u8>` need `#[serde(with = "serde_bytes")]` to become byte strings; an
 //! `Option` needs [`optional`] or [`optional_bytes`], for `bendy` alone would wrap it in a list.
 
 use serde::Serialize;
@@ -86,6 +86,12 @@ pub fn dict_entry<'a>(bytes: &'a [u8], key: &[u8]) -> Result<Option<&'a [u8]>, E
         at = end;
     }
     Ok(None)
+}
+
+/// The number under `key` in the dictionary that fills `bytes`, whatever else stands there: for versions, which are read
+/// before anything that they may have changed. Errors: as [`dict_entry`]; [`Error::Shape`] where it is no number.
+pub fn dict_number(bytes: &[u8], key: &[u8]) -> Result<Option<u64>, Error> {
+    dict_entry(bytes, key)?.map(|value| from_bytes(value, 32)).transpose()
 }
 
 /// Checks one value's syntax without recursion and returns the offset behind it.

@@ -1,0 +1,10 @@
+//! Where an original seed's plaintext comes from.
+
+use std::io;
+
+/// The plaintext stream, cut into the payloads of pieces. No ciphertext is kept by a seed: it is made on the way out.
+pub trait PlainSource: Send + Sync + 'static {
+    /// Fills `payload` with the bytes of piece `index`: the piece's whole payload, zeros beyond the stream's end. In a
+    /// plain torrent the payload is the piece.
+    fn read_payload(&self, index: u32, payload: &mut [u8]) -> io::Result<()>;
+}

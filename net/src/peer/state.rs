@@ -1,0 +1,654 @@
+//! One torrent's swarm as one peer sees it: a state machine with no sockets, no clock and no randomness of its own.
+//!
+//! Events go in with the time at which they happened; commands come out. The driver ([`super::node`]) moves bytes and does
+//! the slow work that commands ask for; tests wire several machines together in memory.
+//!
+//! ```text
+//! connected ──extended handshake (sealed)──▶ ready ──ticket, bitfield──▶ interest, choking
+//! download:  assign piece ▶ want ▶ requests ▶ blocks ▶ Store ▶ Stored ▶ have, statement checked
+//! upload:    want or request ▶ FetchKeys ▶ Keys ▶ Prepare ▶ Prepared ▶ blocks ▶ statement
+//! ```
+
+pub(crate) mod bits;
+mod choker;
+mod connection;
+mod download;
+mod pieces;
+mod random;
+mod rate;
+mod super_seed;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
+
+use self::bits::Bits;
+use self::connection::{Connection, Download, Revealed, Upload};
+use self::pieces::Pieces;
+use self::random::Random;
+use self::rate::Rate;
+use super::tracker::KeyError;
+use crate::wire::identity::SigningKey;
+use crate::wire::message::Message;
+use crate::wire::seal::{self, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+
+/// Names a connection; never used twice.
+pub(crate) type ConnectionId = u64;
+
+/// Requests that we keep for a peer.
+const REQQ: u32 = 512;
+const EXTENDED_DEADLINE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(90);
+const SILENCE: Duration = Duration::from_secs(180);
+/// An interest in nothing, on both sides, keeps a slot this long once all are taken.
+const USELESS: Duration = Duration::from_secs(120);
+/// How long a complete peer waits for the statement of what came last.
+const LAST_STATEMENT: Duration = Duration::from_secs(10);
+const MAX_BANS: usize = 4096;
+
+/// The time of an event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// Since any fixed moment; never goes back.
+    pub(crate) elapsed: Duration,
+    /// Tracker time, in seconds since 1970.
+    pub(crate) unix: u64,
+}
+
+/// What a sealed torrent adds.
+#[derive(Clone, Debug)]
+pub(crate) struct Seal {
+    pub(crate) torrent_id: TorrentId,
+    pub(crate) profile: Profile,
+    pub(crate) id: SubscriberId,
+    pub(crate) key: SigningKey,
+    pub(crate) epoch: u64,
+}
+
+/// What a swarm starts from.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) piece_len: u32,
+    pub(crate) peer_id: [u8; 20],
+    /// `None`: a plain torrent.
+    pub(crate) seal: Option<Seal>,
+    /// For each piece, the epoch that it is stored under, or `None` where it is missing.
+    pub(crate) have: Vec<Option<u64>>,
+    pub(crate) port: Option<u16>,
+    /// Peers served at a time, besides one chosen at random.
+    pub(crate) slots: usize,
+    pub(crate) super_seed: bool,
+    /// Bytes of pieces made ready for peers at most (each peer served may always have one).
+    pub(crate) ready_bytes: usize,
+    pub(crate) max_connections: usize,
+    /// Repair: who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
+    pub(crate) avoid: Vec<(u32, SubscriberId)>,
+    pub(crate) seed: u64,
+}
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// BEP 3's handshake is done.
+    Connected { id: ConnectionId, peer_id: [u8; 20], addr: SocketAddr, outgoing: bool, extended: bool },
+    Disconnected { id: ConnectionId },
+    Message { id: ConnectionId, message: Message },
+    /// Blocks of that many bytes were written.
+    Sent { id: ConnectionId, bytes: usize },
+    Keys { id: ConnectionId, pieces: Vec<u32>, keys: Result<Vec<Bytes>, KeyError> },
+    /// A piece is ready for a peer, with its BLAKE3; or cannot be read.
+    Prepared { id: ConnectionId, piece: u32, ready: Option<(Bytes, [u8; 32])> },
+    /// A piece was checked and stored; its BLAKE3.
+    Stored { id: ConnectionId, piece: u32, sender: Sender, stored: Result<[u8; 32], StoreFailure> },
+    Tick,
+}
+
+/// Who sent a piece, in terms that outlive the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) id: Option<SubscriberId>,
+    pub(crate) original: bool,
+}
+
+/// Why a piece was not stored.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreFailure {
+    /// It is not what an honest peer sends.
+    BadPiece,
+    /// The disk's fault.
+    Disk(String),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Send { id: ConnectionId, message: Message },
+    Disconnect { id: ConnectionId, reason: Reason },
+    /// Ask the tracker for keys for the ticket's holder; `epoch` is that of our own ciphertext.
+    FetchKeys { id: ConnectionId, ticket: Box<Ticket>, epoch: u64, pieces: Vec<u32> },
+    /// Read a piece and transform it; no key in a plain torrent.
+    Prepare { id: ConnectionId, piece: u32, key: Option<Bytes> },
+    /// Check a piece and store it.
+    Store { id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, epoch: u64 },
+    /// Forget a stored piece.
+    Discard { piece: u32 },
+    Keep(Evidence),
+    /// The last piece is stored.
+    Completed,
+}
+
+/// Signed words of others, worth keeping.
+#[derive(Clone, Debug)]
+pub(crate) enum Evidence {
+    Ticket(Box<Ticket>),
+    Statement(Parties, Box<Statement>),
+    Receipt(Parties, Box<Receipt>),
+}
+
+/// Why a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("it is ourselves")]
+    Ourselves,
+    #[error("there is a connection to it already")]
+    Duplicate,
+    #[error("it does not speak ss_seal")]
+    NotSealed,
+    #[error("it belongs to another profile")]
+    OtherProfile,
+    #[error("it was banned before")]
+    Banned,
+    #[error("bad extension message: {0}")]
+    Extension(#[from] seal::SealError),
+    #[error("bad signature")]
+    BadSignature,
+    #[error("bad ticket")]
+    BadTicket,
+    #[error("the tracker refuses its ticket: {0}")]
+    TicketRefused(String),
+    #[error("it sent a bad piece")]
+    BadPiece,
+    #[error("it stated another hash than that of what it sent")]
+    FalseStatement,
+    #[error("it broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("nothing came from it for too long")]
+    Silence,
+    #[error("neither side needs anything from the other")]
+    Useless,
+}
+
+impl Reason {
+    /// Whether the peer is not to come back in this run.
+    pub(crate) fn bans(&self) -> bool {
+        matches!(self, Reason::BadPiece | Reason::FalseStatement | Reason::BadSignature)
+    }
+
+    /// Whether another try soon would end the same way.
+    pub(crate) fn lasting(&self) -> bool {
+        self.bans()
+            || matches!(
+                self,
+                Reason::Ourselves | Reason::NotSealed | Reason::OtherProfile | Reason::Banned | Reason::Useless
+            )
+    }
+}
+
+/// How far things are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) from_seeds: u64,
+    pub(crate) from_peers: u64,
+    pub(crate) sent: u64,
+    pub(crate) sent_pieces: u64,
+    pub(crate) rejected: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Swarm {
+    config: Config,
+    now: Now,
+    random: Random,
+    pieces: Pieces,
+    connections: BTreeMap<ConnectionId, Connection>,
+    banned: HashSet<SubscriberId>,
+    avoid: HashMap<u32, SubscriberId>,
+    totals: Totals,
+    /// Bytes handed to the store and not yet stored.
+    storing_bytes: usize,
+    /// Why downloading has stopped.
+    failure: Option<String>,
+    rates_at: Duration,
+    choked_at: Duration,
+    rechokes: u64,
+    /// Super-seeding: how often each piece was revealed.
+    revealed: Vec<u32>,
+    out: Vec<Command>,
+}
+
+impl Swarm {
+    pub(crate) fn new(config: Config, now: Now) -> Self {
+        let pieces = Pieces::new(&config.have);
+        Swarm {
+            random: Random::new(config.seed),
+            avoid: config.avoid.iter().copied().collect(),
+            revealed: if config.super_seed { vec![0; config.have.len()] } else { Vec::new() },
+            pieces,
+            now,
+            connections: BTreeMap::new(),
+            banned: HashSet::new(),
+            totals: Totals::default(),
+            storing_bytes: 0,
+            failure: None,
+            rates_at: now.elapsed,
+            choked_at: now.elapsed,
+            rechokes: 0,
+            out: Vec::new(),
+            config,
+        }
+    }
+
+    /// Takes an event in; the commands that follow are appended to `out`.
+    pub(crate) fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Command>) {
+        self.now = Now { elapsed: now.elapsed.max(self.now.elapsed), unix: now.unix };
+        match event {
+            Event::Connected { id, peer_id, addr, outgoing, extended } => {
+                self.connected(id, peer_id, addr, outgoing, extended);
+            }
+            Event::Disconnected { id } => self.forget(id),
+            Event::Message { id, message } => {
+                if let Err(reason) = self.message(id, message) {
+                    self.disconnect(id, reason);
+                }
+            }
+            Event::Sent { id, bytes } => self.sent(id, bytes),
+            Event::Keys { id, pieces, keys } => self.keys(id, &pieces, keys),
+            Event::Prepared { id, piece, ready } => self.prepared(id, piece, ready),
+            Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
+            Event::Tick => self.tick(),
+        }
+        out.append(&mut self.out);
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(crate) fn have(&self) -> &Bits {
+        self.pieces.have()
+    }
+
+    pub(crate) fn piece_count(&self) -> u32 {
+        self.pieces.count()
+    }
+
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections that we serve.
+    pub(crate) fn unchoked(&self) -> usize {
+        self.connections.values().filter(|connection| !connection.choking_it).count()
+    }
+
+    /// Bytes per second, down and up.
+    pub(crate) fn rates(&self) -> (u64, u64) {
+        self.connections.values().fold((0, 0), |(down, up), connection| {
+            (down + connection.down.per_second(), up + connection.up.per_second())
+        })
+    }
+
+    /// Whether more connections would help.
+    pub(crate) fn wants_peers(&self) -> bool {
+        self.connections.len() < self.config.max_connections
+    }
+
+    fn sealed(&self) -> bool {
+        self.config.seal.is_some()
+    }
+
+    fn piece_len(&self) -> usize {
+        self.config.piece_len as usize
+    }
+
+    fn send(&mut self, id: ConnectionId, message: Message) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.last_sent = self.now.elapsed;
+            self.out.push(Command::Send { id, message });
+        }
+    }
+
+    fn send_seal(&mut self, id: ConnectionId, message: &SealMessage) {
+        if let Some(connection) = self.connections.get(&id) {
+            let extension = connection.seal_id;
+            self.send(id, Message::Extended { id: extension, payload: message.to_bytes().into() });
+        }
+    }
+
+    fn connected(
+        &mut self,
+        id: ConnectionId,
+        peer_id: [u8; 20],
+        addr: SocketAddr,
+        outgoing: bool,
+        extended: bool,
+    ) {
+        let refusal = if peer_id == self.config.peer_id {
+            Some(Reason::Ourselves)
+        } else if self.sealed() && !extended {
+            Some(Reason::NotSealed)
+        } else {
+            self.settle_duplicate(peer_id, outgoing)
+        };
+        if let Some(reason) = refusal {
+            self.out.push(Command::Disconnect { id, reason });
+            return;
+        }
+        let now = self.now.elapsed;
+        let count = self.pieces.count();
+        let connection = Connection {
+            addr,
+            peer_id,
+            outgoing,
+            since: now,
+            ready: !self.sealed(),
+            hello: None,
+            seal_id: 0,
+            original: false,
+            reqq: REQQ,
+            have: Bits::new(count),
+            announced: false,
+            useful: 0,
+            choking_it: true,
+            choked_by_it: true,
+            interested_in_it: false,
+            it_is_interested: false,
+            optimistic: false,
+            last_received: now,
+            last_sent: now,
+            down: Rate::default(),
+            up: Rate::default(),
+            download: Download { last_data: now, receipt_at: now, ..Download::default() },
+            upload: Upload { last_request: now, unstated_since: now, ..Upload::default() },
+            revealed: Revealed {
+                all: self.config.super_seed.then(|| Bits::new(count)),
+                open: Vec::new(),
+                last_have: now,
+            },
+        };
+        self.connections.insert(id, connection);
+        if extended {
+            let handshake = ExtendedHandshake {
+                seal_id: self.sealed().then_some(seal::OUR_ID),
+                client: concat!("Swarmseal ", env!("CARGO_PKG_VERSION")).to_owned(),
+                reqq: REQQ,
+                port: self.config.port,
+                hello: self.config.seal.as_ref().map(|seal| Hello {
+                    id: seal.id,
+                    identity: seal.key.public(),
+                    epoch: seal.epoch,
+                    profile: seal.profile,
+                }),
+            };
+            self.send(id, Message::Extended { id: 0, payload: handshake.to_bytes().into() });
+        }
+        if !self.config.super_seed && self.pieces.have().count() > 0 {
+            let bits = Bytes::copy_from_slice(self.pieces.have().as_bytes());
+            self.send(id, Message::Bitfield(bits));
+        }
+        if !self.sealed() {
+            self.became_ready(id);
+        }
+    }
+
+    /// Two peers that call each other at once keep the call of the one with the smaller peer id; otherwise the older stays.
+    fn settle_duplicate(&mut self, peer_id: [u8; 20], outgoing: bool) -> Option<Reason> {
+        let (&old, connection) =
+            self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
+        let keep_outgoing = self.config.peer_id < peer_id;
+        if connection.outgoing != outgoing && outgoing == keep_outgoing {
+            self.disconnect(old, Reason::Duplicate);
+            None
+        } else {
+            Some(Reason::Duplicate)
+        }
+    }
+
+    fn disconnect(&mut self, id: ConnectionId, reason: Reason) {
+        if !self.connections.contains_key(&id) {
+            return;
+        }
+        if reason.bans() && self.banned.len() < MAX_BANS {
+            let hello = self.connections.get(&id).and_then(|connection| connection.hello);
+            self.banned.extend(hello.map(|hello| hello.id));
+        }
+        self.state_uploads(id);
+        self.forget(id);
+        self.out.push(Command::Disconnect { id, reason });
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        self.release_pieces(id, false);
+        if let Some(connection) = self.connections.remove(&id) {
+            self.pieces.gone(&connection.have);
+            self.fill_slots();
+            self.download_all();
+        }
+    }
+
+    fn message(&mut self, id: ConnectionId, message: Message) -> Result<(), Reason> {
+        let (now, sealed) = (self.now.elapsed, self.sealed());
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        connection.last_received = now;
+        match message {
+            Message::KeepAlive => {}
+            Message::Extended { id: 0, payload } => return self.extended_handshake(id, &payload),
+            Message::Extended { id: seal::OUR_ID, payload } if sealed => {
+                if let Some(message) = SealMessage::from_bytes(&payload)? {
+                    return self.seal_message(id, message);
+                }
+            }
+            Message::Extended { .. } => {}
+            Message::Bitfield(bits) => {
+                if connection.announced {
+                    return Err(Reason::Protocol("a second bitfield"));
+                }
+                self.has(id, Bits::from_bytes(&bits));
+            }
+            Message::Have(piece) => {
+                let mut bits = Bits::new(self.pieces.count());
+                bits.insert(piece);
+                self.has(id, bits);
+                self.came_back(id, piece);
+            }
+            Message::Choke => {
+                connection.choked_by_it = true;
+                self.choked(id);
+            }
+            Message::Unchoke => {
+                connection.choked_by_it = false;
+                connection.download.last_data = now;
+                self.download_from(id);
+            }
+            Message::Interested => {
+                connection.it_is_interested = true;
+                self.reveal(id);
+                self.fill_slots();
+            }
+            Message::NotInterested => {
+                connection.it_is_interested = false;
+                self.choke(id);
+                self.fill_slots();
+            }
+            Message::Request(block) => return self.requested(id, block),
+            Message::Cancel(block) => connection.upload.requests.retain(|request| *request != block),
+            Message::Piece { piece, begin, data } => return self.block(id, piece, begin, &data),
+        }
+        Ok(())
+    }
+
+    fn extended_handshake(&mut self, id: ConnectionId, payload: &[u8]) -> Result<(), Reason> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let handshake = match ExtendedHandshake::from_bytes(payload) {
+            Ok(handshake) => handshake,
+            // A stranger's odd handshake does no harm where we need nothing of it.
+            Err(_) if self.config.seal.is_none() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        connection.reqq = handshake.reqq.clamp(1, REQQ);
+        let Some(seal) = &self.config.seal else { return Ok(()) };
+        let (Some(seal_id), Some(hello)) = (handshake.seal_id, handshake.hello) else {
+            return Err(Reason::NotSealed);
+        };
+        if hello.profile != seal.profile {
+            return Err(Reason::OtherProfile);
+        }
+        if hello.id == seal.id {
+            return Err(Reason::Ourselves);
+        }
+        if self.banned.contains(&hello.id) {
+            return Err(Reason::Banned);
+        }
+        if connection.ready {
+            return if connection.hello == Some(hello) {
+                Ok(())
+            } else {
+                Err(Reason::Protocol("a second extended handshake"))
+            };
+        }
+        connection.hello = Some(hello);
+        connection.seal_id = seal_id;
+        connection.original = SubscriberId::of_seed(&seal.torrent_id, &hello.identity) == hello.id;
+        connection.ready = true;
+        self.became_ready(id);
+        Ok(())
+    }
+
+    fn became_ready(&mut self, id: ConnectionId) {
+        self.renew_ticket(id);
+        self.update_interest(id);
+        self.reveal(id);
+        self.fill_slots();
+    }
+
+    fn seal_message(&mut self, id: ConnectionId, message: SealMessage) -> Result<(), Reason> {
+        if !self.connections.get(&id).is_some_and(|connection| connection.ready) {
+            return Err(Reason::Protocol("an ss_seal message before the handshake"));
+        }
+        match message {
+            SealMessage::Ticket(ticket) => self.ticket(id, *ticket),
+            SealMessage::Want(pieces) => self.want(id, pieces),
+            SealMessage::Statement(statement) => self.statement(id, statement),
+            SealMessage::Receipt(receipt) => self.receipt(id, receipt),
+        }
+    }
+
+    /// The peer has these pieces too.
+    fn has(&mut self, id: ConnectionId, theirs: Bits) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.announced = true;
+        let count = self.pieces.count();
+        for piece in theirs.iter().filter(|&piece| piece < count) {
+            if connection.have.insert(piece) {
+                self.pieces.seen(piece);
+                connection.useful += u32::from(!self.pieces.have().has(piece));
+            }
+        }
+        self.update_interest(id);
+        self.download_from(id);
+        self.part_if_useless(id);
+    }
+
+    /// Two complete peers have nothing to say to each other, but for the last statement.
+    fn part_if_useless(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let both = self.pieces.complete() && connection.have.count() == self.pieces.count();
+        let waited = self.now.elapsed.saturating_sub(connection.download.last_data) > LAST_STATEMENT;
+        if both && (waited || connection.download.unstated.is_empty()) {
+            self.disconnect(id, Reason::Useless);
+        }
+    }
+
+    fn update_interest(&mut self, id: ConnectionId) {
+        let stopped = self.failure.is_some();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let interested = connection.ready && connection.useful > 0 && !stopped;
+        if interested != connection.interested_in_it {
+            connection.interested_in_it = interested;
+            self.send(id, if interested { Message::Interested } else { Message::NotInterested });
+        }
+    }
+
+    /// Between us and the peer of a sealed connection: who sends to whom.
+    fn parties(&self, id: ConnectionId, we_upload: bool) -> Option<(Parties, Hello)> {
+        let seal = self.config.seal.as_ref()?;
+        let hello = self.connections.get(&id)?.hello?;
+        let (uploader, downloader) = if we_upload { (seal.id, hello.id) } else { (hello.id, seal.id) };
+        Some((Parties { torrent_id: seal.torrent_id, uploader, downloader }, hello))
+    }
+
+    fn ids(&self) -> Vec<ConnectionId> {
+        self.connections.keys().copied().collect()
+    }
+
+    fn tick(&mut self) {
+        let now = self.now.elapsed;
+        let since = now.saturating_sub(self.rates_at);
+        if since >= Duration::from_secs(1) {
+            self.rates_at = now;
+            for connection in self.connections.values_mut() {
+                connection.down.update(since);
+                connection.up.update(since);
+            }
+        }
+        let full = self.connections.len() >= self.config.max_connections;
+        for id in self.ids() {
+            match self.overdue(id, full) {
+                Some(reason) => self.disconnect(id, reason),
+                None => self.tend(id),
+            }
+        }
+        self.rechoke_if_due();
+    }
+
+    fn overdue(&self, id: ConnectionId, full: bool) -> Option<Reason> {
+        let now = self.now.elapsed;
+        let connection = self.connections.get(&id)?;
+        if !connection.ready && now.saturating_sub(connection.since) > EXTENDED_DEADLINE {
+            return Some(Reason::Protocol("no extended handshake in time"));
+        }
+        if now.saturating_sub(connection.last_received) > SILENCE {
+            return Some(Reason::Silence);
+        }
+        let idle = !connection.interested_in_it && !connection.it_is_interested;
+        (full && idle && now.saturating_sub(connection.since) > USELESS).then_some(Reason::Useless)
+    }
+
+    fn tend(&mut self, id: ConnectionId) {
+        let now = self.now.elapsed;
+        if self.connections.get(&id).is_some_and(|connection| now.saturating_sub(connection.last_sent) > KEEP_ALIVE)
+        {
+            self.send(id, Message::KeepAlive);
+        }
+        self.renew_ticket(id);
+        self.check_snubbed(id);
+        self.download_from(id);
+        self.receipt_if_due(id, false);
+        self.drop_idle_uploads(id);
+        self.upload_to(id);
+        self.state_uploads_if_due(id);
+        self.reveal(id);
+        self.part_if_useless(id);
+    }
+}

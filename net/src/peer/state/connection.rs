@@ -1,0 +1,222 @@
+//! What is known of one connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use swarmseal_core::Ticket;
+
+use super::bits::Bits;
+use super::rate::Rate;
+use crate::wire::message::{BLOCK, Block};
+use crate::wire::seal::{Entry, Hello};
+
+/// One connection, after BEP 3's handshake.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) addr: SocketAddr,
+    pub(crate) peer_id: [u8; 20],
+    pub(crate) outgoing: bool,
+    pub(crate) since: Duration,
+    /// Whether all handshakes are done, so that pieces may move.
+    pub(crate) ready: bool,
+    /// Who the peer is; always there once a sealed connection is ready.
+    pub(crate) hello: Option<Hello>,
+    /// The number the peer gave to `ss_seal`.
+    pub(crate) seal_id: u8,
+    /// Whether the peer is an original seed.
+    pub(crate) original: bool,
+    pub(crate) reqq: u32,
+    pub(crate) have: Bits,
+    pub(crate) announced: bool,
+    /// Pieces that it has and we do not.
+    pub(crate) useful: u32,
+    pub(crate) choking_it: bool,
+    pub(crate) choked_by_it: bool,
+    pub(crate) interested_in_it: bool,
+    pub(crate) it_is_interested: bool,
+    pub(crate) optimistic: bool,
+    pub(crate) last_received: Duration,
+    pub(crate) last_sent: Duration,
+    pub(crate) down: Rate,
+    pub(crate) up: Rate,
+    pub(crate) download: Download,
+    pub(crate) upload: Upload,
+    pub(crate) revealed: Revealed,
+}
+
+/// What we fetch from a peer.
+#[derive(Debug, Default)]
+pub(crate) struct Download {
+    /// Pieces assigned to this connection, in the order of request.
+    pub(crate) pieces: VecDeque<Incoming>,
+    /// Requests without an answer.
+    pub(crate) outstanding: u32,
+    pub(crate) last_data: Duration,
+    pub(crate) snubbed: bool,
+    /// When the ticket that we gave ends (tracker time); 0 without one.
+    pub(crate) ticket_expires: u64,
+    /// BLAKE3 of stored pieces for which no statement came yet.
+    pub(crate) unstated: HashMap<u32, [u8; 32]>,
+    /// Statements that came before their piece was stored.
+    pub(crate) stated: HashMap<u32, [u8; 32]>,
+    pub(crate) bytes: u64,
+    pub(crate) piece_count: u64,
+    pub(crate) receipted: u64,
+    pub(crate) receipt_at: Duration,
+    /// Bytes of blocks that were not asked for, since the last one that was.
+    pub(crate) unsolicited: usize,
+}
+
+/// A piece on its way to us.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) piece: u32,
+    pub(crate) since: Duration,
+    /// Empty until the first block comes.
+    data: Vec<u8>,
+    blocks: Vec<BlockState>,
+    /// No block before this one is [`BlockState::Missing`].
+    next: usize,
+    received: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BlockState {
+    Missing,
+    Requested,
+    Received,
+}
+
+impl Incoming {
+    pub(crate) fn new(piece: u32, piece_len: u32, since: Duration) -> Self {
+        let blocks = vec![BlockState::Missing; piece_len.div_ceil(BLOCK) as usize];
+        Incoming { piece, since, data: Vec::new(), blocks, next: 0, received: 0 }
+    }
+
+    /// The next block to ask for.
+    pub(crate) fn request(&mut self, piece_len: u32) -> Option<Block> {
+        while self.blocks.get(self.next).is_some_and(|&state| state != BlockState::Missing) {
+            self.next += 1;
+        }
+        *self.blocks.get_mut(self.next)? = BlockState::Requested;
+        Some(self.block(self.next, piece_len))
+    }
+
+    fn block(&self, index: usize, piece_len: u32) -> Block {
+        let begin = index as u32 * BLOCK;
+        Block { piece: self.piece, begin, len: BLOCK.min(piece_len - begin) }
+    }
+
+    /// Takes a block in. Whether it had been asked for.
+    pub(crate) fn receive(&mut self, begin: u32, data: &[u8], piece_len: u32) -> bool {
+        let index = (begin / BLOCK) as usize;
+        if self.blocks.get(index) != Some(&BlockState::Requested)
+            || self.block(index, piece_len)
+                != (Block { piece: self.piece, begin, len: data.len() as u32 })
+        {
+            return false;
+        }
+        if self.data.is_empty() {
+            self.data = vec![0; piece_len as usize];
+        }
+        self.data[begin as usize..][..data.len()].copy_from_slice(data);
+        self.blocks[index] = BlockState::Received;
+        self.received += 1;
+        true
+    }
+
+    /// The peer forgot our requests. Whether anything had come before.
+    pub(crate) fn forget_requests(&mut self) -> bool {
+        for state in &mut self.blocks {
+            if *state == BlockState::Requested {
+                *state = BlockState::Missing;
+            }
+        }
+        self.next = 0;
+        self.received > 0
+    }
+
+    /// Blocks asked for that have not come.
+    pub(crate) fn requested(&self, piece_len: u32) -> impl Iterator<Item = Block> + '_ {
+        (0..self.blocks.len())
+            .filter(|&index| self.blocks[index] == BlockState::Requested)
+            .map(move |index| self.block(index, piece_len))
+    }
+
+    pub(crate) fn whole(&self) -> bool {
+        self.received == self.blocks.len()
+    }
+
+    pub(crate) fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+}
+
+/// What we send to a peer.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    pub(crate) ticket: Option<Ticket>,
+    /// Pieces that are being made ready or sent, in the order in which the peer wants them.
+    pub(crate) pieces: VecDeque<Outgoing>,
+    /// Pieces that it named, after those.
+    pub(crate) wanted: VecDeque<u32>,
+    pub(crate) requests: VecDeque<Block>,
+    /// Bytes of blocks handed to the connection and not yet written.
+    pub(crate) in_flight: usize,
+    /// Whether a call for keys is under way.
+    pub(crate) fetching: bool,
+    pub(crate) failures: u32,
+    pub(crate) retry_at: Duration,
+    pub(crate) last_request: Duration,
+    pub(crate) unstated: Vec<Entry>,
+    pub(crate) unstated_since: Duration,
+    pub(crate) bytes: u64,
+    pub(crate) receipted: u64,
+}
+
+/// A piece on its way to a peer.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) piece: u32,
+    pub(crate) stage: Stage,
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// No key yet.
+    Waiting,
+    /// The tracker was asked.
+    Asked,
+    /// The key is here; `None` in a plain torrent, which needs none.
+    Keyed(Option<Bytes>),
+    /// It is being read and transformed.
+    Preparing,
+    /// Ready to send.
+    Ready {
+        /// The receiver's ciphertext.
+        data: Bytes,
+        /// Its BLAKE3.
+        hash: [u8; 32],
+        /// Bytes sent of it.
+        sent: usize,
+    },
+}
+
+impl Stage {
+    /// Whether it holds, or soon will hold, a whole piece in memory.
+    pub(crate) fn heavy(&self) -> bool {
+        matches!(self, Stage::Preparing | Stage::Ready { .. })
+    }
+}
+
+/// Super-seeding: what this peer has been told that we have.
+#[derive(Debug, Default)]
+pub(crate) struct Revealed {
+    pub(crate) all: Option<Bits>,
+    /// Of those, the pieces that have not come back from it yet.
+    pub(crate) open: Vec<u32>,
+    pub(crate) last_have: Duration,
+}

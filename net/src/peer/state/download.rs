@@ -1,0 +1,393 @@
+//! Fetching: which piece from whom, tickets given, blocks taken in, statements checked, receipts given.
+
+use std::time::Duration;
+
+use swarmseal_core::Ticket;
+
+use super::connection::Incoming;
+use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
+use crate::wire::identity::purpose;
+use crate::wire::message::{BLOCK, Message};
+use crate::wire::seal::{MAX_WANT, Receipt, SealMessage, Statement};
+
+/// How long a ticket serves, and how long before its end it is renewed.
+const TICKET_SECONDS: u64 = 3600;
+const TICKET_MARGIN: u64 = 600;
+/// Nothing came for this long although we asked: the pieces are given to others.
+const SNUB: Duration = Duration::from_secs(30);
+/// Requests without an answer at least, however slow the peer.
+const MIN_DEPTH: u64 = 32;
+/// How much time's worth of pieces a peer is told of in advance.
+const AHEAD_SECONDS: u64 = 2;
+/// Bytes that may wait for the disk before nothing more is asked for.
+const MAX_STORING: usize = 64 << 20;
+/// Blocks that we took back may still come; more than that was never asked for.
+const MAX_UNSOLICITED: usize = 16 << 20;
+/// Pieces without a statement that we take from one peer.
+const MAX_UNSTATED: usize = 2048;
+/// A piece that somebody has been fetching for this long is fetched twice, once nothing else is left.
+const END_GAME: Duration = Duration::from_secs(3);
+/// For this long a repaired piece waits for another sender than the last one.
+const AVOID: Duration = Duration::from_secs(20);
+const RECEIPT_PIECES: u64 = 64;
+const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Swarm {
+    /// Gives the peer a ticket if we may want something from it and it has none that lasts.
+    pub(super) fn renew_ticket(&mut self, id: ConnectionId) {
+        if self.pieces.complete() {
+            return;
+        }
+        let Some((parties, _)) = self.parties(id, false) else { return };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else { return };
+        if !connection.ready || connection.download.ticket_expires > self.now.unix + TICKET_MARGIN {
+            return;
+        }
+        let mut ticket = Ticket {
+            torrent_id: parties.torrent_id,
+            uploader: parties.uploader,
+            downloader: parties.downloader,
+            epoch: seal.epoch,
+            expires: self.now.unix + TICKET_SECONDS,
+            signature: [0; 64],
+        };
+        ticket.signature = seal.key.sign(purpose::TICKET, &ticket.signing_input());
+        connection.download.ticket_expires = ticket.expires;
+        self.send_seal(id, &SealMessage::Ticket(Box::new(ticket)));
+    }
+
+    pub(super) fn download_all(&mut self) {
+        for id in self.ids() {
+            self.download_from(id);
+        }
+    }
+
+    /// Assigns pieces to the peer and asks for blocks, as many as its rate deserves.
+    pub(super) fn download_from(&mut self, id: ConnectionId) {
+        let (piece_len, block) = (self.config.piece_len, u64::from(BLOCK));
+        let Some(connection) = self.connections.get(&id) else { return };
+        if connection.choked_by_it
+            || !connection.interested_in_it
+            || self.storing_bytes > MAX_STORING
+            || connection.download.unstated.len() >= MAX_UNSTATED
+        {
+            return;
+        }
+        let rate = connection.down.per_second();
+        let snubbed = connection.download.snubbed;
+        let depth = (rate / block).clamp(MIN_DEPTH, u64::from(connection.reqq).max(MIN_DEPTH));
+        let depth = depth.min(u64::from(connection.reqq)) as u32;
+        let blocks_ahead = u64::from(depth).max(AHEAD_SECONDS * rate / block);
+        let fair_share = u64::from(self.pieces.missing() / 4).max(2);
+        let ahead = if snubbed { 1 } else { (blocks_ahead * block).div_ceil(u64::from(piece_len)) + 1 };
+        let ahead = ahead.min(fair_share).min(MAX_WANT as u64) as usize;
+
+        let mut wanted = Vec::new();
+        while self.connections.get(&id).is_some_and(|connection| connection.download.pieces.len() < ahead) {
+            let Some(piece) = self.pick_for(id) else { break };
+            self.pieces.assign(piece);
+            let incoming = Incoming::new(piece, piece_len, self.now.elapsed);
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.download.pieces.push_back(incoming);
+            }
+            wanted.push(piece);
+        }
+        if self.sealed() && !wanted.is_empty() {
+            self.send_seal(id, &SealMessage::Want(wanted));
+        }
+        self.request_blocks(id, depth);
+    }
+
+    fn request_blocks(&mut self, id: ConnectionId, depth: u32) {
+        let now = self.now.elapsed;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let download = &mut connection.download;
+        let idle = download.outstanding == 0;
+        for incoming in &mut download.pieces {
+            while download.outstanding < depth {
+                let Some(block) = incoming.request(self.config.piece_len) else { break };
+                download.outstanding += 1;
+                connection.last_sent = now;
+                self.out.push(Command::Send { id, message: Message::Request(block) });
+            }
+        }
+        if idle {
+            // The clock that tells a snub starts with the first request.
+            download.last_data = now;
+        }
+    }
+
+    fn pick_for(&mut self, id: ConnectionId) -> Option<u32> {
+        let connection = self.connections.get(&id)?;
+        let sender = connection.hello.map(|hello| hello.id);
+        let waited = self.now.elapsed.saturating_sub(connection.since) > AVOID;
+        let allowed = |piece: u32| match self.avoid.get(&piece) {
+            Some(avoided) if Some(*avoided) == sender => waited && self.pieces.availability(piece) == 1,
+            _ => true,
+        };
+        if let Some(piece) = self.pieces.pick(&connection.have, &mut self.random, allowed) {
+            return Some(piece);
+        }
+        let late = |piece: u32| {
+            self.connections.iter().any(|(&other, connection)| {
+                other != id
+                    && connection.download.pieces.iter().any(|incoming| {
+                        incoming.piece == piece
+                            && self.now.elapsed.saturating_sub(incoming.since) > END_GAME
+                    })
+            })
+        };
+        // One piece at a time in the end game, and none from a peer that let us down.
+        if connection.download.snubbed || !connection.download.pieces.is_empty() {
+            return None;
+        }
+        self.pieces.pick_again(&connection.have, &mut self.random, |piece| allowed(piece) && late(piece))
+    }
+
+    /// A block came.
+    pub(super) fn block(
+        &mut self,
+        id: ConnectionId,
+        piece: u32,
+        begin: u32,
+        data: &[u8],
+    ) -> Result<(), Reason> {
+        let (now, piece_len) = (self.now.elapsed, self.config.piece_len);
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let download = &mut connection.download;
+        connection.down.add(data.len());
+        let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
+        let Some(place) = place.filter(|&place| download.pieces[place].receive(begin, data, piece_len)) else {
+            download.unsolicited += data.len();
+            return if download.unsolicited > MAX_UNSOLICITED {
+                Err(Reason::Protocol("blocks that nobody asked for"))
+            } else {
+                Ok(())
+            };
+        };
+        download.outstanding -= 1;
+        download.unsolicited = 0;
+        download.last_data = now;
+        download.snubbed = false;
+        download.bytes += data.len() as u64;
+        let received =
+            if connection.original { &mut self.totals.from_seeds } else { &mut self.totals.from_peers };
+        *received += data.len() as u64;
+        if download.pieces[place].whole()
+            && let Some(incoming) = download.pieces.remove(place)
+        {
+            let sender = Sender { id: connection.hello.map(|hello| hello.id), original: connection.original };
+            self.received(id, incoming, sender);
+        }
+        self.download_from(id);
+        Ok(())
+    }
+
+    fn received(&mut self, id: ConnectionId, incoming: Incoming, sender: Sender) {
+        let piece = incoming.piece;
+        self.pieces.release(piece);
+        if self.pieces.storing(piece) || self.pieces.have().has(piece) {
+            return;
+        }
+        self.pieces.set_storing(piece, true);
+        self.storing_bytes += self.piece_len();
+        let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
+        self.out.push(Command::Store { id, piece, data: incoming.into_data(), sender, epoch });
+        self.cancel_elsewhere(piece);
+    }
+
+    /// The end game is over for this piece.
+    fn cancel_elsewhere(&mut self, piece: u32) {
+        let piece_len = self.config.piece_len;
+        for id in self.ids() {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let download = &mut connection.download;
+            let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
+            let Some(incoming) = place.and_then(|place| download.pieces.remove(place)) else { continue };
+            self.pieces.release(piece);
+            for block in incoming.requested(piece_len) {
+                download.outstanding -= 1;
+                self.out.push(Command::Send { id, message: Message::Cancel(block) });
+            }
+        }
+    }
+
+    pub(super) fn stored(
+        &mut self,
+        id: ConnectionId,
+        piece: u32,
+        sender: Sender,
+        stored: Result<[u8; 32], StoreFailure>,
+    ) {
+        self.pieces.set_storing(piece, false);
+        self.storing_bytes = self.storing_bytes.saturating_sub(self.piece_len());
+        match stored {
+            Ok(hash) => self.have_piece(id, piece, hash),
+            Err(StoreFailure::BadPiece) => {
+                self.totals.rejected += 1;
+                if let Some(sender) = sender.id {
+                    self.banned.insert(sender);
+                }
+                self.disconnect(id, Reason::BadPiece);
+                self.download_all();
+            }
+            Err(StoreFailure::Disk(error)) => self.stop_downloading(error),
+        }
+    }
+
+    fn have_piece(&mut self, id: ConnectionId, piece: u32, hash: [u8; 32]) {
+        let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
+        self.pieces.stored(piece, epoch);
+        self.avoid.remove(&piece);
+        let mut lied = false;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.download.piece_count += 1;
+            if self.config.seal.is_some() {
+                match connection.download.stated.remove(&piece) {
+                    Some(stated) => lied = stated != hash,
+                    None => drop(connection.download.unstated.insert(piece, hash)),
+                }
+            }
+        }
+        let complete = self.pieces.complete();
+        for other in self.ids() {
+            // A seed hangs up once it sees that we are complete: the receipt comes first.
+            self.receipt_if_due(other, complete);
+            let Some(connection) = self.connections.get_mut(&other) else { continue };
+            connection.useful -= u32::from(connection.have.has(piece));
+            self.send(other, Message::Have(piece));
+            self.update_interest(other);
+        }
+        if lied {
+            self.false_statement(id, piece);
+        } else if complete {
+            self.out.push(Command::Completed);
+            self.ids().into_iter().for_each(|other| self.part_if_useless(other));
+        } else {
+            self.download_all_idle();
+        }
+        self.fill_slots();
+    }
+
+    /// Peers that had to wait for the disk, or for a piece to be free.
+    fn download_all_idle(&mut self) {
+        for id in self.ids() {
+            if self.connections.get(&id).is_some_and(|connection| connection.download.outstanding == 0) {
+                self.download_from(id);
+            }
+        }
+    }
+
+    fn false_statement(&mut self, id: ConnectionId, piece: u32) {
+        self.totals.rejected += 1;
+        self.lose_piece(piece);
+        self.disconnect(id, Reason::FalseStatement);
+        self.download_all();
+    }
+
+    fn lose_piece(&mut self, piece: u32) {
+        self.pieces.discard(piece);
+        self.out.push(Command::Discard { piece });
+        for id in self.ids() {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.useful += u32::from(connection.have.has(piece));
+                self.update_interest(id);
+            }
+        }
+    }
+
+    fn stop_downloading(&mut self, error: String) {
+        self.failure.get_or_insert(error);
+        for id in self.ids() {
+            self.release_pieces(id, true);
+            self.update_interest(id);
+        }
+    }
+
+    /// The peer chokes us: it forgot our requests. Pieces of which something came stay with it.
+    pub(super) fn choked(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let download = &mut connection.download;
+        download.outstanding = 0;
+        download.pieces.retain_mut(|incoming| {
+            let keep = incoming.forget_requests();
+            if !keep {
+                self.pieces.release(incoming.piece);
+            }
+            keep
+        });
+        self.download_all_idle();
+    }
+
+    /// Takes all pieces back from a connection; with `cancel`, tells the peer.
+    pub(super) fn release_pieces(&mut self, id: ConnectionId, cancel: bool) {
+        let piece_len = self.config.piece_len;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.download.outstanding = 0;
+        for incoming in std::mem::take(&mut connection.download.pieces) {
+            self.pieces.release(incoming.piece);
+            for block in incoming.requested(piece_len).filter(|_| cancel) {
+                self.out.push(Command::Send { id, message: Message::Cancel(block) });
+            }
+        }
+    }
+
+    pub(super) fn check_snubbed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let download = &mut connection.download;
+        let silent = self.now.elapsed.saturating_sub(download.last_data) > SNUB;
+        if silent && !download.pieces.is_empty() {
+            download.snubbed = true;
+            download.last_data = self.now.elapsed;
+            self.release_pieces(id, true);
+            // The others first.
+            for other in self.ids().into_iter().filter(|&other| other != id) {
+                self.download_from(other);
+            }
+        }
+    }
+
+    pub(super) fn statement(&mut self, id: ConnectionId, statement: Box<Statement>) -> Result<(), Reason> {
+        let Some((parties, hello)) = self.parties(id, false) else { return Ok(()) };
+        statement.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
+        let mut false_piece = None;
+        for entry in &statement.entries {
+            let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+            match connection.download.unstated.remove(&entry.piece) {
+                Some(hash) if hash != entry.hash => {
+                    false_piece = Some(entry.piece);
+                    break;
+                }
+                Some(_) => {}
+                // Not stored yet, or not taken: an end-game copy.
+                None if self.pieces.storing(entry.piece) => {
+                    connection.download.stated.insert(entry.piece, entry.hash);
+                }
+                None => {}
+            }
+        }
+        self.out.push(Command::Keep(Evidence::Statement(parties, statement)));
+        match false_piece {
+            Some(piece) => self.false_statement(id, piece),
+            None => self.part_if_useless(id),
+        }
+        Ok(())
+    }
+
+    /// Gives the uploader a receipt when enough has come since the last.
+    pub(super) fn receipt_if_due(&mut self, id: ConnectionId, now: bool) {
+        let Some((parties, _)) = self.parties(id, false) else { return };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else { return };
+        let download = &mut connection.download;
+        let fresh = download.piece_count - download.receipted;
+        let waited = self.now.elapsed.saturating_sub(download.receipt_at) > RECEIPT_INTERVAL;
+        if fresh == 0 || !(now || waited || fresh >= RECEIPT_PIECES) {
+            return;
+        }
+        download.receipted = download.piece_count;
+        download.receipt_at = self.now.elapsed;
+        let (bytes, count) = (download.bytes, download.piece_count);
+        let receipt = Receipt::sign(&seal.key, &parties, bytes, count, self.now.unix);
+        self.send_seal(id, &SealMessage::Receipt(Box::new(receipt)));
+    }
+}

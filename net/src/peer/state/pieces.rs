@@ -1,0 +1,186 @@
+//! Which pieces we have, which are on their way, how rare each is: the picker.
+
+use super::bits::Bits;
+use super::random::Random;
+
+/// The table of pieces.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    have: Bits,
+    /// Under which epoch each piece that we have is stored.
+    epochs: Vec<u64>,
+    /// How many connections are fetching it.
+    assigned: Vec<u8>,
+    /// Whole, and on its way to the store.
+    storing: Bits,
+    /// How many connected peers have it.
+    availability: Vec<u32>,
+}
+
+impl Pieces {
+    /// `have`: the epoch of each piece that we have.
+    pub(crate) fn new(have: &[Option<u64>]) -> Self {
+        let count = have.len() as u32;
+        let mut bits = Bits::new(count);
+        have.iter().zip(0..).filter(|(epoch, _)| epoch.is_some()).for_each(|(_, piece)| {
+            bits.insert(piece);
+        });
+        Pieces {
+            have: bits,
+            epochs: have.iter().map(|epoch| epoch.unwrap_or_default()).collect(),
+            assigned: vec![0; have.len()],
+            storing: Bits::new(count),
+            availability: vec![0; have.len()],
+        }
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.epochs.len() as u32
+    }
+
+    pub(crate) fn have(&self) -> &Bits {
+        &self.have
+    }
+
+    pub(crate) fn missing(&self) -> u32 {
+        self.count() - self.have.count()
+    }
+
+    pub(crate) fn complete(&self) -> bool {
+        self.missing() == 0
+    }
+
+    pub(crate) fn epoch(&self, piece: u32) -> u64 {
+        self.epochs[piece as usize]
+    }
+
+    pub(crate) fn availability(&self, piece: u32) -> u32 {
+        self.availability[piece as usize]
+    }
+
+    pub(crate) fn seen(&mut self, piece: u32) {
+        self.availability[piece as usize] += 1;
+    }
+
+    pub(crate) fn gone(&mut self, pieces: &Bits) {
+        for piece in pieces.iter() {
+            self.availability[piece as usize] -= 1;
+        }
+    }
+
+    pub(crate) fn assign(&mut self, piece: u32) {
+        self.assigned[piece as usize] += 1;
+    }
+
+    pub(crate) fn release(&mut self, piece: u32) {
+        self.assigned[piece as usize] -= 1;
+    }
+
+    pub(crate) fn storing(&self, piece: u32) -> bool {
+        self.storing.has(piece)
+    }
+
+    pub(crate) fn set_storing(&mut self, piece: u32, storing: bool) {
+        if storing {
+            self.storing.insert(piece);
+        } else {
+            self.storing.remove(piece);
+        }
+    }
+
+    pub(crate) fn stored(&mut self, piece: u32, epoch: u64) {
+        self.have.insert(piece);
+        self.epochs[piece as usize] = epoch;
+    }
+
+    pub(crate) fn discard(&mut self, piece: u32) {
+        self.have.remove(piece);
+    }
+
+    /// A piece that nobody is fetching and that a peer with the pieces `theirs` has, the rarest first, ties at random;
+    /// while we have none yet, any at random, so that we soon have something to give.
+    pub(crate) fn pick(&self, theirs: &Bits, random: &mut Random, allowed: impl Fn(u32) -> bool) -> Option<u32> {
+        let any = self.have.count() == 0;
+        let rarity = |piece: u32| if any { 0 } else { self.availability[piece as usize] };
+        self.best(random, rarity, |piece| self.wanted(theirs, piece) && self.assigned(piece) == 0 && allowed(piece))
+    }
+
+    /// A piece that one other connection is fetching: the end game.
+    pub(crate) fn pick_again(
+        &self,
+        theirs: &Bits,
+        random: &mut Random,
+        allowed: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        self.best(random, |_| 0, |piece| self.wanted(theirs, piece) && self.assigned(piece) == 1 && allowed(piece))
+    }
+
+    fn assigned(&self, piece: u32) -> u8 {
+        self.assigned[piece as usize]
+    }
+
+    fn wanted(&self, theirs: &Bits, piece: u32) -> bool {
+        theirs.has(piece) && !self.have.has(piece) && !self.storing.has(piece)
+    }
+
+    fn best(
+        &self,
+        random: &mut Random,
+        rarity: impl Fn(u32) -> u32,
+        eligible: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let (mut best, mut ties) = (None, 0);
+        for piece in (0..self.count()).filter(|&piece| eligible(piece)) {
+            match best.map(|(rarest, _)| rarity(piece).cmp(&rarest)) {
+                Some(std::cmp::Ordering::Greater) => {}
+                Some(std::cmp::Ordering::Equal) => {
+                    ties += 1;
+                    if random.below(ties) == 0 {
+                        best = Some((rarity(piece), piece));
+                    }
+                }
+                _ => {
+                    best = Some((rarity(piece), piece));
+                    ties = 1;
+                }
+            }
+        }
+        best.map(|(_, piece)| piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(count: u32) -> Bits {
+        let mut bits = Bits::new(count);
+        (0..count).for_each(|piece| drop(bits.insert(piece)));
+        bits
+    }
+
+    #[test]
+    fn the_rarest_piece_comes_first() {
+        let mut pieces = Pieces::new(&[Some(1), None, None, None]);
+        pieces.seen(1);
+        pieces.seen(1);
+        pieces.seen(2);
+        pieces.seen(3);
+        pieces.seen(3);
+        assert_eq!(pieces.pick(&all(4), &mut Random::new(1), |_| true), Some(2));
+        pieces.assign(2);
+        assert_ne!(pieces.pick(&all(4), &mut Random::new(1), |_| true), Some(2));
+        assert_eq!(pieces.pick_again(&all(4), &mut Random::new(1), |_| true), Some(2));
+        assert_eq!(pieces.pick(&Bits::new(4), &mut Random::new(1), |_| true), None);
+    }
+
+    #[test]
+    fn the_first_piece_is_random() {
+        let mut pieces = Pieces::new(&[None; 8]);
+        (0..7).for_each(|piece| pieces.seen(piece));
+        let mut random = Random::new(7);
+        let picks: std::collections::BTreeSet<_> =
+            (0..100).filter_map(|_| pieces.pick(&all(8), &mut random, |_| true)).collect();
+        assert!(picks.len() > 4, "{picks:?}");
+    }
+}

@@ -1,0 +1,347 @@
+//! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent, statements given.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use swarmseal_core::Ticket;
+
+use super::connection::{Outgoing, Stage};
+use super::{Command, ConnectionId, Evidence, REQQ, Reason, Swarm};
+use crate::peer::tracker::KeyError;
+use crate::wire::identity::{purpose, verify};
+use crate::wire::message::{Block, Message};
+use crate::wire::seal::{Entry, MAX_WANT, Receipt, SealMessage, Statement};
+
+/// Requests beyond what we announced that a peer may have in flight all the same.
+const REQUEST_SLACK: usize = 64;
+/// Bytes of blocks that wait for one connection's socket.
+const SEND_WINDOW: usize = 1 << 20;
+/// Pieces of one peer that are anywhere between wanted and sent.
+const MAX_PIECES: usize = 64;
+/// Bytes of pieces made ready for one peer, two pieces at least.
+const READY_PER_PEER: usize = 4 << 20;
+/// A piece that was made ready and is not asked for is dropped after this time.
+const IDLE: Duration = Duration::from_secs(60);
+const STATEMENT_PIECES: usize = 32;
+const STATEMENT_INTERVAL: Duration = Duration::from_secs(2);
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
+impl Swarm {
+    pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
+        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
+        let ours = ticket.torrent_id == parties.torrent_id
+            && ticket.uploader == parties.uploader
+            && ticket.downloader == parties.downloader;
+        if !ours || ticket.expires <= self.now.unix {
+            return Err(Reason::BadTicket);
+        }
+        verify(&hello.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
+            .map_err(|_| Reason::BadTicket)?;
+        self.out.push(Command::Keep(Evidence::Ticket(Box::new(ticket.clone()))));
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.upload.ticket = Some(ticket);
+        }
+        self.fill_slots();
+        self.upload_to(id);
+        Ok(())
+    }
+
+    pub(super) fn want(&mut self, id: ConnectionId, pieces: Vec<u32>) -> Result<(), Reason> {
+        let count = self.pieces.count();
+        if pieces.iter().any(|&piece| piece >= count) {
+            return Err(Reason::Protocol("a want outside of the torrent"));
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        if connection.choking_it {
+            return Ok(());
+        }
+        connection.upload.last_request = self.now.elapsed;
+        for piece in pieces {
+            if connection.upload.wanted.len() < 2 * MAX_WANT {
+                connection.upload.wanted.push_back(piece);
+            }
+        }
+        self.upload_to(id);
+        Ok(())
+    }
+
+    pub(super) fn requested(&mut self, id: ConnectionId, block: Block) -> Result<(), Reason> {
+        let may = self.may_send(id, block.piece);
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let upload = &mut connection.upload;
+        // A request may have crossed our choke.
+        if connection.choking_it || !may {
+            return Ok(());
+        }
+        if upload.requests.len() >= REQQ as usize + REQUEST_SLACK {
+            return Err(Reason::Protocol("more requests than we announced"));
+        }
+        upload.last_request = self.now.elapsed;
+        upload.requests.push_back(block);
+        self.upload_to(id);
+        Ok(())
+    }
+
+    /// Whether a peer may have this piece from us: we have it and, super-seeding, told it so.
+    fn may_send(&self, id: ConnectionId, piece: u32) -> bool {
+        let revealed = self.connections.get(&id).map(|connection| &connection.revealed.all);
+        match revealed {
+            Some(Some(revealed)) => revealed.has(piece),
+            Some(None) => self.pieces.have().has(piece),
+            None => false,
+        }
+    }
+
+    /// Moves everything on the way to one peer as far as it goes.
+    pub(super) fn upload_to(&mut self, id: ConnectionId) {
+        if !self.connections.get(&id).is_some_and(|connection| connection.ready && !connection.choking_it) {
+            return;
+        }
+        self.queue_pieces(id);
+        self.fetch_keys(id);
+        self.prepare_pieces(id);
+        self.send_blocks(id);
+    }
+
+    /// Requested pieces first, then wanted ones.
+    fn queue_pieces(&mut self, id: ConnectionId) {
+        let plain = !self.sealed();
+        let Some(connection) = self.connections.get(&id) else { return };
+        let upload = &connection.upload;
+        if upload.wanted.is_empty() && upload.requests.is_empty() {
+            return;
+        }
+        let mut queued: Vec<u32> = upload.pieces.iter().map(|outgoing| outgoing.piece).collect();
+        let known = queued.len();
+        let mut taken = 0;
+        let mut last = None;
+        for block in &upload.requests {
+            // Requests come piece by piece.
+            if last != Some(block.piece) && queued.len() < MAX_PIECES && !queued.contains(&block.piece) {
+                queued.push(block.piece);
+            }
+            last = Some(block.piece);
+        }
+        for &piece in &upload.wanted {
+            if queued.len() >= MAX_PIECES {
+                break;
+            }
+            taken += 1;
+            if !queued.contains(&piece) && self.may_send(id, piece) {
+                queued.push(piece);
+            }
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.upload.wanted.drain(..taken);
+        for &piece in &queued[known..] {
+            let stage = if plain { Stage::Keyed(None) } else { Stage::Waiting };
+            connection.upload.pieces.push_back(Outgoing { piece, stage });
+        }
+    }
+
+    fn fetch_keys(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let upload = &mut connection.upload;
+        if upload.fetching || now.elapsed < upload.retry_at {
+            return;
+        }
+        let Some(ticket) = &upload.ticket else { return };
+        if ticket.expires <= now.unix {
+            upload.ticket = None;
+            return;
+        }
+        let mut waiting =
+            upload.pieces.iter_mut().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).peekable();
+        let Some(epoch) = waiting.peek().map(|outgoing| self.pieces.epoch(outgoing.piece)) else { return };
+        let pieces = waiting
+            .filter(|outgoing| self.pieces.epoch(outgoing.piece) == epoch)
+            .map(|outgoing| {
+                outgoing.stage = Stage::Asked;
+                outgoing.piece
+            })
+            .collect();
+        upload.fetching = true;
+        self.out.push(Command::FetchKeys { id, ticket: Box::new(ticket.clone()), epoch, pieces });
+    }
+
+    pub(super) fn keys(&mut self, id: ConnectionId, pieces: &[u32], keys: Result<Vec<Bytes>, KeyError>) {
+        let now = self.now.elapsed;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let upload = &mut connection.upload;
+        upload.fetching = false;
+        let asked = |outgoing: &&mut Outgoing| matches!(outgoing.stage, Stage::Asked);
+        match keys {
+            Ok(keys) => {
+                upload.failures = 0;
+                for outgoing in upload.pieces.iter_mut().filter(asked) {
+                    let place = pieces.iter().position(|&piece| piece == outgoing.piece);
+                    outgoing.stage = match place.and_then(|place| keys.get(place)) {
+                        Some(key) => Stage::Keyed(Some(key.clone())),
+                        None => Stage::Waiting,
+                    };
+                }
+            }
+            Err(KeyError::TicketRefused(why)) => return self.disconnect(id, Reason::TicketRefused(why)),
+            Err(KeyError::Unavailable(_)) => {
+                for outgoing in upload.pieces.iter_mut().filter(asked) {
+                    outgoing.stage = Stage::Waiting;
+                }
+                upload.retry_at = now + Duration::from_secs(1 << upload.failures.min(5)).min(MAX_RETRY);
+                upload.failures += 1;
+            }
+        }
+        self.upload_to(id);
+    }
+
+    fn prepare_pieces(&mut self, id: ConnectionId) {
+        let piece_len = self.piece_len();
+        let heavy = |connection: &super::Connection| {
+            connection.upload.pieces.iter().filter(|outgoing| outgoing.stage.heavy()).count()
+        };
+        let everywhere: usize = self.connections.values().map(heavy).sum();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let mut here = heavy(connection);
+        let mut left = (self.config.ready_bytes / piece_len).saturating_sub(everywhere);
+        for outgoing in &mut connection.upload.pieces {
+            let room = here == 0 || (left > 0 && here < (READY_PER_PEER / piece_len).max(2));
+            if !room {
+                break;
+            }
+            if let Stage::Keyed(key) = &mut outgoing.stage {
+                let key = key.take();
+                outgoing.stage = Stage::Preparing;
+                here += 1;
+                left = left.saturating_sub(1);
+                self.out.push(Command::Prepare { id, piece: outgoing.piece, key });
+            }
+        }
+    }
+
+    pub(super) fn prepared(&mut self, id: ConnectionId, piece: u32, ready: Option<(Bytes, [u8; 32])>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let upload = &mut connection.upload;
+        let place = upload
+            .pieces
+            .iter()
+            .position(|outgoing| outgoing.piece == piece && matches!(outgoing.stage, Stage::Preparing));
+        // Nobody waits for it where the peer was choked meanwhile.
+        let Some(place) = place else { return };
+        match ready {
+            Some((data, hash)) => upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0 },
+            None => {
+                upload.pieces.remove(place);
+                upload.requests.retain(|block| block.piece != piece);
+            }
+        }
+        self.upload_to(id);
+    }
+
+    fn send_blocks(&mut self, id: ConnectionId) {
+        let piece_len = self.piece_len();
+        let mut finished = false;
+        loop {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let upload = &mut connection.upload;
+            if upload.in_flight >= SEND_WINDOW {
+                break;
+            }
+            let ready = |block: &Block| {
+                upload.pieces.iter().position(|outgoing| {
+                    outgoing.piece == block.piece && matches!(outgoing.stage, Stage::Ready { .. })
+                })
+            };
+            let next = upload.requests.iter().enumerate().find_map(|(at, block)| Some((at, ready(block)?)));
+            let Some((at, place)) = next else { break };
+            let Some(block) = upload.requests.remove(at) else { break };
+            let Stage::Ready { data, hash, sent } = &mut upload.pieces[place].stage else { break };
+            let range = block.begin as usize..(block.begin + block.len) as usize;
+            let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
+            let bytes = block.len as usize;
+            *sent += bytes;
+            let whole = *sent >= piece_len;
+            let entry = Entry { piece: block.piece, hash: *hash };
+            if whole {
+                upload.pieces.remove(place);
+                upload.wanted.retain(|&piece| piece != block.piece);
+                if upload.unstated.is_empty() {
+                    upload.unstated_since = self.now.elapsed;
+                }
+                upload.unstated.push(entry);
+                self.totals.sent_pieces += 1;
+                finished = true;
+            }
+            upload.in_flight += bytes;
+            upload.bytes += bytes as u64;
+            connection.up.add(bytes);
+            self.totals.sent += bytes as u64;
+            self.send(id, message);
+        }
+        if finished {
+            self.state_uploads_if_due(id);
+            // There is room for the next one.
+            self.queue_pieces(id);
+            self.fetch_keys(id);
+            self.prepare_pieces(id);
+        }
+    }
+
+    pub(super) fn sent(&mut self, id: ConnectionId, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.upload.in_flight = connection.upload.in_flight.saturating_sub(bytes);
+            self.upload_to(id);
+        }
+    }
+
+    /// Forgets everything on its way to a peer that we stop serving.
+    pub(super) fn stop_uploading(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.upload.requests.clear();
+            connection.upload.wanted.clear();
+            connection.upload.pieces.clear();
+        }
+        self.state_uploads(id);
+    }
+
+    pub(super) fn drop_idle_uploads(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let upload = &mut connection.upload;
+        if upload.requests.is_empty() && self.now.elapsed.saturating_sub(upload.last_request) > IDLE {
+            upload.pieces.clear();
+        }
+    }
+
+    pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let upload = &connection.upload;
+        let waited = self.now.elapsed.saturating_sub(upload.unstated_since) >= STATEMENT_INTERVAL;
+        if upload.unstated.len() >= STATEMENT_PIECES || (waited && !upload.unstated.is_empty()) {
+            self.state_uploads(id);
+        }
+    }
+
+    /// Signs a statement of all pieces sent since the last one.
+    pub(super) fn state_uploads(&mut self, id: ConnectionId) {
+        let Some((parties, hello)) = self.parties(id, true) else { return };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else { return };
+        let entries = std::mem::take(&mut connection.upload.unstated);
+        if !entries.is_empty() {
+            let epoch = connection.upload.ticket.as_ref().map_or(hello.epoch, |ticket| ticket.epoch);
+            let statement = Statement::sign(&seal.key, &parties, epoch, entries);
+            self.send_seal(id, &SealMessage::Statement(Box::new(statement)));
+        }
+    }
+
+    pub(super) fn receipt(&mut self, id: ConnectionId, receipt: Box<Receipt>) -> Result<(), Reason> {
+        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
+        receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let upload = &mut connection.upload;
+        if receipt.bytes > upload.bytes || receipt.bytes < upload.receipted {
+            return Err(Reason::Protocol("a receipt for what was not sent"));
+        }
+        upload.receipted = receipt.bytes;
+        self.out.push(Command::Keep(Evidence::Receipt(parties, receipt)));
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! What a peer asks of a tracker. The program implements it over HTTP, tests over a master key of their own.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// A future that a trait object returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why a moment is worth an announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnounceEvent {
+    /// Nothing but time has passed.
+    Interval,
+    /// The first one.
+    Started,
+    /// The last piece has come.
+    Completed,
+    /// The last one.
+    Stopped,
+}
+
+/// What an announce says.
+#[derive(Clone, Copy, Debug)]
+pub struct Announce {
+    /// Which torrent.
+    pub info_hash: [u8; 20],
+    /// Who we are.
+    pub peer_id: [u8; 20],
+    /// The port that we listen on.
+    pub port: u16,
+    /// Bytes of pieces sent since the start.
+    pub uploaded: u64,
+    /// Bytes of pieces received since the start.
+    pub downloaded: u64,
+    /// Bytes still missing.
+    pub left: u64,
+    /// Why now.
+    pub event: AnnounceEvent,
+}
+
+/// What comes back.
+#[derive(Clone, Debug)]
+pub struct AnnounceReply {
+    /// Time to wait until the next announce.
+    pub interval: Duration,
+    /// Who else is there.
+    pub peers: Vec<SocketAddr>,
+}
+
+/// Why there are no keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The ticket is refused: the downloader's fault, and its connection ends.
+    #[error("the tracker refuses the ticket: {0}")]
+    TicketRefused(String),
+    /// We are refused, or the tracker cannot be reached: asked again later.
+    #[error("no keys from the tracker: {0}")]
+    Unavailable(String),
+}
+
+/// The tracker that a torrent names, with our session and passkey.
+pub trait Tracker: Send + Sync + 'static {
+    /// Announces. Errors are shown to the user: no passkey in them.
+    fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>>;
+
+    /// Re-keys from our ciphertext of `own_epoch` to the ticket's downloader: W bytes big-endian for each piece, in order.
+    fn rekeys<'a>(
+        &'a self,
+        ticket: &'a [u8],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>>;
+
+    /// Encryption keys for the ticket's downloader: what an original seed asks for. Shapes as [`Tracker::rekeys`].
+    fn encryption_keys<'a>(
+        &'a self,
+        ticket: &'a [u8],
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>>;
+
+    /// The tracker's time as well as we know it, in seconds since 1970.
+    fn now(&self) -> u64;
+}
