@@ -6,6 +6,6 @@ pub mod atomic_file;
 pub mod peer;
 pub mod player;
 pub mod publish;
-
-
+pub mod tracker;
+pub mod tracker_client;
 pub mod wire;
