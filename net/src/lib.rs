@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
-
 pub mod peer;
 pub mod player;
 pub mod publish;

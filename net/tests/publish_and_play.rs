@@ -84,7 +84,7 @@ impl Setting {
             stored.insert(index, (EPOCH, piece));
             DecryptionKey::derive(&params, &r).to_bytes(&params, key).unwrap();
         }
-        let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None };
+        let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None, epoch: 1 };
         Setting {
             identity: Identity::generate(&mut rng()),
             keys,

@@ -238,8 +238,8 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let (content_path, control_path, paper_path) =
         (content.path.clone(), control.path.clone(), PathBuf::from(&paper.metainfo));
     let (equal, attacks) = tokio::task::spawn_blocking(move || {
-        let sealed = evidence::Scene::load(&sealed_path, &attacker_dir, &licensed, &content_path)?;
-        let paper = evidence::Scene::load(&paper_path, &attacker_dir, &[], &control_path)?;
+        let sealed = evidence::Scene::load(&sealed_path, "transcript", &attacker_dir, &licensed, &content_path)?;
+        let paper = evidence::Scene::load(&paper_path, "transcript-paper", &attacker_dir, &[], &control_path)?;
         let mut attacks = sealed.attack()?;
         attacks.extend(paper.attack()?);
         Ok::<_, Failure>((sealed.equal_pieces()?, attacks))

@@ -12,7 +12,7 @@ use super::glue::{self, PeerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Failure, Output, license, play};
-use crate::peer::{Node, NodeConfig, Role, Stats, TorrentConfig};
+use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
 use crate::player::Fault;
 
 /// Arguments of `get`.
@@ -68,7 +68,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
 
     let node = Node::bind(NodeConfig {
         listen: args.listen,
-        max_peers: args.max_peers,
+        max_connections: args.max_peers,
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         ..NodeConfig::default()
@@ -86,21 +86,21 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
             }),
         );
     }
-    let link = PeerLink::new(&subscription)?;
-    let handle = node
-        .add_torrent(TorrentConfig {
-            role: Role::Peer {
-                store,
-                key: subscription.identity.signing_key().clone(),
-                subscriber: subscription.id,
-                epoch: link.epoch().await?,
-                avoid,
-            },
-            transcript: args.transcript.clone(),
-            ..glue::torrent_config(&metainfo, Arc::new(link))
-        })
-        .await
-        .map_err(glue::peer_failure)?;
+    let seal = &metainfo.info.seal;
+    let member = Member {
+        torrent_id: seal.torrent_id,
+        params: seal.params.clone(),
+        id: subscription.id,
+        key: subscription.identity.signing_key().clone(),
+        epoch: subscription.keys.epoch,
+    };
+    let config = TorrentConfig {
+        avoid,
+        statements: Some(subscription.dir.statements()),
+        transcript: args.transcript.clone(),
+        ..glue::torrent_config(&metainfo, Role::Peer { member, store }, Arc::new(PeerLink::new(&subscription)?))
+    };
+    let handle = node.add_torrent(config).map_err(glue::add_failure)?;
 
     let mut stats = handle.stats();
     let outcome = tokio::select! {
@@ -160,9 +160,9 @@ async fn follow(
 fn show(now: &Stats, bar: &ProgressBar, output: Output) {
     let line = format!(
         "{}/s down, {}/s up, {} peers",
-        bytes(now.download_rate),
-        bytes(now.upload_rate),
-        now.peers
+        bytes(now.down_rate),
+        bytes(now.up_rate),
+        now.connections
     );
     if output.is_terminal() {
         bar.set_length(now.total.into());
@@ -191,12 +191,12 @@ fn json_of(event: &str, now: &Stats) -> Value {
         "event": event,
         "pieces": now.pieces,
         "total": now.total,
-        "peers": now.peers,
-        "bytes_from_seeds": now.bytes_from_seeds,
-        "bytes_from_peers": now.bytes_from_peers,
-        "bytes_sent": now.bytes_sent,
-        "download_rate": now.download_rate,
-        "upload_rate": now.upload_rate,
+        "peers": now.connections,
+        "bytes_from_seeds": now.from_seeds,
+        "bytes_from_peers": now.from_peers,
+        "bytes_sent": now.uploaded,
+        "download_rate": now.down_rate,
+        "upload_rate": now.up_rate,
     })
 }
 

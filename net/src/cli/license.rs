@@ -48,7 +48,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
 pub async fn fetch(subscription: &Subscription, voucher: Option<&str>) -> Result<License, Failure> {
     let client = glue::client(subscription)?;
     let torrent = subscription.metainfo.info.seal.torrent_id;
-    let envelope = client.license(torrent, voucher).await.map_err(glue::failure)?;
+    let envelope = client.license(torrent, voucher).await.map_err(glue::client_failure)?;
     let license =
         License::open_for(&envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
             .map_err(glue::license_failure)?;

@@ -58,7 +58,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
     let params = params(&args)?;
     let tracker = args.admin.tracker(None)?;
     let admin = args.admin.client(&data, None)?;
-    let license_key = admin.license_key().await.map_err(glue::failure)?;
+    let license_key = admin.license_key().await.map_err(glue::client_failure)?;
     let piece_length = args
         .piece_length
         .map(u32::try_from)
@@ -98,7 +98,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
             ));
         }
     }
-    let registered = admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::failure)?;
+    let registered = admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::client_failure)?;
     seed.passkey = Some(registered.seed_passkey.to_hex());
     seed.content = Some(absolute(&args.source)?);
     seed.metainfo = Some(absolute(&torrent)?);

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::glue::{self, SeedLink};
 use super::subscription::{at, read_metainfo};
 use super::{Exit, Failure, Output};
-use crate::peer::{Node, NodeConfig, Role, TorrentConfig};
+use crate::peer::{Member, Node, NodeConfig, Role, TorrentConfig};
 use crate::publish::Packager;
 use crate::wire::keyfile::{KeyFile, SeedFile};
 
@@ -47,7 +47,7 @@ pub async fn run(args: Args, output: Output) -> Result<(), Failure> {
     }
     let node = Node::bind(NodeConfig {
         listen: args.listen,
-        max_peers: args.max_peers,
+        max_connections: args.max_peers,
         upload_limit: args.upload_limit,
         ..NodeConfig::default()
     })
@@ -55,7 +55,7 @@ pub async fn run(args: Args, output: Output) -> Result<(), Failure> {
     .map_err(|error| glue::listen_failure(args.listen, &error))?;
     let mut torrents = Vec::new();
     for path in &args.seed_files {
-        let torrent = add(&node, path, &args).await?;
+        let torrent = add(&node, path, &args)?;
         output.note(format!("Seeding {} from {}", torrent.1, path.display()));
         torrents.push(torrent.0);
     }
@@ -70,7 +70,7 @@ pub async fn run(args: Args, output: Output) -> Result<(), Failure> {
 }
 
 /// Adds one torrent; its id and name.
-async fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failure> {
+fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failure> {
     let seed = KeyFile::read(path, SeedFile::KIND)
         .and_then(|file| SeedFile::from_key_file(&file))
         .map_err(at(path))?;
@@ -87,17 +87,20 @@ async fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), 
     // Whoever holds the seed file has decided on the profile when publishing.
     let metainfo = Arc::new(read_metainfo(&torrent, true)?);
     let packager = Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?;
-    let link = SeedLink::new(&metainfo, &seed)?;
-    node.add_torrent(TorrentConfig {
-        role: Role::Seed {
-            source: Arc::new(packager),
-            package_secret: seed.package_secret.clone(),
-            key: seed.signing_key.clone(),
-            super_seed: args.super_seed,
-        },
-        ..glue::torrent_config(&metainfo, Arc::new(link))
-    })
-    .await
-    .map_err(glue::peer_failure)?;
+    let seal = &metainfo.info.seal;
+    let member = Member {
+        torrent_id: seal.torrent_id,
+        params: seal.params.clone(),
+        id: seed.seed(),
+        key: seed.signing_key.clone(),
+        epoch: 0,
+    };
+    let secret = seed.package_secret.clone();
+    let role = Role::Seed { member, source: Arc::new(packager), secret };
+    let config = TorrentConfig {
+        super_seed: args.super_seed,
+        ..glue::torrent_config(&metainfo, role, Arc::new(SeedLink::new(&metainfo, &seed)?))
+    };
+    node.add_torrent(config).map_err(glue::add_failure)?;
     Ok((metainfo.info.seal.torrent_id.to_string(), metainfo.info.name.clone()))
 }

@@ -125,7 +125,7 @@ impl Subscription {
             None => {
                 let secret = SecretKey::generate(&metainfo.info.seal.params, &mut UnwrapErr(SysRng));
                 let torrent_id = metainfo.info.seal.torrent_id;
-                let keys = SubscriberKeys { torrent_id, secret, passkey: None };
+                let keys = SubscriberKeys { torrent_id, secret, passkey: None, epoch: 1 };
                 let subscription = Self::assemble(metainfo.clone(), dir, identity(data)?, keys)?;
                 subscription.store(Existing::Keep)?;
                 subscription
@@ -133,7 +133,7 @@ impl Subscription {
         };
         if subscription.keys.passkey.is_none() {
             let params = &metainfo.info.seal.params;
-            let client = Client::new(glue::base_url(&metainfo.announce)?).map_err(glue::failure)?;
+            let client = Client::new(glue::base_url(&metainfo.announce)?).map_err(glue::client_failure)?;
             let subscribed = client
                 .subscribe(
                     params,
@@ -142,8 +142,9 @@ impl Subscription {
                     &subscription.identity,
                 )
                 .await
-                .map_err(glue::failure)?;
+                .map_err(glue::client_failure)?;
             subscription.keys.passkey = Some(subscribed.passkey.to_hex());
+            subscription.keys.epoch = subscribed.epoch;
             subscription.store(Existing::Replace)?;
             output.note(format!("Subscribed as {}", subscription.id));
         }

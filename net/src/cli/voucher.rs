@@ -73,7 +73,7 @@ pub async fn voucher(args: VoucherArgs, data: DataDir, output: Output) -> Result
     let metainfo = read_metainfo(&args.torrent, true)?;
     let admin = args.admin.client(&data, Some(&metainfo.announce))?;
     let id = metainfo.info.seal.torrent_id;
-    let code = admin.create_voucher(id, args.terms.terms(args.devices)).await.map_err(glue::failure)?;
+    let code = admin.create_voucher(id, args.terms.terms(args.devices)).await.map_err(glue::client_failure)?;
     output.result(&code, json!({ "event": "voucher", "code": code, "torrent_id": id.to_string() }));
     Ok(())
 }
@@ -88,7 +88,7 @@ pub async fn grant(args: GrantArgs, data: DataDir, output: Output) -> Result<(),
     let subscriber = SubscriberId(id);
     let admin = args.admin.client(&data, Some(&metainfo.announce))?;
     let torrent = metainfo.info.seal.torrent_id;
-    admin.create_grant(torrent, subscriber, args.terms.terms(1)).await.map_err(glue::failure)?;
+    admin.create_grant(torrent, subscriber, args.terms.terms(1)).await.map_err(glue::client_failure)?;
     output.result(
         format!("Granted to {subscriber}"),
         json!({ "event": "granted", "subscriber": subscriber.to_string(), "torrent_id": torrent.to_string() }),

@@ -96,16 +96,43 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// BEP 3's handshake is done.
-    Connected { id: ConnectionId, peer_id: [u8; 20], addr: SocketAddr, outgoing: bool, extended: bool },
-    Disconnected { id: ConnectionId },
-    Message { id: ConnectionId, message: Message },
+    Connected {
+        id: ConnectionId,
+        peer_id: [u8; 20],
+        addr: SocketAddr,
+        outgoing: bool,
+        extended: bool,
+    },
+    Disconnected {
+        id: ConnectionId,
+    },
+    Message {
+        id: ConnectionId,
+        message: Message,
+    },
     /// Blocks of that many bytes were written.
-    Sent { id: ConnectionId, bytes: usize },
-    Keys { id: ConnectionId, pieces: Vec<u32>, keys: Result<Vec<Bytes>, KeyError> },
+    Sent {
+        id: ConnectionId,
+        bytes: usize,
+    },
+    Keys {
+        id: ConnectionId,
+        pieces: Vec<u32>,
+        keys: Result<Vec<Bytes>, KeyError>,
+    },
     /// A piece is ready for a peer, with its BLAKE3; or cannot be read.
-    Prepared { id: ConnectionId, piece: u32, ready: Option<(Bytes, [u8; 32])> },
+    Prepared {
+        id: ConnectionId,
+        piece: u32,
+        ready: Option<(Bytes, [u8; 32])>,
+    },
     /// A piece was checked and stored; its BLAKE3.
-    Stored { id: ConnectionId, piece: u32, sender: Sender, stored: Result<[u8; 32], StoreFailure> },
+    Stored {
+        id: ConnectionId,
+        piece: u32,
+        sender: Sender,
+        stored: Result<[u8; 32], StoreFailure>,
+    },
     Tick,
 }
 
@@ -128,16 +155,39 @@ pub(crate) enum StoreFailure {
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Send { id: ConnectionId, message: Message },
-    Disconnect { id: ConnectionId, reason: Reason },
+    Send {
+        id: ConnectionId,
+        message: Message,
+    },
+    Disconnect {
+        id: ConnectionId,
+        reason: Reason,
+    },
     /// Ask the tracker for keys for the ticket's holder; `epoch` is that of our own ciphertext.
-    FetchKeys { id: ConnectionId, ticket: Box<Ticket>, epoch: u64, pieces: Vec<u32> },
+    FetchKeys {
+        id: ConnectionId,
+        ticket: Box<Ticket>,
+        epoch: u64,
+        pieces: Vec<u32>,
+    },
     /// Read a piece and transform it; no key in a plain torrent.
-    Prepare { id: ConnectionId, piece: u32, key: Option<Bytes> },
+    Prepare {
+        id: ConnectionId,
+        piece: u32,
+        key: Option<Bytes>,
+    },
     /// Check a piece and store it.
-    Store { id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, epoch: u64 },
+    Store {
+        id: ConnectionId,
+        piece: u32,
+        data: Vec<u8>,
+        sender: Sender,
+        epoch: u64,
+    },
     /// Forget a stored piece.
-    Discard { piece: u32 },
+    Discard {
+        piece: u32,
+    },
     Keep(Evidence),
     /// The last piece is stored.
     Completed,
@@ -195,7 +245,11 @@ impl Reason {
         self.bans()
             || matches!(
                 self,
-                Reason::Ourselves | Reason::NotSealed | Reason::OtherProfile | Reason::Banned | Reason::Useless
+                Reason::Ourselves
+                    | Reason::NotSealed
+                    | Reason::OtherProfile
+                    | Reason::Banned
+                    | Reason::Useless
             )
     }
 }
@@ -637,7 +691,10 @@ impl Swarm {
 
     fn tend(&mut self, id: ConnectionId) {
         let now = self.now.elapsed;
-        if self.connections.get(&id).is_some_and(|connection| now.saturating_sub(connection.last_sent) > KEEP_ALIVE)
+        if self
+            .connections
+            .get(&id)
+            .is_some_and(|connection| now.saturating_sub(connection.last_sent) > KEEP_ALIVE)
         {
             self.send(id, Message::KeepAlive);
         }

@@ -225,7 +225,8 @@ impl StoreReader {
             io::ErrorKind::NotFound => Ok(None),
             _ => Err(failed(path, error)),
         };
-        let index = std::fs::read(&index_path).map(Some).or_else(|error| missing_is_none(&index_path, error))?;
+        let index =
+            std::fs::read(&index_path).map(Some).or_else(|error| missing_is_none(&index_path, error))?;
         let (pieces, _) = parse_index(&index.unwrap_or_default(), &index_path, shape)?;
         let data = File::open(&data_path).map(Some).or_else(|error| missing_is_none(&data_path, error))?;
         Ok(StoreReader { data, data_path, pieces, piece_len: shape.piece_len })
@@ -455,10 +456,7 @@ mod tests {
         let mut bytes = std::fs::read(&index).unwrap();
         bytes[11] = 2;
         std::fs::write(&index, &bytes).unwrap();
-        assert!(matches!(
-            Store::open(dir.path(), SHAPE),
-            Err(StoreError::NewerVersion { found: 2, .. })
-        ));
+        assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::NewerVersion { found: 2, .. })));
         std::fs::write(&index, b"what").unwrap();
         assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::Foreign(_))));
     }

@@ -107,9 +107,9 @@ impl Announce {
     /// Reads the part of the URL after `?`. Unknown keys are ignored; of a repeated key the first counts.
     pub fn from_query(query: &str) -> Result<Self, QueryError> {
         let query = Query::new(query)?;
-        let event = query.first("event").and_then(|word| {
-            Event::ALL.into_iter().find(|event| event.name().as_bytes() == word.as_slice())
-        });
+        let event = query
+            .first("event")
+            .and_then(|word| Event::ALL.into_iter().find(|event| event.name().as_bytes() == word.as_slice()));
         let passkey = match query.text("passkey") {
             Some(text) => Some(Passkey::from_hex(&text).ok_or(QueryError::Bad("passkey"))?),
             None => None,

@@ -348,7 +348,8 @@ mod passkey {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Passkey, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Passkey::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a passkey has 32 hexadecimal digits"))
+        Passkey::from_hex(&text)
+            .ok_or_else(|| serde::de::Error::custom("a passkey has 32 hexadecimal digits"))
     }
 }
 

@@ -31,8 +31,15 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Gathers it. `content` is the file that was published, of which one block a piece is taken as known.
-    pub fn load(torrent: &Path, own: &Path, others: &[PathBuf], content: &Path) -> Result<Self, Failure> {
+    /// Gathers it. `transcript` is the name of the peers' transcripts; `content` is
+    /// the file that was published, of which one block a piece is taken as known.
+    pub fn load(
+        torrent: &Path,
+        transcript: &str,
+        own: &Path,
+        others: &[PathBuf],
+        content: &Path,
+    ) -> Result<Self, Failure> {
         let metainfo = Arc::new(read_metainfo(torrent, true)?);
         let open = |dir: &Path| Subscription::expect(metainfo.clone(), &DataDir::open(Some(dir.to_owned()))?);
         let own_subscription = open(own)?;
@@ -40,7 +47,7 @@ impl Scene {
         let leaked = others_subscriptions.iter().map(|other| leaked_license(other, &own_subscription)).collect::<Result<_, _>>()?;
         let mut rekeys = HashMap::new();
         for dir in others.iter().map(PathBuf::as_path).chain([own]) {
-            read_rekeys(&dir.join("transcript"), &metainfo, &mut rekeys)?;
+            read_rekeys(&dir.join(transcript), &metainfo, &mut rekeys)?;
         }
         Ok(Scene {
             metainfo,
@@ -138,24 +145,23 @@ fn leaked_license(owner: &Subscription, attacker: &Subscription) -> Result<Licen
         .map_err(|error| Failure::new(Exit::DemoFailed, format!("{}: {error}", path.display())))
 }
 
-/// The re-keys of one torrent in a transcript: objects with `torrent_id`, `piece` and `rekey` in hexadecimal.
+/// The re-keys of one torrent in a transcript: objects of the kind `rekey`.
 fn read_rekeys(path: &Path, metainfo: &Metainfo, into: &mut HashMap<u32, Vec<Vec<u8>>>) -> Result<(), Failure> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Failure::file(path, &error)),
     };
-    let torrent = metainfo.info.seal.torrent_id.to_string();
     for line in BufReader::new(file).lines() {
         let line = line.map_err(|error| Failure::file(path, &error))?;
+        // The last line of a killed peer may be torn.
         let Ok(object) = serde_json::from_str::<Value>(&line) else { continue };
-        if object["torrent_id"] != torrent.as_str() {
-            continue;
-        }
-        if let (Some(piece), Some(rekey)) = (object["piece"].as_u64(), object["rekey"].as_str())
-            && let (Ok(piece), Ok(rekey)) = (u32::try_from(piece), hex::decode(rekey))
+        if let (Some(piece), Some(key)) = (object["piece"].as_u64(), object["key"].as_str())
+            && let (Ok(piece), Ok(key)) = (u32::try_from(piece), hex::decode(key))
+            && piece < metainfo.info.piece_count
+            && key.len() == metainfo.info.seal.params.group().bytes()
         {
-            into.entry(piece).or_default().push(rekey);
+            into.entry(piece).or_default().push(key);
         }
     }
     Ok(())

@@ -113,8 +113,7 @@ impl Incoming {
     pub(crate) fn receive(&mut self, begin: u32, data: &[u8], piece_len: u32) -> bool {
         let index = (begin / BLOCK) as usize;
         if self.blocks.get(index) != Some(&BlockState::Requested)
-            || self.block(index, piece_len)
-                != (Block { piece: self.piece, begin, len: data.len() as u32 })
+            || self.block(index, piece_len) != (Block { piece: self.piece, begin, len: data.len() as u32 })
         {
             return false;
         }

@@ -50,6 +50,8 @@ pub struct SubscriberKeys {
     pub secret: SecretKey,
     /// What the tracker gave at subscription: authorises announce and scrape, nothing else.
     pub passkey: Option<String>,
+    /// The epoch of the subscription, from the tracker; 1 until then.
+    pub epoch: u64,
 }
 
 impl fmt::Debug for SubscriberKeys {
@@ -82,7 +84,10 @@ impl SubscriberKeys {
         let mut secret = Zeroizing::new([0; MAX_BYTES]);
         let secret = &mut secret[..params.group().bytes()];
         self.secret.to_bytes(params, secret).expect("W bytes");
-        let file = file.with_bytes("torrent", &self.torrent_id.0).with_bytes("secret", secret);
+        let file = file
+            .with_bytes("torrent", &self.torrent_id.0)
+            .with_bytes("secret", secret)
+            .with_text("epoch", &self.epoch.to_string());
         match &self.passkey {
             Some(passkey) => file.with_text("passkey", passkey),
             None => file,
@@ -96,7 +101,8 @@ impl SubscriberKeys {
         let secret = SecretKey::from_bytes(&seal.params, &file.bytes("secret")?)
             .map_err(|_| bad("secret", "a secret key of this torrent's profile and group"))?;
         let passkey = file.optional_text("passkey").map(checked_passkey).transpose()?;
-        Ok(SubscriberKeys { torrent_id: seal.torrent_id, secret, passkey })
+        let epoch = file.text("epoch")?.parse().map_err(|_| bad("epoch", "a number"))?;
+        Ok(SubscriberKeys { torrent_id: seal.torrent_id, secret, passkey, epoch })
     }
 }
 
@@ -194,13 +200,16 @@ impl SeedFile {
             Some(passkey) => file.with_text("passkey", passkey),
             None => file,
         };
-        [("content", &self.content), ("metainfo", &self.metainfo)].into_iter().fold(file, |file, (name, path)| {
-            match path.as_deref().and_then(Path::to_str) {
-                // In hexadecimal, for a path may hold what a line of text cannot.
-                Some(path) if !path.is_empty() => file.with_bytes(name, path.as_bytes()),
-                _ => file,
-            }
-        })
+        [("content", &self.content), ("metainfo", &self.metainfo)].into_iter().fold(
+            file,
+            |file, (name, path)| {
+                match path.as_deref().and_then(Path::to_str) {
+                    // In hexadecimal, for a path may hold what a line of text cannot.
+                    Some(path) if !path.is_empty() => file.with_bytes(name, path.as_bytes()),
+                    _ => file,
+                }
+            },
+        )
     }
 
     /// Reads a key file of this kind.
@@ -252,6 +261,7 @@ mod tests {
             torrent_id: seal.torrent_id,
             secret: SecretKey::generate(&seal.params, rng),
             passkey: Some("0123456789abcdef".into()),
+            epoch: 3,
         };
         let identity = Identity::generate(rng);
         let exported = ExportedKeys { identity: identity.clone(), subscriber: subscriber.clone() };
@@ -261,6 +271,7 @@ mod tests {
         assert_eq!(read.identity.public(), identity.public());
         assert_eq!(read.subscriber.subscriber(&seal.params), subscriber.subscriber(&seal.params));
         assert_eq!(read.subscriber.passkey, subscriber.passkey);
+        assert_eq!(read.subscriber.epoch, 3);
         assert!(matches!(ExportedKeys::from_key_file(&file, &self::seal(2)), Err(Error::WrongTorrent)));
         assert!(matches!(SubscriberKeys::from_key_file(&file, &seal), Err(Error::WrongKind { .. })));
 
@@ -279,6 +290,7 @@ mod tests {
                 .with_bytes("torrent", &seal.torrent_id.0)
                 .with_bytes("secret", secret)
                 .with_text("passkey", passkey)
+                .with_text("epoch", "1")
         };
         let refused = |file: KeyFile| match SubscriberKeys::from_key_file(&file, &seal) {
             Err(Error::BadValue { name, .. }) => name,
