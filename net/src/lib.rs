@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
-
 pub mod peer;
 pub mod player;
 pub mod publish;
-
+pub mod tracker;
+pub mod tracker_client;
 pub mod wire;

@@ -1,11 +1,13 @@
 //! Files of 32 secret bytes, as one line of hexadecimal, 0600, written once and synced before they count.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use crate::atomic_file::{self, Access, Existing};
 
 /// Why a secret file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,25 +57,14 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, SecretFil
     Ok(Some(secret))
 }
 
-/// A fresh secret, on the disk under its name before this returns: written aside, synced, renamed, directory synced.
+/// A fresh secret, on the disk under its name before this returns.
 fn create(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut_slice()).map_err(|error| failed(io::Error::other(error)))?;
-    let aside = path.with_extension("new");
-    let text = Zeroizing::new(format!("{}\n", Zeroizing::new(hex::encode(secret.as_slice())).as_str()));
-    let write = || -> io::Result<()> {
-        match std::fs::remove_file(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(failed)?;
+    let mut text = Zeroizing::new(hex::encode(secret.as_slice()));
+    text.push('\n');
+    atomic_file::write(path, text.as_bytes(), Access::Private, Existing::Keep).map_err(failed)?;
     Ok(secret)
 }
 

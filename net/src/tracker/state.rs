@@ -153,10 +153,10 @@ impl Tracker {
         self.members.write().unwrap_or_else(PoisonError::into_inner).entry(passkey).or_insert(member);
     }
 
-    /// Refuses a member's announces from now on, once that is in the store.
+    /// Refuses the announces of a revoked member from now on, once that is in the store.
     pub(super) fn expel(&self, passkey: &Passkey, member: Member) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        members.insert(*passkey, Member { revoked: true, ..member });
+        members.insert(*passkey, member);
         drop(members);
         if let Ok(torrent) = self.torrent(&member.torrent_id) {
             self.swarms.expel(&torrent.info_hash, &member.id);

@@ -255,17 +255,18 @@ impl Store {
         Ok(record)
     }
 
-    /// Revokes a subscriber or a seed; gives its passkey. Errors: [`ApiError::UnknownSubscriber`].
-    pub(super) fn revoke(&self, id: &SubscriberId) -> Result<Passkey, ChangeError> {
+    /// Revokes a subscriber or a seed; gives its passkey and who it is. Errors: [`ApiError::UnknownSubscriber`].
+    pub(super) fn revoke(&self, id: &SubscriberId) -> Result<(Passkey, Member), ChangeError> {
         let write = self.begin()?;
-        let passkey = {
+        let revoked = {
             let mut subscribers = write.open_table(SUBSCRIBERS)?;
             let known: Option<SubscriberRecord> =
                 subscribers.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
             if let Some(mut record) = known {
                 record.revoked = true;
                 subscribers.insert(id.0, encode(&record).as_slice())?;
-                record.passkey
+                let torrent_id = record.torrent_id;
+                (record.passkey, Member { id: *id, role: Role::Subscriber, torrent_id, revoked: true })
             } else {
                 let mut seeds = write.open_table(SEEDS)?;
                 let known: Option<SeedRecord> =
@@ -273,11 +274,12 @@ impl Store {
                 let mut record = known.ok_or(ApiError::UnknownSubscriber)?;
                 record.revoked = true;
                 seeds.insert(id.0, encode(&record).as_slice())?;
-                record.passkey
+                let torrent_id = record.torrent_id;
+                (record.passkey, Member { id: *id, role: Role::Seed, torrent_id, revoked: true })
             }
         };
         write.commit()?;
-        Ok(passkey)
+        Ok(revoked)
     }
 
     /// Adds vouchers: pairs of the code's hash and a grant's id, all for copies of one grant.
