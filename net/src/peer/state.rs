@@ -50,6 +50,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const USELESS: Duration = Duration::from_secs(120);
 /// How long a complete peer waits for the statement of what came last.
 const LAST_STATEMENT: Duration = Duration::from_secs(10);
+/// Two calls between the same peers within this time are one mistake.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const MAX_BANS: usize = 4096;
 
 /// The time of an event.
@@ -96,16 +98,43 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// BEP 3's handshake is done.
-    Connected { id: ConnectionId, peer_id: [u8; 20], addr: SocketAddr, outgoing: bool, extended: bool },
-    Disconnected { id: ConnectionId },
-    Message { id: ConnectionId, message: Message },
+    Connected {
+        id: ConnectionId,
+        peer_id: [u8; 20],
+        addr: SocketAddr,
+        outgoing: bool,
+        extended: bool,
+    },
+    Disconnected {
+        id: ConnectionId,
+    },
+    Message {
+        id: ConnectionId,
+        message: Message,
+    },
     /// Blocks of that many bytes were written.
-    Sent { id: ConnectionId, bytes: usize },
-    Keys { id: ConnectionId, pieces: Vec<u32>, keys: Result<Vec<Bytes>, KeyError> },
+    Sent {
+        id: ConnectionId,
+        bytes: usize,
+    },
+    Keys {
+        id: ConnectionId,
+        pieces: Vec<u32>,
+        keys: Result<Vec<Bytes>, KeyError>,
+    },
     /// A piece is ready for a peer, with its BLAKE3; or cannot be read.
-    Prepared { id: ConnectionId, piece: u32, ready: Option<(Bytes, [u8; 32])> },
+    Prepared {
+        id: ConnectionId,
+        piece: u32,
+        ready: Option<(Bytes, [u8; 32])>,
+    },
     /// A piece was checked and stored; its BLAKE3.
-    Stored { id: ConnectionId, piece: u32, sender: Sender, stored: Result<[u8; 32], StoreFailure> },
+    Stored {
+        id: ConnectionId,
+        piece: u32,
+        sender: Sender,
+        stored: Result<[u8; 32], StoreFailure>,
+    },
     Tick,
 }
 
@@ -128,16 +157,39 @@ pub(crate) enum StoreFailure {
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Send { id: ConnectionId, message: Message },
-    Disconnect { id: ConnectionId, reason: Reason },
+    Send {
+        id: ConnectionId,
+        message: Message,
+    },
+    Disconnect {
+        id: ConnectionId,
+        reason: Reason,
+    },
     /// Ask the tracker for keys for the ticket's holder; `epoch` is that of our own ciphertext.
-    FetchKeys { id: ConnectionId, ticket: Box<Ticket>, epoch: u64, pieces: Vec<u32> },
+    FetchKeys {
+        id: ConnectionId,
+        ticket: Box<Ticket>,
+        epoch: u64,
+        pieces: Vec<u32>,
+    },
     /// Read a piece and transform it; no key in a plain torrent.
-    Prepare { id: ConnectionId, piece: u32, key: Option<Bytes> },
+    Prepare {
+        id: ConnectionId,
+        piece: u32,
+        key: Option<Bytes>,
+    },
     /// Check a piece and store it.
-    Store { id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, epoch: u64 },
+    Store {
+        id: ConnectionId,
+        piece: u32,
+        data: Vec<u8>,
+        sender: Sender,
+        epoch: u64,
+    },
     /// Forget a stored piece.
-    Discard { piece: u32 },
+    Discard {
+        piece: u32,
+    },
     Keep(Evidence),
     /// The last piece is stored.
     Completed,
@@ -195,7 +247,11 @@ impl Reason {
         self.bans()
             || matches!(
                 self,
-                Reason::Ourselves | Reason::NotSealed | Reason::OtherProfile | Reason::Banned | Reason::Useless
+                Reason::Ourselves
+                    | Reason::NotSealed
+                    | Reason::OtherProfile
+                    | Reason::Banned
+                    | Reason::Useless
             )
     }
 }
@@ -314,6 +370,11 @@ impl Swarm {
         self.connections.len() < self.config.max_connections
     }
 
+    /// Whether a peer that listens on this address is connected, whoever called.
+    pub(crate) fn is_connected_to(&self, addr: SocketAddr) -> bool {
+        self.connections.values().any(|connection| connection.listens_on == Some(addr))
+    }
+
     fn sealed(&self) -> bool {
         self.config.seal.is_some()
     }
@@ -359,6 +420,7 @@ impl Swarm {
         let count = self.pieces.count();
         let connection = Connection {
             addr,
+            listens_on: outgoing.then_some(addr),
             peer_id,
             outgoing,
             since: now,
@@ -417,7 +479,8 @@ impl Swarm {
         let (&old, connection) =
             self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
         let keep_outgoing = self.config.peer_id < peer_id;
-        if connection.outgoing != outgoing && outgoing == keep_outgoing {
+        let young = self.now.elapsed.saturating_sub(connection.since) < SIMULTANEOUS;
+        if young && connection.outgoing != outgoing && outgoing == keep_outgoing {
             self.disconnect(old, Reason::Duplicate);
             None
         } else {
@@ -507,6 +570,8 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         connection.reqq = handshake.reqq.clamp(1, REQQ);
+        let listens_on = handshake.port.map(|port| SocketAddr::new(connection.addr.ip(), port));
+        connection.listens_on = connection.listens_on.or(listens_on);
         let Some(seal) = &self.config.seal else { return Ok(()) };
         let (Some(seal_id), Some(hello)) = (handshake.seal_id, handshake.hello) else {
             return Err(Reason::NotSealed);
@@ -637,7 +702,10 @@ impl Swarm {
 
     fn tend(&mut self, id: ConnectionId) {
         let now = self.now.elapsed;
-        if self.connections.get(&id).is_some_and(|connection| now.saturating_sub(connection.last_sent) > KEEP_ALIVE)
+        if self
+            .connections
+            .get(&id)
+            .is_some_and(|connection| now.saturating_sub(connection.last_sent) > KEEP_ALIVE)
         {
             self.send(id, Message::KeepAlive);
         }

@@ -405,10 +405,7 @@ mod tests {
         let mut bytes = std::fs::read(&index).unwrap();
         bytes[11] = 2;
         std::fs::write(&index, &bytes).unwrap();
-        assert!(matches!(
-            Store::open(dir.path(), SHAPE),
-            Err(StoreError::NewerVersion { found: 2, .. })
-        ));
+        assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::NewerVersion { found: 2, .. })));
         std::fs::write(&index, b"what").unwrap();
         assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::Foreign(_))));
     }

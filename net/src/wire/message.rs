@@ -267,7 +267,11 @@ mod tests {
     }
 
     fn block() -> impl Strategy<Value = Block> {
-        (0..PIECES, 0..PIECE_LEN - BLOCK, 1..=BLOCK).prop_map(|(piece, begin, len)| Block { piece, begin, len })
+        (0..PIECES, 0..PIECE_LEN - BLOCK, 1..=BLOCK).prop_map(|(piece, begin, len)| Block {
+            piece,
+            begin,
+            len,
+        })
     }
 
     fn message() -> impl Strategy<Value = Message> {
@@ -281,9 +285,8 @@ mod tests {
             any::<[u8; 2]>().prop_map(|[a, b]| Message::Bitfield(Bytes::from(vec![a, b & 0xf8]))),
             block().prop_map(Message::Request),
             block().prop_map(Message::Cancel),
-            (0..PIECES, 0..PIECE_LEN - 300, prop::collection::vec(any::<u8>(), 1..300)).prop_map(
-                |(piece, begin, data)| Message::Piece { piece, begin, data: data.into() }
-            ),
+            (0..PIECES, 0..PIECE_LEN - 300, prop::collection::vec(any::<u8>(), 1..300))
+                .prop_map(|(piece, begin, data)| Message::Piece { piece, begin, data: data.into() }),
             (any::<u8>(), prop::collection::vec(any::<u8>(), 0..300))
                 .prop_map(|(id, payload)| Message::Extended { id, payload: payload.into() }),
         ]
@@ -295,7 +298,10 @@ mod tests {
 
     #[test]
     fn oversize_is_refused_before_its_bytes_come() {
-        assert_eq!(refused(&[0xff, 0xff, 0xff, 0xff, 7]), MessageError::BadLength { id: 7, found: 0xffff_ffff });
+        assert_eq!(
+            refused(&[0xff, 0xff, 0xff, 0xff, 7]),
+            MessageError::BadLength { id: 7, found: 0xffff_ffff }
+        );
         assert_eq!(refused(&[0, 0, 0x40, 10, 7]), MessageError::BadLength { id: 7, found: 0x400a });
         assert_eq!(refused(&[0, 0, 0, 2, 5]), MessageError::BadLength { id: 5, found: 2 });
         assert_eq!(refused(&[0, 1, 0, 0, 20]), MessageError::BadLength { id: 20, found: 0x10000 });

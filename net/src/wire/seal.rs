@@ -311,7 +311,9 @@ impl SealMessage {
         Ok(Some(match raw.t.as_str() {
             "ticket" => {
                 let bytes = raw.ticket.ok_or(SealError::Bad("ticket"))?;
-                SealMessage::Ticket(Box::new(Ticket::from_bytes(&bytes).map_err(|_| SealError::Bad("ticket"))?))
+                SealMessage::Ticket(Box::new(
+                    Ticket::from_bytes(&bytes).map_err(|_| SealError::Bad("ticket"))?,
+                ))
             }
             "want" => {
                 let bytes = raw.pieces.ok_or(SealError::Bad("want"))?;
@@ -333,9 +335,13 @@ impl SealMessage {
                 SealMessage::Statement(Box::new(Statement { epoch, entries, signature }))
             }
             "receipt" => match raw {
-                Raw { bytes: Some(bytes), count: Some(pieces), time: Some(time), signature: Some(signature), .. } => {
-                    SealMessage::Receipt(Box::new(Receipt { bytes, pieces, time, signature }))
-                }
+                Raw {
+                    bytes: Some(bytes),
+                    count: Some(pieces),
+                    time: Some(time),
+                    signature: Some(signature),
+                    ..
+                } => SealMessage::Receipt(Box::new(Receipt { bytes, pieces, time, signature })),
                 _ => return Err(SealError::Bad("receipt")),
             },
             _ => return Ok(None),
@@ -380,9 +386,11 @@ mod tests {
                 }))
             }),
             prop::collection::vec(any::<u32>(), 0..=MAX_WANT).prop_map(SealMessage::Want),
-            (any::<u64>(), prop::collection::vec(entry, 0..=MAX_ENTRIES)).prop_map(move |(epoch, entries)| {
-                SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, entries)))
-            }),
+            (any::<u64>(), prop::collection::vec(entry, 0..=MAX_ENTRIES)).prop_map(
+                move |(epoch, entries)| {
+                    SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, entries)))
+                }
+            ),
             any::<[u64; 3]>().prop_map(move |[bytes, pieces, time]| {
                 SealMessage::Receipt(Box::new(Receipt::sign(&other, &PARTIES, bytes, pieces, time)))
             }),

@@ -16,6 +16,8 @@ use crate::wire::seal::{Entry, Hello};
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) addr: SocketAddr,
+    /// Where it can be called, if known.
+    pub(crate) listens_on: Option<SocketAddr>,
     pub(crate) peer_id: [u8; 20],
     pub(crate) outgoing: bool,
     pub(crate) since: Duration,
@@ -113,8 +115,7 @@ impl Incoming {
     pub(crate) fn receive(&mut self, begin: u32, data: &[u8], piece_len: u32) -> bool {
         let index = (begin / BLOCK) as usize;
         if self.blocks.get(index) != Some(&BlockState::Requested)
-            || self.block(index, piece_len)
-                != (Block { piece: self.piece, begin, len: data.len() as u32 })
+            || self.block(index, piece_len) != (Block { piece: self.piece, begin, len: data.len() as u32 })
         {
             return false;
         }

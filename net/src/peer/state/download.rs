@@ -39,7 +39,9 @@ impl Swarm {
             return;
         }
         let Some((parties, _)) = self.parties(id, false) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else { return };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
+            return;
+        };
         if !connection.ready || connection.download.ticket_expires > self.now.unix + TICKET_MARGIN {
             return;
         }
@@ -132,8 +134,7 @@ impl Swarm {
             self.connections.iter().any(|(&other, connection)| {
                 other != id
                     && connection.download.pieces.iter().any(|incoming| {
-                        incoming.piece == piece
-                            && self.now.elapsed.saturating_sub(incoming.since) > END_GAME
+                        incoming.piece == piece && self.now.elapsed.saturating_sub(incoming.since) > END_GAME
                     })
             })
         };
@@ -157,7 +158,8 @@ impl Swarm {
         let download = &mut connection.download;
         connection.down.add(data.len());
         let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
-        let Some(place) = place.filter(|&place| download.pieces[place].receive(begin, data, piece_len)) else {
+        let Some(place) = place.filter(|&place| download.pieces[place].receive(begin, data, piece_len))
+        else {
             download.unsolicited += data.len();
             return if download.unsolicited > MAX_UNSOLICITED {
                 Err(Reason::Protocol("blocks that nobody asked for"))
@@ -377,7 +379,9 @@ impl Swarm {
     /// Gives the uploader a receipt when enough has come since the last.
     pub(super) fn receipt_if_due(&mut self, id: ConnectionId, now: bool) {
         let Some((parties, _)) = self.parties(id, false) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else { return };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
+            return;
+        };
         let download = &mut connection.download;
         let fresh = download.piece_count - download.receipted;
         let waited = self.now.elapsed.saturating_sub(download.receipt_at) > RECEIPT_INTERVAL;

@@ -99,10 +99,17 @@ impl Pieces {
 
     /// A piece that nobody is fetching and that a peer with the pieces `theirs` has, the rarest first, ties at random;
     /// while we have none yet, any at random, so that we soon have something to give.
-    pub(crate) fn pick(&self, theirs: &Bits, random: &mut Random, allowed: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn pick(
+        &self,
+        theirs: &Bits,
+        random: &mut Random,
+        allowed: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
         let any = self.have.count() == 0;
         let rarity = |piece: u32| if any { 0 } else { self.availability[piece as usize] };
-        self.best(random, rarity, |piece| self.wanted(theirs, piece) && self.assigned(piece) == 0 && allowed(piece))
+        self.best(random, rarity, |piece| {
+            self.wanted(theirs, piece) && self.assigned(piece) == 0 && allowed(piece)
+        })
     }
 
     /// A piece that one other connection is fetching: the end game.
@@ -112,7 +119,11 @@ impl Pieces {
         random: &mut Random,
         allowed: impl Fn(u32) -> bool,
     ) -> Option<u32> {
-        self.best(random, |_| 0, |piece| self.wanted(theirs, piece) && self.assigned(piece) == 1 && allowed(piece))
+        self.best(
+            random,
+            |_| 0,
+            |piece| self.wanted(theirs, piece) && self.assigned(piece) == 1 && allowed(piece),
+        )
     }
 
     fn assigned(&self, piece: u32) -> u8 {

@@ -34,14 +34,16 @@ impl Swarm {
             return None;
         }
         let stuck = self.now.elapsed.saturating_sub(connection.revealed.last_have) > STUCK;
-        let open = |piece: &u32| self.pieces.have().has(*piece) && !told.has(*piece) && !connection.have.has(*piece);
+        let open =
+            |piece: &u32| self.pieces.have().has(*piece) && !told.has(*piece) && !connection.have.has(*piece);
         let key = |piece: u32| (self.revealed[piece as usize], self.pieces.availability(piece));
         let lowest = (0..self.pieces.count()).filter(open).map(key).min()?;
         // Told to somebody, and held or about to be held by somebody: the peers pass it on themselves.
         let pending = |piece: u32| {
             self.connections.values().any(|connection| connection.revealed.open.contains(&piece))
         };
-        let mut best: Vec<u32> = (0..self.pieces.count()).filter(open).filter(|&piece| key(piece) == lowest).collect();
+        let mut best: Vec<u32> =
+            (0..self.pieces.count()).filter(open).filter(|&piece| key(piece) == lowest).collect();
         if lowest.0 > 0 && !stuck {
             best.retain(|&piece| self.pieces.availability(piece) == 0 && !pending(piece));
         }

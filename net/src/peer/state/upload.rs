@@ -323,7 +323,9 @@ impl Swarm {
     /// Signs a statement of all pieces sent since the last one.
     pub(super) fn state_uploads(&mut self, id: ConnectionId) {
         let Some((parties, hello)) = self.parties(id, true) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else { return };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
+            return;
+        };
         let entries = std::mem::take(&mut connection.upload.unstated);
         if !entries.is_empty() {
             let epoch = connection.upload.ticket.as_ref().map_or(hello.epoch, |ticket| ticket.epoch);
