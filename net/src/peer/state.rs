@@ -50,6 +50,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const USELESS: Duration = Duration::from_secs(120);
 /// How long a complete peer waits for the statement of what came last.
 const LAST_STATEMENT: Duration = Duration::from_secs(10);
+/// Two calls between the same peers within this time are one mistake.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const MAX_BANS: usize = 4096;
 
 /// The time of an event.
@@ -368,6 +370,11 @@ impl Swarm {
         self.connections.len() < self.config.max_connections
     }
 
+    /// Whether a peer that listens on this address is connected, whoever called.
+    pub(crate) fn is_connected_to(&self, addr: SocketAddr) -> bool {
+        self.connections.values().any(|connection| connection.listens_on == Some(addr))
+    }
+
     fn sealed(&self) -> bool {
         self.config.seal.is_some()
     }
@@ -413,6 +420,7 @@ impl Swarm {
         let count = self.pieces.count();
         let connection = Connection {
             addr,
+            listens_on: outgoing.then_some(addr),
             peer_id,
             outgoing,
             since: now,
@@ -471,7 +479,8 @@ impl Swarm {
         let (&old, connection) =
             self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
         let keep_outgoing = self.config.peer_id < peer_id;
-        if connection.outgoing != outgoing && outgoing == keep_outgoing {
+        let young = self.now.elapsed.saturating_sub(connection.since) < SIMULTANEOUS;
+        if young && connection.outgoing != outgoing && outgoing == keep_outgoing {
             self.disconnect(old, Reason::Duplicate);
             None
         } else {
@@ -561,6 +570,8 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         connection.reqq = handshake.reqq.clamp(1, REQQ);
+        let listens_on = handshake.port.map(|port| SocketAddr::new(connection.addr.ip(), port));
+        connection.listens_on = connection.listens_on.or(listens_on);
         let Some(seal) = &self.config.seal else { return Ok(()) };
         let (Some(seal_id), Some(hello)) = (handshake.seal_id, handshake.hello) else {
             return Err(Reason::NotSealed);

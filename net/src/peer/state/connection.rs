@@ -16,6 +16,8 @@ use crate::wire::seal::{Entry, Hello};
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) addr: SocketAddr,
+    /// Where it can be called, if known.
+    pub(crate) listens_on: Option<SocketAddr>,
     pub(crate) peer_id: [u8; 20],
     pub(crate) outgoing: bool,
     pub(crate) since: Duration,
