@@ -355,7 +355,7 @@ impl Swarm {
 
     /// Connections that we serve.
     pub(crate) fn unchoked(&self) -> usize {
-        self.connections.values().filter(|connection| !connection.choking_it).count()
+        self.connections.values().filter(|connection| connection.is_served()).count()
     }
 
     /// Bytes per second, down and up.
@@ -547,11 +547,13 @@ impl Swarm {
             Message::Interested => {
                 connection.it_is_interested = true;
                 self.reveal(id);
+                self.choke_if_too_many(id);
                 self.fill_slots();
             }
             Message::NotInterested => {
+                // It keeps its slot until somebody needs it: a choke would cross the requests of a peer that is
+                // interested again a moment later.
                 connection.it_is_interested = false;
-                self.choke(id);
                 self.fill_slots();
             }
             Message::Request(block) => return self.requested(id, block),

@@ -614,7 +614,8 @@ impl Task {
     }
 
     /// Rare and small: one record is appended.
-    fn discard(&self, piece: u32) {
+    fn discard(&mut self, piece: u32) {
+        self.dialer.wake();
         if let Some(store) = self.role.store()
             && let Err(error) = store.discard(piece)
         {
