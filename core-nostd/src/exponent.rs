@@ -17,8 +17,8 @@ pub struct Exponent {
 }
 
 impl Exponent {
-    /// From at most 512 big-endian bytes; the width is that of the bytes.
-    pub(crate) fn from_be(bytes: &[u8]) -> Self {
+    /// From at most 512 big-endian bytes; the width is that of the bytes. Panics beyond 512.
+    pub fn from_be(bytes: &[u8]) -> Self {
         Exponent { limbs: number_from_be(bytes), bits: bytes.len() * 8 }
     }
 

@@ -25,6 +25,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use data_dir::{DataDir, TorrentDir};
 pub use exit::{Exit, Failure};
+use glue::size;
 pub use output::Output;
 
 /// Verbs in the order and groups of `--help`.
@@ -157,7 +158,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Voucher(args) => block_on(voucher::voucher(args, data()?, output)),
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
-        Verb::Inspect(args) => inspect::run(args, output),
+        Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Completions(args) => completions::run(args),
         Verb::Demo(args) => block_on(demo::run(args, cli.global.data, output)),
         Verb::Stranger(args) => block_on(demo::stranger(args, output)),

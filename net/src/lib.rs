@@ -1,5 +1,10 @@
 //! Paid content through BitTorrent: tracker, seed, peer and player of the Swarmseal scheme.
 #![forbid(unsafe_code)]
 
+pub mod atomic_file;
 pub mod peer;
+pub mod player;
+pub mod publish;
+pub mod tracker;
+pub mod tracker_client;
 pub mod wire;

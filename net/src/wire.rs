@@ -1,7 +1,13 @@
 //! Bytes in and out: formats and messages, with no sockets and no clock. Everything that parses is bounded.
 
+pub mod announce;
+pub mod api;
 pub mod bencode;
+pub mod content;
 pub mod handshake;
 pub mod identity;
+pub mod keyfile;
+pub mod license;
 pub mod message;
+pub mod metainfo;
 pub mod seal;

@@ -83,6 +83,11 @@ impl TorrentDir {
         self.0.join("plays")
     }
 
+    /// Statements and receipts: signed words on who sent what.
+    pub fn statements(&self) -> PathBuf {
+        self.0.join("statements.jsonl")
+    }
+
     /// Pieces that the player found bad, a decimal number a line.
     pub fn bad_pieces(&self) -> PathBuf {
         self.0.join("bad")

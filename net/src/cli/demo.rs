@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::output::bytes;
-use super::{Exit, Failure, Output};
+use super::{Exit, Failure, Output, glue};
+use crate::tracker_client::AdminClient;
 use children::{Running, call};
 use content::Content;
 pub use stranger::{Args as StrangerArgs, run as stranger};
@@ -227,7 +228,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
         STEP,
     );
     verified &= unlicensed.await.is_err();
-    let rekeys = super::glue::rekeys_issued(&url).await?;
+    let rekeys = rekeys_issued(&url, &token).await?;
     for running in peers.into_iter().chain([attacker, stranger, seed, tracker]) {
         running.stop().await;
     }
@@ -238,8 +239,8 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let (content_path, control_path, paper_path) =
         (content.path.clone(), control.path.clone(), PathBuf::from(&paper.metainfo));
     let (equal, attacks) = tokio::task::spawn_blocking(move || {
-        let sealed = evidence::Scene::load(&sealed_path, &attacker_dir, &licensed, &content_path)?;
-        let paper = evidence::Scene::load(&paper_path, &attacker_dir, &[], &control_path)?;
+        let sealed = evidence::Scene::load(&sealed_path, "transcript", &attacker_dir, &licensed, &content_path)?;
+        let paper = evidence::Scene::load(&paper_path, "transcript-paper", &attacker_dir, &[], &control_path)?;
         let mut attacks = sealed.attack()?;
         attacks.extend(paper.attack()?);
         Ok::<_, Failure>((sealed.equal_pieces()?, attacks))
@@ -286,6 +287,13 @@ async fn publish(
     let published =
         call("publish", &work.join("publisher"), &args, "published", Duration::from_secs(600)).await?;
     Ok(Published { metainfo, seed_file, pieces: number(&published, "pieces") })
+}
+
+/// Re-keys that the tracker has issued.
+async fn rekeys_issued(url: &str, token_file: &str) -> Result<u64, Failure> {
+    let token = std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
+    let admin = AdminClient::new(url, token).map_err(glue::client_failure)?;
+    Ok(number(&admin.stats().await.map_err(glue::client_failure)?, "rekeys"))
 }
 
 fn peer_name(index: usize) -> String {

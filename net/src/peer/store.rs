@@ -208,14 +208,69 @@ impl Store {
     }
 }
 
+/// A store as it was at one moment, for a player: another process may go on fetching into it.
+#[derive(Debug)]
+pub struct StoreReader {
+    data: Option<File>,
+    data_path: PathBuf,
+    pieces: Vec<Option<StoredPiece>>,
+    piece_len: u32,
+}
+
+impl StoreReader {
+    /// Reads the index of the store in `dir`; where there is none, no piece is stored. Nothing is hashed or changed.
+    pub fn open(dir: &Path, shape: &Shape) -> Result<Self, StoreError> {
+        let (data_path, index_path) = (dir.join("pieces.bin"), dir.join("pieces.idx"));
+        let missing_is_none = |path: &Path, error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            _ => Err(failed(path, error)),
+        };
+        let index =
+            std::fs::read(&index_path).map(Some).or_else(|error| missing_is_none(&index_path, error))?;
+        let (pieces, _) = parse_index(&index.unwrap_or_default(), &index_path, shape)?;
+        let data = File::open(&data_path).map(Some).or_else(|error| missing_is_none(&data_path, error))?;
+        Ok(StoreReader { data, data_path, pieces, piece_len: shape.piece_len })
+    }
+
+    /// What is known of a piece, or `None` where it is missing.
+    pub fn piece(&self, piece: u32) -> Option<StoredPiece> {
+        self.pieces.get(piece as usize).copied().flatten()
+    }
+
+    /// Reads a piece into `out`, which has the piece's length.
+    pub fn read(&self, piece: u32, out: &mut [u8]) -> Result<(), StoreError> {
+        let Some(data) = self.data.as_ref().filter(|_| self.piece(piece).is_some()) else {
+            return Err(StoreError::Missing(piece));
+        };
+        let offset = u64::from(piece) * u64::from(self.piece_len);
+        read_at(data, out, offset).map_err(|source| failed(&self.data_path, source))
+    }
+}
+
 fn read_index(file: &mut File, path: &Path, shape: &Shape) -> Result<Vec<Option<StoredPiece>>, StoreError> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|source| failed(path, source))?;
+    let (pieces, good) = parse_index(&bytes, path, shape)?;
+    if good == 0 {
+        let header = header(shape);
+        file.rewind().and_then(|()| file.write_all(&header)).map_err(|source| failed(path, source))?;
+    } else if good < bytes.len() {
+        file.set_len(good as u64).map_err(|source| failed(path, source))?;
+    }
+    Ok(pieces)
+}
+
+/// The pieces that an index records, and how many of its bytes are sound: 0 where not even the header is whole.
+fn parse_index(
+    bytes: &[u8],
+    path: &Path,
+    shape: &Shape,
+) -> Result<(Vec<Option<StoredPiece>>, usize), StoreError> {
+    let mut pieces = vec![None; shape.piece_count as usize];
     let header = header(shape);
     // A start that was cut short leaves less than a header.
-    if bytes.len() < HEADER_LEN && header.starts_with(&bytes) {
-        file.rewind().and_then(|()| file.write_all(&header)).map_err(|source| failed(path, source))?;
-        return Ok(vec![None; shape.piece_count as usize]);
+    if bytes.len() < HEADER_LEN && header.starts_with(bytes) {
+        return Ok((pieces, 0));
     }
     if bytes.len() < HEADER_LEN || !bytes.starts_with(MAGIC) {
         return Err(StoreError::Foreign(path.to_owned()));
@@ -227,7 +282,6 @@ fn read_index(file: &mut File, path: &Path, shape: &Shape) -> Result<Vec<Option<
     if bytes[..HEADER_LEN] != header {
         return Err(StoreError::Foreign(path.to_owned()));
     }
-    let mut pieces = vec![None; shape.piece_count as usize];
     let mut good = HEADER_LEN;
     for bytes in bytes[HEADER_LEN..].chunks_exact(RECORD_LEN) {
         let (body, check) = bytes.split_at(RECORD_LEN - 8);
@@ -238,10 +292,7 @@ fn read_index(file: &mut File, path: &Path, shape: &Shape) -> Result<Vec<Option<
         pieces[piece] = (body[0] == STORED).then(|| stored_piece(body));
         good += RECORD_LEN;
     }
-    if good < bytes.len() {
-        file.set_len(good as u64).map_err(|source| failed(path, source))?;
-    }
-    Ok(pieces)
+    Ok((pieces, good))
 }
 
 fn stored_piece(body: &[u8]) -> StoredPiece {

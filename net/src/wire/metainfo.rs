@@ -132,8 +132,7 @@ impl Metainfo {
         let outer: OuterIn = bencode::from_bytes(bytes, MAX_FILE)?;
         let raw_info = bencode::dict_entry(bytes, b"info")?.ok_or(Error::NoInfo)?;
         let raw_seal = bencode::dict_entry(raw_info, b"swarmseal")?.ok_or(Error::NotSealed)?;
-        let version = bencode::from_bytes::<VersionIn>(raw_seal, MAX_FILE)?.v;
-        match version {
+        match bencode::dict_number(raw_seal, b"v")?.unwrap_or(0) {
             0 => return Err(Error::Bad { what: "swarmseal.v", expected: "1 or more" }),
             1..=VERSION => {}
             found => return Err(Error::NewerVersion { found }),
@@ -223,11 +222,6 @@ fn check_name(name: &str) -> Result<(), Error> {
 #[derive(Deserialize)]
 struct OuterIn {
     announce: String,
-}
-
-#[derive(Deserialize)]
-struct VersionIn {
-    v: u64,
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,218 @@
+//! Every backend that this machine can run, against crypto-bigint: on edges made by hand and on random numbers.
+
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, U4096};
+use proptest::prelude::*;
+use swarmseal_core::kernels::{ByteOrder, Exponent};
+use swarmseal_core::{Group, Kernels, LIMBS, Word};
+
+type Number = [Word; LIMBS];
+
+/// A group's arithmetic by crypto-bigint.
+struct Oracle {
+    params: FixedMontyParams<{ U4096::LIMBS }>,
+    /// R mod p, for the R of the group's width.
+    r: FixedMontyForm<{ U4096::LIMBS }>,
+}
+
+impl Oracle {
+    fn new(group: &Group) -> Self {
+        let p = number(group.modulus().limbs());
+        let params = FixedMontyParams::new_vartime(Odd::new(U4096::from_words(p)).unwrap());
+        let two = FixedMontyForm::new(&U4096::from_u8(2), &params);
+        let r = two.pow(&U4096::from_u64(group.bits() as u64));
+        Oracle { params, r }
+    }
+
+    fn form(&self, a: &Number) -> FixedMontyForm<{ U4096::LIMBS }> {
+        FixedMontyForm::new(&U4096::from_words(*a).rem(&self.params.modulus().as_nz_ref()), &self.params)
+    }
+
+    /// a b R^−1 mod p.
+    fn mont_mul(&self, a: &Number, b: &Number) -> Number {
+        (self.form(a) * self.form(b) * self.r.invert().unwrap()).retrieve().to_words()
+    }
+
+    /// a b mod p.
+    fn mul(&self, a: &Number, b: &Number) -> Number {
+        (self.form(a) * self.form(b)).retrieve().to_words()
+    }
+
+    /// The mont form of (base R^−1)^exponent.
+    fn mont_pow(&self, base: &Number, exponent: &Number) -> Number {
+        let plain = self.form(base) * self.r.invert().unwrap();
+        (plain.pow(&U4096::from_words(*exponent)) * self.r).retrieve().to_words()
+    }
+}
+
+fn number(words: &[Word]) -> Number {
+    let mut number = [0; LIMBS];
+    number[..words.len()].copy_from_slice(words);
+    number
+}
+
+/// `a` ± a small number, within `len` words.
+fn offset(a: &[Word], by: i8) -> Number {
+    let a = U4096::from_words(number(a));
+    let by_abs = U4096::from_u8(by.unsigned_abs());
+    if by < 0 { a.wrapping_sub(&by_abs) } else { a.wrapping_add(&by_abs) }.to_words()
+}
+
+/// Numbers below R that random draws miss.
+fn edges(group: &Group) -> Vec<Number> {
+    let (p, len) = (group.modulus().limbs(), group.modulus().len());
+    let mut edges: Vec<Number> = (-2..=2).map(|by| offset(p, by)).collect();
+    edges.extend((0..=2).map(|small| offset(&[], small)));
+    // All ones in the lowest words, alone and below a clear word: operands that ripple every carry.
+    for ones in 1..=len {
+        edges.push(number(&vec![Word::MAX; ones]));
+        let mut words = vec![Word::MAX; len];
+        words[ones - 1] = 0;
+        edges.push(number(&words));
+    }
+    for word in 0..len {
+        let mut words = vec![0; len];
+        words[word] = 1;
+        edges.push(number(&words));
+        words[word] = 1 << (Word::BITS - 1);
+        edges.push(number(&words));
+    }
+    edges.push(number(group.modulus().one()));
+    edges.push(number(group.modulus().r2()));
+    edges
+}
+
+fn groups(kernels: &'static Kernels) -> impl Iterator<Item = Group> {
+    Group::names().filter_map(move |name| Group::by_name(name, kernels))
+}
+
+fn check_product(kernels: &Kernels, group: &Group, oracle: &Oracle, a: &Number, b: &Number) {
+    let (m, len) = (group.modulus(), group.modulus().len());
+    let mut product = [0; LIMBS];
+    (kernels.mont_mul)(m, &a[..len], &b[..len], &mut product[..len]);
+    assert_eq!(product, oracle.mont_mul(a, b), "{} {} {a:x?} {b:x?}", kernels.name, group.bits());
+}
+
+fn check_block(kernels: &Kernels, group: &Group, oracle: &Oracle, factor: &Number, block: &Number) {
+    let (m, len) = (group.modulus(), group.modulus().len());
+    // Three blocks, so that the neighbours of the one that matters are seen to be left in place.
+    let mut bytes: Vec<u8> = Vec::new();
+    for words in [offset(&[], 1), *block, offset(m.limbs(), -1)] {
+        bytes.extend(words[..len].iter().flat_map(|word| word.to_le_bytes()));
+    }
+    let width = group.bytes();
+    let expected: Vec<u8> = bytes
+        .chunks_exact(width)
+        .flat_map(|chunk| {
+            let mut wide = [0; 512];
+            wide[..width].copy_from_slice(chunk);
+            // factor is mont: its number is factor R^−1.
+            let product = oracle.mont_mul(factor, &U4096::from_le_slice(&wide).to_words());
+            product[..len].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()
+        })
+        .collect();
+    let mut little = bytes.clone();
+    (kernels.mul_blocks)(m, &factor[..len], ByteOrder::Little, &mut little);
+    assert_eq!(little, expected, "{} {} {block:x?}", kernels.name, group.bits());
+    let reversed = |bytes: &[u8]| -> Vec<u8> {
+        bytes.chunks_exact(width).flat_map(|block| block.iter().rev().copied()).collect()
+    };
+    let mut big = reversed(&bytes);
+    (kernels.mul_blocks)(m, &factor[..len], ByteOrder::Big, &mut big);
+    assert_eq!(big, reversed(&expected), "{} {} big-endian", kernels.name, group.bits());
+}
+
+#[test]
+fn products_of_edges() {
+    for kernels in swarmseal_accel::each() {
+        for group in groups(kernels) {
+            let oracle = Oracle::new(&group);
+            let edges = edges(&group);
+            let p = U4096::from_words(number(group.modulus().limbs()));
+            let below_p = |edge: &&Number| U4096::from_words(**edge) < p;
+            // a < R, b < p. Every edge meets some others; all pairs would take minutes.
+            for (i, a) in edges.iter().enumerate() {
+                for b in edges.iter().filter(below_p).skip(i % 7).step_by(7) {
+                    check_product(kernels, &group, &oracle, a, b);
+                }
+            }
+            let factors =
+                [offset(group.modulus().limbs(), -1), number(group.modulus().one()), offset(&[], 1)];
+            for (i, block) in edges.iter().enumerate() {
+                check_block(kernels, &group, &oracle, &factors[i % factors.len()], block);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_buffer_of_any_number_of_blocks() {
+    for kernels in swarmseal_accel::each() {
+        let group = Group::ffdhe2048(kernels);
+        let (m, width) = (group.modulus(), group.bytes());
+        let whole: Vec<u8> = (0..37 * width).map(|i| (i * i % 251) as u8).collect();
+        let mut at_once = whole.clone();
+        (kernels.mul_blocks)(m, m.r2(), ByteOrder::Little, &mut at_once);
+        for blocks in 0..37 {
+            let mut part = whole[..blocks * width].to_vec();
+            (kernels.mul_blocks)(m, m.r2(), ByteOrder::Little, &mut part);
+            assert_eq!(part, at_once[..blocks * width], "{} {blocks}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn powers_of_edges() {
+    for kernels in swarmseal_accel::each() {
+        for group in groups(kernels).filter(|group| group.bits() <= 2048) {
+            let oracle = Oracle::new(&group);
+            let (m, len) = (group.modulus(), group.modulus().len());
+            let bases = [offset(&[], 0), offset(&[], 1), number(m.one()), offset(m.limbs(), -1)];
+            let exponents = [vec![0], vec![1], vec![0x80, 0], vec![0xff; 3], vec![0xff; 32], vec![0x80; 48]];
+            for base in &bases {
+                for bytes in &exponents {
+                    let mut wide = [0; 512];
+                    wide[512 - bytes.len()..].copy_from_slice(bytes);
+                    let expected = oracle.mont_pow(base, &U4096::from_be_slice(&wide).to_words());
+                    let mut power = [0; LIMBS];
+                    (kernels.modpow)(m, &base[..len], &Exponent::from_be(bytes), &mut power[..len]);
+                    assert_eq!(power, expected, "{} {} {bytes:x?}", kernels.name, group.bits());
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn random_products_and_powers(
+        a in prop::collection::vec(any::<u8>(), 512),
+        b in prop::collection::vec(any::<u8>(), 512),
+        exponent in prop::collection::vec(any::<u8>(), 1..40),
+    ) {
+        for kernels in swarmseal_accel::each() {
+            for group in groups(kernels) {
+                let oracle = Oracle::new(&group);
+                let (m, len) = (group.modulus(), group.modulus().len());
+                let cut = |bytes: &[u8]| {
+                    let mut wide = [0; 512];
+                    wide[..group.bytes()].copy_from_slice(&bytes[..group.bytes()]);
+                    U4096::from_le_slice(&wide).to_words()
+                };
+                let (a, b) = (cut(&a), oracle.mul(&cut(&b), &offset(&[], 1)));
+                check_product(kernels, &group, &oracle, &a, &b);
+                check_block(kernels, &group, &oracle, &b, &a);
+                if group.bits() <= 1024 {
+                    let mut wide = [0; 512];
+                    wide[512 - exponent.len()..].copy_from_slice(&exponent);
+                    let expected = oracle.mont_pow(&b, &U4096::from_be_slice(&wide).to_words());
+                    let mut power = [0; LIMBS];
+                    (kernels.modpow)(m, &b[..len], &Exponent::from_be(&exponent), &mut power[..len]);
+                    prop_assert_eq!(power, expected);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The laws of the scheme, on random keys and pieces: T turns one ciphertext into the other, in any number of steps, and
+//! PDec undoes them all.
+
+use std::sync::OnceLock;
+
+use proptest::prelude::*;
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, ReKey,
+    SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys, check_piece, decrypt_piece,
+    encrypt_piece, re_encrypt_piece,
+};
+
+/// A generator of test keys: BLAKE3's extendable output.
+struct Stream(blake3::OutputReader);
+
+impl rand_core::TryRng for Stream {
+    type Error = core::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        self.0.fill(out);
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for Stream {}
+
+fn stream(seed: u64) -> Stream {
+    Stream(blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof())
+}
+
+/// Every profile with every group that it takes, short and full exponents.
+fn all_params() -> &'static [Params] {
+    static ALL: OnceLock<Vec<Params>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        Group::names()
+            .flat_map(|name| {
+                let group = Group::by_name(name, Kernels::portable()).unwrap();
+                [Profile::Paper, Profile::Sealed].into_iter().flat_map(move |profile| {
+                    let group = group.clone();
+                    [Exponents::Short, Exponents::Full]
+                        .into_iter()
+                        .filter_map(move |exponents| Params::new(profile, group.clone(), exponents).ok())
+                })
+            })
+            .collect()
+    })
+}
+
+struct Subscriber {
+    secret: SecretKey,
+    public: swarmseal_core::PublicKey,
+    r: TsKey,
+}
+
+const TORRENT: TorrentId = TorrentId([7; 32]);
+
+fn subscriber(params: &Params, seed: u64, piece: u32) -> Subscriber {
+    let secret = SecretKey::generate(params, &mut stream(seed));
+    let public = secret.public_key(params);
+    let master = MasterKey::from_bytes([9; 32]);
+    let r = TsKeys::derive(params, &master, &TORRENT, &public, 1).key(piece);
+    Subscriber { secret, public, r }
+}
+
+/// A packaged piece of `blocks` blocks, and its payload.
+fn packaged(params: &Params, seed: u64, blocks: usize, index: u32) -> (Vec<u8>, Vec<u8>) {
+    let mut piece = vec![0; blocks * params.group().bytes()];
+    let payload = params.payload_bytes(piece.len());
+    stream(seed).fill_bytes(&mut piece[..payload]);
+    let plain = piece[..payload].to_vec();
+    package::pack(params, &PackageSecret::from_bytes([3; 32]), &TORRENT, index, &mut piece).unwrap();
+    (piece, plain)
+}
+
+fn rekey(params: &Params, from: &Subscriber, to: &Subscriber) -> ReKey {
+    ReKey::derive(params, (&from.public, &from.r), (&to.public, &to.r))
+}
+
+fn encrypted(params: &Params, piece: &[u8], to: &Subscriber) -> Vec<u8> {
+    let mut out = piece.to_vec();
+    encrypt_piece(params, &EncryptionKey::derive(params, &to.public, &to.r), &mut out).unwrap();
+    out
+}
+
+#[test]
+fn sealed_takes_rfc_7919_groups_only() {
+    let sealed: Vec<_> = all_params()
+        .iter()
+        .filter(|params| params.profile() == Profile::Sealed)
+        .map(|params| params.group().name().unwrap())
+        .collect();
+    assert_eq!(sealed, ["ffdhe2048", "ffdhe2048", "ffdhe3072", "ffdhe3072", "ffdhe4096", "ffdhe4096"]);
+    let group = Group::modp1536(Kernels::portable());
+    assert_eq!(Params::new(Profile::Sealed, group, Exponents::Full).unwrap_err(), Error::GroupNotSealed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn t_of_one_ciphertext_is_the_other_and_pdec_opens_it(seed: u64, blocks in 3usize..6, index: u32) {
+        for params in all_params() {
+            let (j, k) = (subscriber(params, seed, index), subscriber(params, seed ^ 1, index));
+            let (piece, plain) = packaged(params, seed, blocks, index);
+            let mut moved = encrypted(params, &piece, &j);
+            prop_assert_ne!(&moved, &piece);
+            re_encrypt_piece(params, &rekey(params, &j, &k), &mut moved).unwrap();
+            prop_assert_eq!(&moved, &encrypted(params, &piece, &k));
+            check_piece(params, &moved).unwrap();
+            decrypt_piece(params, &k.secret, &DecryptionKey::derive(params, &k.r), &mut moved).unwrap();
+            prop_assert_eq!(&moved, &piece);
+            let len = package::unpack(params, &mut moved).unwrap();
+            prop_assert_eq!(&moved[..len], &plain[..]);
+        }
+    }
+
+    #[test]
+    fn a_chain_of_t_ends_where_the_direct_way_ends(seed: u64, length in 2usize..9) {
+        for params in all_params().iter().filter(|params| params.group().bits() <= 2048) {
+            let peers: Vec<_> = (0..length as u64).map(|i| subscriber(params, seed.wrapping_add(i), 0)).collect();
+            let (piece, _) = packaged(params, seed, 3, 0);
+            let mut moved = encrypted(params, &piece, &peers[0]);
+            for pair in peers.windows(2) {
+                re_encrypt_piece(params, &rekey(params, &pair[0], &pair[1]), &mut moved).unwrap();
+            }
+            prop_assert_eq!(&moved, &encrypted(params, &piece, &peers[length - 1]));
+            // And back to the first in one step.
+            re_encrypt_piece(params, &rekey(params, &peers[length - 1], &peers[0]), &mut moved).unwrap();
+            prop_assert_eq!(moved, encrypted(params, &piece, &peers[0]));
+        }
+    }
+
+    #[test]
+    fn tables_give_what_plain_exponentiation_gives(seed: u64) {
+        for params in all_params() {
+            let (j, k) = (subscriber(params, seed, 5), subscriber(params, seed ^ 1, 5));
+            let width = params.group().bytes();
+            let (mut words_j, mut words_k) = (vec![0; SubscriberTables::words(params)], vec![0; SubscriberTables::words(params)]);
+            let tables_j = SubscriberTables::new(params, &j.public, &mut words_j).unwrap();
+            let tables_k = SubscriberTables::new(params, &k.public, &mut words_k).unwrap();
+            let (mut plain, mut tabled) = (vec![0; width], vec![0; width]);
+            rekey(params, &j, &k).to_bytes(params, &mut plain).unwrap();
+            ReKey::derive_with(params, (&tables_j, &j.r), (&tables_k, &k.r)).to_bytes(params, &mut tabled).unwrap();
+            prop_assert_eq!(&plain, &tabled);
+            EncryptionKey::derive(params, &j.public, &j.r).to_bytes(params, &mut plain).unwrap();
+            EncryptionKey::derive_with(params, &tables_j, &j.r).to_bytes(params, &mut tabled).unwrap();
+            prop_assert_eq!(&plain, &tabled);
+            let mut words = vec![0; swarmseal_core::FixedBase::words(params)];
+            let table = DecryptionKey::table(params, &mut words).unwrap();
+            DecryptionKey::derive(params, &j.r).to_bytes(params, &mut plain).unwrap();
+            DecryptionKey::derive_with(params, &table, &j.r).to_bytes(params, &mut tabled).unwrap();
+            prop_assert_eq!(&plain, &tabled);
+        }
+    }
+
+    #[test]
+    fn keys_and_proofs_survive_their_encodings(seed: u64) {
+        for params in all_params().iter().filter(|params| params.group().bits() <= 2048) {
+            let j = subscriber(params, seed, 0);
+            let mut bytes = vec![0; params.group().bytes()];
+            j.secret.to_bytes(params, &mut bytes).unwrap();
+            prop_assert_eq!(&SecretKey::from_bytes(params, &bytes).unwrap().public_key(params), &j.public);
+            j.public.to_bytes(params, &mut bytes).unwrap();
+            prop_assert_eq!(&swarmseal_core::PublicKey::from_bytes(params, &bytes).unwrap(), &j.public);
+            let statement: [&[u8]; 2] = [b"torrent", b"nonce"];
+            let proof = Proof::prove(params, &j.secret, &j.public, &statement, &mut stream(seed));
+            let mut bytes = vec![0; Proof::encoded_len(params)];
+            proof.to_bytes(params, &mut bytes).unwrap();
+            let proof = Proof::from_bytes(params, &bytes).unwrap();
+            prop_assert_eq!(proof.verify(params, &j.public, &statement), Ok(()));
+            prop_assert_eq!(proof.verify(params, &j.public, &[b"torrentn", b"once"]), Err(Error::BadProof));
+            let stranger = subscriber(params, !seed, 0);
+            prop_assert_eq!(proof.verify(params, &stranger.public, &statement), Err(Error::BadProof));
+            let at = (seed % bytes.len() as u64) as usize;
+            bytes[at] ^= 1;
+            let forged = Proof::from_bytes(params, &bytes).unwrap();
+            prop_assert_eq!(forged.verify(params, &j.public, &statement), Err(Error::BadProof));
+        }
+    }
+
+    #[test]
+    fn ids_and_ts_keys_depend_on_every_input(seed: u64) {
+        let params = &all_params()[0];
+        let j = subscriber(params, seed, 0);
+        let k = subscriber(params, seed ^ 1, 0);
+        let key = |master: u8, torrent: u8, y: &swarmseal_core::PublicKey, epoch: u64, piece: u32| {
+            let r = TsKeys::derive(params, &MasterKey::from_bytes([master; 32]), &TorrentId([torrent; 32]), y, epoch).key(piece);
+            let mut out = vec![0; params.group().bytes()];
+            DecryptionKey::derive(params, &r).to_bytes(params, &mut out).unwrap();
+            out
+        };
+        let base = key(1, 1, &j.public, 1, 1);
+        for other in [
+            key(2, 1, &j.public, 1, 1),
+            key(1, 2, &j.public, 1, 1),
+            key(1, 1, &k.public, 1, 1),
+            key(1, 1, &j.public, 2, 1),
+            key(1, 1, &j.public, 1, 2),
+        ] {
+            prop_assert_ne!(&base, &other);
+        }
+        prop_assert_ne!(SubscriberId::of(params, &TORRENT, &j.public), SubscriberId::of(params, &TORRENT, &k.public));
+        prop_assert_ne!(
+            SubscriberId::of(params, &TORRENT, &j.public),
+            SubscriberId::of(params, &TorrentId([8; 32]), &j.public)
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_flipped_bit_destroys_a_package(seed: u64, blocks in 3usize..6, flip: prop::sample::Index) {
+        let params = all_params().iter().find(|params| params.profile() == Profile::Sealed).unwrap();
+        let (piece, plain) = packaged(params, seed, blocks, 0);
+        let mut flipped = piece.clone();
+        let bit = flip.index(piece.len() * 8);
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let len = package::unpack(params, &mut flipped).unwrap();
+        // Of every 64 bytes of the payload, hardly one survives.
+        let survivors = flipped[..len].iter().zip(&plain).filter(|(a, b)| a == b).count();
+        prop_assert!(survivors < len / 8, "{survivors} of {len} bytes survive");
+    }
+
+    #[test]
+    fn unpacking_undoes_packing_at_every_size(seed: u64, blocks in 1usize..9, index: u32) {
+        for params in all_params().iter().filter(|params| params.group().bits() <= 1024 || params.group().name() == Some("ffdhe2048")) {
+            let (mut piece, plain) = packaged(params, seed, blocks, index);
+            let len = package::unpack(params, &mut piece).unwrap();
+            prop_assert_eq!(&piece[..len], &plain[..]);
+        }
+    }
+}
+
+#[test]
+fn zero_stays_zero_and_lengths_are_checked() {
+    for params in all_params() {
+        let j = subscriber(params, 1, 0);
+        let key = EncryptionKey::derive(params, &j.public, &j.r);
+        let width = params.group().bytes();
+        let mut zeros = vec![0; 2 * width];
+        encrypt_piece(params, &key, &mut zeros).unwrap();
+        assert_eq!(zeros, vec![0; 2 * width]);
+        let sealed = params.profile() == Profile::Sealed;
+        assert_eq!(check_piece(params, &zeros).is_err(), sealed);
+        let wrong = Error::BadLength { expected: width, found: 2 * width - 1 };
+        assert_eq!(encrypt_piece(params, &key, &mut zeros[1..]), Err(wrong));
+        assert_eq!(check_piece(params, &zeros[1..]), Err(wrong));
+        assert_eq!(package::unpack(params, &mut zeros[1..]), Err(wrong));
+        assert_eq!(check_piece(params, &vec![0xff; width]), Err(Error::BadBlock { block: 0 }));
+    }
+}
+
+#[test]
+fn blocks_beyond_p_come_out_reduced() {
+    for params in all_params() {
+        let j = subscriber(params, 2, 0);
+        let key = EncryptionKey::derive(params, &j.public, &j.r);
+        let width = params.group().bytes();
+        let mut p = vec![0; width];
+        params.group().modulus_be(&mut p).unwrap();
+        if params.profile() == Profile::Sealed {
+            p.reverse();
+        }
+        // p itself is zero mod p.
+        encrypt_piece(params, &key, &mut p).unwrap();
+        assert_eq!(p, vec![0; width]);
+        let mut ones = vec![0xff; width];
+        encrypt_piece(params, &key, &mut ones).unwrap();
+        check_piece(params, &ones).unwrap();
+    }
+}

@@ -1,0 +1,330 @@
+#!/usr/bin/env python3
+"""An independent reference of the scheme, and the maker of the test vectors.
+
+It follows ../SCHEME.md alone: plain Python integers, hashlib, and PyPI's blake3. It shares no code with the crate.
+
+    python3 reference.py            writes the JSON files beside it
+    python3 reference.py --check    fails if they differ from what it would write
+
+Every byte string is hexadecimal; group elements are W bytes, big-endian. Files:
+
+groups.json   [{name, bits, p, k?}]: the named primes; k is the offset that the definition of prime512 finds.
+toys.json     [{p, g, secret, torrent, index, content, ctr, packaged}]: packages over primes just above 2^(n-1), which
+              refuse half of all blocks, so that ctr counts retries. g has order (p-1)/2.
+keys.json     [{group, y, why}]: public keys that must be refused.
+scheme.json   one object for each of several profiles, groups and kinds of exponent:
+              profile, group, exponents; torrent, master, epoch, index, package_secret;
+              j, k: {s, y, subscriber, r, encryption_key, decryption_key, ciphertext}; rekey (from j to k);
+              proof: {nonce (W+16 bytes), statement [..], encoded} for j;
+              seed: {ed25519, id}; ticket: {uploader, downloader, epoch, expires, signature, signed, encoded};
+              content (the payload), packaged, ctr (sealed only).
+              Where the piece is a real one (16 KiB), content is absent: byte i of it is (7 i + 3) mod 251; packaged
+              and the ciphertexts are given by their SHA-1.
+"""
+
+import hashlib
+import json
+import math
+import pathlib
+import sys
+
+from blake3 import blake3
+
+HERE = pathlib.Path(__file__).parent
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+def floor_pi(bits):
+    """floor(2^bits pi), by Machin's formula."""
+    unity = 1 << (bits + 64)
+
+    def arctan_inverse(x):
+        total = term = unity // x
+        n, sign = 3, -1
+        while term:
+            term //= x * x
+            total += sign * (term // n)
+            n, sign = n + 2, -sign
+        return total
+
+    return 4 * (4 * arctan_inverse(5) - arctan_inverse(239)) >> 64
+
+
+def floor_e(bits):
+    """floor(2^bits e), by its series."""
+    term, total, n = 1 << (bits + 64), 0, 1
+    while term:
+        total += term
+        term //= n
+        n += 1
+    return total >> 64
+
+
+def is_prime(n, rounds=24):
+    """Miller-Rabin with bases from BLAKE3 of the number."""
+    if n < 2 or n % 2 == 0:
+        return n == 2
+    d, s = n - 1, 0
+    while d % 2 == 0:
+        d, s = d // 2, s + 1
+    for i in range(rounds):
+        base = 2 + int.from_bytes(blake3(b"%d %d" % (n, i)).digest(length=64), "big") % (n - 3)
+        x = pow(base, d, n)
+        if x in (1, n - 1):
+            continue
+        for _ in range(s - 1):
+            x = x * x % n
+            if x == n - 1:
+                break
+        else:
+            return False
+    return True
+
+
+def is_safe_prime(p):
+    small = math.prod((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47))
+    if p.bit_length() > 64 and (math.gcd(p, small) > 1 or math.gcd(p // 2, small) > 1):
+        return False
+    return is_prime(p, 1) and is_prime(p // 2, 1) and is_prime(p) and is_prime(p // 2)
+
+
+def shaped(bits, middle):
+    """64 one-bits, the middle, 64 one-bits."""
+    return (1 << bits) - (1 << (bits - 64)) + (middle << 64) - 1
+
+
+def named_primes():
+    primes = {f"ffdhe{b}": (shaped(b, floor_e(b - 130) + x), None)
+              for b, x in ((2048, 560316), (3072, 2625351), (4096, 5736041))}
+    primes |= {f"modp{b}": (shaped(b, floor_pi(b - 130) + x), None)
+               for b, x in ((768, 149686), (1024, 129093), (1536, 741804))}
+    k = 0
+    while not is_safe_prime(shaped(512, floor_pi(382) + k)):
+        k += 1
+    primes["prime512"] = (shaped(512, floor_pi(382) + k), k)
+    assert all(is_safe_prime(p) for p, _ in primes.values())
+    return primes
+
+
+# -- the scheme ------------------------------------------------------------------------------------------------------
+
+def kdf(purpose, *fields, length=32):
+    material = b"".join(len(f).to_bytes(8, "little") + f for f in fields)
+    return blake3(material, derive_key_context="swarmseal v1 " + purpose).digest(length=length)
+
+
+def le64(n):
+    return n.to_bytes(8, "little")
+
+
+SHORT = {2048: 32, 3072: 40, 4096: 48}
+
+
+class Group:
+    def __init__(self, name, p, g=2):
+        self.name, self.p, self.g = name, p, g
+        self.q = (p - 1) // 2
+        self.bits = p.bit_length()
+        self.width = self.bits // 8
+        assert pow(g, self.q, p) == 1 and 1 < g < p - 1
+
+    def encode(self, x):
+        return x.to_bytes(self.width, "big")
+
+    def uniform(self, wide):
+        return int.from_bytes(wide, "big") % self.q or 1
+
+    def short(self, draw):
+        return int.from_bytes(bytes([draw[0] | 0x80]) + draw[1:], "big")
+
+
+class Params:
+    def __init__(self, profile, group, exponents):
+        self.profile, self.group, self.exponents = profile, group, exponents
+        self.order = "little" if profile == "sealed" else "big"
+
+    def secret(self, seed):
+        if self.profile == "sealed":
+            return self.group.short(kdf("vectors secret", seed, length=SHORT[self.group.bits]))
+        return self.group.uniform(kdf("vectors secret", seed, length=self.group.width + 16))
+
+    def ts_key(self, master, torrent, y, epoch, index):
+        short = self.profile == "sealed" and self.exponents == "short"
+        length = SHORT[self.group.bits] if short else self.group.width + 16
+        draw = kdf("ts key", master, torrent, self.group.encode(y), le64(epoch), le64(index), length=length)
+        return self.group.short(draw) if short else self.group.uniform(draw)
+
+    def payload(self, length):
+        return length - 32 if self.profile == "sealed" else length // self.group.width * (self.group.width - 1)
+
+    def multiply(self, piece, factor):
+        w, p = self.group.width, self.group.p
+        blocks = (int.from_bytes(piece[i:i + w], self.order) for i in range(0, len(piece), w))
+        return b"".join((block * factor % p).to_bytes(w, self.order) for block in blocks)
+
+    def pack(self, secret, torrent, index, content):
+        if self.profile == "paper":
+            w = self.group.width - 1
+            return b"".join(b"\0" + content[i:i + w] for i in range(0, len(content), w)), None
+        return seal(self.group, secret, torrent, index, content)
+
+
+def xor(a, b):
+    return bytes(x ^ y for x, y in zip(a, b, strict=True))
+
+
+def seal(group, secret, torrent, index, content):
+    h = kdf("package content", content)
+    ctr = 0
+    while True:
+        kappa = kdf("package key", secret, torrent, le64(index), h, le64(ctr))
+        y = xor(content, kdf("package keystream", kappa, length=len(content)))
+        x = y + xor(kappa, kdf("package mask", y))
+        blocks = (int.from_bytes(x[i:i + group.width], "little") for i in range(0, len(x), group.width))
+        if all(0 < block < group.p for block in blocks):
+            return x, ctr
+        ctr += 1
+
+
+def prove(group, s, y, wide, statement):
+    k = group.uniform(wide)
+    e = group.encode
+    fields = [e(group.p), e(group.g), e(y), e(pow(group.g, k, group.p)), *statement]
+    c = kdf("schnorr proof", *fields)
+    z = (k + int.from_bytes(c, "big") * s) % group.q
+    # What a verifier computes gives the same commitment.
+    t = pow(group.g, z, group.p) * pow(pow(y, -1, group.p), int.from_bytes(c, "big"), group.p) % group.p
+    assert t == pow(group.g, k, group.p)
+    return c + e(z)
+
+
+# -- the vectors -----------------------------------------------------------------------------------------------------
+
+TORRENT = kdf("vectors torrent")
+MASTER = kdf("vectors master")
+PACKAGE = kdf("vectors package")
+
+
+def scheme_vector(params, index, epoch, length, brief):
+    group, e = params.group, params.group.encode
+    payload = params.payload(length)
+    content = bytes((7 * i + 3) % 251 for i in range(payload))
+    packaged, ctr = params.pack(PACKAGE, TORRENT, index, content)
+    assert len(packaged) == length
+
+    def show(piece):
+        return {"sha1": hashlib.sha1(piece).hexdigest()} if brief else {"bytes": piece.hex()}
+
+    peers, ciphertexts = {}, {}
+    for name in ("j", "k"):
+        s = params.secret(name.encode())
+        y = pow(group.g, s, group.p)
+        r = params.ts_key(MASTER, TORRENT, y, epoch, index)
+        key = pow(y, r, group.p)
+        ciphertexts[name] = params.multiply(packaged, key)
+        opening = pow(pow(pow(group.g, -1, group.p), r, group.p), s, group.p)
+        assert params.multiply(ciphertexts[name], opening) == packaged
+        peers[name] = {
+            "s": e(s).hex(),
+            "y": e(y).hex(),
+            "subscriber": kdf("subscriber id", TORRENT, e(y)).hex(),
+            "r": r.to_bytes(group.width, "big").hex(),
+            "encryption_key": e(key).hex(),
+            "decryption_key": e(pow(pow(group.g, -1, group.p), r, group.p)).hex(),
+            "ciphertext": show(ciphertexts[name]),
+        }
+    keys = {name: int(peer["encryption_key"], 16) for name, peer in peers.items()}
+    rho = keys["k"] * pow(keys["j"], -1, group.p) % group.p
+    assert params.multiply(ciphertexts["j"], rho) == ciphertexts["k"]
+
+    statement = [TORRENT, b"identity", b"device", b"nonce"]
+    wide = kdf("vectors nonce", length=group.width + 16)
+    s, y = int(peers["j"]["s"], 16), int(peers["j"]["y"], 16)
+    ed25519 = kdf("vectors ed25519")
+    uploader, downloader = (bytes.fromhex(peers[name]["subscriber"]) for name in ("j", "k"))
+    signed = b"\1" + TORRENT + uploader + downloader + epoch.to_bytes(8, "big") + (1 << 40).to_bytes(8, "big")
+    signature = bytes(range(64))
+    return {
+        "profile": params.profile, "group": group.name, "exponents": params.exponents,
+        "torrent": TORRENT.hex(), "master": MASTER.hex(), "epoch": epoch, "index": index,
+        "package_secret": PACKAGE.hex(),
+        **({} if brief else {"content": content.hex()}),
+        "length": length, "packaged": show(packaged), "ctr": ctr,
+        **peers, "rekey": e(rho).hex(),
+        "proof": {
+            "nonce": wide.hex(), "statement": [field.hex() for field in statement],
+            "encoded": prove(group, s, y, wide, statement).hex(),
+        },
+        "seed": {"ed25519": ed25519.hex(), "id": kdf("seed id", TORRENT, ed25519).hex()},
+        "ticket": {
+            "uploader": uploader.hex(), "downloader": downloader.hex(), "epoch": epoch, "expires": 1 << 40,
+            "signature": signature.hex(), "signed": signed.hex(), "encoded": (signed + signature).hex(),
+        },
+    }
+
+
+def toy_vector(bits, blocks):
+    p = (1 << (bits - 1)) + 7
+    while not (p % 8 == 7 and is_safe_prime(p)):
+        p += 4
+    group = Group(None, p)
+    # The first piece index that needs more than one retry.
+    for index in range(1000):
+        content = bytes((5 * i + index) % 256 for i in range(blocks * group.width - 32))
+        packaged, ctr = seal(group, PACKAGE, TORRENT, index, content)
+        if ctr > 1:
+            return {
+                "p": group.encode(p).hex(), "g": "02", "secret": PACKAGE.hex(), "torrent": TORRENT.hex(),
+                "index": index, "content": content.hex(), "ctr": ctr, "packaged": packaged.hex(),
+            }
+    raise AssertionError("no retry in 1,000 pieces")
+
+
+def key_vectors(group):
+    non_residue = next(y for y in range(2, 100) if pow(y, group.q, group.p) != 1)
+    values = [(0, "zero"), (1, "one"), (group.p - 1, "p - 1"), (group.p, "p"), (non_residue, "no residue"),
+              (group.p - 4, "minus a residue")]
+    return [{"group": group.name, "y": group.encode(y).hex(), "why": why} for y, why in values]
+
+
+def vectors():
+    primes = named_primes()
+    groups = {name: Group(name, p) for name, (p, _) in primes.items()}
+    scheme = []
+    for profile, name, exponents, blocks in (
+        ("sealed", "ffdhe2048", "short", 3), ("sealed", "ffdhe2048", "full", 3), ("sealed", "ffdhe3072", "short", 2),
+        ("sealed", "ffdhe3072", "full", 2), ("sealed", "ffdhe4096", "short", 2), ("paper", "prime512", "short", 4),
+        ("paper", "modp1024", "short", 3), ("paper", "ffdhe2048", "short", 2),
+    ):
+        params = Params(profile, groups[name], exponents)
+        scheme.append(scheme_vector(params, 7, 3, blocks * groups[name].width, False))
+    scheme.append(scheme_vector(Params("sealed", groups["ffdhe2048"], "short"), 4294967295, 1, 16384, True))
+    return {
+        "groups.json": [
+            {"name": name, "bits": p.bit_length(), "p": f"{p:x}", **({} if k is None else {"k": k})}
+            for name, (p, k) in primes.items()
+        ],
+        "toys.json": [toy_vector(64, 6), toy_vector(512, 3)],
+        "keys.json": [row for name in ("ffdhe2048", "prime512") for row in key_vectors(groups[name])],
+        "scheme.json": scheme,
+    }
+
+
+def main():
+    check = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not check:
+        sys.exit(__doc__)
+    stale = []
+    for name, rows in vectors().items():
+        text = json.dumps(rows, indent=1) + "\n"
+        if not check:
+            (HERE / name).write_text(text)
+        elif not (HERE / name).exists() or (HERE / name).read_text() != text:
+            stale.append(name)
+    if stale:
+        sys.exit(f"not what the reference makes: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+//! `get`: fetches a torrent, and uploads what has been fetched.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::glue::{self, PeerLink};
+use super::output::bytes;
+use super::subscription::{Subscription, read_metainfo};
+use super::{DataDir, Failure, Output, license, play};
+use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
+use crate::player::Fault;
+
+/// Arguments of `get`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  swarmseal get film.torrent --exit")]
+pub struct Args {
+    /// The .torrent
+    torrent: PathBuf,
+    /// End when everything is there, instead of seeding on
+    #[arg(long, env = "SWARMSEAL_EXIT")]
+    exit: bool,
+    /// Redeem a voucher first
+    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
+    voucher: Option<String>,
+    /// Check the stored pieces with the license, and fetch the bad ones again, from other peers where there are any
+    #[arg(long, env = "SWARMSEAL_REPAIR")]
+    repair: bool,
+    /// Address to listen on; port 0 takes any
+    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:6881")]
+    listen: SocketAddr,
+    /// Bytes a second to send at most, with K, M or G [default: no limit]
+    #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
+    upload_limit: Option<u64>,
+    /// Bytes a second to receive at most, with K, M or G [default: no limit]
+    #[arg(long, env = "SWARMSEAL_DOWNLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
+    download_limit: Option<u64>,
+    /// Connections at most
+    #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
+    max_peers: usize,
+    /// Append every ticket and re-key that passes to this file, a JSON object a line: for audits
+    #[arg(long, env = "SWARMSEAL_TRANSCRIPT", value_name = "FILE")]
+    transcript: Option<PathBuf>,
+    /// Accept a torrent of the profile `paper`, which protects nothing
+    #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
+    insecure_paper_profile: bool,
+}
+
+/// Fetches, and seeds on unless told to exit.
+pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
+    let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &data, output).await?);
+    if args.voucher.is_some() {
+        license::fetch(&subscription, args.voucher.as_deref()).await?;
+    }
+    let store = glue::open_own_store(&subscription).await?;
+    let mut avoid = Vec::new();
+    if args.repair {
+        let (subscription, store) = (subscription.clone(), store.clone());
+        avoid = tokio::task::spawn_blocking(move || discard_bad(&subscription, &store, output))
+            .await
+            .map_err(|error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}")))??;
+    }
+
+    let node = Node::bind(NodeConfig {
+        listen: args.listen,
+        max_connections: args.max_peers,
+        upload_limit: args.upload_limit,
+        download_limit: args.download_limit,
+        ..NodeConfig::default()
+    })
+    .await
+    .map_err(|error| glue::listen_failure(args.listen, &error))?;
+    let address = node.local_addr();
+    output.note(format!("Listening on {address} as subscriber {}", subscription.id));
+    if output.is_json() {
+        output.result(
+            "",
+            json!({
+                "event": "listening", "address": address.to_string(), "port": address.port(),
+                "subscriber": subscription.id.to_string(), "pieces": store.count(),
+            }),
+        );
+    }
+    let seal = &metainfo.info.seal;
+    let member = Member {
+        torrent_id: seal.torrent_id,
+        params: seal.params.clone(),
+        id: subscription.id,
+        key: subscription.identity.signing_key().clone(),
+        epoch: subscription.keys.epoch,
+    };
+    let config = TorrentConfig {
+        avoid,
+        statements: Some(subscription.dir.statements()),
+        transcript: args.transcript.clone(),
+        ..glue::torrent_config(&metainfo, Role::Peer { member, store }, Arc::new(PeerLink::new(&subscription)?))
+    };
+    let handle = node.add_torrent(config).map_err(glue::add_failure)?;
+
+    let mut stats = handle.stats();
+    let outcome = tokio::select! {
+        outcome = follow(&mut stats, output) => outcome,
+        () = glue::told_to_stop() => {
+            node.shutdown().await;
+            output.note("Stopped; everything fetched so far is kept");
+            return Ok(());
+        }
+    };
+    let last = outcome?;
+    std::fs::remove_file(subscription.dir.bad_pieces()).or_else(ignore_missing).map_err(|error| {
+        Failure::file(&subscription.dir.bad_pieces(), &error)
+    })?;
+    let human = if args.exit { "Complete" } else { "Complete; seeding, Ctrl-C stops" };
+    output.result(human, json_of("complete", &last));
+    if !args.exit {
+        tokio::select! {
+            failed = failure_of(&mut stats) => return Err(failed),
+            () = glue::told_to_stop() => {}
+        }
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Shows how it goes until the last piece is there: a line on a terminal, lines now and then elsewhere.
+async fn follow(
+    stats: &mut tokio::sync::watch::Receiver<Stats>,
+    output: Output,
+) -> Result<Stats, Failure> {
+    let bar = output.bar(0, "{bar:40} {pos}/{len} pieces {msg}");
+    let mut ticker = tokio::time::interval(if output.is_terminal() {
+        Duration::from_millis(250)
+    } else {
+        Duration::from_secs(5)
+    });
+    ticker.tick().await;
+    loop {
+        let now = stats.borrow_and_update().clone();
+        if let Some(error) = &now.failure {
+            return Err(glue::node_failure(error));
+        }
+        if now.complete {
+            bar.finish_and_clear();
+            return Ok(now);
+        }
+        tokio::select! {
+            changed = stats.changed() => if changed.is_err() {
+                return Err(Failure::new(super::Exit::Failed, "the peer ended before the torrent was complete"));
+            },
+            _ = ticker.tick() => show(&now, &bar, output),
+        }
+    }
+}
+
+fn show(now: &Stats, bar: &ProgressBar, output: Output) {
+    let line = format!(
+        "{}/s down, {}/s up, {} peers",
+        bytes(now.down_rate),
+        bytes(now.up_rate),
+        now.connections
+    );
+    if output.is_terminal() {
+        bar.set_length(now.total.into());
+        bar.set_position(now.pieces.into());
+        bar.set_message(line);
+    } else if output.is_json() {
+        output.result("", json_of("progress", now));
+    } else {
+        output.note(format!("{}/{} pieces, {line}", now.pieces, now.total));
+    }
+}
+
+async fn failure_of(stats: &mut tokio::sync::watch::Receiver<Stats>) -> Failure {
+    loop {
+        if let Some(error) = &stats.borrow_and_update().failure {
+            return glue::node_failure(error);
+        }
+        if stats.changed().await.is_err() {
+            return Failure::new(super::Exit::Failed, "the peer ended");
+        }
+    }
+}
+
+fn json_of(event: &str, now: &Stats) -> Value {
+    json!({
+        "event": event,
+        "pieces": now.pieces,
+        "total": now.total,
+        "peers": now.connections,
+        "bytes_from_seeds": now.from_seeds,
+        "bytes_from_peers": now.from_peers,
+        "bytes_sent": now.uploaded,
+        "download_rate": now.down_rate,
+        "upload_rate": now.up_rate,
+    })
+}
+
+/// Discards what the player found bad or, with a license, what it finds bad now; those who sent it.
+fn discard_bad(
+    subscription: &Subscription,
+    store: &crate::peer::Store,
+    output: Output,
+) -> Result<Vec<(u32, swarmseal_core::SubscriberId)>, Failure> {
+    let mut bad = play::read_bad_pieces(&subscription.dir.bad_pieces())?;
+    if subscription.dir.license().exists() {
+        let player = play::load_player(subscription)?;
+        let found = play::verify(&player, store, output);
+        bad.extend(found.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
+    } else {
+        output.note("There is no license to check pieces with: only those that `play` named are fetched again");
+    }
+    let count = subscription.metainfo.info.piece_count;
+    let mut senders = Vec::new();
+    for &index in bad.iter().filter(|&&index| index < count) {
+        let discarded = store.discard(index).map_err(glue::store_failure)?;
+        output.note(format!("Fetching piece {index} again"));
+        senders.extend(discarded.and_then(|piece| piece.sender).map(|sender| (index, sender)));
+    }
+    Ok(senders)
+}
+
+fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}

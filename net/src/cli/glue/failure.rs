@@ -1,0 +1,122 @@
+//! Errors of the libraries as failures of the program: what to say, and how to exit.
+
+use std::net::SocketAddr;
+
+use crate::cli::{Exit, Failure};
+use crate::peer::{AddError, StoreError};
+use crate::wire::api::ApiError;
+use crate::wire::license::LicenseError;
+use crate::{player, publish, tracker, tracker_client};
+
+/// A call to the tracker.
+pub fn client_failure(error: tracker_client::Error) -> Failure {
+    let exit = match error.code() {
+        Some(ApiError::NotLicensed | ApiError::BadVoucher | ApiError::UsedVoucher) => Exit::NotLicensed,
+        Some(ApiError::ExpiredLicense) => Exit::Expired,
+        Some(ApiError::Revoked) => Exit::Revoked,
+        _ => Exit::Tracker,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// A license that does not open.
+pub fn license_failure(error: LicenseError) -> Failure {
+    player_failure(error.into())
+}
+
+/// A refusal of the player.
+pub fn player_failure(error: player::Error) -> Failure {
+    use player::Error;
+    let message = match &error {
+        Error::Expired { since } => format!("the license expired on {}", super::date(*since)),
+        Error::NotYet { until } => format!("the license is not valid before {}", super::date(*until)),
+        Error::CorruptPiece { index } => {
+            format!("piece {index} is corrupt: `swarmseal get --repair` fetches it again")
+        }
+        Error::MissingPiece { index } => format!("piece {index} is missing: `swarmseal get` fetches it"),
+        other => other.to_string(),
+    };
+    let exit = match error {
+        Error::WrongKey(_) => Exit::WrongKey,
+        Error::WrongTorrent => Exit::WrongTorrent,
+        Error::TamperedLicense | Error::MalformedLicense(_) | Error::TamperedPolicyState { .. } => Exit::Tampered,
+        Error::NewerLicense { .. } | Error::NewerPolicyState { .. } => Exit::NewerVersion,
+        Error::Expired { .. } | Error::NotYet { .. } | Error::ClockSetBack { .. } | Error::OfflineTooLong { .. } => {
+            Exit::Expired
+        }
+        Error::NoPlaysLeft { .. } => Exit::NoPlaysLeft,
+        Error::CorruptPiece { .. } | Error::WrongEpoch { .. } | Error::Content(_) | Error::WrongLength { .. } => {
+            Exit::CorruptPiece
+        }
+        Error::MissingPiece { .. } => Exit::MissingPiece,
+        Error::PieceIo { .. }
+        | Error::Exists { .. }
+        | Error::NotADirectory { .. }
+        | Error::Io { .. }
+        | Error::Output(_) => Exit::Storage,
+        Error::NoSuchFile { .. } | Error::NotSingleFile { .. } => Exit::Usage,
+    };
+    Failure::new(exit, message)
+}
+
+/// Something that cannot be published or seeded.
+pub fn publish_failure(error: publish::Error) -> Failure {
+    let exit = match error {
+        publish::Error::Io { .. } | publish::Error::SizeChanged { .. } | publish::Error::ContentChanged { .. } => {
+            Exit::Storage
+        }
+        publish::Error::WrongTorrent => Exit::WrongTorrent,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// A piece store that cannot be used.
+pub fn store_failure(error: StoreError) -> Failure {
+    let exit = match error {
+        StoreError::Busy(_) => Exit::InUse,
+        StoreError::NewerVersion { .. } => Exit::NewerVersion,
+        StoreError::Foreign(_) => Exit::WrongTorrent,
+        StoreError::Missing(_) => Exit::MissingPiece,
+        StoreError::Full(_) | StoreError::Io { .. } => Exit::Storage,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// A torrent that cannot be joined.
+pub fn add_failure(error: AddError) -> Failure {
+    let exit = match error {
+        AddError::Duplicate => Exit::Usage,
+        AddError::ForeignStore => Exit::WrongTorrent,
+        AddError::Journal { .. } => Exit::Storage,
+        AddError::BadShape { .. } => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// A download that ended for good: the disk's fault.
+pub fn node_failure(reason: &str) -> Failure {
+    Failure::new(Exit::Storage, reason)
+}
+
+/// An address that cannot be listened on.
+pub fn listen_failure(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::AddrInUse => Exit::InUse,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("cannot listen on {address}: {error}; --listen names another address"))
+}
+
+/// A tracker that does not start.
+pub fn tracker_failure(error: tracker::Error) -> Failure {
+    let exit = match &error {
+        tracker::Error::InUse { .. } => Exit::InUse,
+        tracker::Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => Exit::InUse,
+        tracker::Error::Io { .. } => Exit::Storage,
+        tracker::Error::PaperProfile { .. } => Exit::Usage,
+        tracker::Error::Store(tracker::StoreError::NewerVersion { .. }) => Exit::NewerVersion,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}

@@ -1,0 +1,93 @@
+//! Values of flags: sizes, durations, times.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bytes: a number, with K, M, G or T for powers of 1,024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let expected = || format!("{text:?}: expected a size above 0, such as 262144, 256K, 64M or 1G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(expected()),
+    };
+    let number: u64 = digits.parse().map_err(|_| expected())?;
+    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(expected)
+}
+
+/// Seconds: a number, with s, m, h or d.
+pub fn duration(text: &str) -> Result<u64, String> {
+    let expected = || format!("{text:?}: expected a duration, such as 90, 15m, 12h or 30d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(expected()),
+    };
+    let number: u64 = digits.parse().map_err(|_| expected())?;
+    number.checked_mul(unit).ok_or_else(expected)
+}
+
+/// Seconds since 1970: a number as it is, or with a unit, from now.
+pub fn time(text: &str) -> Result<u64, String> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return text.parse().map_err(|_| format!("{text:?}: expected seconds since 1970"));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    duration(text)
+        .map_err(|_| format!("{text:?}: expected seconds since 1970, or from now with a unit, such as 30d"))?
+        .checked_add(now)
+        .ok_or_else(|| format!("{text:?}: too far away"))
+}
+
+/// A time as people read it, in UTC: `2026-11-23 14:05`. Howard Hinnant's civil-from-days.
+pub fn date(seconds: u64) -> String {
+    let days = (seconds / 86_400) as i64 + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let minutes = seconds % 86_400 / 60;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(size("1"), Ok(1));
+        assert_eq!(size("256K"), Ok(256 << 10));
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("2g"), Ok(2 << 30));
+        assert_eq!(duration("90"), Ok(90));
+        assert_eq!(duration("30d"), Ok(30 * 86_400));
+        for bad in ["", "0", "-1", "1X", "K", "1.5M", "99999999999T", "1 M"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "h", "1w", "-5m"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(time("1700000000"), Ok(1_700_000_000));
+        assert!(time("1h").unwrap() > 1_700_000_000);
+        assert!(time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_399), "2000-02-28 23:59 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_795_442_700), "2026-11-23 14:05 UTC");
+    }
+}

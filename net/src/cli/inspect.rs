@@ -1,0 +1,176 @@
+//! `inspect`: what is in a file, without a secret of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use swarmseal_core::check_piece;
+
+use super::output::bytes;
+use super::subscription::{Subscription, read_metainfo};
+use super::{DataDir, Exit, Failure, Output, glue, license};
+use crate::wire::keyfile::KeyFile;
+use crate::wire::license::{License, LicenseError};
+use crate::wire::metainfo::Metainfo;
+
+/// Arguments of `inspect`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  swarmseal inspect film.torrent\n  swarmseal inspect film.torrent --piece 17")]
+pub struct Args {
+    /// A .torrent, a license, or a key file
+    file: PathBuf,
+    /// Show a stored piece of this .torrent
+    #[arg(long, env = "SWARMSEAL_PIECE", value_name = "INDEX")]
+    piece: Option<u32>,
+    /// Show this device's license of this .torrent
+    #[arg(long, env = "SWARMSEAL_LICENSE", conflicts_with = "piece")]
+    license: bool,
+}
+
+/// Shows it.
+pub fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    let shown = if let Some(index) = args.piece {
+        stored_piece(&args.file, index, &data)?
+    } else if args.license {
+        own_license(&args.file, &data)?
+    } else {
+        file(&args.file)?
+    };
+    let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let human: Vec<String> = shown.iter().map(|(name, value)| format!("{name:<width$}  {}", plain(value))).collect();
+    let json: serde_json::Map<String, Value> =
+        shown.into_iter().map(|(name, value)| (name.replace(' ', "_"), value)).collect();
+    output.result(human.join("\n"), Value::Object(json));
+    Ok(())
+}
+
+type Shown = Vec<(String, Value)>;
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn row(name: &str, value: impl Into<Value>) -> (String, Value) {
+    (name.into(), value.into())
+}
+
+/// A file of whatever kind it says it is.
+fn file(path: &Path) -> Result<Shown, Failure> {
+    let head = {
+        use std::io::Read;
+        let mut head = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(64).read_to_end(&mut head))
+            .map_err(|error| Failure::file(path, &error))?;
+        head
+    };
+    if head.starts_with(b"swarmseal key file") {
+        return key_file(path);
+    }
+    if head.starts_with(b"swarmseal license") {
+        return envelope(path);
+    }
+    if head.starts_with(b"d") {
+        return Ok(torrent(&read_metainfo(path, true)?));
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("{}: expected a .torrent, a license or a key file", path.display()),
+    ))
+}
+
+fn torrent(metainfo: &Metainfo) -> Shown {
+    let info = &metainfo.info;
+    let params = &info.seal.params;
+    let group = match params.group().name() {
+        Some(name) => name.to_string(),
+        None => format!("{} bits, in full", params.group().bits()),
+    };
+    vec![
+        row("kind", "torrent"),
+        row("name", info.name.as_str()),
+        row("announce", metainfo.announce.as_str()),
+        row("info hash", hex::encode(metainfo.info_hash)),
+        row("torrent id", info.seal.torrent_id.to_string()),
+        row("version", info.seal.version),
+        row("profile", params.profile().name()),
+        row("group", group),
+        row("exponents", params.exponents().name()),
+        row("pieces", info.piece_count),
+        row("piece length", info.piece_length),
+        row("length", bytes(info.length())),
+        row("license key", hex::encode(info.seal.license_key)),
+    ]
+}
+
+/// The kind and names of a key file; no value.
+fn key_file(path: &Path) -> Result<Shown, Failure> {
+    let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| Failure::file(path, &error))?);
+    let file = KeyFile::parse(&bytes).map_err(super::subscription::at(path))?;
+    let mut shown = vec![row("kind", format!("key file: {}", file.kind()))];
+    if let Ok(torrent) = file.text("torrent") {
+        shown.push(row("torrent id", torrent));
+    }
+    shown.push(row("secrets", "not shown"));
+    Ok(shown)
+}
+
+/// What an envelope says without the key that opens it.
+fn envelope(path: &Path) -> Result<Shown, Failure> {
+    let len = path.metadata().map_err(|error| Failure::file(path, &error))?.len();
+    Ok(vec![
+        row("kind", "license, encrypted to its device"),
+        row("bytes", len),
+        row("contents", "swarmseal inspect FILE.torrent --license shows them on that device"),
+    ])
+}
+
+fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
+    let subscription = Subscription::expect(Arc::new(read_metainfo(torrent, true)?), data)?;
+    let path = subscription.dir.license();
+    let envelope = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Failure::new(Exit::NotLicensed, "this device has no license of the torrent"));
+        }
+        read => read.map_err(|error| Failure::file(&path, &error))?,
+    };
+    let license =
+        License::open_for(&envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
+            .map_err(|error: LicenseError| glue::license_failure(error))?;
+    Ok(vec![
+        row("kind", "license"),
+        row("torrent id", license.torrent_id.to_string()),
+        row("subscriber", license.subscriber.to_string()),
+        row("epoch", license.epoch),
+        row("policy", license::describe(&license.policy)),
+        row("decryption keys", subscription.metainfo.info.piece_count),
+    ])
+}
+
+fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Failure> {
+    let metainfo = Arc::new(read_metainfo(torrent, true)?);
+    let count = metainfo.info.piece_count;
+    if index >= count {
+        return Err(Failure::new(Exit::Usage, format!("--piece {index}: expected 0 to {}", count - 1)));
+    }
+    let subscription = Subscription::expect(metainfo.clone(), data)?;
+    let store = glue::open_store(&subscription)?;
+    let mut piece = vec![0; metainfo.info.piece_length as usize];
+    let Some(record) = store.piece(index) else {
+        return Err(Failure::new(Exit::MissingPiece, format!("piece {index} is not stored")));
+    };
+    store.read(index, &mut piece).map_err(glue::store_failure)?;
+    let blocks = match check_piece(&metainfo.info.seal.params, &piece) {
+        Ok(()) => "all in range".to_string(),
+        Err(error) => error.to_string(),
+    };
+    Ok(vec![
+        row("kind", "stored piece"),
+        row("piece", index),
+        row("epoch", record.epoch),
+        row("blake3", hex::encode(record.hash)),
+        row("blake3 holds", blake3::hash(&piece).as_bytes() == &record.hash),
+        row("sender", record.sender.map(|sender| sender.to_string())),
+        row("blocks", blocks),
+    ])
+}

@@ -1,0 +1,153 @@
+//! `play`: opens what has been fetched.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::output::bytes;
+use super::subscription::{Subscription, read_metainfo};
+use super::{DataDir, Exit, Failure, Output, glue, license};
+use crate::atomic_file::{self, Access, Existing};
+use crate::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Session};
+
+/// Arguments of `play`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -")]
+pub struct Args {
+    /// The .torrent
+    torrent: PathBuf,
+    /// A directory to extract to, or - for standard output (one file only)
+    #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// The code of a voucher to redeem, if there is no license yet
+    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
+    voucher: Option<String>,
+    /// Overwrite files that are there
+    #[arg(long, env = "SWARMSEAL_FORCE")]
+    force: bool,
+    /// Accept a torrent of the profile `paper`, which protects nothing
+    #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
+    insecure_paper_profile: bool,
+}
+
+/// Gets the license if there is none, checks it, and opens.
+pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
+    let subscription = Subscription::expect(metainfo, &data)?;
+    let mut contact = None;
+    if !subscription.dir.license().exists() || args.voucher.is_some() {
+        license::fetch(&subscription, args.voucher.as_deref()).await?;
+        contact = Some(now());
+    }
+    tokio::task::spawn_blocking(move || open(&args, &subscription, contact, output))
+        .await
+        .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))?
+}
+
+fn open(args: &Args, subscription: &Subscription, contact: Option<u64>, output: Output) -> Result<(), Failure> {
+    let player = load_player(subscription)?;
+    let mut state = PolicyState::load(&subscription.dir.plays(), &subscription.identity, &subscription.id)
+        .map_err(glue::player_failure)?;
+    if let Some(contact) = contact {
+        state.record_contact(contact).map_err(glue::player_failure)?;
+    }
+    state.check(player.policy(), now()).map_err(glue::player_failure)?;
+    let pieces = glue::open_store(subscription)?;
+    // A play is counted before a byte is released: one that would run into a bad piece is not begun.
+    if player.policy().plays.is_some() {
+        let bad = verify(&player, &pieces, output);
+        if let Some(first) = bad.first() {
+            note_bad_pieces(&subscription.dir.bad_pieces(), &bad)?;
+            return Err(glue::player_failure(error_of(first)));
+        }
+    }
+    let session = player.begin_play(&mut state, now()).map_err(glue::player_failure)?;
+    let result = release(args, &session, &pieces, output);
+    if let Err(Error::CorruptPiece { index }) = result {
+        let bad = BadPiece { index, fault: Fault::Corrupt };
+        note_bad_pieces(&subscription.dir.bad_pieces(), &[bad])?;
+    }
+    let (files, length) = result.map_err(glue::player_failure)?;
+    let left = player.policy().plays.map(|plays| plays.saturating_sub(state.plays()));
+    let human = match left {
+        Some(left) => format!("Opened {files} files, {}; {left} plays left", bytes(length)),
+        None => format!("Opened {files} files, {}", bytes(length)),
+    };
+    if args.output == Path::new("-") {
+        // Standard output is the content's.
+        output.note(human);
+    } else {
+        output.result(human, json!({ "event": "played", "files": files, "bytes": length, "plays_left": left }));
+    }
+    Ok(())
+}
+
+/// Hands the plaintext out; how many files and bytes.
+fn release(
+    args: &Args,
+    session: &Session,
+    pieces: &dyn PieceReader,
+    output: Output,
+) -> Result<(usize, u64), Error> {
+    let content = session.content(pieces)?;
+    let length = content.files().iter().map(|file| file.size).sum();
+    if args.output == Path::new("-") {
+        session.write_file(pieces, &content, content.single_file()?, &mut std::io::stdout().lock())?;
+    } else {
+        let existing = if args.force { Existing::Replace } else { Existing::Keep };
+        let bar = output.bar(length, "{bar:40} {bytes} of {total_bytes} opened, {eta} left");
+        session.extract(pieces, &content, &args.output, existing, &mut |done, _| bar.set_position(done))?;
+        bar.finish_and_clear();
+    }
+    Ok((content.files().len(), length))
+}
+
+/// The player of a subscription with its stored license.
+pub fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Failure> {
+    let path = subscription.dir.license();
+    let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
+    let metainfo = subscription.metainfo.as_ref().clone();
+    Player::new(metainfo, &subscription.identity, &subscription.keys, &envelope).map_err(glue::player_failure)
+}
+
+/// Opens every stored piece; those that are bad.
+pub fn verify(player: &Player, pieces: &dyn PieceReader, output: Output) -> Vec<BadPiece> {
+    let total = player.metainfo().info.piece_count.into();
+    let bar = output.bar(total, "{bar:40} {pos}/{len} pieces checked, {eta} left");
+    let bad = player.verify(pieces, &mut |progress| bar.set_position(progress.done.into()));
+    bar.finish_and_clear();
+    bad
+}
+
+/// Remembers corrupt pieces for `get --repair`.
+fn note_bad_pieces(path: &Path, bad: &[BadPiece]) -> Result<(), Failure> {
+    let mut indices = read_bad_pieces(path)?;
+    indices.extend(bad.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
+    let text: String = indices.iter().map(|index| format!("{index}\n")).collect();
+    atomic_file::write(path, text.as_bytes(), Access::Private, Existing::Replace)
+        .map_err(|error| Failure::file(path, &error))
+}
+
+/// What [`note_bad_pieces`] remembered. Lines that are no number are passed over: the file is a hint.
+pub fn read_bad_pieces(path: &Path) -> Result<BTreeSet<u32>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.trim().parse().ok()).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(Failure::file(path, &error)),
+    }
+}
+
+fn error_of(bad: &BadPiece) -> Error {
+    let index = bad.index;
+    match bad.fault {
+        Fault::Missing => Error::MissingPiece { index },
+        Fault::Corrupt | Fault::OtherEpoch | Fault::Unreadable => Error::CorruptPiece { index },
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

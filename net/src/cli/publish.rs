@@ -1,0 +1,157 @@
+//! `publish`: the .torrent, the seed file, and their registration with a tracker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use serde_json::json;
+use swarmseal_core::{Exponents, Group, Params, Profile};
+
+use super::glue::{self, AdminArgs};
+use super::output::bytes;
+use super::subscription::at;
+use super::{DataDir, Exit, Failure, Output};
+use crate::atomic_file::{self, Access, Existing};
+use crate::publish::{Options, publish};
+
+/// Arguments of `publish`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  swarmseal publish film.mp4 --tracker http://127.0.0.1:7000")]
+pub struct Args {
+    /// A file, or a directory with all below it
+    source: PathBuf,
+    /// The public label, which strangers will see [default: the source's name]
+    #[arg(long, env = "SWARMSEAL_NAME")]
+    name: Option<String>,
+    /// Where to write the .torrent [default: LABEL.torrent]
+    #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where to write the seed file, a secret [default: LABEL.seed]
+    #[arg(long, env = "SWARMSEAL_SEED_FILE", value_name = "FILE")]
+    seed_file: Option<PathBuf>,
+    /// Overwrite both
+    #[arg(long, env = "SWARMSEAL_FORCE")]
+    force: bool,
+    /// Bytes of a piece, a multiple of 16 KiB and of the group's element size [default: by the content's size]
+    #[arg(long, env = "SWARMSEAL_PIECE_LENGTH", value_name = "SIZE", value_parser = super::size)]
+    piece_length: Option<u64>,
+    /// How plaintext becomes blocks: sealed, or paper
+    #[arg(long, env = "SWARMSEAL_PROFILE", default_value = "sealed", value_parser = profile)]
+    profile: Profile,
+    /// The group: ffdhe2048, ffdhe3072 or ffdhe4096; under `paper` also prime512, modp768, modp1024, modp1536
+    #[arg(long, env = "SWARMSEAL_GROUP", default_value = "ffdhe2048")]
+    group: String,
+    /// How the tracker's exponents are drawn: short, or full
+    #[arg(long, env = "SWARMSEAL_EXPONENTS", default_value = "short", value_parser = exponents)]
+    exponents: Exponents,
+    /// Allow the profile `paper`, which protects nothing: for reproducing the paper and its attacks
+    #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
+    insecure_paper_profile: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Publishes.
+pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    let params = params(&args)?;
+    let tracker = args.admin.tracker(None)?;
+    let admin = args.admin.client(&data, None)?;
+    let license_key = admin.license_key().await.map_err(glue::client_failure)?;
+    let piece_length = args
+        .piece_length
+        .map(u32::try_from)
+        .transpose()
+        .map_err(|_| Failure::new(Exit::Usage, "--piece-length: expected at most 32M"))?;
+    let options = Options {
+        source: args.source.clone(),
+        name: args.name.clone(),
+        announce: format!("{}/announce", tracker.trim_end_matches('/')),
+        license_key,
+        params,
+        piece_length,
+    };
+    let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
+    let drawn = bar.clone();
+    let furthest = AtomicU64::new(0);
+    let (metainfo, mut seed) = tokio::task::spawn_blocking(move || {
+        publish(&options, &mut UnwrapErr(SysRng), &|progress| {
+            drawn.set_length(progress.total.into());
+            drawn.set_position(furthest.fetch_max(progress.done.into(), Ordering::Relaxed).max(progress.done.into()));
+        })
+    })
+    .await
+    .map_err(|error| Failure::new(Exit::Failed, format!("packaging stopped: {error}")))?
+    .map_err(glue::publish_failure)?;
+    bar.finish_and_clear();
+
+    let info = &metainfo.info;
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let torrent = args.output.unwrap_or_else(|| format!("{}.torrent", info.name).into());
+    let seed_file = args.seed_file.unwrap_or_else(|| format!("{}.seed", info.name).into());
+    for path in [&torrent, &seed_file] {
+        if path.exists() && !args.force {
+            return Err(Failure::new(
+                Exit::Storage,
+                format!("{}: already there; --force overwrites it", path.display()),
+            ));
+        }
+    }
+    let registered = admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::client_failure)?;
+    seed.passkey = Some(registered.seed_passkey.to_hex());
+    seed.content = Some(absolute(&args.source)?);
+    seed.metainfo = Some(absolute(&torrent)?);
+    atomic_file::write(&torrent, &metainfo.to_bytes(), Access::Shared, existing)
+        .map_err(|error| Failure::file(&torrent, &error))?;
+    seed.to_key_file().write(&seed_file, existing).map_err(at(&seed_file))?;
+    output.result(
+        format!(
+            "Published {:?}: {} pieces of {}\n  torrent    {}\n  seed file  {} (keep it secret)",
+            info.name,
+            info.piece_count,
+            bytes(info.piece_length.into()),
+            torrent.display(),
+            seed_file.display(),
+        ),
+        json!({
+            "event": "published",
+            "name": info.name,
+            "torrent_id": info.seal.torrent_id.to_string(),
+            "info_hash": hex::encode(metainfo.info_hash),
+            "pieces": info.piece_count,
+            "piece_length": info.piece_length,
+            "torrent": torrent,
+            "seed_file": seed_file,
+        }),
+    );
+    Ok(())
+}
+
+fn params(args: &Args) -> Result<Arc<Params>, Failure> {
+    if args.profile == Profile::Paper && !args.insecure_paper_profile {
+        return Err(Failure::new(
+            Exit::Usage,
+            "the profile `paper` protects nothing: expected --insecure-paper-profile beside it",
+        ));
+    }
+    let group = Group::by_name(&args.group, swarmseal_accel::detect()).ok_or_else(|| {
+        let names: Vec<_> = Group::names().collect();
+        Failure::new(Exit::Usage, format!("--group {}: expected one of {}", args.group, names.join(", ")))
+    })?;
+    Params::new(args.profile, group, args.exponents)
+        .map(Arc::new)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--group {}: {error}", args.group)))
+}
+
+fn profile(name: &str) -> Result<Profile, String> {
+    Profile::by_name(name).ok_or_else(|| "expected `sealed` or `paper`".into())
+}
+
+fn exponents(name: &str) -> Result<Exponents, String> {
+    Exponents::by_name(name).ok_or_else(|| "expected `short` or `full`".into())
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::file(path, &error))
+}

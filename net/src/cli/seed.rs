@@ -1,0 +1,106 @@
+//! `seed`: serves published torrents from their plaintext. No ciphertext touches its disk.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::glue::{self, SeedLink};
+use super::subscription::{at, read_metainfo};
+use super::{Exit, Failure, Output};
+use crate::peer::{Member, Node, NodeConfig, Role, TorrentConfig};
+use crate::publish::Packager;
+use crate::wire::keyfile::{KeyFile, SeedFile};
+
+/// Arguments of `seed`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  swarmseal seed film.seed")]
+pub struct Args {
+    /// Seed files, as `publish` wrote them
+    #[arg(required = true)]
+    seed_files: Vec<PathBuf>,
+    /// Where the content lies now, if it has moved; for one seed file only
+    #[arg(long, env = "SWARMSEAL_CONTENT", value_name = "PATH")]
+    content: Option<PathBuf>,
+    /// Where the .torrent lies now, if it has moved; for one seed file only
+    #[arg(long, env = "SWARMSEAL_TORRENT", value_name = "FILE")]
+    torrent: Option<PathBuf>,
+    /// Address to listen on; port 0 takes any
+    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:6881")]
+    listen: SocketAddr,
+    /// Bytes a second to send at most, with K, M or G [default: no limit]
+    #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
+    upload_limit: Option<u64>,
+    /// Connections at most
+    #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
+    max_peers: usize,
+    /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
+    #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
+    super_seed: bool,
+}
+
+/// Serves until it is told to stop.
+pub async fn run(args: Args, output: Output) -> Result<(), Failure> {
+    if args.seed_files.len() > 1 && (args.content.is_some() || args.torrent.is_some()) {
+        return Err(Failure::new(Exit::Usage, "--content and --torrent: expected one seed file beside them"));
+    }
+    let node = Node::bind(NodeConfig {
+        listen: args.listen,
+        max_connections: args.max_peers,
+        upload_limit: args.upload_limit,
+        ..NodeConfig::default()
+    })
+    .await
+    .map_err(|error| glue::listen_failure(args.listen, &error))?;
+    let mut torrents = Vec::new();
+    for path in &args.seed_files {
+        let torrent = add(&node, path, &args)?;
+        output.note(format!("Seeding {} from {}", torrent.1, path.display()));
+        torrents.push(torrent.0);
+    }
+    let address = node.local_addr();
+    output.result(
+        format!("Listening on {address}; Ctrl-C stops"),
+        json!({ "event": "listening", "address": address.to_string(), "port": address.port(), "torrents": torrents }),
+    );
+    glue::told_to_stop().await;
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Adds one torrent; its id and name.
+fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failure> {
+    let seed = KeyFile::read(path, SeedFile::KIND)
+        .and_then(|file| SeedFile::from_key_file(&file))
+        .map_err(at(path))?;
+    let missing = |what: &str, flag: &str| {
+        Failure::new(Exit::Usage, format!("{}: it names no {what}: expected {flag}", path.display()))
+    };
+    let torrent = args
+        .torrent
+        .clone()
+        .or_else(|| seed.metainfo.clone())
+        .ok_or_else(|| missing(".torrent", "--torrent FILE"))?;
+    let content =
+        args.content.clone().or_else(|| seed.content.clone()).ok_or_else(|| missing("content", "--content PATH"))?;
+    // Whoever holds the seed file has decided on the profile when publishing.
+    let metainfo = Arc::new(read_metainfo(&torrent, true)?);
+    let packager = Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?;
+    let seal = &metainfo.info.seal;
+    let member = Member {
+        torrent_id: seal.torrent_id,
+        params: seal.params.clone(),
+        id: seed.seed(),
+        key: seed.signing_key.clone(),
+        epoch: 0,
+    };
+    let secret = seed.package_secret.clone();
+    let role = Role::Seed { member, source: Arc::new(packager), secret };
+    let config = TorrentConfig {
+        super_seed: args.super_seed,
+        ..glue::torrent_config(&metainfo, role, Arc::new(SeedLink::new(&metainfo, &seed)?))
+    };
+    node.add_torrent(config).map_err(glue::add_failure)?;
+    Ok((metainfo.info.seal.torrent_id.to_string(), metainfo.info.name.clone()))
+}

@@ -1,0 +1,44 @@
+//! `tracker`: announces, re-keys and licenses.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use super::glue;
+use super::{DataDir, Failure, Output};
+use crate::tracker::{Config, Server};
+
+/// Arguments of `tracker`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  swarmseal tracker --listen 127.0.0.1:7000")]
+pub struct Args {
+    /// Address to listen on; port 0 takes any
+    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
+    listen: SocketAddr,
+    /// Accept torrents of the profile `paper`, which protects nothing
+    #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
+    insecure_paper_profile: bool,
+    /// Seconds between a peer's announces
+    #[arg(long, env = "SWARMSEAL_ANNOUNCE_INTERVAL", value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    announce_interval: u32,
+}
+
+/// Runs until it is told to stop.
+pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    let directory = data.tracker()?;
+    let config = Config {
+        listen: args.listen,
+        insecure_paper_profile: args.insecure_paper_profile,
+        announce_interval: args.announce_interval,
+        ..Config::new(directory)
+    };
+    let server = Server::bind(config).await.map_err(glue::tracker_failure)?;
+    let url = format!("http://{}", server.local_addr());
+    let token = server.admin_token_file();
+    output.result(
+        format!("Tracker at {url}\nAdmin token in {}", token.display()),
+        json!({ "event": "listening", "url": url, "admin_token_file": token }),
+    );
+    server.run(glue::told_to_stop()).await.map_err(glue::tracker_failure)
+}

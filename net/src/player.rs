@@ -1,0 +1,313 @@
+//! The player: checks a license and its policy, opens pieces, and hands plaintext out, never a byte that is not proven.
+//!
+//! [`Player::new`] takes a license apart, [`Player::begin_play`] checks and counts, and only the [`Session`] that it gives
+//! releases plaintext. [`Player::verify`] says which pieces are bad without releasing any.
+
+mod extract;
+mod ordered;
+mod policy_state;
+mod session;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha1::{Digest, Sha1};
+use swarmseal_core::{DecryptionKey, SecretKey, decrypt_piece, package};
+use zeroize::Zeroizing;
+
+use crate::publish::Progress;
+use crate::wire::content;
+use crate::wire::identity::Identity;
+use crate::wire::keyfile::SubscriberKeys;
+use crate::wire::license::{License, LicenseError, Policy};
+use crate::wire::metainfo::Metainfo;
+
+pub use policy_state::PolicyState;
+pub use session::{Content, Session};
+
+/// Why something is not played. Times are Unix seconds.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The license does not open with this device's key, or belongs to another subscription.
+    #[error("this device's keys do not open the license: {0}")]
+    WrongKey(LicenseError),
+    /// The license is for another torrent.
+    #[error("the license or the key is for another torrent")]
+    WrongTorrent,
+    /// The license was changed, or somebody else signed it.
+    #[error("the license was tampered with")]
+    TamperedLicense,
+    /// The license is newer than this program.
+    #[error("the license has version {found}, which is newer than this program understands")]
+    NewerLicense {
+        /// The version found.
+        found: u64,
+    },
+    /// It is no license.
+    #[error("the license cannot be read: {0}")]
+    MalformedLicense(String),
+    /// The license has run out.
+    #[error("the license expired at {since} (Unix time)")]
+    Expired {
+        /// When.
+        since: u64,
+    },
+    /// The license has not begun.
+    #[error("the license begins at {until} (Unix time)")]
+    NotYet {
+        /// When it will.
+        until: u64,
+    },
+    /// All plays are used up.
+    #[error("all {allowed} plays of the license are used up")]
+    NoPlaysLeft {
+        /// How many there were.
+        allowed: u64,
+    },
+    /// The clock shows an earlier time than it did before.
+    #[error("the clock was set back by {seconds} seconds: set it right to play")]
+    ClockSetBack {
+        /// By how much.
+        seconds: u64,
+    },
+    /// The license server has not been heard of for too long.
+    #[error("the license must be renewed online: its offline time of {grace} seconds is over")]
+    OfflineTooLong {
+        /// The license's offline grace.
+        grace: u64,
+    },
+    /// The record of plays was edited or belongs to another device.
+    #[error("the record of plays in {} was changed", path.display())]
+    TamperedPolicyState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The record of plays is newer than this program.
+    #[error("the record of plays has version {found}, which is newer than this program understands")]
+    NewerPolicyState {
+        /// The version found.
+        found: u64,
+    },
+    /// A piece is not stored.
+    #[error("piece {index} is missing")]
+    MissingPiece {
+        /// The piece.
+        index: u32,
+    },
+    /// A piece opens to something else than was published.
+    #[error("piece {index} is corrupt")]
+    CorruptPiece {
+        /// The piece.
+        index: u32,
+    },
+    /// A piece is stored for another epoch than the license's.
+    #[error("piece {index} is stored for epoch {stored}, the license is for epoch {license}")]
+    WrongEpoch {
+        /// The piece.
+        index: u32,
+        /// The epoch that it is encrypted for.
+        stored: u64,
+        /// The license's epoch.
+        license: u64,
+    },
+    /// A stored piece could not be read.
+    #[error("piece {index} could not be read: {error}")]
+    PieceIo {
+        /// The piece.
+        index: u32,
+        /// Why.
+        error: io::Error,
+    },
+    /// What was published is no list of files followed by files.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+    /// The files' sizes do not fit the torrent.
+    #[error("the content does not fit the torrent: expected {expected} pieces, found {found}")]
+    WrongLength {
+        /// Pieces that the listed files make.
+        expected: u64,
+        /// Pieces of the torrent.
+        found: u64,
+    },
+    /// There is no file of that number.
+    #[error("the content has no file {index}; it has {count}")]
+    NoSuchFile {
+        /// Counted from 0.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// One file was asked for, and there are several.
+    #[error("the content has {count} files: choose one, or extract them to a directory")]
+    NotSingleFile {
+        /// How many there are.
+        count: usize,
+    },
+    /// A file is there already.
+    #[error("{} is already there; it is not overwritten unless forced", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory on the way to a file is a link or a file: going on could lead out of the destination.
+    #[error("{} is in the way: it is no directory", path.display())]
+    NotADirectory {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Whoever reads the plaintext stopped, or could not take it.
+    #[error("cannot write the plaintext: {0}")]
+    Output(io::Error),
+}
+
+impl From<LicenseError> for Error {
+    fn from(error: LicenseError) -> Self {
+        match error {
+            LicenseError::NotForThisDevice | LicenseError::WrongSubscriber => Error::WrongKey(error),
+            LicenseError::Tampered => Error::TamperedLicense,
+            LicenseError::WrongTorrent => Error::WrongTorrent,
+            LicenseError::NewerVersion { found } => Error::NewerLicense { found },
+            LicenseError::Malformed(why) => Error::MalformedLicense(why),
+        }
+    }
+}
+
+/// Where stored ciphertext comes from.
+pub trait PieceReader: Sync {
+    /// Reads a whole piece, P bytes, into `piece`. Returns the epoch that it is encrypted for, or `None` where it is not
+    /// stored.
+    fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>>;
+}
+
+/// What is wrong with a stored piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not stored.
+    Missing,
+    /// It opens to something else than was published.
+    Corrupt,
+    /// It is encrypted for another epoch than the license's.
+    OtherEpoch,
+    /// The disk did not give it.
+    Unreadable,
+}
+
+/// A stored piece that does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadPiece {
+    /// Which.
+    pub index: u32,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// A torrent, a subscriber's secret and a license that fit together.
+#[derive(Debug)]
+pub struct Player {
+    metainfo: Metainfo,
+    secret: SecretKey,
+    license: License,
+}
+
+impl Player {
+    /// Opens a license on this device and checks that it is for this torrent and subscription.
+    ///
+    /// Errors: [`Error::WrongKey`], [`Error::WrongTorrent`], [`Error::TamperedLicense`], [`Error::NewerLicense`],
+    /// [`Error::MalformedLicense`].
+    pub fn new(
+        metainfo: Metainfo,
+        identity: &Identity,
+        keys: &SubscriberKeys,
+        envelope: &[u8],
+    ) -> Result<Arc<Self>, Error> {
+        let seal = &metainfo.info.seal;
+        if keys.torrent_id != seal.torrent_id {
+            return Err(Error::WrongTorrent);
+        }
+        let subscriber = keys.subscriber(&seal.params);
+        let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;
+        Ok(Arc::new(Player { metainfo, secret: keys.secret.clone(), license }))
+    }
+
+    /// The .torrent.
+    pub fn metainfo(&self) -> &Metainfo {
+        &self.metainfo
+    }
+
+    /// What the license allows.
+    pub fn policy(&self) -> &Policy {
+        &self.license.policy
+    }
+
+    /// The license's epoch: stored pieces must be encrypted for it.
+    pub fn epoch(&self) -> u64 {
+        self.license.epoch
+    }
+
+    /// Checks the policy at `now`, counts one play, and writes the count before anything is released.
+    ///
+    /// Errors: [`Error::Expired`], [`Error::NotYet`], [`Error::NoPlaysLeft`], [`Error::ClockSetBack`],
+    /// [`Error::OfflineTooLong`], [`Error::Io`].
+    pub fn begin_play(self: &Arc<Self>, state: &mut PolicyState, now: u64) -> Result<Session, Error> {
+        state.begin_play(self.policy(), now)?;
+        Ok(Session::new(self.clone()))
+    }
+
+    /// Opens every piece and says which do not, in order: what `get --repair` fetches again. Releases nothing.
+    pub fn verify(&self, pieces: &dyn PieceReader, progress: &mut dyn FnMut(Progress)) -> Vec<BadPiece> {
+        let total = self.metainfo.info.piece_count;
+        let mut bad = Vec::new();
+        let check = |index| {
+            let fault = match self.open_piece(pieces, index) {
+                Ok(_) => None,
+                Err(Error::MissingPiece { .. }) => Some(Fault::Missing),
+                Err(Error::WrongEpoch { .. }) => Some(Fault::OtherEpoch),
+                Err(Error::PieceIo { .. }) => Some(Fault::Unreadable),
+                Err(_) => Some(Fault::Corrupt),
+            };
+            Ok::<_, std::convert::Infallible>(fault)
+        };
+        let Ok(()) = ordered::in_order(0..total, check, |index, fault| {
+            bad.extend(fault.map(|fault| BadPiece { index, fault }));
+            progress(Progress { done: index + 1, total });
+            Ok(())
+        });
+        bad
+    }
+
+    /// The payload of one piece: read, PDec, SHA-1 against the .torrent, unpacked.
+    fn open_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let info = &self.metainfo.info;
+        let (params, license) = (&info.seal.params, &self.license);
+        let mut piece = Zeroizing::new(vec![0; info.piece_length as usize]);
+        match pieces.read_piece(index, &mut piece).map_err(|error| Error::PieceIo { index, error })? {
+            None => return Err(Error::MissingPiece { index }),
+            Some(stored) if stored != license.epoch => {
+                return Err(Error::WrongEpoch { index, stored, license: license.epoch });
+            }
+            Some(_) => {}
+        }
+        let width = params.group().bytes();
+        let keys = license.keys.chunks_exact(width).nth(index as usize);
+        let malformed = || Error::MalformedLicense(format!("its key of piece {index} is none"));
+        let key = keys.and_then(|key| DecryptionKey::from_bytes(params, key).ok()).ok_or_else(malformed)?;
+        let corrupt = |_| Error::CorruptPiece { index };
+        decrypt_piece(params, &self.secret, &key, &mut piece).map_err(corrupt)?;
+        let found: [u8; 20] = Sha1::digest(&*piece).into();
+        if info.pieces.get(index as usize) != Some(&found) {
+            return Err(Error::CorruptPiece { index });
+        }
+        let len = package::unpack(params, &mut piece).map_err(corrupt)?;
+        piece.truncate(len);
+        Ok(piece)
+    }
+}

@@ -1,0 +1,120 @@
+//! Files written to a directory, never outside it, each only once it is whole.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Content, Error, PieceReader, Session};
+use crate::atomic_file::{Access, Existing, PendingFile};
+use crate::wire::content::FileEntry;
+
+impl Session {
+    /// Writes all files below `directory`, which is created where it is missing. Returns their paths.
+    ///
+    /// Each file is written under a temporary name and moved into place when it is whole; a bad piece stops the
+    /// extraction, and what was whole by then stays. `progress`: bytes written of all bytes.
+    /// Errors: [`Error::Exists`] before anything is written, [`Error::NotADirectory`], [`Error::Io`] and those of
+    /// [`Session::read`].
+    pub fn extract(
+        &self,
+        pieces: &dyn PieceReader,
+        content: &Content,
+        directory: &Path,
+        existing: Existing,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<PathBuf>, Error> {
+        fs::create_dir_all(directory).map_err(|error| Error::Io { path: directory.into(), error })?;
+        let paths: Vec<_> =
+            content.files().iter().map(|entry| directory.join(entry.relative_path())).collect();
+        if existing == Existing::Keep
+            && let Some(path) = paths.iter().find(|path| fs::symlink_metadata(path).is_ok())
+        {
+            return Err(Error::Exists { path: path.clone() });
+        }
+        let whole = content.whole();
+        let total = whole.end - whole.start;
+        let mut files = Files { directory, existing, rest: content.files(), current: None };
+        files.advance()?;
+        let mut done = 0;
+        self.read(pieces, whole, &mut |bytes| {
+            files.write(bytes)?;
+            done += bytes.len() as u64;
+            progress(done, total);
+            Ok(())
+        })?;
+        Ok(paths)
+    }
+}
+
+/// Cuts the stream into files.
+struct Files<'a> {
+    directory: &'a Path,
+    existing: Existing,
+    /// The files not yet begun.
+    rest: &'a [FileEntry],
+    current: Option<Current>,
+}
+
+struct Current {
+    path: PathBuf,
+    file: PendingFile,
+    left: u64,
+}
+
+impl Files<'_> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while let Some(current) = &mut self.current {
+            let len = (bytes.len() as u64).min(current.left) as usize;
+            let (now, later) = bytes.split_at(len);
+            current.file.write_all(now).map_err(|error| Error::Io { path: current.path.clone(), error })?;
+            current.left -= len as u64;
+            bytes = later;
+            if current.left > 0 {
+                break;
+            }
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Moves finished files into place and opens the next one that is not empty.
+    fn advance(&mut self) -> Result<(), Error> {
+        loop {
+            if let Some(Current { path, file, .. }) = self.current.take() {
+                file.commit(self.existing).map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => Error::Exists { path },
+                    _ => Error::Io { path, error },
+                })?;
+            }
+            let Some((entry, rest)) = self.rest.split_first() else { return Ok(()) };
+            self.rest = rest;
+            let path = make_parents(self.directory, entry)?;
+            let file = PendingFile::create(&path, Access::Shared)
+                .map_err(|error| Error::Io { path: path.clone(), error })?;
+            self.current = Some(Current { path, file, left: entry.size });
+            if entry.size > 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Creates the directories above a file, one after another: a link on the way could lead out of `directory`.
+fn make_parents(directory: &Path, entry: &FileEntry) -> Result<PathBuf, Error> {
+    let mut path = directory.to_owned();
+    let Some((name, parents)) = entry.path.split_last() else { return Ok(path) };
+    for parent in parents {
+        path.push(parent);
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                    return Err(Error::NotADirectory { path });
+                }
+            }
+            Err(error) => return Err(Error::Io { path, error }),
+        }
+    }
+    path.push(name);
+    Ok(path)
+}

@@ -1,0 +1,289 @@
+//! Publishing: files become a plaintext stream, the stream becomes packaged pieces, and their hashes a .torrent.
+
+mod piece_length;
+mod stream;
+mod walk;
+
+use std::io;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use rand_core::CryptoRng;
+use sha1::{Digest, Sha1};
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{Params, TorrentId};
+use zeroize::Zeroizing;
+
+use crate::wire::content::{self, FileEntry};
+use crate::wire::identity::SigningKey;
+use crate::wire::keyfile::SeedFile;
+use crate::wire::metainfo::{self, Info, Metainfo, Seal};
+
+pub use piece_length::piece_length_for;
+pub use stream::PlainStream;
+pub use walk::list_files;
+
+/// Why something could not be published or seeded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or directory could not be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// What is to be published is neither a file nor a directory: a link, a device, a socket.
+    #[error("{} is neither a file nor a directory; links are not followed", path.display())]
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A name is not UTF-8, which the list of files needs.
+    #[error("the name of {} is not UTF-8", path.display())]
+    NameNotUtf8 {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The files cannot be listed.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+    /// A file is no longer as it was when it was published.
+    #[error("{} has changed since it was published: expected {expected} bytes, found {found}", path.display())]
+    SizeChanged {
+        /// The file.
+        path: PathBuf,
+        /// Its size in the list of files.
+        expected: u64,
+        /// Its size now.
+        found: u64,
+    },
+    /// A piece of the files no longer has the hash that was published.
+    #[error("piece {index} is not as it was published: a file has changed")]
+    ContentChanged {
+        /// The piece.
+        index: u32,
+    },
+    /// The seed file, the .torrent and the files do not belong together.
+    #[error("the seed file belongs to another torrent")]
+    WrongTorrent,
+    /// There is no such piece, or the buffer is not one piece long.
+    #[error("there is no piece {index}, or its buffer has the wrong length")]
+    NoSuchPiece {
+        /// The piece.
+        index: u32,
+    },
+    /// The content makes more pieces than a .torrent can hold.
+    #[error("too many pieces: choose a longer piece length")]
+    TooManyPieces,
+    /// The .torrent would not be valid.
+    #[error(transparent)]
+    Metainfo(#[from] metainfo::Error),
+    /// The group operation refused a piece.
+    #[error(transparent)]
+    Core(#[from] swarmseal_core::Error),
+}
+
+/// What to publish, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A file or a directory.
+    pub source: PathBuf,
+    /// The public label; by default the name of `source`, which strangers will see.
+    pub name: Option<String>,
+    /// The tracker's announce URL.
+    pub announce: String,
+    /// The Ed25519 key that the tracker signs licenses with.
+    pub license_key: [u8; 32],
+    /// Profile, group and exponents.
+    pub params: Arc<Params>,
+    /// P; by default [`piece_length_for`] the content's length.
+    pub piece_length: Option<u32>,
+}
+
+/// How far packaging has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Pieces done.
+    pub done: u32,
+    /// Pieces in all.
+    pub total: u32,
+}
+
+/// Publishes: packages every piece, hashes it, and returns the .torrent and the seed file. Nothing is written.
+///
+/// Pieces are hashed on all cores; `progress` is called from those threads.
+pub fn publish(
+    options: &Options,
+    rng: &mut impl CryptoRng,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<(Metainfo, SeedFile), Error> {
+    let (root, files) = list_files(&options.source)?;
+    let mut draw = || {
+        let mut bytes = [0; 32];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    };
+    let (torrent_id, package_secret) = (TorrentId(draw()), PackageSecret::from_bytes(draw()));
+    let seal = Seal {
+        version: metainfo::VERSION,
+        torrent_id,
+        params: options.params.clone(),
+        license_key: options.license_key,
+    };
+    let name = match &options.name {
+        Some(name) => name.clone(),
+        None => default_name(&options.source)?,
+    };
+    let stream = PlainStream::new(&root, &files);
+    let piece_length =
+        options.piece_length.unwrap_or_else(|| piece_length_for(&options.params, stream.length()));
+    // Whatever is wrong with the options is said before hours of hashing, not after.
+    let info = |pieces: Vec<[u8; 20]>| Info {
+        name: name.clone(),
+        piece_length,
+        piece_count: pieces.len() as u32,
+        pieces,
+        private: true,
+        seal: seal.clone(),
+    };
+    Metainfo::new(options.announce.clone(), info(vec![[0; 20]]))?;
+
+    let packager = Packager { stream, torrent_id, package_secret, params: seal.params.clone(), piece_length };
+    let pieces = packager.hash_pieces(progress)?;
+    let metainfo = Metainfo::new(options.announce.clone(), info(pieces))?;
+    let seed = SeedFile {
+        torrent_id,
+        package_secret: packager.package_secret,
+        signing_key: SigningKey::generate(rng),
+        passkey: None,
+        files,
+        content: None,
+        metainfo: None,
+    };
+    Ok((metainfo, seed))
+}
+
+/// The last component of the path, made absolute so that `.` has a name as well.
+fn default_name(source: &Path) -> Result<String, Error> {
+    let absolute = source.canonicalize().map_err(|error| Error::Io { path: source.into(), error })?;
+    let name = absolute.file_name().unwrap_or(absolute.as_os_str());
+    name.to_str().map(str::to_owned).ok_or(Error::NameNotUtf8 { path: absolute.clone() })
+}
+
+/// Makes packaged pieces of the files on disk: the same ones on every seed.
+#[derive(Debug)]
+pub struct Packager {
+    stream: PlainStream,
+    torrent_id: TorrentId,
+    package_secret: PackageSecret,
+    params: Arc<Params>,
+    piece_length: u32,
+}
+
+impl Packager {
+    /// For seeding: the content lies at `source`, a file or a directory as at publication.
+    ///
+    /// Errors: [`Error::WrongTorrent`] where seed file and .torrent differ; [`Error::SizeChanged`] and [`Error::Io`]
+    /// where a file is missing or has another size.
+    pub fn open(source: &Path, seed: &SeedFile, metainfo: &Metainfo) -> Result<Self, Error> {
+        let info = &metainfo.info;
+        if seed.torrent_id != info.seal.torrent_id {
+            return Err(Error::WrongTorrent);
+        }
+        let root = walk::root_of(source, seed.files.entries())?;
+        let packager = Packager {
+            stream: PlainStream::new(&root, &seed.files),
+            torrent_id: seed.torrent_id,
+            package_secret: seed.package_secret.clone(),
+            params: info.seal.params.clone(),
+            piece_length: info.piece_length,
+        };
+        if packager.piece_count()? != info.piece_count {
+            return Err(Error::WrongTorrent);
+        }
+        packager.stream.check_sizes()?;
+        Ok(packager)
+    }
+
+    /// The plaintext behind the pieces.
+    pub fn stream(&self) -> &PlainStream {
+        &self.stream
+    }
+
+    /// Reads and packages one piece; `piece` is exactly P bytes.
+    pub fn read_packaged(&self, index: u32, piece: &mut [u8]) -> Result<(), Error> {
+        if piece.len() != self.piece_length as usize || index >= self.piece_count()? {
+            return Err(Error::NoSuchPiece { index });
+        }
+        let payload = self.params.payload_bytes(piece.len());
+        self.stream.read_payload(index, &mut piece[..payload])?;
+        package::pack(&self.params, &self.package_secret, &self.torrent_id, index, piece)?;
+        Ok(())
+    }
+
+    /// [`Packager::read_packaged`], checked against the .torrent: a seed never sends what would be found bad.
+    /// Errors: [`Error::ContentChanged`] among others.
+    pub fn read_checked(&self, index: u32, metainfo: &Metainfo, piece: &mut [u8]) -> Result<(), Error> {
+        self.read_packaged(index, piece)?;
+        let found: [u8; 20] = Sha1::digest(&*piece).into();
+        match metainfo.info.pieces.get(index as usize) {
+            Some(expected) if *expected == found => Ok(()),
+            _ => Err(Error::ContentChanged { index }),
+        }
+    }
+
+    /// N.
+    fn piece_count(&self) -> Result<u32, Error> {
+        let payload = self.params.payload_bytes(self.piece_length as usize) as u64;
+        let count = self.stream.length().div_ceil(payload);
+        // Three million hashes of 20 bytes are what a .torrent of 64 MiB holds.
+        u32::try_from(count).ok().filter(|&count| count <= 3_000_000).ok_or(Error::TooManyPieces)
+    }
+
+    /// SHA-1 of each packaged piece, on all cores.
+    fn hash_pieces(&self, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<[u8; 20]>, Error> {
+        let total = self.piece_count()?;
+        let (next, done, failed) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        let work = || -> Result<Vec<(u32, [u8; 20])>, Error> {
+            let mut piece = Zeroizing::new(vec![0; self.piece_length as usize]);
+            let mut hashes = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= total || failed.load(Ordering::Relaxed) {
+                    return Ok(hashes);
+                }
+                if let Err(error) = self.read_packaged(index, &mut piece) {
+                    failed.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+                hashes.push((index, Sha1::digest(&*piece).into()));
+                progress(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
+            }
+        };
+        let mut hashes = vec![[0; 20]; total as usize];
+        thread::scope(|scope| {
+            let threads = thread::available_parallelism().map_or(1, NonZero::get);
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            for worker in workers {
+                for (index, hash) in worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
+                    hashes[index as usize] = hash;
+                }
+            }
+            Ok(hashes)
+        })
+    }
+}
+
+/// The MIME type that a file's name suggests.
+fn mime_of(name: &str) -> String {
+    mime_guess::from_path(name).first_or_octet_stream().essence_str().to_owned()
+}
+
+fn entry(path: Vec<String>, size: u64) -> FileEntry {
+    FileEntry { mime: path.last().map_or_else(String::new, |name| mime_of(name)), path, size }
+}

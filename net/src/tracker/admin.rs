@@ -1,0 +1,376 @@
+//! The admin API: JSON, behind a bearer token. `openapi.json` beside this file describes it.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use swarmseal_core::{Profile, SubscriberId, TorrentId};
+
+use super::records::{GrantRecord, SeedRecord, TorrentRecord};
+use super::refusal::Refusal;
+use super::state::{self, Torrent, Tracker, random};
+use super::{clock, voucher};
+use crate::wire::api::{ApiError, Passkey, Role, Token};
+use crate::wire::identity::is_public_key;
+use crate::wire::license::Policy;
+use crate::wire::metainfo::{MAX_FILE, Metainfo};
+
+/// Bytes of the longest body: a .torrent in hexadecimal.
+pub(super) const MAX_BODY: usize = 2 * MAX_FILE + 4096;
+/// Vouchers of one call.
+const MAX_VOUCHERS: u32 = 1000;
+/// Devices of one grant.
+const MAX_DEVICES: u32 = 1000;
+/// Subscribers in one answer.
+const MAX_PAGE: usize = 1000;
+const MAX_NAME: usize = 255;
+
+type Shared = State<Arc<Tracker>>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// Lets a request pass that has the admin token.
+pub(super) async fn authorise(State(tracker): Shared, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| Token::from_hex(value.to_str().ok()?.strip_prefix("Bearer ")?));
+    // blake3::Hash compares in constant time.
+    if given.is_some_and(|token| blake3::hash(token.as_bytes()) == tracker.admin) {
+        next.run(request).await
+    } else {
+        let refusal = json!({ "code": "no-session", "error": "expected the admin token as a bearer token" });
+        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(refusal)).into_response()
+    }
+}
+
+/// `GET /admin/openapi.json`
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+/// 32 bytes in hexadecimal.
+#[derive(Clone, Copy)]
+struct Hex32([u8; 32]);
+
+impl<'de> Deserialize<'de> for Hex32 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&text, &mut bytes)
+            .map_err(|_| serde::de::Error::custom("expected 64 hexadecimal digits"))?;
+        Ok(Hex32(bytes))
+    }
+}
+
+/// `GET /admin/license-key`
+pub(super) async fn license_key(State(tracker): Shared) -> Response {
+    Json(json!({ "license_key": hex::encode(tracker.license_key.public()) })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Register {
+    /// The .torrent, in hexadecimal.
+    metainfo: String,
+    /// Ed25519 public key of its seeds.
+    seed_key: Hex32,
+    /// The operator's label.
+    #[serde(default)]
+    name: String,
+}
+
+/// `POST /admin/torrents`
+pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let bytes = hex::decode(&body.metainfo).map_err(|_| bad("metainfo: expected hexadecimal digits"))?;
+        let metainfo = Metainfo::from_bytes(&bytes, swarmseal_accel::detect())
+            .map_err(|error| bad(error.to_string()))?;
+        let seal = &metainfo.info.seal;
+        if seal.license_key != tracker.license_key.public() {
+            return Err(bad("the torrent names another license key than this tracker's"));
+        }
+        if seal.params.profile() == Profile::Paper && !tracker.config.insecure_paper_profile {
+            return Err(bad("the profile `paper` protects nothing: expected insecure_paper_profile = true"));
+        }
+        if !is_public_key(&body.seed_key.0) {
+            return Err(bad("seed_key: expected an Ed25519 public key"));
+        }
+        if body.name.len() > MAX_NAME {
+            return Err(bad("name: expected at most 255 bytes"));
+        }
+        if let Ok(known) = tracker.torrent(&seal.torrent_id)
+            && known.info_hash != metainfo.info_hash
+        {
+            return Err(bad("the torrent id is registered with another info-hash"));
+        }
+        let torrent = Torrent::new(&metainfo, body.name.clone());
+        let (torrent_id, key) = (torrent.id, body.seed_key.0);
+        let seed_id = SubscriberId::of_seed(&torrent_id, &key);
+        let fresh = SeedRecord { torrent_id, key, passkey: Passkey::new(random()?), revoked: false };
+        let record = TorrentRecord { metainfo: bytes, name: body.name };
+        let seed = tracker.store.register(&record, seed_id, fresh)?;
+        if seed.revoked {
+            return Err(ApiError::Revoked.into());
+        }
+        let answer = json!({
+            "torrent_id": torrent_id.to_string(),
+            "info_hash": hex::encode(torrent.info_hash),
+            "pieces": torrent.piece_count,
+            "seed": seed_id.to_string(),
+            "seed_passkey": seed.passkey.to_hex(),
+        });
+        tracker.add_torrent(torrent);
+        tracker.add_member(seed.passkey, state::member(seed_id, Role::Seed, torrent_id));
+        tracing::info!(torrent = %torrent_id, "registered");
+        Ok(answer)
+    })
+    .await
+}
+
+/// `GET /admin/torrents`
+pub(super) async fn torrents(State(tracker): Shared) -> Response {
+    let now = clock::now();
+    let list: Vec<Value> = tracker
+        .torrents()
+        .iter()
+        .map(|torrent| {
+            let swarm = tracker.swarms.scrape(&torrent.info_hash, now);
+            json!({
+                "torrent_id": torrent.id.to_string(),
+                "info_hash": hex::encode(torrent.info_hash),
+                "label": torrent.label,
+                "name": torrent.name,
+                "profile": torrent.params.profile().name(),
+                "pieces": torrent.piece_count,
+                "complete": swarm.complete,
+                "incomplete": swarm.incomplete,
+                "downloaded": swarm.downloaded,
+            })
+        })
+        .collect();
+    Json(json!({ "torrents": list })).into_response()
+}
+
+/// What a license allows.
+#[derive(Deserialize)]
+struct Terms {
+    plays: Option<u64>,
+    not_before: Option<u64>,
+    expires: Option<u64>,
+    offline_grace: Option<u64>,
+    devices: Option<u32>,
+}
+
+impl Terms {
+    fn grant(self, torrent_id: TorrentId, account: Option<String>) -> Result<GrantRecord, Refusal> {
+        let now = clock::now();
+        if self.expires.is_some_and(|expires| expires <= now) {
+            return Err(bad("expires: expected a time to come, in seconds since 1970"));
+        }
+        if self.expires.zip(self.not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
+            return Err(bad("not_before: expected a time before expires"));
+        }
+        let devices = self.devices.unwrap_or(1);
+        if !(1..=MAX_DEVICES).contains(&devices) {
+            return Err(bad("devices: expected 1 to 1000"));
+        }
+        if account.as_ref().is_some_and(|account| account.is_empty() || account.len() > MAX_NAME) {
+            return Err(bad("account: expected 1 to 255 bytes"));
+        }
+        let Terms { plays, not_before, expires, offline_grace, .. } = self;
+        // What is written as bencode and JSON stays within 63 bits.
+        if [plays, not_before, expires, offline_grace].into_iter().flatten().any(|n| i64::try_from(n).is_err()) {
+            return Err(bad("a number is too large"));
+        }
+        let policy = Policy { plays, not_before, expires, offline_grace };
+        Ok(GrantRecord { torrent_id, account, devices, holders: Vec::new(), policy, created: now })
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Vouchers {
+    torrent_id: Hex32,
+    count: Option<u32>,
+    #[serde(flatten)]
+    terms: Terms,
+}
+
+/// `POST /admin/vouchers`
+pub(super) async fn vouchers(State(tracker): Shared, body: Body<Vouchers>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let torrent = tracker.torrent(&TorrentId(body.torrent_id.0))?;
+        let count = body.count.unwrap_or(1);
+        if !(1..=MAX_VOUCHERS).contains(&count) {
+            return Err(bad("count: expected 1 to 1000"));
+        }
+        let grant = body.terms.grant(torrent.id, None)?;
+        let (mut codes, mut rows) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let code = voucher::code(random()?);
+            let hash = voucher::hash(&code).ok_or(ApiError::Internal)?;
+            rows.push((hash, random()?));
+            codes.push(code);
+        }
+        tracker.store.add_vouchers(&rows, &grant)?;
+        Ok(json!({ "vouchers": codes }))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Grant {
+    torrent_id: Hex32,
+    subscriber: Hex32,
+    account: Option<String>,
+    #[serde(flatten)]
+    terms: Terms,
+}
+
+/// `POST /admin/grants`
+pub(super) async fn grant(State(tracker): Shared, body: Body<Grant>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let torrent = tracker.torrent(&TorrentId(body.torrent_id.0))?;
+        let grant = body.terms.grant(torrent.id, body.account)?;
+        let id = tracker.store.grant(random()?, &SubscriberId(body.subscriber.0), grant)?;
+        Ok(json!({ "grant": hex::encode(id) }))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoke {
+    /// Subscriber or seed id.
+    subscriber: Hex32,
+}
+
+/// `POST /admin/revoke`
+pub(super) async fn revoke(State(tracker): Shared, body: Body<Revoke>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let id = SubscriberId(body.subscriber.0);
+        let (passkey, member) = tracker.store.revoke(&id)?;
+        tracker.expel(&passkey, member);
+        tracing::info!(subscriber = %id, "revoked");
+        Ok(json!({ "revoked": id.to_string() }))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    torrent_id: Hex32,
+    after: Option<Hex32>,
+    limit: Option<usize>,
+}
+
+/// `GET /admin/subscribers?torrent_id=&after=&limit=`
+pub(super) async fn subscribers(
+    State(tracker): Shared,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Response {
+    let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
+    run(tracker, page, |tracker, page| {
+        let torrent = tracker.torrent(&TorrentId(page.torrent_id.0))?;
+        let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let after = page.after.map(|id| SubscriberId(id.0));
+        let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
+        let next = (found.len() == limit).then(|| found.last().map(|(id, ..)| id.to_string())).flatten();
+        let list: Vec<Value> = found
+            .into_iter()
+            .map(|(id, record, licensed)| {
+                json!({
+                    "subscriber": id.to_string(),
+                    "identity": hex::encode(record.identity),
+                    "epoch": record.epoch,
+                    "created": record.created,
+                    "revoked": record.revoked,
+                    "licensed": licensed,
+                })
+            })
+            .collect();
+        Ok(json!({ "subscribers": list, "next": next }))
+    })
+    .await
+}
+
+/// `GET /admin/stats`
+pub(super) async fn stats(State(tracker): Shared) -> Response {
+    run(tracker, Ok(()), |tracker, ()| Ok(tracker.stats())).await
+}
+
+fn bad(reason: impl Into<String>) -> Refusal {
+    Refusal::new(ApiError::BadRequest, reason)
+}
+
+async fn blocking<T: Send + 'static>(
+    tracker: Arc<Tracker>,
+    body: Body<T>,
+    job: impl FnOnce(&Tracker, T) -> Result<Value, Refusal> + Send + 'static,
+) -> Response {
+    let body = body.map(|Json(body)| body).map_err(|rejection| {
+        let code = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+            _ => ApiError::BadRequest,
+        };
+        Refusal::new(code, rejection.body_text())
+    });
+    run(tracker, body, job).await
+}
+
+async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
+    tracker: Arc<Tracker>,
+    input: Result<T, Refusal>,
+    job: impl FnOnce(&Tracker, T) -> Result<A, Refusal> + Send + 'static,
+) -> Response {
+    let answer = match input {
+        Ok(input) => {
+            let shared = Arc::clone(&tracker);
+            let done = tracker.workers.run(move || job(&shared, input)).await;
+            done.map_err(Refusal::from).and_then(|answer| answer)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match answer {
+        Ok(answer) => ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response(),
+        Err(refusal) => {
+            let status =
+                StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, Json(json!({ "code": refusal.code.word(), "error": refusal.reason }))).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_covers_every_route() {
+        let document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let mut routes: Vec<String> = Vec::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            routes.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
+        }
+        routes.sort();
+        assert_eq!(
+            routes,
+            [
+                "get /admin/license-key",
+                "get /admin/stats",
+                "get /admin/subscribers",
+                "get /admin/torrents",
+                "post /admin/grants",
+                "post /admin/revoke",
+                "post /admin/torrents",
+                "post /admin/vouchers",
+            ]
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Announce and scrape over HTTP. A refusal is a `failure reason` with status 200, as clients expect.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::clock;
+use super::metrics::count;
+use super::refusal::bencoded;
+use super::state::{Torrent, Tracker, random};
+use super::store::Member;
+use super::swarm::Arrival;
+use crate::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
+use crate::wire::api::Passkey;
+
+/// Peers in a reply where the client does not say.
+const DEFAULT_WANTED: u32 = 50;
+
+/// Who is at the other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote(pub(super) SocketAddr);
+
+type Shared = State<Arc<Tracker>>;
+
+/// `GET /{passkey}/announce` and `/announce/{passkey}`
+pub(super) async fn announce_at(
+    State(tracker): Shared,
+    Path(passkey): Path<String>,
+    RawQuery(query): RawQuery,
+    Extension(remote): Extension<Remote>,
+    headers: HeaderMap,
+) -> Response {
+    respond(&tracker, answer_announce(&tracker, Some(&passkey), query, remote, &headers))
+}
+
+/// `GET /announce?passkey=`
+pub(super) async fn announce(
+    State(tracker): Shared,
+    RawQuery(query): RawQuery,
+    Extension(remote): Extension<Remote>,
+    headers: HeaderMap,
+) -> Response {
+    respond(&tracker, answer_announce(&tracker, None, query, remote, &headers))
+}
+
+/// `GET /{passkey}/scrape` and `/scrape/{passkey}`
+pub(super) async fn scrape_at(
+    State(tracker): Shared,
+    Path(passkey): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    respond(&tracker, answer_scrape(&tracker, Some(&passkey), query))
+}
+
+/// `GET /scrape?passkey=`
+pub(super) async fn scrape(State(tracker): Shared, RawQuery(query): RawQuery) -> Response {
+    respond(&tracker, answer_scrape(&tracker, None, query))
+}
+
+fn answer_announce(
+    tracker: &Tracker,
+    passkey: Option<&str>,
+    query: Option<String>,
+    remote: Remote,
+    headers: &HeaderMap,
+) -> Result<Vec<u8>, String> {
+    let request = Announce::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let (member, torrent) = admit(tracker, passkey, request.passkey)?;
+    if torrent.info_hash != request.info_hash {
+        return Err("this passkey is for another torrent".to_owned());
+    }
+    if request.port == 0 {
+        return Err("bad port in the query".to_owned());
+    }
+    let config = &tracker.config;
+    let wanted = request.numwant.unwrap_or(DEFAULT_WANTED).min(config.max_peers) as usize;
+    let arrival = Arrival {
+        member: member.id,
+        role: member.role,
+        peer_id: request.peer_id,
+        address: SocketAddr::new(address(&config.trusted_proxies, remote, headers), request.port),
+        complete: request.left == 0,
+        event: request.event,
+        wanted,
+    };
+    let now = clock::now();
+    let chance = u64::from_le_bytes(random().map_err(|error| error.to_string())?);
+    let found = tracker.swarms.announce(&torrent.info_hash, &arrival, now, chance);
+    count(&tracker.counters.announces, 1);
+    let mut reply = AnnounceReply {
+        interval: config.announce_interval,
+        min_interval: Some(config.announce_interval.min(config.min_announce_interval)),
+        complete: found.complete,
+        incomplete: found.incomplete,
+        peers: found.peers,
+        warning: None,
+        now: Some(now),
+    };
+    if request.no_peer_id {
+        reply.peers.iter_mut().for_each(|peer| peer.id = None);
+    }
+    Ok(reply.to_bytes(request.compact))
+}
+
+fn answer_scrape(tracker: &Tracker, passkey: Option<&str>, query: Option<String>) -> Result<Vec<u8>, String> {
+    let request = Scrape::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let (_, torrent) = admit(tracker, passkey, request.passkey)?;
+    let now = clock::now();
+    let known = request.info_hashes.iter().filter(|hash| **hash == torrent.info_hash);
+    let files = known.map(|hash| (*hash, tracker.swarms.scrape(hash, now))).collect();
+    count(&tracker.counters.scrapes, 1);
+    Ok(ScrapeReply { files, now: Some(now) }.to_bytes())
+}
+
+/// The member whose passkey it is, and its torrent.
+fn admit(
+    tracker: &Tracker,
+    in_path: Option<&str>,
+    in_query: Option<Passkey>,
+) -> Result<(Member, Arc<Torrent>), String> {
+    let passkey = match in_path {
+        Some(text) => Passkey::from_hex(text),
+        None => in_query,
+    };
+    let member = passkey.and_then(|passkey| tracker.member(&passkey)).ok_or("unknown passkey")?;
+    if member.revoked {
+        return Err("this subscription was revoked".to_owned());
+    }
+    let torrent = tracker.torrent(&member.torrent_id).map_err(|_| "unknown torrent")?;
+    Ok((member, torrent))
+}
+
+/// The peer's address: the connection's, or what a trusted proxy says it is.
+fn address(trusted: &[IpAddr], remote: Remote, headers: &HeaderMap) -> IpAddr {
+    let direct = remote.0.ip().to_canonical();
+    if !trusted.contains(&direct) {
+        return direct;
+    }
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    last.map_or(direct, |ip| ip.to_canonical())
+}
+
+fn respond(tracker: &Tracker, answer: Result<Vec<u8>, String>) -> Response {
+    bencoded(answer.unwrap_or_else(|reason| {
+        count(&tracker.counters.announces_refused, 1);
+        announce::failure(&reason)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        let remote = Remote(SocketAddr::from(([10, 0, 0, 1], 5)));
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "6.6.6.6, 1.2.3.4".parse().unwrap());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(address(&[], remote, &headers), ip("10.0.0.1"));
+        assert_eq!(address(&[ip("10.0.0.1")], remote, &headers), ip("1.2.3.4"));
+        assert_eq!(address(&[ip("10.0.0.1")], remote, &HeaderMap::new()), ip("10.0.0.1"));
+    }
+}

@@ -1,0 +1,300 @@
+//! The bencoded calls: challenge, subscribe, session, re-key, license, seed keys.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use swarmseal_core::{MasterKey, Proof, PublicKey, SubscriberId, Ticket, TorrentId};
+
+use super::metrics::count;
+use super::records::SubscriberRecord;
+use super::refusal::{Refusal, bencoded};
+use super::rekey::{self, Party};
+use super::sessions::Session;
+use super::state::{self, Torrent, Tracker, random};
+use super::{clock, voucher};
+use crate::wire::api::{
+    self, ApiError, Challenge, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey, ReKeyRequest, Role,
+    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+};
+use crate::wire::bencode;
+use crate::wire::identity::{self, purpose};
+use crate::wire::license::License;
+
+type Shared = State<Arc<Tracker>>;
+type Body = Result<Bytes, BytesRejection>;
+
+/// `POST /challenge`
+pub(super) async fn challenge(State(tracker): Shared) -> Response {
+    let answer = random().map(|random| {
+        let now = clock::now();
+        Challenge { nonce: tracker.nonces.make(now, random), now }
+    });
+    respond(&tracker, answer.map_err(Refusal::from))
+}
+
+/// `POST /subscribe`
+pub(super) async fn subscribe(State(tracker): Shared, body: Body) -> Response {
+    let answer = async {
+        let request: Subscribe = read(body)?;
+        let torrent = tracker.torrent(&request.torrent_id)?;
+        // What is cheap comes first, and a nonce serves one try: a proof costs two exponentiations.
+        let now = clock::now();
+        tracker.nonces.check(now, &request.nonce)?;
+        identity::verify(
+            &request.identity,
+            purpose::SUBSCRIBE,
+            &request.signing_input(),
+            &request.signature,
+        )
+        .map_err(|_| ApiError::BadSignature)?;
+        tracker.nonces.use_up(now, &request.nonce)?;
+        let shared = Arc::clone(&tracker);
+        tracker.verifiers.run(move || enrol(&shared, &torrent, &request)).await?
+    };
+    let answer = answer.await;
+    if answer.is_ok() {
+        count(&tracker.counters.subscriptions, 1);
+    }
+    respond(&tracker, answer)
+}
+
+/// Checks key and proof, and writes the subscription down.
+fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Subscribed, Refusal> {
+    let params = &torrent.params;
+    let public = PublicKey::from_bytes(params, &request.y).map_err(|_| ApiError::BadPublicKey)?;
+    Proof::from_bytes(params, &request.proof)
+        .and_then(|proof| proof.verify(params, &public, &request.statement()))
+        .map_err(|_| ApiError::BadProof)?;
+    let subscriber = SubscriberId::of(params, &torrent.id, &public);
+    let now = clock::now();
+    let fresh = SubscriberRecord {
+        torrent_id: torrent.id,
+        y: request.y.clone(),
+        identity: request.identity,
+        device: request.device,
+        passkey: Passkey::new(random()?),
+        epoch: tracker.masters.current(),
+        created: now,
+        revoked: false,
+    };
+    let record = tracker.store.subscribe(subscriber, fresh)?;
+    tracker.add_member(record.passkey, state::member(subscriber, Role::Subscriber, torrent.id));
+    Ok(Subscribed { passkey: record.passkey, subscriber, epoch: record.epoch, now })
+}
+
+/// `POST /session`
+pub(super) async fn session(State(tracker): Shared, body: Body) -> Response {
+    let answer = async {
+        let request: OpenSession = read(body)?;
+        tracker.nonces.check(clock::now(), &request.nonce)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run(move || open_session(&shared, &request)).await?
+    };
+    let answer = answer.await;
+    if answer.is_ok() {
+        count(&tracker.counters.sessions_opened, 1);
+    }
+    respond(&tracker, answer)
+}
+
+fn open_session(tracker: &Tracker, request: &OpenSession) -> Result<SessionOpened, Refusal> {
+    let known = match request.role {
+        Role::Subscriber => {
+            tracker.store.subscriber(&request.id)?.map(|record| (record.identity, record.revoked))
+        }
+        Role::Seed => tracker.store.seed(&request.id)?.map(|record| (record.key, record.revoked)),
+    };
+    let (key, revoked) = known.ok_or(ApiError::UnknownSubscriber)?;
+    let signed = OpenSession::signing_input(&request.id, &request.nonce);
+    identity::verify(&key, request.role.purpose(), &signed, &request.signature)
+        .map_err(|_| ApiError::BadSignature)?;
+    let now = clock::now();
+    tracker.nonces.use_up(now, &request.nonce)?;
+    if revoked {
+        return Err(ApiError::Revoked.into());
+    }
+    let token = Token::new(random()?);
+    let expires = now + tracker.config.session_seconds;
+    tracker.sessions.open(&token, Session { id: request.id, role: request.role, expires }, now)?;
+    Ok(SessionOpened { token, expires, now })
+}
+
+/// `POST /rekey`
+pub(super) async fn rekey(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: ReKeyRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || make_rekeys(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let own = tracker.subscriber_of(session, &torrent.id)?;
+    torrent.check_pieces(&request.pieces)?;
+    let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
+    let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, request.ticket.epoch)?);
+    let params = &torrent.params;
+    let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
+    let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
+    let from = Party { tables: &own_tables, master: own_master, epoch: request.epoch };
+    let to = Party { tables: &tables, master, epoch: request.ticket.epoch };
+    let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    count(&tracker.counters.rekey_calls, 1);
+    count(&tracker.counters.rekeys, request.pieces.len() as u64);
+    Ok(Keys { keys, now: clock::now() })
+}
+
+/// `POST /seed/keys`: the only call that gives encryption keys out.
+pub(super) async fn seed_keys(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: SeedKeysRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || make_seed_keys(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysRequest) -> Result<Keys, Refusal> {
+    if session.role != Role::Seed {
+        return Err(ApiError::WrongRole.into());
+    }
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let seed = tracker.store.seed(&session.id)?.ok_or(ApiError::UnknownSubscriber)?;
+    if seed.torrent_id != torrent.id {
+        return Err(ApiError::WrongTorrent.into());
+    }
+    if seed.revoked {
+        return Err(ApiError::Revoked.into());
+    }
+    torrent.check_pieces(&request.pieces)?;
+    let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
+    let master = master(tracker, request.ticket.epoch)?;
+    let params = &torrent.params;
+    let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
+    let to = Party { tables: &tables, master, epoch: request.ticket.epoch };
+    let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
+    count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
+    Ok(Keys { keys, now: clock::now() })
+}
+
+/// The downloader, if the ticket is its word to this uploader about this torrent, and in time. Errors:
+/// [`ApiError::BadTicket`], [`ApiError::ExpiredTicket`], [`ApiError::Revoked`].
+fn check_ticket(
+    tracker: &Tracker,
+    ticket: &Ticket,
+    torrent: &TorrentId,
+    uploader: &SubscriberId,
+) -> Result<SubscriberRecord, Refusal> {
+    if ticket.torrent_id != *torrent || ticket.uploader != *uploader {
+        return Err(ApiError::BadTicket.into());
+    }
+    let downloader = tracker.store.subscriber(&ticket.downloader)?.ok_or(ApiError::BadTicket)?;
+    if downloader.torrent_id != *torrent {
+        return Err(ApiError::BadTicket.into());
+    }
+    identity::verify(&downloader.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
+        .map_err(|_| ApiError::BadTicket)?;
+    let now = clock::now();
+    if ticket.expires <= now || ticket.expires > now.saturating_add(tracker.config.max_ticket_seconds) {
+        return Err(ApiError::ExpiredTicket.into());
+    }
+    if downloader.revoked {
+        return Err(Refusal::new(ApiError::Revoked, "the downloader's subscription was revoked"));
+    }
+    Ok(downloader)
+}
+
+fn master(tracker: &Tracker, epoch: u64) -> Result<&MasterKey, ApiError> {
+    tracker.masters.key(epoch).ok_or(ApiError::UnknownEpoch)
+}
+
+/// `POST /license`
+pub(super) async fn license(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: LicenseRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || make_license(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn make_license(
+    tracker: &Tracker,
+    session: &Session,
+    request: &LicenseRequest,
+) -> Result<LicenseReply, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let subscriber = tracker.subscriber_of(session, &torrent.id)?;
+    let now = clock::now();
+    let grant = match &request.voucher {
+        Some(code) => {
+            let code = voucher::hash(code).ok_or(ApiError::BadVoucher)?;
+            tracker.store.redeem(&code, &torrent.id, &session.id, now)?
+        }
+        None => tracker.store.grant_of(&session.id)?.ok_or(ApiError::NotLicensed)?,
+    };
+    if grant.policy.expires.is_some_and(|expires| expires <= now) {
+        return Err(ApiError::ExpiredLicense.into());
+    }
+    let keys = rekey::decryption_keys(
+        &torrent.params,
+        &torrent.id,
+        master(tracker, subscriber.epoch)?,
+        subscriber.epoch,
+        &subscriber.y,
+        torrent.piece_count,
+    )?;
+    let license = License {
+        torrent_id: torrent.id,
+        info_hash: torrent.info_hash,
+        subscriber: session.id,
+        epoch: subscriber.epoch,
+        policy: grant.policy,
+        keys,
+    };
+    let license = license
+        .seal(&tracker.license_key, &subscriber.device, &mut UnwrapErr(SysRng))
+        .map_err(|error| Refusal::new(ApiError::BadRequest, error.to_string()))?;
+    count(&tracker.counters.licenses, 1);
+    Ok(LicenseReply { license, now })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    Token::from_hex(value.strip_prefix("Bearer ")?)
+}
+
+fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
+    let body = body.map_err(|rejection| {
+        let code = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+            _ => ApiError::BadRequest,
+        };
+        Refusal::from(code)
+    })?;
+    Ok(api::from_bytes(&body, api::MAX_BODY)?)
+}
+
+fn respond<T: Serialize>(tracker: &Tracker, answer: Result<T, Refusal>) -> Response {
+    match answer {
+        Ok(answer) => bencoded(bencode::to_bytes(&answer)),
+        Err(refusal) => {
+            count(&tracker.counters.calls_refused, 1);
+            tracing::debug!(code = refusal.code.word(), "refused a call");
+            refusal.into_response()
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the store keeps, each as one bencoded value.
+
+use serde::{Deserialize, Serialize};
+use swarmseal_core::{SubscriberId, TorrentId};
+
+use crate::wire::api::{Passkey, id};
+use crate::wire::bencode::optional;
+use crate::wire::license::Policy;
+
+/// A registered torrent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TorrentRecord {
+    /// The whole .torrent.
+    #[serde(with = "serde_bytes")]
+    pub(super) metainfo: Vec<u8>,
+    /// The operator's label.
+    pub(super) name: String,
+}
+
+/// An original seed of a torrent: a signing key that any number of machines may hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SeedRecord {
+    #[serde(with = "id")]
+    pub(super) torrent_id: TorrentId,
+    /// Ed25519 public key.
+    #[serde(with = "serde_bytes")]
+    pub(super) key: [u8; 32],
+    #[serde(with = "passkey")]
+    pub(super) passkey: Passkey,
+    pub(super) revoked: bool,
+}
+
+/// One device's subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SubscriberRecord {
+    #[serde(with = "id")]
+    pub(super) torrent_id: TorrentId,
+    /// The public key, W bytes, checked when it came.
+    #[serde(with = "serde_bytes")]
+    pub(super) y: Vec<u8>,
+    /// Ed25519 public key.
+    #[serde(with = "serde_bytes")]
+    pub(super) identity: [u8; 32],
+    /// X25519 public key.
+    #[serde(with = "serde_bytes")]
+    pub(super) device: [u8; 32],
+    #[serde(with = "passkey")]
+    pub(super) passkey: Passkey,
+    pub(super) epoch: u64,
+    pub(super) created: u64,
+    pub(super) revoked: bool,
+}
+
+/// The right to a license, of as many devices as it covers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GrantRecord {
+    #[serde(with = "id")]
+    pub(super) torrent_id: TorrentId,
+    /// Whose it is, where the publisher says.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub(super) account: Option<String>,
+    /// Devices covered.
+    pub(super) devices: u32,
+    /// Subscribers that hold it, at most `devices`.
+    pub(super) holders: Vec<Holder>,
+    pub(super) policy: Policy,
+    pub(super) created: u64,
+}
+
+/// A subscriber's id in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Holder {
+    #[serde(with = "id")]
+    pub(super) id: SubscriberId,
+}
+
+mod passkey {
+    use serde::{Deserializer, Serializer};
+
+    use crate::wire::api::Passkey;
+
+    pub(super) fn serialize<S: Serializer>(passkey: &Passkey, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_bytes::serialize(passkey.as_bytes(), serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Passkey, D::Error> {
+        serde_bytes::deserialize(deserializer).map(Passkey::new)
+    }
+}

@@ -1,0 +1,249 @@
+//! The tracker's arithmetic: re-keys, encryption keys and licenses' decryption keys. All of it takes its time, so all of it
+//! belongs on `spawn_blocking`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Error, FixedBase, MasterKey, Params, PublicKey, ReKey, SubscriberId,
+    SubscriberTables, TorrentId, TsKeys, Word,
+};
+use zeroize::Zeroizing;
+
+/// A subscriber's public key with the powers of y and y^−1 that make keys cheap.
+pub(super) struct Tables {
+    public: PublicKey,
+    words: Box<[Word]>,
+}
+
+impl Tables {
+    fn new(params: &Params, y: &[u8]) -> Result<Self, Error> {
+        let public = PublicKey::from_bytes(params, y)?;
+        let mut words = vec![0; SubscriberTables::words(params)].into_boxed_slice();
+        SubscriberTables::new(params, &public, &mut words)?;
+        Ok(Tables { public, words })
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.words)
+    }
+}
+
+/// The tables of the subscribers that were in use last, up to a number of bytes.
+pub(super) struct TableCache {
+    limit: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_id: HashMap<SubscriberId, (Arc<Tables>, u64)>,
+    bytes: usize,
+    uses: u64,
+}
+
+impl TableCache {
+    /// `limit` in bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        TableCache { limit, kept: Mutex::default() }
+    }
+
+    /// The tables of a subscriber, made if they are not kept. Errors: those of [`PublicKey::from_bytes`].
+    pub(super) fn tables(&self, params: &Params, id: &SubscriberId, y: &[u8]) -> Result<Arc<Tables>, Error> {
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tables) = lock().find(id) {
+            return Ok(tables);
+        }
+        // Outside the lock: two calls that meet here both make them, and the later ones are kept.
+        let tables = Arc::new(Tables::new(params, y)?);
+        lock().keep(*id, Arc::clone(&tables), self.limit);
+        Ok(tables)
+    }
+
+    /// Bytes in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+}
+
+impl Kept {
+    fn find(&mut self, id: &SubscriberId) -> Option<Arc<Tables>> {
+        self.uses += 1;
+        let (tables, used) = self.by_id.get_mut(id)?;
+        *used = self.uses;
+        Some(Arc::clone(tables))
+    }
+
+    fn keep(&mut self, id: SubscriberId, tables: Arc<Tables>, limit: usize) {
+        self.uses += 1;
+        self.bytes += tables.bytes();
+        if let Some((old, _)) = self.by_id.insert(id, (tables, self.uses)) {
+            self.bytes -= old.bytes();
+        }
+        // A few thousand entries are looked through, for less than making one costs.
+        while self.bytes > limit {
+            let Some(oldest) = self.by_id.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else {
+                break;
+            };
+            if let Some((old, _)) = self.by_id.remove(&oldest) {
+                self.bytes -= old.bytes();
+            }
+        }
+    }
+}
+
+/// A party of a re-key: its tables and the master key of its epoch.
+pub(super) struct Party<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) master: &'a MasterKey,
+    pub(super) epoch: u64,
+}
+
+impl Party<'_> {
+    fn ts_keys<'p>(&self, params: &'p Params, torrent: &TorrentId) -> TsKeys<'p> {
+        TsKeys::derive(params, self.master, torrent, &self.tables.public, self.epoch)
+    }
+}
+
+/// ρ from j to k for each piece, W bytes each in the order given.
+pub(super) fn rekeys(
+    params: &Params,
+    torrent: &TorrentId,
+    uploader: &Party<'_>,
+    downloader: &Party<'_>,
+    pieces: &[u32],
+) -> Result<Vec<u8>, Error> {
+    let (r_j, r_k) = (uploader.ts_keys(params, torrent), downloader.ts_keys(params, torrent));
+    let j = SubscriberTables::from_words(params, &uploader.tables.words)?;
+    let k = SubscriberTables::from_words(params, &downloader.tables.words)?;
+    each(params, pieces, |piece, out| {
+        let (r_j, r_k) = (r_j.key(piece), r_k.key(piece));
+        ReKey::derive_with(params, (&j, &r_j), (&k, &r_k)).to_bytes(params, out)
+    })
+}
+
+/// K_ik for each piece, for an original seed.
+pub(super) fn encryption_keys(
+    params: &Params,
+    torrent: &TorrentId,
+    downloader: &Party<'_>,
+    pieces: &[u32],
+) -> Result<Vec<u8>, Error> {
+    let r = downloader.ts_keys(params, torrent);
+    let k = SubscriberTables::from_words(params, &downloader.tables.words)?;
+    each(params, pieces, |piece, out| {
+        EncryptionKey::derive_with(params, &k, &r.key(piece)).to_bytes(params, out)
+    })
+}
+
+/// (g^−1)^r for every piece of the torrent, for a license.
+pub(super) fn decryption_keys(
+    params: &Params,
+    torrent: &TorrentId,
+    master: &MasterKey,
+    epoch: u64,
+    y: &[u8],
+    piece_count: u32,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let public = PublicKey::from_bytes(params, y)?;
+    let r = TsKeys::derive(params, master, torrent, &public, epoch);
+    let mut words = vec![0; FixedBase::words(params)];
+    let table = DecryptionKey::table(params, &mut words)?;
+    let pieces: Vec<u32> = (0..piece_count).collect();
+    each(params, &pieces, |piece, out| {
+        DecryptionKey::derive_with(params, &table, &r.key(piece)).to_bytes(params, out)
+    })
+    .map(Zeroizing::new)
+}
+
+fn each(
+    params: &Params,
+    pieces: &[u32],
+    mut key: impl FnMut(u32, &mut [u8]) -> Result<(), Error>,
+) -> Result<Vec<u8>, Error> {
+    let width = params.group().bytes();
+    let mut keys = vec![0; pieces.len() * width];
+    for (&piece, out) in pieces.iter().zip(keys.chunks_exact_mut(width)) {
+        key(piece, out)?;
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use getrandom::SysRng;
+    use rand_core::UnwrapErr;
+    use swarmseal_core::{
+        Exponents, Group, Kernels, Profile, SecretKey, decrypt_piece, encrypt_piece, re_encrypt_piece,
+    };
+
+    use super::*;
+
+    const TORRENT: TorrentId = TorrentId([5; 32]);
+
+    fn params() -> Params {
+        Params::new(Profile::Sealed, Group::ffdhe2048(Kernels::portable()), Exponents::Short).unwrap()
+    }
+
+    fn subscriber(params: &Params) -> (SecretKey, SubscriberId, Vec<u8>) {
+        let secret = SecretKey::generate(params, &mut UnwrapErr(SysRng));
+        let public = secret.public_key(params);
+        let mut y = vec![0; params.group().bytes()];
+        public.to_bytes(params, &mut y).unwrap();
+        (secret, SubscriberId::of(params, &TORRENT, &public), y)
+    }
+
+    #[test]
+    fn the_three_kinds_of_keys_fit_together() {
+        let params = params();
+        let width = params.group().bytes();
+        let cache = TableCache::new(1 << 20);
+        let (first, second) = (MasterKey::from_bytes([1; 32]), MasterKey::from_bytes([2; 32]));
+        let (_, j, y_j) = subscriber(&params);
+        let (s_k, k, y_k) = subscriber(&params);
+        let (tables_j, tables_k) =
+            (cache.tables(&params, &j, &y_j).unwrap(), cache.tables(&params, &k, &y_k).unwrap());
+        let uploader = Party { tables: &tables_j, master: &first, epoch: 1 };
+        let downloader = Party { tables: &tables_k, master: &second, epoch: 2 };
+        let pieces = [3, 0];
+
+        let k_ij = encryption_keys(&params, &TORRENT, &uploader, &pieces).unwrap();
+        let rho = rekeys(&params, &TORRENT, &uploader, &downloader, &pieces).unwrap();
+        let license = decryption_keys(&params, &TORRENT, &second, 2, &y_k, 4).unwrap();
+        assert_eq!((k_ij.len(), rho.len(), license.len()), (2 * width, 2 * width, 4 * width));
+        for (at, piece) in pieces.into_iter().enumerate() {
+            let plain: Vec<u8> = (0..2 * width).map(|i| (i % 100) as u8 + 1).collect();
+            let mut block = plain.clone();
+            let part = |keys: &[u8], at: usize| keys[at * width..(at + 1) * width].to_vec();
+            encrypt_piece(&params, &EncryptionKey::from_bytes(&params, &part(&k_ij, at)).unwrap(), &mut block).unwrap();
+            re_encrypt_piece(&params, &ReKey::from_bytes(&params, &part(&rho, at)).unwrap(), &mut block).unwrap();
+            assert_ne!(block, plain);
+            let key = DecryptionKey::from_bytes(&params, &part(&license, piece as usize)).unwrap();
+            decrypt_piece(&params, &s_k, &key, &mut block).unwrap();
+            assert_eq!(block, plain);
+        }
+    }
+
+    #[test]
+    fn the_cache_keeps_what_was_used_last() {
+        let params = params();
+        let subscribers: Vec<_> = (0..3).map(|_| subscriber(&params)).collect();
+        let one = Tables::new(&params, &subscribers[0].2).unwrap().bytes();
+        let cache = TableCache::new(2 * one);
+        let tables = |n: usize| cache.tables(&params, &subscribers[n].1, &subscribers[n].2).unwrap();
+        let (first, second) = (tables(0), tables(1));
+        assert!(Arc::ptr_eq(&first, &tables(0)));
+        tables(2);
+        assert_eq!(cache.bytes(), 2 * one);
+        assert!(Arc::ptr_eq(&first, &tables(0)));
+        assert!(!Arc::ptr_eq(&second, &tables(1)));
+    }
+
+    #[test]
+    fn a_bad_public_key_makes_no_tables() {
+        let params = params();
+        let mut y = vec![0; params.group().bytes()];
+        y[255] = 1;
+        assert!(TableCache::new(1 << 20).tables(&params, &SubscriberId([0; 32]), &y).is_err());
+    }
+}

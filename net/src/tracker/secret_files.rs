@@ -1,0 +1,97 @@
+//! Files of 32 secret bytes, as one line of hexadecimal, 0600, written once and synced before they count.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::atomic_file::{self, Access, Existing};
+
+/// Why a secret file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileError {
+    /// It could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not one line of 64 hexadecimal digits.
+    #[error("{path}: expected one line of 64 hexadecimal digits")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A directory that only its owner enters.
+pub(super) fn create_directory(path: &Path) -> Result<(), SecretFileError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
+}
+
+/// The secret in the file; where there is no file, a fresh one. Also whether it is fresh.
+pub(super) fn read_or_create(path: &Path) -> Result<(Zeroizing<[u8; 32]>, bool), SecretFileError> {
+    match read(path)? {
+        Some(secret) => Ok((secret, false)),
+        None => Ok((create(path)?, true)),
+    }
+}
+
+/// The secret in the file, if the file is there.
+pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, SecretFileError> {
+    let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
+    let mut text = Zeroizing::new(String::new());
+    match File::open(path) {
+        Ok(file) => file.take(256).read_to_string(&mut text).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut secret = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_end(), secret.as_mut_slice())
+        .map_err(|_| SecretFileError::Malformed { path: path.to_owned() })?;
+    Ok(Some(secret))
+}
+
+/// A fresh secret, on the disk under its name before this returns.
+fn create(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretFileError> {
+    let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice()).map_err(|error| failed(io::Error::other(error)))?;
+    let mut text = Zeroizing::new(hex::encode(secret.as_slice()));
+    text.push('\n');
+    atomic_file::write(path, text.as_bytes(), Access::Private, Existing::Keep).map_err(failed)?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.key");
+        let (first, fresh) = read_or_create(&path).unwrap();
+        assert!(fresh);
+        let (second, fresh) = read_or_create(&path).unwrap();
+        assert!(!fresh);
+        assert_eq!(*first, *second);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_secret_is_refused_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.key");
+        std::fs::write(&path, "not a secret\n").unwrap();
+        assert!(matches!(read_or_create(&path), Err(SecretFileError::Malformed { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a secret\n");
+    }
+}

@@ -1,0 +1,635 @@
+//! What must outlive the process, in redb. Every change is one transaction, on the disk before it is acknowledged.
+//!
+//! Calls block: they belong on `spawn_blocking`.
+
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableHandle, WriteTransaction,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use swarmseal_core::{SubscriberId, TorrentId};
+
+use super::records::{GrantRecord, Holder, SeedRecord, SubscriberRecord, TorrentRecord};
+use crate::wire::api::{ApiError, Passkey, Role};
+use crate::wire::bencode;
+
+/// The schema that this program writes, and the newest that it reads.
+const SCHEMA: u64 = 1;
+const MAX_RECORD: usize = 64 << 20;
+
+type Bytes32 = [u8; 32];
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const TORRENTS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("torrents");
+const SEEDS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("seeds");
+const SUBSCRIBERS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("subscribers");
+/// torrent id ‖ subscriber or seed id, for lists.
+const MEMBERS_OF: TableDefinition<'_, [u8; 64], bool> = TableDefinition::new("members of torrents");
+const GRANTS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("grants");
+/// Subscriber → the grant that it holds.
+const HELD: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("held grants");
+/// Hash of the voucher's code → its grant.
+const VOUCHERS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("vouchers");
+/// Hash of torrent id and account → its grant.
+const ACCOUNTS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("accounts");
+
+/// Why the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("{path}: another tracker is running on this data")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A later program wrote it.
+    #[error("{path}: the store has schema {found}, newer than this program understands ({SCHEMA})")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The schema found.
+        found: u64,
+    },
+    /// A record cannot be read.
+    #[error("a record in `{table}` is damaged: {source}")]
+    Damaged {
+        /// Where it is.
+        table: String,
+        /// What is wrong with it.
+        source: bencode::Error,
+    },
+    /// The database or the disk failed.
+    #[error("store: {0}")]
+    Database(Box<redb::Error>),
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChangeError {
+    /// The request cannot be met.
+    #[error("{0}")]
+    Refused(ApiError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ApiError> for ChangeError {
+    fn from(code: ApiError) -> Self {
+        ChangeError::Refused(code)
+    }
+}
+
+macro_rules! from_database_errors {
+    ($($error:ty),+) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                StoreError::Database(Box::new(error.into()))
+            }
+        }
+
+        impl From<$error> for ChangeError {
+            fn from(error: $error) -> Self {
+                ChangeError::Store(error.into())
+            }
+        })+
+    };
+}
+from_database_errors!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+/// A subscriber or a seed, as an announce needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) id: SubscriberId,
+    pub(super) role: Role,
+    pub(super) torrent_id: TorrentId,
+    pub(super) revoked: bool,
+}
+
+/// How many of each there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Totals {
+    pub(super) torrents: u64,
+    pub(super) seeds: u64,
+    pub(super) subscribers: u64,
+    pub(super) grants: u64,
+    pub(super) vouchers: u64,
+    pub(super) licensed: u64,
+}
+
+/// The store.
+pub(super) struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens it, or makes an empty one.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::create(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+            other => other.into(),
+        })?;
+        let store = Store { database };
+        let write = store.begin()?;
+        {
+            let mut meta = write.open_table(META)?;
+            let found = meta.get("schema")?.map(|schema| schema.value());
+            match found {
+                Some(found) if found > SCHEMA => {
+                    return Err(StoreError::Newer { path: path.to_owned(), found });
+                }
+                Some(_) => {}
+                None => {
+                    meta.insert("schema", SCHEMA)?;
+                }
+            }
+            for table in [TORRENTS, SEEDS, SUBSCRIBERS, GRANTS] {
+                write.open_table(table)?;
+            }
+            for table in [HELD, VOUCHERS, ACCOUNTS] {
+                write.open_table(table)?;
+            }
+            write.open_table(MEMBERS_OF)?;
+        }
+        write.commit()?;
+        Ok(store)
+    }
+
+    /// Registers a torrent, or another seed of one. A seed that is there already stays as it is and is returned.
+    pub(super) fn register(
+        &self,
+        torrent: &TorrentRecord,
+        seed_id: SubscriberId,
+        seed: SeedRecord,
+    ) -> Result<SeedRecord, StoreError> {
+        let write = self.begin()?;
+        let kept = {
+            let mut torrents = write.open_table(TORRENTS)?;
+            torrents.insert(seed.torrent_id.0, encode(torrent).as_slice())?;
+            let mut seeds = write.open_table(SEEDS)?;
+            let known = seeds.get(seed_id.0)?.map(|bytes| decode("seeds", bytes.value())).transpose()?;
+            match known {
+                Some(known) => known,
+                None => {
+                    seeds.insert(seed_id.0, encode(&seed).as_slice())?;
+                    write.open_table(MEMBERS_OF)?.insert(member_key(&seed.torrent_id, &seed_id), true)?;
+                    seed
+                }
+            }
+        };
+        write.commit()?;
+        Ok(kept)
+    }
+
+    /// All torrents.
+    pub(super) fn torrents(&self) -> Result<Vec<TorrentRecord>, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(TORRENTS)?;
+        table.iter()?.map(|row| decode("torrents", row?.1.value())).collect()
+    }
+
+    /// All passkeys and whose they are.
+    pub(super) fn members(&self) -> Result<Vec<(Passkey, Member)>, StoreError> {
+        let read = self.database.begin_read()?;
+        let mut members = Vec::new();
+        for row in read.open_table(SEEDS)?.iter()? {
+            let (id, bytes) = row?;
+            let SeedRecord { torrent_id, passkey, revoked, .. } = decode("seeds", bytes.value())?;
+            let id = SubscriberId(id.value());
+            members.push((passkey, Member { id, role: Role::Seed, torrent_id, revoked }));
+        }
+        for row in read.open_table(SUBSCRIBERS)?.iter()? {
+            let (id, bytes) = row?;
+            let SubscriberRecord { torrent_id, passkey, revoked, .. } =
+                decode("subscribers", bytes.value())?;
+            let id = SubscriberId(id.value());
+            members.push((passkey, Member { id, role: Role::Subscriber, torrent_id, revoked }));
+        }
+        Ok(members)
+    }
+
+    /// A seed.
+    pub(super) fn seed(&self, id: &SubscriberId) -> Result<Option<SeedRecord>, StoreError> {
+        self.read(SEEDS, &id.0)
+    }
+
+    /// A subscriber.
+    pub(super) fn subscriber(&self, id: &SubscriberId) -> Result<Option<SubscriberRecord>, StoreError> {
+        self.read(SUBSCRIBERS, &id.0)
+    }
+
+    /// Adds a subscriber. The same keys again give the subscription that there is; other keys under the same y are refused.
+    pub(super) fn subscribe(
+        &self,
+        id: SubscriberId,
+        record: SubscriberRecord,
+    ) -> Result<SubscriberRecord, ChangeError> {
+        let write = self.begin()?;
+        {
+            let mut table = write.open_table(SUBSCRIBERS)?;
+            let known: Option<SubscriberRecord> =
+                table.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
+            if let Some(known) = known {
+                return if known.revoked {
+                    Err(ApiError::Revoked.into())
+                } else if known.identity != record.identity || known.device != record.device {
+                    Err(ApiError::AlreadySubscribed.into())
+                } else {
+                    Ok(known)
+                };
+            }
+            table.insert(id.0, encode(&record).as_slice())?;
+            write.open_table(MEMBERS_OF)?.insert(member_key(&record.torrent_id, &id), false)?;
+        }
+        write.commit()?;
+        Ok(record)
+    }
+
+    /// Revokes a subscriber or a seed; gives its passkey and who it is. Errors: [`ApiError::UnknownSubscriber`].
+    pub(super) fn revoke(&self, id: &SubscriberId) -> Result<(Passkey, Member), ChangeError> {
+        let write = self.begin()?;
+        let revoked = {
+            let mut subscribers = write.open_table(SUBSCRIBERS)?;
+            let known: Option<SubscriberRecord> =
+                subscribers.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
+            if let Some(mut record) = known {
+                record.revoked = true;
+                subscribers.insert(id.0, encode(&record).as_slice())?;
+                let torrent_id = record.torrent_id;
+                (record.passkey, Member { id: *id, role: Role::Subscriber, torrent_id, revoked: true })
+            } else {
+                let mut seeds = write.open_table(SEEDS)?;
+                let known: Option<SeedRecord> =
+                    seeds.get(id.0)?.map(|bytes| decode("seeds", bytes.value())).transpose()?;
+                let mut record = known.ok_or(ApiError::UnknownSubscriber)?;
+                record.revoked = true;
+                seeds.insert(id.0, encode(&record).as_slice())?;
+                let torrent_id = record.torrent_id;
+                (record.passkey, Member { id: *id, role: Role::Seed, torrent_id, revoked: true })
+            }
+        };
+        write.commit()?;
+        Ok(revoked)
+    }
+
+    /// Adds vouchers: pairs of the code's hash and a grant's id, all for copies of one grant.
+    pub(super) fn add_vouchers(
+        &self,
+        vouchers: &[(Bytes32, Bytes32)],
+        grant: &GrantRecord,
+    ) -> Result<(), StoreError> {
+        let write = self.begin()?;
+        {
+            let mut grants = write.open_table(GRANTS)?;
+            let mut codes = write.open_table(VOUCHERS)?;
+            for (code, grant_id) in vouchers {
+                grants.insert(grant_id, encode(grant).as_slice())?;
+                codes.insert(code, grant_id)?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Names a subscriber in a new grant, or in the one that its account has for the torrent; gives the grant's id.
+    /// Errors: [`ApiError::UnknownSubscriber`], [`ApiError::WrongTorrent`], [`ApiError::Revoked`],
+    /// [`ApiError::UsedVoucher`] where the account's devices are all taken.
+    pub(super) fn grant(
+        &self,
+        new_id: Bytes32,
+        subscriber: &SubscriberId,
+        grant: GrantRecord,
+    ) -> Result<Bytes32, ChangeError> {
+        let write = self.begin()?;
+        let id = {
+            let record: SubscriberRecord = write
+                .open_table(SUBSCRIBERS)?
+                .get(subscriber.0)?
+                .map(|bytes| decode("subscribers", bytes.value()))
+                .transpose()?
+                .ok_or(ApiError::UnknownSubscriber)?;
+            if record.revoked {
+                return Err(ApiError::Revoked.into());
+            }
+            if record.torrent_id != grant.torrent_id {
+                return Err(ApiError::WrongTorrent.into());
+            }
+            let mut accounts = write.open_table(ACCOUNTS)?;
+            let account = grant.account.as_ref().map(|name| account_key(&grant.torrent_id, name));
+            let known = match &account {
+                Some(account) => accounts.get(account)?.map(|id| id.value()),
+                None => None,
+            };
+            let id = known.unwrap_or(new_id);
+            let held = match known {
+                Some(id) => GrantRecord {
+                    policy: grant.policy,
+                    devices: grant.devices,
+                    ..read_grant(&write, &id)?.ok_or(ApiError::Internal)?
+                },
+                None => grant,
+            };
+            if let Some(account) = account {
+                accounts.insert(account, id)?;
+            }
+            hold(&write, &id, held, subscriber)?;
+            id
+        };
+        write.commit()?;
+        Ok(id)
+    }
+
+    /// The grant that a subscriber holds.
+    pub(super) fn grant_of(&self, subscriber: &SubscriberId) -> Result<Option<GrantRecord>, StoreError> {
+        let read = self.database.begin_read()?;
+        let Some(id) = read.open_table(HELD)?.get(subscriber.0)?.map(|id| id.value()) else {
+            return Ok(None);
+        };
+        let bytes = read.open_table(GRANTS)?.get(id)?;
+        bytes.map(|bytes| decode("grants", bytes.value())).transpose()
+    }
+
+    /// Redeems a voucher for a subscriber, which then holds its grant; a second time changes nothing. Errors:
+    /// [`ApiError::BadVoucher`], [`ApiError::UsedVoucher`], [`ApiError::ExpiredLicense`], [`ApiError::Revoked`].
+    pub(super) fn redeem(
+        &self,
+        code: &Bytes32,
+        torrent: &TorrentId,
+        subscriber: &SubscriberId,
+        now: u64,
+    ) -> Result<GrantRecord, ChangeError> {
+        let write = self.begin()?;
+        let held = {
+            let revoked = write
+                .open_table(SUBSCRIBERS)?
+                .get(subscriber.0)?
+                .map(|bytes| decode::<SubscriberRecord>("subscribers", bytes.value()))
+                .transpose()?
+                .is_none_or(|record| record.revoked);
+            if revoked {
+                return Err(ApiError::Revoked.into());
+            }
+            let id = write.open_table(VOUCHERS)?.get(code)?.map(|id| id.value());
+            let id = id.ok_or(ApiError::BadVoucher)?;
+            let grant = read_grant(&write, &id)?.ok_or(ApiError::BadVoucher)?;
+            if grant.torrent_id != *torrent {
+                return Err(ApiError::BadVoucher.into());
+            }
+            if grant.policy.expires.is_some_and(|expires| expires <= now) {
+                return Err(ApiError::ExpiredLicense.into());
+            }
+            hold(&write, &id, grant, subscriber)?
+        };
+        write.commit()?;
+        Ok(held)
+    }
+
+    /// Subscribers of a torrent after an id, at most `limit`.
+    pub(super) fn subscribers_of(
+        &self,
+        torrent: &TorrentId,
+        after: Option<SubscriberId>,
+        limit: usize,
+    ) -> Result<Vec<(SubscriberId, SubscriberRecord, bool)>, StoreError> {
+        use std::ops::Bound::{Excluded, Included};
+        let read = self.database.begin_read()?;
+        let index = read.open_table(MEMBERS_OF)?;
+        let subscribers = read.open_table(SUBSCRIBERS)?;
+        let held = read.open_table(HELD)?;
+        let first = match after {
+            Some(id) => Excluded(member_key(torrent, &id)),
+            None => Included(member_key(torrent, &SubscriberId([0; 32]))),
+        };
+        let last = Included(member_key(torrent, &SubscriberId([0xFF; 32])));
+        let mut found = Vec::new();
+        for row in index.range::<[u8; 64]>((first, last))? {
+            let (key, is_seed) = row?;
+            if is_seed.value() {
+                continue;
+            }
+            if found.len() == limit {
+                break;
+            }
+            let mut id = [0; 32];
+            id.copy_from_slice(&key.value()[32..]);
+            if let Some(bytes) = subscribers.get(id)? {
+                let record = decode("subscribers", bytes.value())?;
+                found.push((SubscriberId(id), record, held.get(id)?.is_some()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many of each there are.
+    pub(super) fn totals(&self) -> Result<Totals, StoreError> {
+        let read = self.database.begin_read()?;
+        Ok(Totals {
+            torrents: read.open_table(TORRENTS)?.len()?,
+            seeds: read.open_table(SEEDS)?.len()?,
+            subscribers: read.open_table(SUBSCRIBERS)?.len()?,
+            grants: read.open_table(GRANTS)?.len()?,
+            vouchers: read.open_table(VOUCHERS)?.len()?,
+            licensed: read.open_table(HELD)?.len()?,
+        })
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let mut write = self.database.begin_write()?;
+        // What is acknowledged survives a kill and a power cut.
+        write.set_durability(Durability::Immediate)?;
+        Ok(write)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        definition: TableDefinition<'_, Bytes32, &'static [u8]>,
+        key: &Bytes32,
+    ) -> Result<Option<T>, StoreError> {
+        let read = self.database.begin_read()?;
+        let bytes = read.open_table(definition)?.get(key)?;
+        bytes.map(|bytes| decode(definition.name(), bytes.value())).transpose()
+    }
+}
+
+/// Makes a subscriber a holder of a grant, within its devices.
+fn hold(
+    write: &WriteTransaction,
+    id: &Bytes32,
+    mut grant: GrantRecord,
+    subscriber: &SubscriberId,
+) -> Result<GrantRecord, ChangeError> {
+    if !grant.holders.iter().any(|holder| holder.id == *subscriber) {
+        if grant.holders.len() >= grant.devices as usize {
+            return Err(ApiError::UsedVoucher.into());
+        }
+        grant.holders.push(Holder { id: *subscriber });
+    }
+    write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
+    write.open_table(HELD)?.insert(subscriber.0, id)?;
+    Ok(grant)
+}
+
+fn read_grant(write: &WriteTransaction, id: &Bytes32) -> Result<Option<GrantRecord>, StoreError> {
+    let table = write.open_table(GRANTS)?;
+    let bytes = table.get(id)?;
+    bytes.map(|bytes| decode("grants", bytes.value())).transpose()
+}
+
+fn member_key(torrent: &TorrentId, member: &SubscriberId) -> [u8; 64] {
+    let mut key = [0; 64];
+    key[..32].copy_from_slice(&torrent.0);
+    key[32..].copy_from_slice(&member.0);
+    key
+}
+
+fn account_key(torrent: &TorrentId, account: &str) -> Bytes32 {
+    let mut hasher = blake3::Hasher::new_derive_key("swarmseal v1 account of a torrent");
+    hasher.update(&torrent.0).update(account.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    bencode::to_bytes(record)
+}
+
+fn decode<T: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    bencode::from_bytes(bytes, MAX_RECORD)
+        .map_err(|source| StoreError::Damaged { table: table.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::license::Policy;
+
+    const TORRENT: TorrentId = TorrentId([1; 32]);
+
+    fn subscriber(n: u8) -> (SubscriberId, SubscriberRecord) {
+        let record = SubscriberRecord {
+            torrent_id: TORRENT,
+            y: vec![n; 8],
+            identity: [n; 32],
+            device: [n; 32],
+            passkey: Passkey::new([n; 16]),
+            epoch: 1,
+            created: 5,
+            revoked: false,
+        };
+        (SubscriberId([n; 32]), record)
+    }
+
+    fn grant(devices: u32) -> GrantRecord {
+        GrantRecord {
+            torrent_id: TORRENT,
+            account: None,
+            devices,
+            holders: Vec::new(),
+            policy: Policy { plays: Some(3), expires: Some(100), ..Policy::default() },
+            created: 5,
+        }
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("tracker.redb")).unwrap();
+        (directory, store)
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> ApiError {
+        match result.unwrap_err() {
+            ChangeError::Refused(code) => code,
+            ChangeError::Store(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_newer_store_is_refused_by_its_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.redb");
+        let store = Store::open(&path).unwrap();
+        let write = store.begin().unwrap();
+        write.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
+        write.commit().unwrap();
+        drop(store);
+        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found, .. }) if found == SCHEMA + 1));
+    }
+
+    #[test]
+    fn subscribing_again_changes_nothing() {
+        let (_directory, store) = store();
+        let (id, record) = subscriber(1);
+        assert_eq!(store.subscribe(id, record.clone()).unwrap(), record);
+        let again = SubscriberRecord { passkey: Passkey::new([9; 16]), ..record.clone() };
+        assert_eq!(store.subscribe(id, again).unwrap(), record);
+        let other = SubscriberRecord { identity: [9; 32], ..record.clone() };
+        assert_eq!(refusal(store.subscribe(id, other)), ApiError::AlreadySubscribed);
+        store.revoke(&id).unwrap();
+        assert_eq!(refusal(store.subscribe(id, record)), ApiError::Revoked);
+    }
+
+    #[test]
+    fn a_voucher_covers_its_devices_and_no_more() {
+        let (_directory, store) = store();
+        for n in 1..=3 {
+            let (id, record) = subscriber(n);
+            store.subscribe(id, record).unwrap();
+        }
+        let id = |n: u8| SubscriberId([n; 32]);
+        store.add_vouchers(&[([7; 32], [8; 32])], &grant(2)).unwrap();
+        assert_eq!(refusal(store.redeem(&[6; 32], &TORRENT, &id(1), 0)), ApiError::BadVoucher);
+        assert_eq!(refusal(store.redeem(&[7; 32], &TorrentId([2; 32]), &id(1), 0)), ApiError::BadVoucher);
+        assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(1), 100)), ApiError::ExpiredLicense);
+        assert_eq!(store.redeem(&[7; 32], &TORRENT, &id(1), 0).unwrap().holders.len(), 1);
+        assert_eq!(store.redeem(&[7; 32], &TORRENT, &id(1), 0).unwrap().holders.len(), 1);
+        assert_eq!(store.redeem(&[7; 32], &TORRENT, &id(2), 0).unwrap().holders.len(), 2);
+        assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(3), 0)), ApiError::UsedVoucher);
+        assert_eq!(store.grant_of(&id(2)).unwrap().unwrap().policy.plays, Some(3));
+        assert_eq!(store.grant_of(&id(3)).unwrap(), None);
+        store.revoke(&id(1)).unwrap();
+        assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(1), 0)), ApiError::Revoked);
+    }
+
+    #[test]
+    fn an_account_s_grant_is_shared_by_its_devices() {
+        let (_directory, store) = store();
+        for n in 1..=3 {
+            let (id, record) = subscriber(n);
+            store.subscribe(id, record).unwrap();
+        }
+        let account = |devices| GrantRecord { account: Some("anna".to_owned()), ..grant(devices) };
+        let first = store.grant([1; 32], &SubscriberId([1; 32]), account(2)).unwrap();
+        assert_eq!(store.grant([2; 32], &SubscriberId([2; 32]), account(2)).unwrap(), first);
+        let third = store.grant([3; 32], &SubscriberId([3; 32]), account(2));
+        assert_eq!(refusal(third), ApiError::UsedVoucher);
+        assert_eq!(store.grant([3; 32], &SubscriberId([3; 32]), account(3)).unwrap(), first);
+        let unknown = store.grant([4; 32], &SubscriberId([4; 32]), grant(1));
+        assert_eq!(refusal(unknown), ApiError::UnknownSubscriber);
+        assert_eq!(store.totals().unwrap().licensed, 3);
+    }
+
+    #[test]
+    fn lists_page_through_a_torrent_s_subscribers() {
+        let (_directory, store) = store();
+        for n in 1..=5 {
+            let (id, record) = subscriber(n);
+            store.subscribe(id, record).unwrap();
+        }
+        let ids = |after, limit| -> Vec<u8> {
+            let page = store.subscribers_of(&TORRENT, after, limit).unwrap();
+            page.into_iter().map(|(id, ..)| id.0[0]).collect()
+        };
+        assert_eq!(ids(None, 2), [1, 2]);
+        assert_eq!(ids(Some(SubscriberId([2; 32])), 10), [3, 4, 5]);
+        assert!(store.subscribers_of(&TorrentId([2; 32]), None, 10).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,137 @@
+//! Arithmetic and the store, off the async threads: as many jobs at once as there are cores, a bounded queue before them, and
+//! no more than a few jobs of any one subscriber.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use swarmseal_core::SubscriberId;
+use tokio::sync::Semaphore;
+
+use crate::wire::api::ApiError;
+
+/// Calls of one subscriber or seed that may wait or run at once.
+const MAX_OF_ONE: u32 = 8;
+
+/// A bounded pool.
+pub(super) struct Workers {
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    of_each: Arc<Mutex<HashMap<SubscriberId, u32>>>,
+}
+
+impl Workers {
+    /// `running` jobs at once, `waiting` more in the queue.
+    pub(super) fn new(running: usize, waiting: usize) -> Self {
+        Workers {
+            running: Arc::new(Semaphore::new(running)),
+            waiting: Arc::new(Semaphore::new(running + waiting)),
+            of_each: Arc::default(),
+        }
+    }
+
+    /// Runs a job. Errors: [`ApiError::Busy`] where the queue is full, [`ApiError::Internal`] where the job panicked.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        // The permits go along with the job: it runs to its end even if the caller goes away.
+        let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| ApiError::Busy)?;
+        let job = move || {
+            let _held = (place, permit);
+            job()
+        };
+        tokio::task::spawn_blocking(job).await.map_err(|_| ApiError::Internal)
+    }
+
+    /// Runs a job for a subscriber or seed. Errors: those of [`Workers::run`], and [`ApiError::Rate`] where it has too many
+    /// already.
+    pub(super) async fn run_for<T: Send + 'static>(
+        &self,
+        member: SubscriberId,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let turn = Turn::take(&self.of_each, member)?;
+        self.run(move || {
+            let _turn = turn;
+            job()
+        })
+        .await
+    }
+}
+
+/// One of a member's places.
+struct Turn {
+    of_each: Arc<Mutex<HashMap<SubscriberId, u32>>>,
+    member: SubscriberId,
+}
+
+impl Turn {
+    fn take(of_each: &Arc<Mutex<HashMap<SubscriberId, u32>>>, member: SubscriberId) -> Result<Self, ApiError> {
+        let mut counts = of_each.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(member).or_default();
+        if *count >= MAX_OF_ONE {
+            return Err(ApiError::Rate);
+        }
+        *count += 1;
+        Ok(Turn { of_each: Arc::clone(of_each), member })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut counts = self.of_each.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.member) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.member);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_queue_and_each_member_s_share_are_bounded() {
+        let workers = Arc::new(Workers::new(1, 1));
+        let (release, wait) = mpsc::channel::<()>();
+        let (started, running) = tokio::sync::oneshot::channel();
+        let first = tokio::spawn({
+            let workers = Arc::clone(&workers);
+            async move {
+                let job = move || (started.send(()), wait.recv()).1;
+                workers.run_for(SubscriberId([1; 32]), job).await
+            }
+        });
+        running.await.unwrap();
+        let mut second = Box::pin(workers.run(|| 2));
+        // Polled once, it stands in the queue; there is no place for a third.
+        assert!(futures_poll_once(second.as_mut()).await.is_none());
+        assert_eq!(workers.run(|| 3).await, Err(ApiError::Busy));
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap().unwrap();
+        assert_eq!(second.await, Ok(2));
+
+        let turns: Vec<Turn> =
+            (0..MAX_OF_ONE).map(|_| Turn::take(&workers.of_each, SubscriberId([1; 32])).unwrap()).collect();
+        assert_eq!(workers.run_for(SubscriberId([1; 32]), || ()).await, Err(ApiError::Rate));
+        assert_eq!(workers.run_for(SubscriberId([2; 32]), || ()).await, Ok(()));
+        drop(turns);
+        assert_eq!(workers.run_for(SubscriberId([1; 32]), || ()).await, Ok(()));
+    }
+
+    async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match future.as_mut().poll(context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}

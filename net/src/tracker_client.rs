@@ -1,0 +1,441 @@
+//! The tracker as its users see it: calls, sessions that renew themselves, announces, and the admin API.
+//!
+//! Passkeys and tokens stay out of errors and logs.
+
+mod admin;
+mod clock;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
+
+pub use admin::{AdminClient, Registered, Terms};
+
+use self::clock::TrackerClock;
+use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
+use crate::wire::api::{
+    self, ApiError, Challenge, Failure, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey, ReKeyRequest, Role,
+    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+};
+use crate::wire::bencode;
+use crate::wire::identity::{Identity, SigningKey};
+use crate::wire::license::MAX_ENVELOPE;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Without a byte from the tracker: a license of a long torrent takes its time.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// A session is renewed when so many seconds are left.
+const RENEW_BEFORE: u64 = 30;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tracker's URL is none, or not of http or https.
+    #[error("bad tracker URL: expected http:// or https:// and a host")]
+    BadUrl,
+    /// The tracker cannot be reached, or the connection broke. The message has no URL in it.
+    #[error("the tracker cannot be reached: {}", chain(.0))]
+    Unreachable(reqwest::Error),
+    /// The tracker refused.
+    #[error("the tracker refused: {reason} ({code})")]
+    Refused {
+        /// Why, as a stable word.
+        code: ApiError,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The tracker answered an announce with a failure reason.
+    #[error("the tracker refused the announce: {0}")]
+    AnnounceRefused(String),
+    /// The answer is not what the call gives.
+    #[error("bad answer from the tracker: {0}")]
+    BadAnswer(String),
+    /// The call needs a session, and the client was given no key to open one with.
+    #[error("the client has no key to open a session with")]
+    NoCredential,
+    /// The keys of a subscription do not fit the torrent.
+    #[error(transparent)]
+    Keys(#[from] swarmseal_core::Error),
+}
+
+impl Error {
+    /// The code of a refusal.
+    pub fn code(&self) -> Option<ApiError> {
+        match self {
+            Error::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Error::Unreachable(_) => true,
+            Error::Refused { code, .. } => matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal),
+            _ => false,
+        }
+    }
+}
+
+impl From<reqwest::Error> for Error {
+    fn from(error: reqwest::Error) -> Self {
+        // URLs of announces have the passkey in them.
+        Error::Unreachable(error.without_url())
+    }
+}
+
+impl From<bencode::Error> for Error {
+    fn from(error: bencode::Error) -> Self {
+        Error::BadAnswer(error.to_string())
+    }
+}
+
+/// An error with its causes; the innermost says what happened.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Who opens sessions.
+#[derive(Clone)]
+struct Credential {
+    id: SubscriberId,
+    role: Role,
+    key: SigningKey,
+}
+
+#[derive(Default)]
+struct Shared {
+    clock: TrackerClock,
+    /// Locked while a session is opened, so that calls at the same time share it.
+    session: tokio::sync::Mutex<Option<SessionOpened>>,
+}
+
+/// A tracker. Clones share connections, session and clock.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    credential: Option<Credential>,
+    shared: Arc<Shared>,
+}
+
+impl Client {
+    /// A tracker at its base URL, such as `http://127.0.0.1:7000`; a path that ends in `/announce` is cut off there. Errors:
+    /// [`Error::BadUrl`], [`Error::Unreachable`] where the system's certificates cannot be used.
+    pub fn new(base: impl AsRef<str>) -> Result<Self, Error> {
+        Ok(Client {
+            http: http_client()?,
+            base: base_url(base.as_ref())?,
+            credential: None,
+            shared: Arc::default(),
+        })
+    }
+
+    /// The client of a subscriber, which can open sessions.
+    pub fn as_subscriber(&self, id: SubscriberId, key: SigningKey) -> Self {
+        self.with(Credential { id, role: Role::Subscriber, key })
+    }
+
+    /// The client of an original seed, which can open sessions. `key` is the seed signing key.
+    pub fn as_seed(&self, torrent: &TorrentId, key: SigningKey) -> Self {
+        self.with(Credential { id: SubscriberId::of_seed(torrent, &key.public()), role: Role::Seed, key })
+    }
+
+    fn with(&self, credential: Credential) -> Self {
+        Client { credential: Some(credential), shared: Arc::default(), ..self.clone() }
+    }
+
+    /// The tracker's time as estimated from its answers, in seconds since 1970; the system's before the first answer.
+    pub fn now(&self) -> u64 {
+        self.shared.clock.now()
+    }
+
+    /// A nonce to sign.
+    pub async fn challenge(&self) -> Result<Challenge, Error> {
+        let challenge: Challenge = self.call("challenge", None, Vec::new(), api::MAX_ANSWER).await?;
+        self.shared.clock.heard(challenge.now);
+        Ok(challenge)
+    }
+
+    /// Registers a public key with a proof of possession. The same keys again give the same subscription.
+    pub async fn subscribe(
+        &self,
+        params: &Params,
+        torrent: TorrentId,
+        keys: (&SecretKey, &PublicKey),
+        identity: &Identity,
+    ) -> Result<Subscribed, Error> {
+        let nonce = self.challenge().await?.nonce;
+        let request = Subscribe::new(params, torrent, keys, identity, nonce, &mut UnwrapErr(SysRng))?;
+        self.send_subscribe(&request).await
+    }
+
+    /// Sends a subscription that was made elsewhere.
+    pub async fn send_subscribe(&self, request: &Subscribe) -> Result<Subscribed, Error> {
+        let body = bencode::to_bytes(request);
+        let subscribed: Subscribed = self.call("subscribe", None, body, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(subscribed.now);
+        Ok(subscribed)
+    }
+
+    /// Opens a session, whether or not there is one. Other calls do so when they need to.
+    pub async fn session(&self) -> Result<(), Error> {
+        let mut session = self.shared.session.lock().await;
+        *session = Some(self.open_session().await?);
+        Ok(())
+    }
+
+    /// Re-keys from the client's subscriber, whose pieces are of `epoch`, to the one who signed the ticket: W bytes for
+    /// each of at most [`api::MAX_PIECES`] pieces.
+    pub async fn rekey(
+        &self,
+        torrent: TorrentId,
+        epoch: u64,
+        ticket: &Ticket,
+        pieces: &[u32],
+    ) -> Result<Keys, Error> {
+        let request =
+            ReKeyRequest { torrent_id: torrent, epoch, ticket: ticket.clone(), pieces: pieces.to_vec() };
+        let keys: Keys = self.call_in_session("rekey", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(keys.now);
+        Ok(keys)
+    }
+
+    /// Encryption keys of the one who signed the ticket, for an original seed: W bytes for each of at most
+    /// [`api::MAX_PIECES`] pieces.
+    pub async fn seed_keys(&self, torrent: TorrentId, ticket: &Ticket, pieces: &[u32]) -> Result<Keys, Error> {
+        let request = SeedKeysRequest { torrent_id: torrent, ticket: ticket.clone(), pieces: pieces.to_vec() };
+        let keys: Keys = self.call_in_session("seed/keys", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(keys.now);
+        Ok(keys)
+    }
+
+    /// The envelope of the subscriber's license; a voucher is redeemed first, if one is given.
+    pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
+        let request = LicenseRequest { torrent_id: torrent, voucher: voucher.map(str::to_owned) };
+        let reply: LicenseReply = self.call_in_session("license", &request, MAX_ENVELOPE + 4096).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply.license)
+    }
+
+    /// Announces under a passkey.
+    pub async fn announce(&self, passkey: &Passkey, request: &Announce) -> Result<AnnounceReply, Error> {
+        let bytes = self.query(passkey, "announce", &request.to_query()).await?;
+        let reply = AnnounceReply::from_bytes(&bytes).map_err(announce_error)?;
+        if let Some(now) = reply.now {
+            self.shared.clock.heard(now);
+        }
+        Ok(reply)
+    }
+
+    /// Scrapes under a passkey.
+    pub async fn scrape(&self, passkey: &Passkey, request: &Scrape) -> Result<ScrapeReply, Error> {
+        let bytes = self.query(passkey, "scrape", &request.to_query()).await?;
+        let reply = ScrapeReply::from_bytes(&bytes).map_err(announce_error)?;
+        if let Some(now) = reply.now {
+            self.shared.clock.heard(now);
+        }
+        Ok(reply)
+    }
+
+    async fn query(&self, passkey: &Passkey, call: &str, query: &str) -> Result<Vec<u8>, Error> {
+        let mut url = join(&self.base, &format!("{}/{call}", passkey.to_hex()))?;
+        // The query is encoded already, and binary: it must not be encoded again.
+        url.set_query(Some(query));
+        let answer = self.http.get(url).send().await?;
+        if !answer.status().is_success() {
+            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+        }
+        read(answer, announce::MAX_REPLY).await
+    }
+
+    async fn call_in_session<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        request: &impl Serialize,
+        limit: usize,
+    ) -> Result<T, Error> {
+        let body = bencode::to_bytes(request);
+        let token = self.token(None).await?;
+        match self.call(call, Some(&token), body.clone(), limit).await {
+            // The tracker started anew, or ended the session: once more in another.
+            Err(error) if error.code() == Some(ApiError::NoSession) => {
+                let token = self.token(Some(&token)).await?;
+                self.call(call, Some(&token), body, limit).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The token of a session, another than `refused`.
+    async fn token(&self, refused: Option<&Token>) -> Result<Token, Error> {
+        let mut session = self.shared.session.lock().await;
+        if let Some(open) = &*session
+            && refused != Some(&open.token)
+            && self.now().saturating_add(RENEW_BEFORE) < open.expires
+        {
+            return Ok(open.token.clone());
+        }
+        let open = self.open_session().await?;
+        let token = open.token.clone();
+        *session = Some(open);
+        Ok(token)
+    }
+
+    async fn open_session(&self) -> Result<SessionOpened, Error> {
+        let Credential { id, role, key } = self.credential.as_ref().ok_or(Error::NoCredential)?;
+        let nonce = self.challenge().await?.nonce;
+        let body = bencode::to_bytes(&OpenSession::new(key, *role, *id, nonce));
+        let session: SessionOpened = self.call("session", None, body, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(session.now);
+        Ok(session)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        token: Option<&Token>,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<T, Error> {
+        let mut request = self.http.request(Method::POST, join(&self.base, call)?).body(body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token.to_hex());
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(api::from_bytes(&read(answer, limit).await?, limit)?);
+        }
+        let bytes = read(answer, api::MAX_ANSWER).await?;
+        Err(refusal(status, api::from_bytes(&bytes, api::MAX_ANSWER).ok(), &self.shared.clock))
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+fn refusal(status: StatusCode, failure: Option<Failure>, clock: &TrackerClock) -> Error {
+    match failure {
+        Some(failure) => {
+            if let Some(now) = failure.now {
+                clock.heard(now);
+            }
+            Error::Refused { code: ApiError::by_word(&failure.code), reason: failure.reason }
+        }
+        None => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
+    }
+}
+
+fn announce_error(error: ReplyError) -> Error {
+    match error {
+        ReplyError::Refused(reason) => Error::AnnounceRefused(reason),
+        ReplyError::Malformed(error) => error.into(),
+    }
+}
+
+/// Reads an answer of at most `limit` bytes.
+async fn read(mut answer: reqwest::Response, limit: usize) -> Result<Vec<u8>, Error> {
+    let too_long = || Error::BadAnswer(format!("more than {limit} bytes"));
+    if answer.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_long());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn http_client() -> Result<reqwest::Client, Error> {
+    // The first to come installs it; that another was installed before is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder()
+        .user_agent(concat!("swarmseal/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
+    Ok(client)
+}
+
+/// The URL that calls are appended to.
+fn base_url(text: &str) -> Result<Url, Error> {
+    let mut url = Url::parse(text).map_err(|_| Error::BadUrl)?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(Error::BadUrl);
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    let path = url.path().trim_end_matches('/');
+    let path = path.strip_suffix("/announce").unwrap_or(path).to_owned();
+    url.set_path(&format!("{}/", path.trim_end_matches('/')));
+    Ok(url)
+}
+
+fn join(base: &Url, call: &str) -> Result<Url, Error> {
+    base.join(call).map_err(|_| Error::BadUrl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_is_what_precedes_announce() {
+        for (text, base) in [
+            ("http://127.0.0.1:7000", "http://127.0.0.1:7000/"),
+            ("http://127.0.0.1:7000/announce", "http://127.0.0.1:7000/"),
+            ("https://example.org/a/b/announce?x=1#y", "https://example.org/a/b/"),
+            ("https://example.org/a/", "https://example.org/a/"),
+        ] {
+            assert_eq!(base_url(text).unwrap().as_str(), base);
+        }
+        for text in ["", "udp://example.org", "example.org", "file:///tmp"] {
+            assert!(matches!(base_url(text), Err(Error::BadUrl)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_base_with_a_path_keeps_it() {
+        let base = base_url("http://example.org/tracker/announce").unwrap();
+        assert_eq!(join(&base, "seed/keys").unwrap().as_str(), "http://example.org/tracker/seed/keys");
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_tracker_s_error_has_no_passkey() {
+        // A port that was free a moment ago: nobody listens there.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let client = Client::new(format!("http://127.0.0.1:{port}")).unwrap();
+        let scrape = Scrape { info_hashes: vec![[1; 20]], passkey: None };
+        let error = client.scrape(&Passkey::new([0xAB; 16]), &scrape).await.unwrap_err();
+        assert!(error.is_temporary());
+        assert!(!format!("{error} {error:?}").contains("abab"), "{error:?}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_call_in_a_session_needs_a_key() {
+        let client = Client::new("http://127.0.0.1:1").unwrap();
+        assert!(matches!(client.license(TorrentId([0; 32]), None).await, Err(Error::NoCredential)));
+    }
+}

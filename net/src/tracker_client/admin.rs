@@ -1,0 +1,204 @@
+//! The admin API, for publishers.
+
+use reqwest::{Method, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use swarmseal_core::{SubscriberId, TorrentId};
+use zeroize::Zeroizing;
+
+use super::{Error, base_url, http_client, join, read};
+use crate::wire::api::{ApiError, Passkey};
+use crate::wire::metainfo::Metainfo;
+
+/// Bytes of the longest answer.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// What a voucher or grant allows. Times are seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Terms {
+    /// How often it may be played.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plays: Option<u64>,
+    /// Not to be played before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<u64>,
+    /// Not to be played from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// Seconds that the player may do without the tracker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline_grace: Option<u64>,
+    /// Devices that it covers: 1 to 1,000.
+    pub devices: u64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms { plays: None, not_before: None, expires: None, offline_grace: None, devices: 1 }
+    }
+}
+
+/// What the registration of a torrent gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The id of the seed whose key was registered.
+    pub seed: SubscriberId,
+    /// Its passkey, for announces.
+    pub seed_passkey: Passkey,
+}
+
+/// A tracker's admin API.
+#[derive(Clone)]
+pub struct AdminClient {
+    http: reqwest::Client,
+    base: Url,
+    token: Zeroizing<String>,
+}
+
+impl AdminClient {
+    /// A tracker at its base URL, with its admin token. Errors: [`Error::BadUrl`], [`Error::Unreachable`].
+    pub fn new(base: impl AsRef<str>, token: impl AsRef<str>) -> Result<Self, Error> {
+        let token = Zeroizing::new(token.as_ref().trim().to_owned());
+        Ok(AdminClient { http: http_client()?, base: base_url(base.as_ref())?, token })
+    }
+
+    /// The public key that a .torrent for this tracker must name.
+    pub async fn license_key(&self) -> Result<[u8; 32], Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            license_key: String,
+        }
+        let answer: Answer = self.get("admin/license-key").await?;
+        bytes(&answer.license_key)
+    }
+
+    /// Registers a torrent and the public key of its seeds. The same again changes nothing; another key adds a seed.
+    pub async fn register_torrent(&self, metainfo: &Metainfo, seed_key: &[u8; 32]) -> Result<Registered, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            seed: String,
+            seed_passkey: String,
+        }
+        let body = json!({
+            "metainfo": hex::encode(metainfo.to_bytes()),
+            "seed_key": hex::encode(seed_key),
+            "name": metainfo.info.name,
+        });
+        let answer: Answer = self.post("admin/torrents", &body).await?;
+        Ok(Registered {
+            seed: SubscriberId(bytes(&answer.seed)?),
+            seed_passkey: Passkey::new(bytes(&answer.seed_passkey)?),
+        })
+    }
+
+    /// Issues a voucher; gives its code, which the tracker does not show again.
+    pub async fn create_voucher(&self, torrent: TorrentId, terms: Terms) -> Result<String, Error> {
+        let codes = self.create_vouchers(torrent, terms, 1).await?;
+        codes.into_iter().next().ok_or_else(|| Error::BadAnswer("no voucher".to_owned()))
+    }
+
+    /// Issues up to 1,000 vouchers of the same terms.
+    pub async fn create_vouchers(
+        &self,
+        torrent: TorrentId,
+        terms: Terms,
+        count: u32,
+    ) -> Result<Vec<String>, Error> {
+        #[derive(Serialize)]
+        struct Body {
+            torrent_id: String,
+            count: u32,
+            #[serde(flatten)]
+            terms: Terms,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            vouchers: Vec<String>,
+        }
+        let body = Body { torrent_id: torrent.to_string(), count, terms };
+        let answer: Answer = self.post("admin/vouchers", &body).await?;
+        Ok(answer.vouchers)
+    }
+
+    /// Grants a license to a subscriber.
+    pub async fn create_grant(
+        &self,
+        torrent: TorrentId,
+        subscriber: SubscriberId,
+        terms: Terms,
+    ) -> Result<(), Error> {
+        #[derive(Serialize)]
+        struct Body {
+            torrent_id: String,
+            subscriber: String,
+            #[serde(flatten)]
+            terms: Terms,
+        }
+        let (torrent_id, subscriber) = (torrent.to_string(), subscriber.to_string());
+        let _: Value = self.post("admin/grants", &Body { torrent_id, subscriber, terms }).await?;
+        Ok(())
+    }
+
+    /// Revokes a subscriber or a seed.
+    pub async fn revoke(&self, id: SubscriberId) -> Result<(), Error> {
+        let _: Value = self.post("admin/revoke", &json!({ "subscriber": id.to_string() })).await?;
+        Ok(())
+    }
+
+    /// Registered torrents, as the tracker's JSON has them.
+    pub async fn torrents(&self) -> Result<Value, Error> {
+        self.get("admin/torrents").await
+    }
+
+    /// A page of a torrent's subscribers, as the tracker's JSON has them.
+    pub async fn subscribers(&self, torrent: TorrentId, after: Option<SubscriberId>) -> Result<Value, Error> {
+        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+        self.get(&format!("admin/subscribers?torrent_id={torrent}{after}")).await
+    }
+
+    /// Counters and totals, as the tracker's JSON has them.
+    pub async fn stats(&self) -> Result<Value, Error> {
+        self.get("admin/stats").await
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.send(self.http.request(Method::GET, join(&self.base, path)?)).await
+    }
+
+    async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::BadAnswer(error.to_string()))?;
+        let request = self.http.request(Method::POST, join(&self.base, path)?);
+        self.send(request.header("content-type", "application/json").body(body)).await
+    }
+
+    async fn send<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Error> {
+        #[derive(Deserialize)]
+        struct Refusal {
+            code: String,
+            error: String,
+        }
+        let answer = request.bearer_auth(self.token.as_str()).send().await?;
+        let status = answer.status();
+        let body = read(answer, MAX_ANSWER).await?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| Error::BadAnswer(error.to_string()));
+        }
+        Err(match serde_json::from_slice::<Refusal>(&body) {
+            Ok(Refusal { code, error }) => Error::Refused { code: ApiError::by_word(&code), reason: error },
+            Err(_) => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
+        })
+    }
+}
+
+impl std::fmt::Debug for AdminClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminClient").field("base", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+fn bytes<const N: usize>(text: &str) -> Result<[u8; N], Error> {
+    let mut out = [0; N];
+    hex::decode_to_slice(text, &mut out)
+        .map_err(|_| Error::BadAnswer(format!("expected {} hexadecimal digits", 2 * N)))?;
+    Ok(out)
+}

@@ -1,0 +1,658 @@
+//! Bodies of the tracker's calls: bencoded dictionaries over `POST`.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `/challenge` | none | [`Challenge`] |
+//! | `/subscribe` | [`Subscribe`] | [`Subscribed`] |
+//! | `/session` | [`OpenSession`] | [`SessionOpened`] |
+//! | `/rekey` | [`ReKeyRequest`] | [`Keys`]: re-keys |
+//! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
+//! | `/seed/keys` | [`SeedKeysRequest`] | [`Keys`]: encryption keys |
+//!
+//! The last three go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
+//! with a [`Failure`]. Every answer carries `now`, the tracker's clock.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
+
+use crate::wire::bencode::{self, optional};
+use crate::wire::identity::{Identity, SigningKey, purpose};
+
+/// Pieces that one call may ask keys for.
+pub const MAX_PIECES: usize = 512;
+/// Bytes of the longest body that a client sends.
+pub const MAX_BODY: usize = 16 * 1024;
+/// Bytes of the longest answer, but for licenses.
+pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
+/// Characters of the longest voucher code.
+pub const MAX_VOUCHER: usize = 64;
+
+/// Why a call was refused, as a stable word.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:literal;)+) => {
+        /// Why the tracker refused, by a word that does not change.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ApiError {
+            $($(#[$doc])* $name,)+
+            /// A word that this program does not know: the tracker is newer.
+            Unknown,
+        }
+
+        impl ApiError {
+            /// Every code that a tracker sends.
+            pub const ALL: &'static [ApiError] = &[$(ApiError::$name),+];
+
+            /// The word.
+            pub const fn word(self) -> &'static str {
+                match self { $(ApiError::$name => $word,)+ ApiError::Unknown => "unknown" }
+            }
+
+            /// The HTTP status that goes with it.
+            pub const fn status(self) -> u16 {
+                match self { $(ApiError::$name => $status,)+ ApiError::Unknown => 500 }
+            }
+
+            /// The code of that word, or [`ApiError::Unknown`].
+            pub fn by_word(word: &str) -> Self {
+                match word { $($word => ApiError::$name,)+ _ => ApiError::Unknown }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not what the call takes.
+    BadRequest = "bad-request", 400;
+    /// The body is too long.
+    TooLarge = "too-large", 413;
+    /// No torrent of this id is registered.
+    UnknownTorrent = "unknown-torrent", 404;
+    /// No subscriber or seed of this id is registered.
+    UnknownSubscriber = "unknown-subscriber", 404;
+    /// The nonce is not one of this tracker's, has expired or was used.
+    BadNonce = "bad-nonce", 403;
+    /// A signature does not verify.
+    BadSignature = "bad-signature", 403;
+    /// The public key is not a proper element of the torrent's group.
+    BadPublicKey = "bad-public-key", 403;
+    /// The proof of possession does not verify.
+    BadProof = "bad-proof", 403;
+    /// The public key is subscribed with another identity or device.
+    AlreadySubscribed = "already-subscribed", 409;
+    /// There is no such session, or it has expired: open another.
+    NoSession = "no-session", 401;
+    /// The call is for a seed and this is a subscriber's session, or the other way round.
+    WrongRole = "wrong-role", 403;
+    /// The session belongs to another torrent.
+    WrongTorrent = "wrong-torrent", 403;
+    /// The ticket is malformed, forged, or somebody else's.
+    BadTicket = "bad-ticket", 403;
+    /// The ticket has expired, or expires later than the tracker accepts.
+    ExpiredTicket = "expired-ticket", 403;
+    /// The tracker has no master key for an epoch.
+    UnknownEpoch = "unknown-epoch", 403;
+    /// A piece index is not below the number of pieces, or there are none or too many.
+    BadPiece = "bad-piece", 400;
+    /// Nothing is granted to this subscriber.
+    NotLicensed = "not-licensed", 403;
+    /// What was granted has expired.
+    ExpiredLicense = "expired-license", 403;
+    /// There is no such voucher for this torrent.
+    BadVoucher = "bad-voucher", 403;
+    /// The voucher was redeemed by as many devices as it covers.
+    UsedVoucher = "used-voucher", 403;
+    /// The subscriber or seed, or the downloader of the ticket, was revoked.
+    Revoked = "revoked", 403;
+    /// Too many calls: wait.
+    Rate = "rate", 429;
+    /// The tracker has too much to do: try again.
+    Busy = "busy", 503;
+    /// The tracker failed. Its log says why.
+    Internal = "internal", 500;
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The body of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// An [`ApiError::word`].
+    pub code: String,
+    /// What went wrong, for people.
+    #[serde(rename = "failure reason")]
+    pub reason: String,
+    /// The tracker's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub now: Option<u64>,
+}
+
+/// 128 random bits that authorise announce and scrape, and nothing else. `Debug` does not show them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Passkey([u8; 16]);
+
+impl Passkey {
+    /// From its bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Passkey(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// 32 hexadecimal digits, as in a URL.
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// From exactly 32 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Passkey(bytes))
+    }
+}
+
+impl fmt::Debug for Passkey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passkey(..)")
+    }
+}
+
+/// 256 random bits that stand for a session. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// From its bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Token(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// 64 hexadecimal digits, as after `Bearer`.
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// From exactly 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Token(bytes))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// The ids of the core as byte strings.
+pub(crate) mod id {
+    use serde::{Deserializer, Serializer};
+    use swarmseal_core::{SubscriberId, TorrentId};
+
+    /// What is 32 bytes.
+    pub(crate) trait Id: Copy {
+        fn from_bytes(bytes: [u8; 32]) -> Self;
+        fn bytes(&self) -> &[u8; 32];
+    }
+
+    impl Id for TorrentId {
+        fn from_bytes(bytes: [u8; 32]) -> Self {
+            TorrentId(bytes)
+        }
+
+        fn bytes(&self) -> &[u8; 32] {
+            &self.0
+        }
+    }
+
+    impl Id for SubscriberId {
+        fn from_bytes(bytes: [u8; 32]) -> Self {
+            SubscriberId(bytes)
+        }
+
+        fn bytes(&self) -> &[u8; 32] {
+            &self.0
+        }
+    }
+
+    pub(crate) fn serialize<T: Id, S: Serializer>(id: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_bytes::serialize(id.bytes(), serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T: Id, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        serde_bytes::deserialize(deserializer).map(T::from_bytes)
+    }
+}
+
+/// A nonce to sign, which serves once and not for long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Made by the tracker.
+    #[serde(with = "serde_bytes")]
+    pub nonce: [u8; 32],
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// Registers a public key with the identity and device keys that go with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The public key, W bytes.
+    #[serde(with = "serde_bytes")]
+    pub y: Vec<u8>,
+    /// The proof of possession over [`Subscribe::statement`], 32 + W bytes.
+    #[serde(with = "serde_bytes")]
+    pub proof: Vec<u8>,
+    /// Ed25519 public key.
+    #[serde(with = "serde_bytes")]
+    pub identity: [u8; 32],
+    /// X25519 public key.
+    #[serde(with = "serde_bytes")]
+    pub device: [u8; 32],
+    /// The tracker's challenge.
+    #[serde(with = "serde_bytes")]
+    pub nonce: [u8; 32],
+    /// By the identity key, purpose `subscribe`, over [`Subscribe::signing_input`].
+    #[serde(with = "serde_bytes")]
+    pub signature: [u8; 64],
+}
+
+impl Subscribe {
+    /// What the proof of possession covers beside p, g and y.
+    pub fn statement(&self) -> [&[u8]; 5] {
+        [&self.torrent_id.0, &self.y, &self.identity, &self.device, &self.nonce]
+    }
+
+    /// What the identity key signs: every other field, each preceded by its length as 64-bit big-endian.
+    pub fn signing_input(&self) -> Vec<u8> {
+        let fields: [&[u8]; 6] =
+            [&self.torrent_id.0, &self.y, &self.proof, &self.identity, &self.device, &self.nonce];
+        let mut out = Vec::with_capacity(fields.iter().map(|field| field.len() + 8).sum());
+        for field in fields {
+            out.extend_from_slice(&(field.len() as u64).to_be_bytes());
+            out.extend_from_slice(field);
+        }
+        out
+    }
+
+    /// Proves and signs a subscription.
+    pub fn new(
+        params: &swarmseal_core::Params,
+        torrent_id: TorrentId,
+        (secret, public): (&swarmseal_core::SecretKey, &PublicKey),
+        identity: &Identity,
+        nonce: [u8; 32],
+        rng: &mut impl rand_core::CryptoRng,
+    ) -> Result<Self, swarmseal_core::Error> {
+        let mut y = vec![0; params.group().bytes()];
+        public.to_bytes(params, &mut y)?;
+        let mut subscribe = Subscribe {
+            torrent_id,
+            y,
+            proof: vec![0; Proof::encoded_len(params)],
+            identity: identity.public(),
+            device: identity.device_public(),
+            nonce,
+            signature: [0; 64],
+        };
+        let proof = Proof::prove(params, secret, public, &subscribe.statement(), rng);
+        proof.to_bytes(params, &mut subscribe.proof)?;
+        subscribe.signature = identity.sign(purpose::SUBSCRIBE, &subscribe.signing_input());
+        Ok(subscribe)
+    }
+}
+
+/// What a subscription gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// For announce and scrape.
+    #[serde(with = "passkey")]
+    pub passkey: Passkey,
+    /// BLAKE3 of torrent id and y.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
+    /// The epoch of the subscription's keys.
+    pub epoch: u64,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+mod passkey {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Passkey;
+
+    pub(super) fn serialize<S: Serializer>(passkey: &Passkey, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&passkey.to_hex())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Passkey, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Passkey::from_hex(&text)
+            .ok_or_else(|| serde::de::Error::custom("a passkey has 32 hexadecimal digits"))
+    }
+}
+
+/// Who opens a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A subscriber, by its identity key.
+    Subscriber,
+    /// An original seed, by its seed signing key.
+    Seed,
+}
+
+impl Role {
+    /// The purpose of the signature that opens the session.
+    pub const fn purpose(self) -> &'static str {
+        match self {
+            Role::Subscriber => purpose::SESSION,
+            Role::Seed => purpose::SEED_SESSION,
+        }
+    }
+}
+
+/// Opens a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Subscriber or seed id.
+    #[serde(with = "id")]
+    pub id: SubscriberId,
+    /// Which of the two.
+    pub role: Role,
+    /// The tracker's challenge.
+    #[serde(with = "serde_bytes")]
+    pub nonce: [u8; 32],
+    /// Of the role's purpose, over [`OpenSession::signing_input`].
+    #[serde(with = "serde_bytes")]
+    pub signature: [u8; 64],
+}
+
+impl OpenSession {
+    /// What is signed: id ‖ nonce.
+    pub fn signing_input(id: &SubscriberId, nonce: &[u8; 32]) -> [u8; 64] {
+        let mut out = [0; 64];
+        out[..32].copy_from_slice(&id.0);
+        out[32..].copy_from_slice(nonce);
+        out
+    }
+
+    /// Signs one.
+    pub fn new(key: &SigningKey, role: Role, id: SubscriberId, nonce: [u8; 32]) -> Self {
+        let signature = key.sign(role.purpose(), &Self::signing_input(&id, &nonce));
+        OpenSession { id, role, nonce, signature }
+    }
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// For `Authorization: Bearer`.
+    #[serde(with = "token")]
+    pub token: Token,
+    /// When it ends, by the tracker's clock.
+    pub expires: u64,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+mod token {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Token;
+
+    pub(super) fn serialize<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&token.to_hex())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Token::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a token has 64 hexadecimal digits"))
+    }
+}
+
+/// Asks for re-keys from the session's subscriber to the one who signed the ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReKeyRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The uploader's epoch: that of its stored pieces.
+    pub epoch: u64,
+    /// The downloader's word.
+    #[serde(with = "ticket")]
+    pub ticket: Ticket,
+    /// 1 … [`MAX_PIECES`] indices.
+    pub pieces: Vec<u32>,
+}
+
+/// Asks, as a seed, for the encryption keys of the one who signed the ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedKeysRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The downloader's word.
+    #[serde(with = "ticket")]
+    pub ticket: Ticket,
+    /// 1 … [`MAX_PIECES`] indices.
+    pub pieces: Vec<u32>,
+}
+
+mod ticket {
+    use serde::{Deserializer, Serializer};
+    use serde_bytes::ByteBuf;
+    use swarmseal_core::Ticket;
+
+    pub(super) fn serialize<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&ticket.to_bytes())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ticket, D::Error> {
+        let bytes: ByteBuf = serde::Deserialize::deserialize(deserializer)?;
+        Ticket::from_bytes(&bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+/// W bytes for each piece, in the order asked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Re-keys, or encryption keys for a seed.
+    #[serde(with = "serde_bytes")]
+    pub keys: Vec<u8>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({} bytes)", self.keys.len())
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.keys);
+    }
+}
+
+/// Asks for the license of the session's subscriber.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// A voucher to redeem.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub voucher: Option<String>,
+}
+
+/// A license.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseReply {
+    /// Signed, and encrypted to the device.
+    #[serde(with = "serde_bytes")]
+    pub license: Vec<u8>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// Bytes of the longest answer to `/license` for `pieces` pieces in a group of `width` bytes.
+pub fn max_license_answer(pieces: u32, width: usize) -> usize {
+    (pieces as usize).saturating_mul(width).saturating_add(64 * 1024)
+}
+
+/// Reads a body or answer of at most `max_len` bytes.
+pub fn from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8], max_len: usize) -> Result<T, bencode::Error> {
+    bencode::from_bytes(bytes, max_len)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip<T>(value: T) -> Result<(), TestCaseError>
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + fmt::Debug,
+    {
+        let bytes = bencode::to_bytes(&value);
+        prop_assert_eq!(from_bytes::<T>(&bytes, bytes.len()).unwrap(), value);
+        Ok(())
+    }
+
+    prop_compose! {
+        fn ticket()(ids: [[u8; 32]; 3], epoch: u64, expires: u64, signature: [u8; 64]) -> Ticket {
+            Ticket {
+                torrent_id: TorrentId(ids[0]),
+                uploader: SubscriberId(ids[1]),
+                downloader: SubscriberId(ids[2]),
+                epoch,
+                expires,
+                signature,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn challenge_and_session(nonce: [u8; 32], id: [u8; 32], signature: [u8; 64], seed: bool, times: (u64, u64)) {
+            let role = if seed { Role::Seed } else { Role::Subscriber };
+            round_trip(Challenge { nonce, now: times.0 })?;
+            round_trip(OpenSession { id: SubscriberId(id), role, nonce, signature })?;
+            round_trip(SessionOpened { token: Token::new(nonce), expires: times.1, now: times.0 })?;
+        }
+
+        #[test]
+        fn subscription(
+            keys: [[u8; 32]; 4],
+            y: Vec<u8>,
+            proof: Vec<u8>,
+            signature: [u8; 64],
+            passkey: [u8; 16],
+            epoch: u64,
+            now: u64,
+        ) {
+            let [torrent_id, identity, device, nonce] = keys;
+            let torrent_id = TorrentId(torrent_id);
+            round_trip(Subscribe { torrent_id, y, proof, identity, device, nonce, signature })?;
+            let (passkey, subscriber) = (Passkey::new(passkey), SubscriberId(identity));
+            round_trip(Subscribed { passkey, subscriber, epoch, now })?;
+        }
+
+        #[test]
+        fn key_requests(
+            torrent: [u8; 32],
+            ticket in ticket(),
+            pieces in prop::collection::vec(any::<u32>(), 0..600),
+            keys: Vec<u8>,
+            voucher: Option<String>,
+            epoch: u64,
+        ) {
+            let torrent_id = TorrentId(torrent);
+            round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
+            round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
+            round_trip(Keys { keys: keys.clone(), now: epoch })?;
+            round_trip(LicenseRequest { torrent_id, voucher })?;
+            round_trip(LicenseReply { license: keys, now: epoch })?;
+        }
+
+        #[test]
+        fn no_body_panics(bytes: Vec<u8>) {
+            let _ = from_bytes::<Subscribe>(&bytes, 4096);
+            let _ = from_bytes::<ReKeyRequest>(&bytes, 4096);
+            let _ = from_bytes::<Failure>(&bytes, 4096);
+        }
+
+        #[test]
+        fn no_two_subscriptions_sign_the_same(y: Vec<u8>, proof: Vec<u8>, split in 0usize..64) {
+            let subscribe = |y: Vec<u8>, proof: Vec<u8>| Subscribe {
+                torrent_id: TorrentId([1; 32]),
+                y,
+                proof,
+                identity: [2; 32],
+                device: [3; 32],
+                nonce: [4; 32],
+                signature: [0; 64],
+            };
+            let joined = [y.clone(), proof.clone()].concat();
+            let (a, b) = joined.split_at(split.min(joined.len()));
+            let same = a == y;
+            let signed = subscribe(y, proof).signing_input();
+            prop_assert_eq!(subscribe(a.to_vec(), b.to_vec()).signing_input() == signed, same);
+        }
+    }
+
+    #[test]
+    fn codes_survive_their_words() {
+        for &code in ApiError::ALL {
+            assert_eq!(ApiError::by_word(code.word()), code);
+            assert!(code.status() >= 400);
+        }
+        assert_eq!(ApiError::by_word("made up"), ApiError::Unknown);
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug() {
+        let shown = format!("{:?} {:?}", Passkey::new([0xAB; 16]), Token::new([0xAB; 32]));
+        assert!(!shown.to_lowercase().contains("ab"), "{shown}");
+        assert!(!format!("{:?}", Keys { keys: vec![171; 4], now: 0 }).contains("171"));
+    }
+
+    #[test]
+    fn the_longest_request_fits() {
+        let ticket = Ticket {
+            torrent_id: TorrentId([0; 32]),
+            uploader: SubscriberId([0; 32]),
+            downloader: SubscriberId([0; 32]),
+            epoch: u64::MAX,
+            expires: u64::MAX,
+            signature: [0; 64],
+        };
+        let pieces = vec![u32::MAX; MAX_PIECES];
+        let request = ReKeyRequest { torrent_id: TorrentId([0; 32]), epoch: u64::MAX, ticket, pieces };
+        assert!(bencode::to_bytes(&request).len() <= MAX_BODY);
+    }
+}

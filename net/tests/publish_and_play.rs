@@ -1,0 +1,523 @@
+//! What is published comes out again, byte for byte, for whoever has a license, and for nobody else.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use sha1::{Digest, Sha1};
+use swarmseal::atomic_file::Existing;
+use swarmseal::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Session};
+use swarmseal::publish::{self, Options, Packager, publish};
+use swarmseal::wire::identity::{Identity, SigningKey};
+use swarmseal::wire::keyfile::{SeedFile, SubscriberKeys};
+use swarmseal::wire::license::{License, Policy};
+use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::{bencode, content};
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, SecretKey,
+    TorrentId, TsKeys, encrypt_piece,
+};
+use zeroize::Zeroizing;
+
+const NOW: u64 = 1_800_000_000;
+const EPOCH: u64 = 1;
+
+fn rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+fn params(group: &str) -> Arc<Params> {
+    let profile = if group.starts_with("ffdhe") { Profile::Sealed } else { Profile::Paper };
+    let group = Group::by_name(group, Kernels::portable()).unwrap();
+    Arc::new(Params::new(profile, group, Exponents::Short).unwrap())
+}
+
+fn license_key() -> SigningKey {
+    SigningKey::from_bytes(&[77; 32])
+}
+
+/// Stored ciphertext, in memory: epoch and bytes.
+#[derive(Clone)]
+struct Stored(HashMap<u32, (u64, Vec<u8>)>);
+
+impl PieceReader for Stored {
+    fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>> {
+        Ok(self.0.get(&index).map(|(epoch, bytes)| {
+            piece.copy_from_slice(bytes);
+            *epoch
+        }))
+    }
+}
+
+/// A tracker, a seed and one subscriber of a torrent, all in one place.
+struct Setting {
+    metainfo: Metainfo,
+    identity: Identity,
+    keys: SubscriberKeys,
+    stored: Stored,
+    decryption_keys: Vec<u8>,
+    state: tempfile::TempDir,
+}
+
+impl Setting {
+    /// `packaged` makes the packaged pieces of the torrent.
+    fn new(metainfo: Metainfo, mut packaged: impl FnMut(u32, &mut [u8])) -> Self {
+        let info = &metainfo.info;
+        let params = info.seal.params.clone();
+        let secret = SecretKey::generate(&params, &mut rng());
+        let y = secret.public_key(&params);
+        let master = MasterKey::from_bytes([8; 32]);
+        let ts_keys = TsKeys::derive(&params, &master, &info.seal.torrent_id, &y, EPOCH);
+        let width = params.group().bytes();
+        let mut decryption_keys = vec![0; width * info.pieces.len()];
+        let mut stored = HashMap::new();
+        for (index, key) in (0..).zip(decryption_keys.chunks_mut(width)) {
+            let r = ts_keys.key(index);
+            let mut piece = vec![0; info.piece_length as usize];
+            packaged(index, &mut piece);
+            encrypt_piece(&params, &EncryptionKey::derive(&params, &y, &r), &mut piece).unwrap();
+            stored.insert(index, (EPOCH, piece));
+            DecryptionKey::derive(&params, &r).to_bytes(&params, key).unwrap();
+        }
+        let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None, epoch: 1 };
+        Setting {
+            identity: Identity::generate(&mut rng()),
+            keys,
+            stored: Stored(stored),
+            decryption_keys,
+            state: tempfile::tempdir().unwrap(),
+            metainfo,
+        }
+    }
+
+    fn license(&self, policy: Policy) -> License {
+        License {
+            torrent_id: self.metainfo.info.seal.torrent_id,
+            info_hash: self.metainfo.info_hash,
+            subscriber: self.keys.subscriber(&self.metainfo.info.seal.params),
+            epoch: EPOCH,
+            policy,
+            keys: Zeroizing::new(self.decryption_keys.clone()),
+        }
+    }
+
+    fn sealed(&self, license: &License) -> Vec<u8> {
+        license.seal(&license_key(), &self.identity.device_public(), &mut rng()).unwrap()
+    }
+
+    fn player_with(&self, license: &License) -> Result<Arc<Player>, Error> {
+        Player::new(self.metainfo.clone(), &self.identity, &self.keys, &self.sealed(license))
+    }
+
+    fn player(&self) -> Arc<Player> {
+        self.player_with(&self.license(Policy::default())).unwrap()
+    }
+
+    fn policy_state(&self) -> PolicyState {
+        let subscriber = self.keys.subscriber(&self.metainfo.info.seal.params);
+        PolicyState::load(&self.state.path().join("plays"), &self.identity, &subscriber).unwrap()
+    }
+
+    fn session(&self) -> Session {
+        self.player().begin_play(&mut self.policy_state(), NOW).unwrap()
+    }
+
+    fn extract(&self, to: &Path, existing: Existing) -> Result<usize, Error> {
+        let session = self.session();
+        let content = session.content(&self.stored)?;
+        session.extract(&self.stored, &content, to, existing, &mut |_, _| {}).map(|paths| paths.len())
+    }
+}
+
+/// Bytes that do not repeat from block to block.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+const FILES: [(&str, usize); 5] =
+    [("a.txt", 5), ("empty", 0), ("film/one.mp4", 90_000), ("film/two.mp4", 33_333), ("z/y/x", 1)];
+
+fn write_files(root: &Path) {
+    for (seed, (path, len)) in FILES.iter().enumerate() {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, noise(seed as u64, *len)).unwrap();
+    }
+}
+
+fn assert_files(root: &Path) {
+    for (seed, (path, len)) in FILES.iter().enumerate() {
+        assert!(fs::read(root.join(path)).unwrap() == noise(seed as u64, *len), "{path}");
+    }
+}
+
+fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
+    Options {
+        source: source.into(),
+        name: Some("A film".into()),
+        announce: "http://tracker.example/announce".into(),
+        license_key: license_key().public(),
+        params: params(group),
+        piece_length,
+    }
+}
+
+fn published(group: &str, piece_length: Option<u32>) -> (tempfile::TempDir, Metainfo, SeedFile) {
+    let source = tempfile::tempdir().unwrap();
+    write_files(source.path());
+    let (metainfo, seed) =
+        publish(&options(source.path(), group, piece_length), &mut rng(), &|_| {}).unwrap();
+    (source, metainfo, seed)
+}
+
+fn setting(group: &str, piece_length: Option<u32>) -> Setting {
+    let (source, metainfo, seed) = published(group, piece_length);
+    let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
+    Setting::new(metainfo.clone(), |index, piece| packager.read_checked(index, &metainfo, piece).unwrap())
+}
+
+/// A torrent of any plaintext stream, as only a malicious publisher makes it.
+fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
+    let (params, piece_length) = (params("ffdhe2048"), 16 << 10);
+    let (secret, torrent_id) = (PackageSecret::from_bytes([1; 32]), TorrentId([2; 32]));
+    let payload = params.payload_bytes(piece_length);
+    stream.resize(stream.len().next_multiple_of(payload), 0);
+    let pieces: Vec<Vec<u8>> = (0..)
+        .zip(stream.chunks(payload))
+        .map(|(index, chunk)| {
+            let mut piece = chunk.to_vec();
+            piece.resize(piece_length, 0);
+            package::pack(&params, &secret, &torrent_id, index, &mut piece).unwrap();
+            piece
+        })
+        .collect();
+    let info = Info {
+        name: "A trap".into(),
+        piece_length: piece_length as u32,
+        piece_count: pieces.len() as u32,
+        pieces: pieces.iter().map(|piece| Sha1::digest(piece).into()).collect(),
+        private: true,
+        seal: Seal { version: 1, torrent_id, params, license_key: license_key().public() },
+    };
+    let metainfo = Metainfo::new("http://tracker.example/announce".into(), info).unwrap();
+    Setting::new(metainfo, |index, piece| piece.copy_from_slice(&pieces[index as usize]))
+}
+
+fn stream_of_list(list: &[u8]) -> Vec<u8> {
+    [&(list.len() as u64).to_le_bytes()[..], list, &[7; 100]].concat()
+}
+
+#[test]
+fn a_directory_comes_out_byte_for_byte() {
+    for (group, piece_length, pieces) in [
+        ("ffdhe2048", Some(16 << 10), 8),
+        ("ffdhe2048", None, 1),
+        ("ffdhe3072", Some(48 << 10), 3),
+        ("ffdhe4096", Some(64 << 10), 2),
+        ("modp768", Some(48 << 10), 3),
+    ] {
+        let setting = setting(group, piece_length);
+        assert_eq!(setting.metainfo.info.piece_count, pieces, "{group}");
+        assert_eq!(setting.player().verify(&setting.stored, &mut |_| {}), []);
+        let out = tempfile::tempdir().unwrap();
+        let target = out.path().join("new/dir");
+        assert_eq!(setting.extract(&target, Existing::Keep).unwrap(), FILES.len());
+        assert_files(&target);
+    }
+}
+
+#[test]
+fn the_default_piece_length_at_3072_bits_is_no_power_of_two() {
+    let (_source, metainfo, _) = published("ffdhe3072", None);
+    assert_eq!(metainfo.info.piece_length, 144 << 10);
+    assert!(!metainfo.info.piece_length.is_power_of_two());
+}
+
+#[test]
+fn a_single_file_goes_to_a_pipe_and_any_range_is_read() {
+    let source = tempfile::tempdir().unwrap();
+    let path = source.path().join("film.mp4");
+    let bytes = noise(9, 50_000);
+    fs::write(&path, &bytes).unwrap();
+    let (metainfo, seed) =
+        publish(&options(&path, "ffdhe2048", Some(16 << 10)), &mut rng(), &|_| {}).unwrap();
+    let packager = Packager::open(&path, &seed, &metainfo).unwrap();
+    let setting = Setting::new(metainfo, |index, piece| packager.read_packaged(index, piece).unwrap());
+    let session = setting.session();
+    let content = session.content(&setting.stored).unwrap();
+    assert_eq!(content.files()[0].mime, "video/mp4");
+    let mut out = Vec::new();
+    let index = content.single_file().unwrap();
+    session.write_file(&setting.stored, &content, index, &mut out).unwrap();
+    assert!(out == bytes);
+
+    let span = content.span(0).unwrap();
+    for (from, to) in [(0, 0), (0, 1), (16_000, 16_500), (1, 49_999), (49_999, 50_000)] {
+        let mut part = Vec::new();
+        session
+            .read(&setting.stored, span.start + from..span.start + to, &mut |bytes| {
+                part.extend_from_slice(bytes);
+                Ok(())
+            })
+            .unwrap();
+        assert!(part == bytes[from as usize..to as usize], "{from}..{to}");
+    }
+    let behind = session.read(&setting.stored, 0..1 << 40, &mut |_| Ok(()));
+    assert!(matches!(behind, Err(Error::WrongLength { .. })));
+    assert!(matches!(content.span(1), Err(Error::NoSuchFile { index: 1, count: 1 })));
+    let full =
+        session.read(&setting.stored, span, &mut |_| Err(Error::Output(io::ErrorKind::BrokenPipe.into())));
+    assert!(matches!(full, Err(Error::Output(_))));
+}
+
+#[test]
+fn several_files_do_not_go_to_a_pipe() {
+    let setting = setting("ffdhe2048", None);
+    let content = setting.session().content(&setting.stored).unwrap();
+    assert!(matches!(content.single_file(), Err(Error::NotSingleFile { count: 5 })));
+}
+
+#[test]
+fn a_missing_or_bad_piece_stops_with_its_number() {
+    let mut setting = setting("ffdhe2048", Some(16 << 10));
+    let whole = setting.stored.clone();
+    let out = tempfile::tempdir().unwrap();
+
+    setting.stored.0.remove(&3);
+    setting.stored.0.get_mut(&5).unwrap().1[100] ^= 1;
+    setting.stored.0.get_mut(&6).unwrap().0 = 9;
+    let bad = setting.player().verify(&setting.stored, &mut |_| {});
+    let expected = [(3, Fault::Missing), (5, Fault::Corrupt), (6, Fault::OtherEpoch)]
+        .map(|(index, fault)| BadPiece { index, fault });
+    assert_eq!(bad, expected);
+
+    let stopped = setting.extract(out.path(), Existing::Keep);
+    assert!(matches!(stopped, Err(Error::MissingPiece { index: 3 })), "{stopped:?}");
+    // What was whole stays; nothing is there in part, not even under another name.
+    assert_eq!(fs::read(out.path().join("a.txt")).unwrap(), noise(0, 5));
+    assert_eq!(fs::read_dir(out.path().join("film")).unwrap().count(), 0);
+
+    setting.stored.0.insert(3, whole.0[&3].clone());
+    let stopped = setting.extract(out.path(), Existing::Replace);
+    assert!(matches!(stopped, Err(Error::CorruptPiece { index: 5 })));
+    setting.stored.0.insert(5, whole.0[&5].clone());
+    let stopped = setting.extract(out.path(), Existing::Replace);
+    assert!(matches!(stopped, Err(Error::WrongEpoch { index: 6, stored: 9, license: EPOCH })));
+    setting.stored = whole;
+    setting.extract(out.path(), Existing::Replace).unwrap();
+    assert_files(out.path());
+}
+
+#[test]
+fn a_disk_error_names_its_piece() {
+    struct Broken;
+    impl PieceReader for Broken {
+        fn read_piece(&self, _: u32, _: &mut [u8]) -> io::Result<Option<u64>> {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+    let setting = setting("ffdhe2048", None);
+    assert!(matches!(setting.session().content(&Broken), Err(Error::PieceIo { index: 0, .. })));
+    let bad = setting.player().verify(&Broken, &mut |_| {});
+    assert_eq!(bad, [BadPiece { index: 0, fault: Fault::Unreadable }]);
+}
+
+#[test]
+fn licenses_that_do_not_fit_are_told_apart() {
+    let setting = setting("ffdhe2048", None);
+    let license = setting.license(Policy::default());
+    let refused = |license: &License| setting.player_with(license).unwrap_err();
+
+    let other_device = Identity::generate(&mut rng());
+    let envelope = setting.sealed(&license);
+    let player = |identity: &Identity, keys: &SubscriberKeys, envelope: &[u8]| {
+        Player::new(setting.metainfo.clone(), identity, keys, envelope).unwrap_err()
+    };
+    assert!(matches!(player(&other_device, &setting.keys, &envelope), Error::WrongKey(_)));
+
+    let params = &setting.metainfo.info.seal.params;
+    let other_secret =
+        SubscriberKeys { secret: SecretKey::generate(params, &mut rng()), ..setting.keys.clone() };
+    assert!(matches!(player(&setting.identity, &other_secret, &envelope), Error::WrongKey(_)));
+    let other_torrent = SubscriberKeys { torrent_id: TorrentId([0; 32]), ..setting.keys.clone() };
+    assert!(matches!(player(&setting.identity, &other_torrent, &envelope), Error::WrongTorrent));
+
+    let mut wrong = license.clone();
+    wrong.torrent_id = TorrentId([0; 32]);
+    assert!(matches!(refused(&wrong), Error::WrongTorrent));
+    let mut wrong = license.clone();
+    wrong.info_hash[0] ^= 1;
+    assert!(matches!(refused(&wrong), Error::WrongTorrent));
+    let mut wrong = license.clone();
+    wrong.keys.pop();
+    assert!(matches!(refused(&wrong), Error::MalformedLicense(_)));
+    let mut zero = license.clone();
+    zero.keys.fill(0);
+    let session = setting.player_with(&zero).unwrap().begin_play(&mut setting.policy_state(), NOW).unwrap();
+    assert!(matches!(session.content(&setting.stored), Err(Error::MalformedLicense(_))));
+
+    let forged = license
+        .seal(&SigningKey::from_bytes(&[1; 32]), &setting.identity.device_public(), &mut rng())
+        .unwrap();
+    assert!(matches!(player(&setting.identity, &setting.keys, &forged), Error::TamperedLicense));
+    let mut flipped = envelope.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    assert!(matches!(player(&setting.identity, &setting.keys, &flipped), Error::TamperedLicense));
+    let mut newer = envelope.clone();
+    newer["swarmseal license".len()] = 2;
+    assert!(matches!(player(&setting.identity, &setting.keys, &newer), Error::NewerLicense { found: 2 }));
+    assert!(matches!(player(&setting.identity, &setting.keys, b"no"), Error::MalformedLicense(_)));
+}
+
+#[test]
+fn the_policy_is_enforced_and_plays_are_counted() {
+    let setting = setting("ffdhe2048", None);
+    let begin = |policy: Policy, now: u64| {
+        let player = setting.player_with(&setting.license(policy)).unwrap();
+        player.begin_play(&mut setting.policy_state(), now).map(drop)
+    };
+    let policy = Policy::default;
+    let none = begin(Policy { not_before: Some(NOW + 5), ..policy() }, NOW);
+    assert!(matches!(none, Err(Error::NotYet { .. })));
+    let none = begin(Policy { expires: Some(NOW), ..policy() }, NOW);
+    assert!(matches!(none, Err(Error::Expired { since: NOW })));
+    let none = begin(Policy { offline_grace: Some(5), ..policy() }, NOW);
+    assert!(matches!(none, Err(Error::OfflineTooLong { grace: 5 })));
+    begin(Policy { plays: Some(2), ..policy() }, NOW).unwrap();
+    begin(Policy { plays: Some(2), ..policy() }, NOW).unwrap();
+    let none = begin(Policy { plays: Some(2), ..policy() }, NOW);
+    assert!(matches!(none, Err(Error::NoPlaysLeft { allowed: 2 })));
+    assert!(matches!(begin(policy(), NOW - 10_000), Err(Error::ClockSetBack { seconds: 10_000 })));
+    fs::write(setting.state.path().join("plays"), b"d5:playsi0ee").unwrap();
+    let subscriber = setting.keys.subscriber(&setting.metainfo.info.seal.params);
+    let edited = PolicyState::load(&setting.state.path().join("plays"), &setting.identity, &subscriber);
+    assert!(matches!(edited, Err(Error::TamperedPolicyState { .. })));
+}
+
+#[test]
+fn existing_files_stay_unless_forced() {
+    let setting = setting("ffdhe2048", None);
+    let out = tempfile::tempdir().unwrap();
+    fs::create_dir(out.path().join("film")).unwrap();
+    fs::write(out.path().join("film/two.mp4"), b"mine").unwrap();
+    let refused = setting.extract(out.path(), Existing::Keep);
+    assert!(matches!(refused, Err(Error::Exists { path }) if path.ends_with("two.mp4")));
+    // It is noticed before anything is written.
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(out.path().join("film/two.mp4")).unwrap(), b"mine");
+    setting.extract(out.path(), Existing::Replace).unwrap();
+    assert_files(out.path());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_destination_leads_nowhere() {
+    let setting = setting("ffdhe2048", None);
+    let (out, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(elsewhere.path(), out.path().join("film")).unwrap();
+    let refused = setting.extract(out.path(), Existing::Replace);
+    assert!(matches!(refused, Err(Error::NotADirectory { path }) if path.ends_with("film")));
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_malicious_publisher_writes_nothing_outside_the_directory() {
+    #[derive(serde::Serialize)]
+    struct Entry<'a> {
+        mime: &'a str,
+        path: Vec<&'a str>,
+        size: u64,
+    }
+    let stream = |paths: &[&[&str]], size| {
+        let entries: Vec<_> =
+            paths.iter().map(|path| Entry { mime: "", path: path.to_vec(), size }).collect();
+        stream_of_list(&bencode::to_bytes(&entries))
+    };
+    let refused = |stream| {
+        let (setting, out) = (setting_of_stream(stream), tempfile::tempdir().unwrap());
+        let target = out.path().join("out");
+        let error = setting.extract(&target, Existing::Replace).unwrap_err();
+        assert!(fs::read_dir(out.path()).unwrap().next().is_none(), "something was written");
+        error
+    };
+    for path in
+        [&["..", "evil"][..], &["/etc/evil"], &["a", "..", "..", "evil"], &["a//b"], &["", "evil"], &["."]]
+    {
+        let error = refused(stream(&[path], 5));
+        assert!(matches!(error, Error::Content(content::Error::UnsafePath { .. })), "{path:?}: {error}");
+    }
+    for paths in [[&["a"][..], &["a"][..]], [&["a"], &["a", "b"]]] {
+        let error = refused(stream(&paths, 5));
+        assert!(matches!(error, Error::Content(content::Error::DuplicatePath { .. })));
+    }
+    assert!(matches!(refused(stream(&[&["a"]], 1 << 40)), Error::WrongLength { .. }));
+    assert!(matches!(refused(stream(&[&["a"], &["b"]], u64::MAX)), Error::Content(content::Error::TooLarge)));
+    assert!(matches!(refused(stream_of_list(b"le")), Error::Content(content::Error::Empty)));
+    assert!(matches!(refused(stream_of_list(b"garbage")), Error::Content(content::Error::Bencode(_))));
+    assert!(matches!(refused(vec![0xff; 100]), Error::Content(content::Error::TooLong { .. })));
+    let long = [&(1u64 << 20).to_le_bytes()[..], b"le"].concat();
+    assert!(matches!(refused(long), Error::WrongLength { .. }));
+    // More pieces than the files fill.
+    let padded = [stream(&[&["a"]], 5), vec![0; 20_000]].concat();
+    assert!(matches!(refused(padded), Error::WrongLength { expected: 1, found: 2 }));
+}
+
+#[test]
+fn a_seed_notices_files_that_changed() {
+    let (source, metainfo, seed) = published("ffdhe2048", Some(16 << 10));
+    let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
+    let mut piece = vec![0; 16 << 10];
+    packager.read_checked(2, &metainfo, &mut piece).unwrap();
+    for index in [8, u32::MAX] {
+        let none = packager.read_packaged(index, &mut piece);
+        assert!(matches!(none, Err(publish::Error::NoSuchPiece { .. })));
+    }
+
+    let film = source.path().join("film/one.mp4");
+    let mut bytes = fs::read(&film).unwrap();
+    bytes[40_000] ^= 1;
+    fs::write(&film, &bytes).unwrap();
+    let changed = packager.read_checked(2, &metainfo, &mut piece);
+    assert!(matches!(changed, Err(publish::Error::ContentChanged { index: 2 })));
+    packager.read_checked(0, &metainfo, &mut piece).unwrap();
+    bytes.pop();
+    fs::write(&film, &bytes).unwrap();
+    let changed = packager.read_packaged(2, &mut piece);
+    assert!(matches!(changed, Err(publish::Error::SizeChanged { .. })));
+    assert!(matches!(
+        Packager::open(source.path(), &seed, &metainfo),
+        Err(publish::Error::SizeChanged { .. })
+    ));
+
+    let (_other, other_metainfo, _) = published("ffdhe2048", None);
+    let wrong = Packager::open(source.path(), &seed, &other_metainfo);
+    assert!(matches!(wrong, Err(publish::Error::WrongTorrent)));
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_before_the_work() {
+    let source = tempfile::tempdir().unwrap();
+    write_files(source.path());
+    let refused = |options: Options| {
+        let nothing = |_| panic!("pieces were hashed");
+        publish(&options, &mut rng(), &nothing).map(drop).unwrap_err()
+    };
+    let good = options(source.path(), "ffdhe2048", None);
+    for piece_length in [0, 1, 1 << 13, 1 << 30] {
+        let bad = Options { piece_length: Some(piece_length), ..good.clone() };
+        assert!(matches!(refused(bad), publish::Error::Metainfo(_)), "{piece_length}");
+    }
+    let bad = Options { announce: "tracker.example".into(), ..good.clone() };
+    assert!(matches!(refused(bad), publish::Error::Metainfo(_)));
+    let bad = Options { source: source.path().join("none"), ..good };
+    assert!(matches!(refused(bad), publish::Error::Io { .. }));
+}
