@@ -10,5 +10,5 @@ mod tracker;
 
 pub use node::{AddError, Member, Node, NodeConfig, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
-pub use store::{Shape, Store, StoreError, StoredPiece};
+pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
 pub use tracker::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Tracker};
