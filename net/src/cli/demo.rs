@@ -148,14 +148,9 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let paper = publish(work, "paper", &control.path, &url, &token, &paper_flags).await?;
     let mut vouchers = Vec::new();
     for _ in 0..LICENSED {
-        let call = call(
-            "voucher",
-            &work.join("publisher"),
-            &["voucher", &sealed.metainfo, "--tracker", &url, "--admin-token-file", &token],
-            "voucher",
-            STEP,
-        );
-        vouchers.push(text(&call.await?, "code")?);
+        let args = ["voucher", &sealed.metainfo, "--tracker", &url, "--admin-token-file", &token];
+        let voucher = call("voucher", &work.join("publisher"), &args, "voucher", STEP).await?;
+        vouchers.push(text(&voucher, "code")?);
     }
 
     output.note(format!("Spreading {} to {LICENSED} licensed peers and one unlicensed", bytes(content.bytes)));
@@ -220,14 +215,9 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             let _ = std::fs::remove_dir_all(&opened);
         }
     }
-    let unlicensed = call(
-        "play without a license",
-        &attacker_dir,
-        &["play", &sealed.metainfo, "--output", &attacker_dir.join("opened").display().to_string()],
-        "played",
-        STEP,
-    );
-    verified &= unlicensed.await.is_err();
+    let to = attacker_dir.join("opened").display().to_string();
+    let args = ["play", &sealed.metainfo, "--output", &to];
+    verified &= call("play without a license", &attacker_dir, &args, "played", STEP).await.is_err();
     let rekeys = rekeys_issued(&url, &token).await?;
     for running in peers.into_iter().chain([attacker, stranger, seed, tracker]) {
         running.stop().await;

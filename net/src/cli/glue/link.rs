@@ -90,7 +90,8 @@ impl Link {
         let ticket = Ticket::from_bytes(ticket).map_err(|error| KeyError::TicketRefused(error.to_string()))?;
         let mut all = Vec::with_capacity(pieces.len());
         for batch in pieces.chunks(MAX_PIECES) {
-            let keys = call(ticket.clone(), batch).await.map_err(refusal)?.keys;
+            let answer = call(ticket.clone(), batch).await.map_err(refusal)?;
+            let keys = &answer.keys;
             if keys.len() != batch.len() * self.width {
                 return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
             }
