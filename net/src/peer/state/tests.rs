@@ -144,7 +144,7 @@ impl Simulation {
                 if bytes > 0 {
                     self.queue.push_back((number, Event::Sent { id, bytes }));
                 }
-                if bytes > 0 && manner == Manner::Stalled {
+                if bytes > 0 && manner == Stalled {
                     return;
                 }
                 if let Some(&(other, id)) = self.ends.get(&(number, id)) {
@@ -160,7 +160,7 @@ impl Simulation {
             }
             Command::FetchKeys { id, ticket, pieces, .. } => {
                 let downloader = self.peers.iter().find(|peer| peer.id() == Some(ticket.downloader));
-                let keys = if downloader.is_none_or(|peer| peer.manner == Manner::Refused) {
+                let keys = if downloader.is_none_or(|peer| peer.manner == Refused) {
                     Err(KeyError::TicketRefused("forged".to_owned()))
                 } else {
                     Ok(pieces.iter().map(|_| Bytes::from_static(b"key")).collect())
@@ -168,10 +168,10 @@ impl Simulation {
                 self.queue.push_back((number, Event::Keys { id, pieces, keys }));
             }
             Command::Prepare { id, piece, .. } => {
-                let fill = if manner == Manner::Garbage { 0xff } else { piece as u8 };
+                let fill = if manner == Garbage { 0xff } else { piece as u8 };
                 let data = vec![fill; PIECE_LEN as usize];
                 let hash = match manner {
-                    Manner::Liar => [0; 32],
+                    Liar => [0; 32],
                     _ => *blake3::hash(&data).as_bytes(),
                 };
                 self.queue
@@ -181,7 +181,7 @@ impl Simulation {
                 let peer = &mut self.peers[number];
                 let stored = if data[0] == 0xff {
                     Err(StoreFailure::BadPiece)
-                } else if manner == Manner::FullDisk && !peer.stored.is_empty() {
+                } else if manner == FullDisk && !peer.stored.is_empty() {
                     Err(StoreFailure::Disk("no space left".to_owned()))
                 } else {
                     assert!(data.iter().all(|&byte| byte == piece as u8));
