@@ -20,8 +20,8 @@ pub use admin::{AdminClient, Registered, Terms};
 use self::clock::TrackerClock;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, ApiError, Challenge, Failure, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+    self, ApiError, Challenge, Failure, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey,
+    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -77,7 +77,9 @@ impl Error {
     pub fn is_temporary(&self) -> bool {
         match self {
             Error::Unreachable(_) => true,
-            Error::Refused { code, .. } => matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal),
+            Error::Refused { code, .. } => {
+                matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal)
+            }
             _ => false,
         }
     }
@@ -216,8 +218,14 @@ impl Client {
 
     /// Encryption keys of the one who signed the ticket, for an original seed: W bytes for each of at most
     /// [`api::MAX_PIECES`] pieces.
-    pub async fn seed_keys(&self, torrent: TorrentId, ticket: &Ticket, pieces: &[u32]) -> Result<Keys, Error> {
-        let request = SeedKeysRequest { torrent_id: torrent, ticket: ticket.clone(), pieces: pieces.to_vec() };
+    pub async fn seed_keys(
+        &self,
+        torrent: TorrentId,
+        ticket: &Ticket,
+        pieces: &[u32],
+    ) -> Result<Keys, Error> {
+        let request =
+            SeedKeysRequest { torrent_id: torrent, ticket: ticket.clone(), pieces: pieces.to_vec() };
         let keys: Keys = self.call_in_session("seed/keys", &request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
         Ok(keys)

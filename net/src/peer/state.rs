@@ -136,6 +136,8 @@ pub(crate) enum Event {
         stored: Result<[u8; 32], StoreFailure>,
     },
     Tick,
+    /// We are about to leave: the last statements and receipts are given.
+    Leaving,
 }
 
 /// Who sent a piece, in terms that outlive the connection.
@@ -329,6 +331,10 @@ impl Swarm {
             Event::Prepared { id, piece, ready } => self.prepared(id, piece, ready),
             Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
             Event::Tick => self.tick(),
+            Event::Leaving => self.ids().into_iter().for_each(|id| {
+                self.state_uploads(id);
+                self.receipt_if_due(id, true);
+            }),
         }
         out.append(&mut self.out);
     }
@@ -355,7 +361,7 @@ impl Swarm {
 
     /// Connections that we serve.
     pub(crate) fn unchoked(&self) -> usize {
-        self.connections.values().filter(|connection| !connection.choking_it).count()
+        self.connections.values().filter(|connection| connection.is_served()).count()
     }
 
     /// Bytes per second, down and up.
@@ -363,6 +369,11 @@ impl Swarm {
         self.connections.values().fold((0, 0), |(down, up), connection| {
             (down + connection.down.per_second(), up + connection.up.per_second())
         })
+    }
+
+    /// Whether a statement came for every piece of those still connected.
+    pub(crate) fn settled(&self) -> bool {
+        self.connections.values().all(|connection| connection.download.unstated.is_empty())
     }
 
     /// Whether more connections would help.
@@ -547,11 +558,14 @@ impl Swarm {
             Message::Interested => {
                 connection.it_is_interested = true;
                 self.reveal(id);
+                self.choke_if_too_many(id);
                 self.fill_slots();
             }
             Message::NotInterested => {
+                // It keeps its slot until somebody needs it: a choke would cross the requests of a peer that is
+                // interested again a moment later.
                 connection.it_is_interested = false;
-                self.choke(id);
+                self.state_uploads(id);
                 self.fill_slots();
             }
             Message::Request(block) => return self.requested(id, block),

@@ -210,8 +210,7 @@ impl Store {
         }
         for row in read.open_table(SUBSCRIBERS)?.iter()? {
             let (id, bytes) = row?;
-            let SubscriberRecord { torrent_id, passkey, revoked, .. } =
-                decode("subscribers", bytes.value())?;
+            let SubscriberRecord { torrent_id, passkey, revoked, .. } = decode("subscribers", bytes.value())?;
             let id = SubscriberId(id.value());
             members.push((passkey, Member { id, role: Role::Subscriber, torrent_id, revoked }));
         }

@@ -67,6 +67,12 @@ impl Dialer {
         }
     }
 
+    /// We need something again: whoever was of no use may be now.
+    pub(super) fn wake(&mut self) {
+        let now = Instant::now();
+        self.candidates.values_mut().for_each(|candidate| candidate.next = candidate.next.min(now + FIRST));
+    }
+
     /// `addr`: where we called, or where a call came from.
     pub(super) fn ban(&mut self, addr: SocketAddr) {
         self.candidates.remove(&addr);

@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_millis(250);
 const QUEUE: usize = 512;
 /// Calls under way at a time.
 const MAX_CALLS: usize = 16;
+/// How long a stop waits for the statements of what came last.
+const LAST_STATEMENTS: Duration = Duration::from_secs(3);
 /// How long a stop waits for connections and jobs to end.
 const LAST_JOBS: Duration = Duration::from_secs(10);
 /// A connection that lasted this long is not held against its address.
@@ -400,8 +402,18 @@ impl Task {
             }
         }
         self.shared.torrents().remove(&self.info_hash);
+        let _ = timeout(LAST_STATEMENTS, self.leave(&mut receiver)).await;
         self.finish(receiver).await;
         let _ = announcing.await;
+    }
+
+    /// Exchanges the last signed words: uploaders give theirs within seconds.
+    async fn leave(&mut self, receiver: &mut mpsc::Receiver<Input>) {
+        self.event(Event::Leaving);
+        while !self.swarm.settled() {
+            let Some(input) = receiver.recv().await else { return };
+            self.input(input);
+        }
     }
 
     /// Lets connections and jobs under way end, and everything reach the disk.
@@ -614,7 +626,8 @@ impl Task {
     }
 
     /// Rare and small: one record is appended.
-    fn discard(&self, piece: u32) {
+    fn discard(&mut self, piece: u32) {
+        self.dialer.wake();
         if let Some(store) = self.role.store()
             && let Err(error) = store.discard(piece)
         {

@@ -48,6 +48,13 @@ pub(crate) struct Connection {
     pub(crate) revealed: Revealed,
 }
 
+impl Connection {
+    /// Whether it takes up a slot.
+    pub(crate) fn is_served(&self) -> bool {
+        !self.choking_it && self.it_is_interested
+    }
+}
+
 /// What we fetch from a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Download {
