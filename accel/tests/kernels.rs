@@ -25,7 +25,7 @@ impl Oracle {
     }
 
     fn form(&self, a: &Number) -> FixedMontyForm<{ U4096::LIMBS }> {
-        FixedMontyForm::new(&U4096::from_words(*a).rem(&self.params.modulus().as_nz_ref()), &self.params)
+        FixedMontyForm::new(&U4096::from_words(*a).rem(self.params.modulus().as_nz_ref()), &self.params)
     }
 
     /// a b R^−1 mod p.

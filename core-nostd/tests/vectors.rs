@@ -4,8 +4,9 @@ use serde::Deserialize;
 use sha1::{Digest, Sha1};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, PublicKey, ReKey,
-    SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, encrypt_piece, re_encrypt_piece,
+    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof,
+    PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, encrypt_piece,
+    re_encrypt_piece,
 };
 
 /// Bytes in hexadecimal.
@@ -226,7 +227,13 @@ fn bad_public_keys_are_refused() {
     for v in vectors {
         let group = Group::by_name(&v.group, Kernels::portable()).unwrap();
         let params = Params::new(Profile::Paper, group, Exponents::Full).unwrap();
-        assert_eq!(PublicKey::from_bytes(&params, &v.y.0), Err(Error::BadPublicKey), "{} in {}", v.why, v.group);
+        assert_eq!(
+            PublicKey::from_bytes(&params, &v.y.0),
+            Err(Error::BadPublicKey),
+            "{} in {}",
+            v.why,
+            v.group
+        );
     }
 }
 

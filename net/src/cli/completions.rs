@@ -6,14 +6,16 @@ use super::Failure;
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal completions bash > ~/.local/share/bash-completion/completions/swarmseal")]
-pub struct Args {
+#[command(
+    after_help = "Example:\n  swarmseal completions bash > ~/.local/share/bash-completion/completions/swarmseal"
+)]
+pub(super) struct Args {
     /// The shell
     shell: Shell,
 }
 
 /// Prints the script.
-pub fn run(args: Args) -> Result<(), Failure> {
+pub(super) fn run(args: Args) -> Result<(), Failure> {
     clap_complete::generate(args.shell, &mut super::command(), "swarmseal", &mut std::io::stdout());
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::{Exit, Failure, Output, glue};
 use crate::tracker_client::AdminClient;
 use children::{Running, call};
 use content::Content;
-pub use stranger::{Args as StrangerArgs, run as stranger};
+pub(super) use stranger::{Args as StrangerArgs, run as stranger};
 
 /// Licensed peers.
 const LICENSED: usize = 8;
@@ -28,7 +28,7 @@ const STEP: Duration = Duration::from_secs(60);
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal demo --size 256M --json")]
-pub struct Args {
+pub(super) struct Args {
     /// Spread this file
     #[arg(long, env = "SWARMSEAL_FILE", value_name = "FILE", conflicts_with = "size")]
     file: Option<PathBuf>,
@@ -110,7 +110,7 @@ impl Report {
 }
 
 /// Runs the swarm, checks it, attacks it, reports.
-pub async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let work = Workplace::new(data, args.keep)?;
     let deadline = Duration::from_secs(args.timeout);
     let swarm = async {
@@ -153,14 +153,24 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
         vouchers.push(text(&voucher, "code")?);
     }
 
-    output.note(format!("Spreading {} to {LICENSED} licensed peers and one unlicensed", bytes(content.bytes)));
+    output
+        .note(format!("Spreading {} to {LICENSED} licensed peers and one unlicensed", bytes(content.bytes)));
     let started = Instant::now();
     // One copy in about four seconds per 64 MiB: the peers, not the seed, must carry the rest.
     let limit = (content.bytes / 4).clamp(1 << 20, 16 << 20).to_string();
     let mut seed = Running::start(
         "seed",
         &work.join("seed"),
-        &["seed", &sealed.seed_file, &paper.seed_file, "--listen", "127.0.0.1:0", "--super-seed", "--upload-limit", &limit],
+        &[
+            "seed",
+            &sealed.seed_file,
+            &paper.seed_file,
+            "--listen",
+            "127.0.0.1:0",
+            "--super-seed",
+            "--upload-limit",
+            &limit,
+        ],
     )?;
     seed.event("listening", STEP).await?;
     let get = ["get", &sealed.metainfo, "--listen", "127.0.0.1:0", "--transcript"];
@@ -175,7 +185,8 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let attacker_dir = work.join("unlicensed");
     let transcript = attacker_dir.join("transcript").display().to_string();
     let mut attacker = Running::start("unlicensed", &attacker_dir, &[&get[..], &[&transcript]].concat())?;
-    let first_port = peers[0].event("listening", STEP).await?["port"].as_u64().unwrap_or_default().to_string();
+    let first_port =
+        peers[0].event("listening", STEP).await?["port"].as_u64().unwrap_or_default().to_string();
     let mut stranger = Running::start(
         "stranger",
         &work.join("stranger"),
@@ -196,7 +207,16 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     call(
         "unlicensed, paper",
         &attacker_dir,
-        &["get", &paper.metainfo, "--listen", "127.0.0.1:0", "--exit", "--insecure-paper-profile", "--transcript", &transcript],
+        &[
+            "get",
+            &paper.metainfo,
+            "--listen",
+            "127.0.0.1:0",
+            "--exit",
+            "--insecure-paper-profile",
+            "--transcript",
+            &transcript,
+        ],
         "complete",
         STEP,
     )
@@ -229,8 +249,10 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let (content_path, control_path, paper_path) =
         (content.path.clone(), control.path.clone(), PathBuf::from(&paper.metainfo));
     let (equal, attacks) = tokio::task::spawn_blocking(move || {
-        let sealed = evidence::Scene::load(&sealed_path, "transcript", &attacker_dir, &licensed, &content_path)?;
-        let paper = evidence::Scene::load(&paper_path, "transcript-paper", &attacker_dir, &[], &control_path)?;
+        let sealed =
+            evidence::Scene::load(&sealed_path, "transcript", &attacker_dir, &licensed, &content_path)?;
+        let paper =
+            evidence::Scene::load(&paper_path, "transcript-paper", &attacker_dir, &[], &control_path)?;
         let mut attacks = sealed.attack()?;
         attacks.extend(paper.attack()?);
         Ok::<_, Failure>((sealed.equal_pieces()?, attacks))
@@ -281,7 +303,8 @@ async fn publish(
 
 /// Re-keys that the tracker has issued.
 async fn rekeys_issued(url: &str, token_file: &str) -> Result<u64, Failure> {
-    let token = std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
+    let token =
+        std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
     let admin = AdminClient::new(url, token).map_err(glue::client_failure)?;
     Ok(number(&admin.stats().await.map_err(glue::client_failure)?, "rekeys"))
 }

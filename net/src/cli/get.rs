@@ -18,7 +18,7 @@ use crate::player::Fault;
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal get film.torrent --exit")]
-pub struct Args {
+pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
     /// End when everything is there, instead of seeding on
@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 /// Fetches, and seeds on unless told to exit.
-pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &data, output).await?);
     if args.voucher.is_some() {
@@ -98,7 +98,11 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
         avoid,
         statements: Some(subscription.dir.statements()),
         transcript: args.transcript.clone(),
-        ..glue::torrent_config(&metainfo, Role::Peer { member, store }, Arc::new(PeerLink::new(&subscription)?))
+        ..glue::torrent_config(
+            &metainfo,
+            Role::Peer { member, store },
+            Arc::new(PeerLink::new(&subscription)?),
+        )
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
 
@@ -112,9 +116,9 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
         }
     };
     let last = outcome?;
-    std::fs::remove_file(subscription.dir.bad_pieces()).or_else(ignore_missing).map_err(|error| {
-        Failure::file(&subscription.dir.bad_pieces(), &error)
-    })?;
+    std::fs::remove_file(subscription.dir.bad_pieces())
+        .or_else(ignore_missing)
+        .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))?;
     let human = if args.exit { "Complete" } else { "Complete; seeding, Ctrl-C stops" };
     output.result(human, json_of("complete", &last));
     if !args.exit {
@@ -128,10 +132,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
 }
 
 /// Shows how it goes until the last piece is there: a line on a terminal, lines now and then elsewhere.
-async fn follow(
-    stats: &mut tokio::sync::watch::Receiver<Stats>,
-    output: Output,
-) -> Result<Stats, Failure> {
+async fn follow(stats: &mut tokio::sync::watch::Receiver<Stats>, output: Output) -> Result<Stats, Failure> {
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces {msg}");
     let mut ticker = tokio::time::interval(if output.is_terminal() {
         Duration::from_millis(250)
@@ -158,12 +159,8 @@ async fn follow(
 }
 
 fn show(now: &Stats, bar: &ProgressBar, output: Output) {
-    let line = format!(
-        "{}/s down, {}/s up, {} peers",
-        bytes(now.down_rate),
-        bytes(now.up_rate),
-        now.connections
-    );
+    let line =
+        format!("{}/s down, {}/s up, {} peers", bytes(now.down_rate), bytes(now.up_rate), now.connections);
     if output.is_terminal() {
         bar.set_length(now.total.into());
         bar.set_position(now.pieces.into());
@@ -212,7 +209,8 @@ fn discard_bad(
         let found = play::verify(&player, store, output);
         bad.extend(found.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
     } else {
-        output.note("There is no license to check pieces with: only those that `play` named are fetched again");
+        output
+            .note("There is no license to check pieces with: only those that `play` named are fetched again");
     }
     let count = subscription.metainfo.info.piece_count;
     let mut senders = Vec::new();

@@ -15,16 +15,16 @@ use crate::publish::Packager;
 use crate::tracker_client::{AdminClient, Client};
 use crate::wire::metainfo::Metainfo;
 
-pub use failure::{
-    add_failure, client_failure, license_failure, listen_failure, node_failure, player_failure, publish_failure, store_failure,
-    tracker_failure,
+pub(super) use failure::{
+    add_failure, client_failure, license_failure, listen_failure, node_failure, player_failure,
+    publish_failure, store_failure, tracker_failure,
 };
-pub use link::{PeerLink, SeedLink};
-pub use values::{date, duration, size, time};
+pub(super) use link::{PeerLink, SeedLink};
+pub(super) use values::{date, duration, size, time};
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]
-pub struct AdminArgs {
+pub(super) struct AdminArgs {
     /// The tracker's address [default: the one in the .torrent]
     #[arg(long, env = "SWARMSEAL_TRACKER", value_name = "URL")]
     tracker: Option<String>,
@@ -35,16 +35,18 @@ pub struct AdminArgs {
 
 impl AdminArgs {
     /// The tracker's base URL: the flag, or that of an announce URL.
-    pub fn tracker(&self, announce: Option<&str>) -> Result<String, Failure> {
+    pub(super) fn tracker(&self, announce: Option<&str>) -> Result<String, Failure> {
         match (&self.tracker, announce) {
             (Some(url), _) => base_url(url),
             (None, Some(announce)) => base_url(announce),
-            (None, None) => Err(Failure::new(Exit::Usage, "expected --tracker URL, such as http://127.0.0.1:7000")),
+            (None, None) => {
+                Err(Failure::new(Exit::Usage, "expected --tracker URL, such as http://127.0.0.1:7000"))
+            }
         }
     }
 
     /// A client with the admin token.
-    pub fn client(&self, data: &DataDir, announce: Option<&str>) -> Result<AdminClient, Failure> {
+    pub(super) fn client(&self, data: &DataDir, announce: Option<&str>) -> Result<AdminClient, Failure> {
         let url = self.tracker(announce)?;
         let path = match &self.admin_token_file {
             Some(path) => path.clone(),
@@ -53,7 +55,10 @@ impl AdminArgs {
         let token = std::fs::read_to_string(&path).map_err(|error| {
             Failure::new(
                 Exit::Storage,
-                format!("{}: {error}: expected the tracker's admin token, or --admin-token-file", path.display()),
+                format!(
+                    "{}: {error}: expected the tracker's admin token, or --admin-token-file",
+                    path.display()
+                ),
             )
         })?;
         AdminClient::new(&url, token.trim()).map_err(client_failure)
@@ -61,25 +66,28 @@ impl AdminArgs {
 }
 
 /// The tracker's base URL in an announce URL or as given: scheme, host and port, and what stands before `/announce`.
-pub fn base_url(url: &str) -> Result<String, Failure> {
+pub(super) fn base_url(url: &str) -> Result<String, Failure> {
     let trimmed = url.trim_end_matches('/');
     let base = trimmed.strip_suffix("/announce").unwrap_or(trimmed);
     if base.starts_with("http://") || base.starts_with("https://") {
         Ok(base.to_string())
     } else {
-        Err(Failure::new(Exit::Usage, format!("{url}: expected a tracker's URL, such as http://127.0.0.1:7000")))
+        Err(Failure::new(
+            Exit::Usage,
+            format!("{url}: expected a tracker's URL, such as http://127.0.0.1:7000"),
+        ))
     }
 }
 
 /// A client in a subscriber's name.
-pub fn client(subscription: &Subscription) -> Result<Client, Failure> {
+pub(super) fn client(subscription: &Subscription) -> Result<Client, Failure> {
     let url = base_url(&subscription.metainfo.announce)?;
     let key = subscription.identity.signing_key().clone();
     Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.id, key))
 }
 
 /// The shape that a torrent's store has.
-pub fn shape(metainfo: &Metainfo) -> Shape {
+pub(super) fn shape(metainfo: &Metainfo) -> Shape {
     Shape {
         torrent_id: metainfo.info.seal.torrent_id,
         piece_len: metainfo.info.piece_length,
@@ -88,7 +96,7 @@ pub fn shape(metainfo: &Metainfo) -> Shape {
 }
 
 /// A torrent to join, with nothing out of the ordinary.
-pub fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
+pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
     TorrentConfig {
         info_hash: metainfo.info_hash,
         piece_len: metainfo.info.piece_length,
@@ -111,12 +119,12 @@ impl PlainSource for Packager {
 }
 
 /// A subscription's store for reading, though another process may fetch into it.
-pub fn open_store(subscription: &Subscription) -> Result<StoreReader, Failure> {
+pub(super) fn open_store(subscription: &Subscription) -> Result<StoreReader, Failure> {
     StoreReader::open(subscription.dir.path(), &shape(&subscription.metainfo)).map_err(store_failure)
 }
 
 /// A subscription's store for fetching; every stored piece is hashed first.
-pub async fn open_own_store(subscription: &Subscription) -> Result<Arc<Store>, Failure> {
+pub(super) async fn open_own_store(subscription: &Subscription) -> Result<Arc<Store>, Failure> {
     let (dir, shape) = (subscription.dir.path().to_owned(), shape(&subscription.metainfo));
     tokio::task::spawn_blocking(move || Store::open(&dir, shape).map(Arc::new))
         .await
@@ -127,7 +135,9 @@ pub async fn open_own_store(subscription: &Subscription) -> Result<Arc<Store>, F
 impl PieceReader for StoreReader {
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> std::io::Result<Option<u64>> {
         match self.piece(index) {
-            Some(stored) => self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other),
+            Some(stored) => {
+                self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other)
+            }
             None => Ok(None),
         }
     }
@@ -136,14 +146,16 @@ impl PieceReader for StoreReader {
 impl PieceReader for Store {
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> std::io::Result<Option<u64>> {
         match self.piece(index) {
-            Some(stored) => self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other),
+            Some(stored) => {
+                self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other)
+            }
             None => Ok(None),
         }
     }
 }
 
 /// Done when the user or the system says that it is time: Ctrl-C, or SIGTERM.
-pub async fn told_to_stop() {
+pub(super) async fn told_to_stop() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -15,8 +15,10 @@ use crate::wire::metainfo::Metainfo;
 
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal inspect film.torrent\n  swarmseal inspect film.torrent --piece 17")]
-pub struct Args {
+#[command(
+    after_help = "Example:\n  swarmseal inspect film.torrent\n  swarmseal inspect film.torrent --piece 17"
+)]
+pub(super) struct Args {
     /// A .torrent, a license, or a key file
     file: PathBuf,
     /// Show a stored piece of this .torrent
@@ -28,7 +30,7 @@ pub struct Args {
 }
 
 /// Shows it.
-pub fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let shown = if let Some(index) = args.piece {
         stored_piece(&args.file, index, &data)?
     } else if args.license {
@@ -37,7 +39,8 @@ pub fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
         file(&args.file)?
     };
     let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let human: Vec<String> = shown.iter().map(|(name, value)| format!("{name:<width$}  {}", plain(value))).collect();
+    let human: Vec<String> =
+        shown.iter().map(|(name, value)| format!("{name:<width$}  {}", plain(value))).collect();
     let json: serde_json::Map<String, Value> =
         shown.into_iter().map(|(name, value)| (name.replace(' ', "_"), value)).collect();
     output.result(human.join("\n"), Value::Object(json));

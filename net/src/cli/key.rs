@@ -14,7 +14,7 @@ use crate::wire::keyfile::{ExportedKeys, KeyFile};
 /// `key export` and `key import`.
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example:\n  swarmseal key export film.torrent film.key")]
-pub enum Verb {
+pub(super) enum Verb {
     /// Write the keys that a torrent's license and pieces belong to; losing them loses the purchase
     #[command(after_help = "Example:\n  swarmseal key export film.torrent film.key")]
     Export(Args),
@@ -25,7 +25,7 @@ pub enum Verb {
 
 /// Arguments of both.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
     /// The key file
@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// Exports or imports.
-pub fn run(verb: Verb, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) fn run(verb: Verb, data: DataDir, output: Output) -> Result<(), Failure> {
     match verb {
         Verb::Export(args) => export(args, data, output),
         Verb::Import(args) => import(args, data, output),

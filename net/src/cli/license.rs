@@ -14,7 +14,7 @@ use crate::wire::license::{License, Policy};
 /// Arguments of `license`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal license film.torrent --voucher 7Q2M-…")]
-pub struct Args {
+pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
     /// The code of a voucher to redeem
@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 /// Subscribes if need be, fetches the license, checks it and stores it.
-pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::ensure(metainfo, &data, output).await?;
     let license = fetch(&subscription, args.voucher.as_deref()).await?;
@@ -45,7 +45,7 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
 }
 
 /// Fetches the license of a subscription and stores it, once it has been opened on this device.
-pub async fn fetch(subscription: &Subscription, voucher: Option<&str>) -> Result<License, Failure> {
+pub(super) async fn fetch(subscription: &Subscription, voucher: Option<&str>) -> Result<License, Failure> {
     let client = glue::client(subscription)?;
     let torrent = subscription.metainfo.info.seal.torrent_id;
     let envelope = client.license(torrent, voucher).await.map_err(glue::client_failure)?;
@@ -59,7 +59,7 @@ pub async fn fetch(subscription: &Subscription, voucher: Option<&str>) -> Result
 }
 
 /// A policy in words.
-pub fn describe(policy: &Policy) -> String {
+pub(super) fn describe(policy: &Policy) -> String {
     let mut words = vec![match policy.plays {
         Some(1) => "one play".to_string(),
         Some(plays) => format!("{plays} plays"),

@@ -15,8 +15,10 @@ use crate::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Se
 
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -")]
-pub struct Args {
+#[command(
+    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -"
+)]
+pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
     /// A directory to extract to, or - for standard output (one file only)
@@ -34,7 +36,7 @@ pub struct Args {
 }
 
 /// Gets the license if there is none, checks it, and opens.
-pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::expect(metainfo, &data)?;
     let mut contact = None;
@@ -47,7 +49,12 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
         .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))?
 }
 
-fn open(args: &Args, subscription: &Subscription, contact: Option<u64>, output: Output) -> Result<(), Failure> {
+fn open(
+    args: &Args,
+    subscription: &Subscription,
+    contact: Option<u64>,
+    output: Output,
+) -> Result<(), Failure> {
     let player = load_player(subscription)?;
     let mut state = PolicyState::load(&subscription.dir.plays(), &subscription.identity, &subscription.id)
         .map_err(glue::player_failure)?;
@@ -80,7 +87,8 @@ fn open(args: &Args, subscription: &Subscription, contact: Option<u64>, output: 
         // Standard output is the content's.
         output.note(human);
     } else {
-        output.result(human, json!({ "event": "played", "files": files, "bytes": length, "plays_left": left }));
+        output
+            .result(human, json!({ "event": "played", "files": files, "bytes": length, "plays_left": left }));
     }
     Ok(())
 }
@@ -106,7 +114,7 @@ fn release(
 }
 
 /// The player of a subscription with its stored license.
-pub fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Failure> {
+pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Failure> {
     let path = subscription.dir.license();
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
     let metainfo = subscription.metainfo.as_ref().clone();
@@ -114,7 +122,7 @@ pub fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Failure> 
 }
 
 /// Opens every stored piece; those that are bad.
-pub fn verify(player: &Player, pieces: &dyn PieceReader, output: Output) -> Vec<BadPiece> {
+pub(super) fn verify(player: &Player, pieces: &dyn PieceReader, output: Output) -> Vec<BadPiece> {
     let total = player.metainfo().info.piece_count.into();
     let bar = output.bar(total, "{bar:40} {pos}/{len} pieces checked, {eta} left");
     let bad = player.verify(pieces, &mut |progress| bar.set_position(progress.done.into()));
@@ -132,7 +140,7 @@ fn note_bad_pieces(path: &Path, bad: &[BadPiece]) -> Result<(), Failure> {
 }
 
 /// What [`note_bad_pieces`] remembered. Lines that are no number are passed over: the file is a hint.
-pub fn read_bad_pieces(path: &Path) -> Result<BTreeSet<u32>, Failure> {
+pub(super) fn read_bad_pieces(path: &Path) -> Result<BTreeSet<u32>, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.trim().parse().ok()).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),

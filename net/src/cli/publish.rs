@@ -19,7 +19,7 @@ use crate::publish::{Options, publish};
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal publish film.mp4 --tracker http://127.0.0.1:7000")]
-pub struct Args {
+pub(super) struct Args {
     /// A file, or a directory with all below it
     source: PathBuf,
     /// The public label, which strangers will see [default: the source's name]
@@ -54,7 +54,7 @@ pub struct Args {
 }
 
 /// Publishes.
-pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let params = params(&args)?;
     let tracker = args.admin.tracker(None)?;
     let admin = args.admin.client(&data, None)?;
@@ -78,7 +78,9 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
     let (metainfo, mut seed) = tokio::task::spawn_blocking(move || {
         publish(&options, &mut UnwrapErr(SysRng), &|progress| {
             drawn.set_length(progress.total.into());
-            drawn.set_position(furthest.fetch_max(progress.done.into(), Ordering::Relaxed).max(progress.done.into()));
+            drawn.set_position(
+                furthest.fetch_max(progress.done.into(), Ordering::Relaxed).max(progress.done.into()),
+            );
         })
     })
     .await
@@ -98,7 +100,8 @@ pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failur
             ));
         }
     }
-    let registered = admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::client_failure)?;
+    let registered =
+        admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::client_failure)?;
     seed.passkey = Some(registered.seed_passkey.to_hex());
     seed.content = Some(absolute(&args.source)?);
     seed.metainfo = Some(absolute(&torrent)?);

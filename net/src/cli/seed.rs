@@ -16,7 +16,7 @@ use crate::wire::keyfile::{KeyFile, SeedFile};
 /// Arguments of `seed`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal seed film.seed")]
-pub struct Args {
+pub(super) struct Args {
     /// Seed files, as `publish` wrote them
     #[arg(required = true)]
     seed_files: Vec<PathBuf>,
@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 /// Serves until it is told to stop.
-pub async fn run(args: Args, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     if args.seed_files.len() > 1 && (args.content.is_some() || args.torrent.is_some()) {
         return Err(Failure::new(Exit::Usage, "--content and --torrent: expected one seed file beside them"));
     }
@@ -82,8 +82,11 @@ fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failur
         .clone()
         .or_else(|| seed.metainfo.clone())
         .ok_or_else(|| missing(".torrent", "--torrent FILE"))?;
-    let content =
-        args.content.clone().or_else(|| seed.content.clone()).ok_or_else(|| missing("content", "--content PATH"))?;
+    let content = args
+        .content
+        .clone()
+        .or_else(|| seed.content.clone())
+        .ok_or_else(|| missing("content", "--content PATH"))?;
     // Whoever holds the seed file has decided on the profile when publishing.
     let metainfo = Arc::new(read_metainfo(&torrent, true)?);
     let packager = Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?;

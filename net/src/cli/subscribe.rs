@@ -11,7 +11,7 @@ use super::{DataDir, Failure, Output};
 /// Arguments of `subscribe`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal subscribe film.torrent")]
-pub struct Args {
+pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
     /// Accept a torrent of the profile `paper`, which protects nothing
@@ -20,7 +20,7 @@ pub struct Args {
 }
 
 /// Subscribes, or says that this has been done.
-pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::ensure(metainfo, &data, output).await?;
     let id = subscription.id.to_string();

@@ -28,7 +28,7 @@ impl From<keyfile::Error> for Failure {
 }
 
 /// Prefixes a key file's failure with its path.
-pub fn at(path: &Path) -> impl Fn(keyfile::Error) -> Failure {
+pub(super) fn at(path: &Path) -> impl Fn(keyfile::Error) -> Failure {
     move |error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", path.display(), failure.message))
@@ -36,7 +36,7 @@ pub fn at(path: &Path) -> impl Fn(keyfile::Error) -> Failure {
 }
 
 /// Reads a .torrent. A torrent of the profile `paper` is refused unless `insecure` says that it is wanted.
-pub fn read_metainfo(path: &Path, insecure: bool) -> Result<Metainfo, Failure> {
+pub(super) fn read_metainfo(path: &Path, insecure: bool) -> Result<Metainfo, Failure> {
     let len = path.metadata().map_err(|error| Failure::file(path, &error))?.len();
     if len > MAX_FILE as u64 {
         return Err(Failure::new(Exit::Failed, format!("{}: too long for a .torrent", path.display())));
@@ -59,7 +59,7 @@ pub fn read_metainfo(path: &Path, insecure: bool) -> Result<Metainfo, Failure> {
 }
 
 /// The device's identity, made on first use.
-pub fn identity(data: &DataDir) -> Result<Identity, Failure> {
+pub(super) fn identity(data: &DataDir) -> Result<Identity, Failure> {
     let path = data.identity();
     if !path.exists() {
         let fresh = Identity::generate(&mut UnwrapErr(SysRng));
@@ -73,7 +73,7 @@ pub fn identity(data: &DataDir) -> Result<Identity, Failure> {
 }
 
 /// One torrent on this device: who we are in it.
-pub struct Subscription {
+pub(super) struct Subscription {
     /// The torrent.
     pub metainfo: Arc<Metainfo>,
     /// Where it is kept.
@@ -90,7 +90,7 @@ pub struct Subscription {
 
 impl Subscription {
     /// What this device has of a torrent; none where it never subscribed.
-    pub fn load(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Option<Self>, Failure> {
+    pub(super) fn load(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Option<Self>, Failure> {
         let dir = data.torrent(&metainfo.info.seal.torrent_id);
         let path = dir.subscriber();
         if !path.exists() {
@@ -103,7 +103,7 @@ impl Subscription {
     }
 
     /// [`Subscription::load`], or a failure that says what to do.
-    pub fn expect(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Self, Failure> {
+    pub(super) fn expect(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Self, Failure> {
         Self::load(metainfo, data)?.ok_or_else(|| {
             Failure::new(
                 Exit::NotLicensed,
@@ -115,7 +115,11 @@ impl Subscription {
     /// Loads the keys or makes them, and registers them with the tracker if that has not been done.
     ///
     /// The keys are on the disk before the tracker hears of them, so a kill loses nothing.
-    pub async fn ensure(metainfo: Arc<Metainfo>, data: &DataDir, output: Output) -> Result<Self, Failure> {
+    pub(super) async fn ensure(
+        metainfo: Arc<Metainfo>,
+        data: &DataDir,
+        output: Output,
+    ) -> Result<Self, Failure> {
         let dir = data.torrent(&metainfo.info.seal.torrent_id);
         dir.create()?;
         atomic_file::write(&dir.metainfo(), &metainfo.to_bytes(), Access::Shared, Existing::Replace)
@@ -158,8 +162,7 @@ impl Subscription {
         keys: SubscriberKeys,
     ) -> Result<Self, Failure> {
         let public_key = keys.secret.public_key(&metainfo.info.seal.params);
-        let id =
-            SubscriberId::of(&metainfo.info.seal.params, &metainfo.info.seal.torrent_id, &public_key);
+        let id = SubscriberId::of(&metainfo.info.seal.params, &metainfo.info.seal.torrent_id, &public_key);
         Ok(Subscription { metainfo, dir, identity, keys, public_key, id })
     }
 

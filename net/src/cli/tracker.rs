@@ -11,7 +11,7 @@ use crate::tracker::{Config, Server};
 /// Arguments of `tracker`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal tracker --listen 127.0.0.1:7000")]
-pub struct Args {
+pub(super) struct Args {
     /// Address to listen on; port 0 takes any
     #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
     listen: SocketAddr,
@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 /// Runs until it is told to stop.
-pub async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let directory = data.tracker()?;
     let config = Config {
         listen: args.listen,

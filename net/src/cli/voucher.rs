@@ -12,7 +12,7 @@ use swarmseal_core::SubscriberId;
 
 /// What a license allows.
 #[derive(Debug, clap::Args)]
-pub struct TermsArgs {
+pub(super) struct TermsArgs {
     /// How often it may be played [default: no limit]
     #[arg(long, env = "SWARMSEAL_PLAYS", value_name = "COUNT")]
     plays: Option<u64>,
@@ -42,7 +42,7 @@ impl TermsArgs {
 /// Arguments of `voucher`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal voucher film.torrent --plays 5 --expires 30d")]
-pub struct VoucherArgs {
+pub(super) struct VoucherArgs {
     /// The .torrent
     torrent: PathBuf,
     /// Devices that may redeem it
@@ -57,7 +57,7 @@ pub struct VoucherArgs {
 /// Arguments of `grant`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  swarmseal grant film.torrent 5be1…e0 --expires 30d")]
-pub struct GrantArgs {
+pub(super) struct GrantArgs {
     /// The .torrent
     torrent: PathBuf,
     /// The subscriber's id, as `subscribe` prints it
@@ -69,21 +69,25 @@ pub struct GrantArgs {
 }
 
 /// Issues a voucher and prints its code.
-pub async fn voucher(args: VoucherArgs, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn voucher(args: VoucherArgs, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
     let admin = args.admin.client(&data, Some(&metainfo.announce))?;
     let id = metainfo.info.seal.torrent_id;
-    let code = admin.create_voucher(id, args.terms.terms(args.devices)).await.map_err(glue::client_failure)?;
+    let code =
+        admin.create_voucher(id, args.terms.terms(args.devices)).await.map_err(glue::client_failure)?;
     output.result(&code, json!({ "event": "voucher", "code": code, "torrent_id": id.to_string() }));
     Ok(())
 }
 
 /// Grants a license to one subscriber.
-pub async fn grant(args: GrantArgs, data: DataDir, output: Output) -> Result<(), Failure> {
+pub(super) async fn grant(args: GrantArgs, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
     let mut id = [0; 32];
     hex::decode_to_slice(&args.subscriber, &mut id).map_err(|_| {
-        Failure::new(Exit::Usage, "the subscriber's id: expected 64 hexadecimal digits, as `subscribe` prints them")
+        Failure::new(
+            Exit::Usage,
+            "the subscriber's id: expected 64 hexadecimal digits, as `subscribe` prints them",
+        )
     })?;
     let subscriber = SubscriberId(id);
     let admin = args.admin.client(&data, Some(&metainfo.announce))?;

@@ -9,7 +9,7 @@ use sha1::{Digest, Sha1};
 use swarmseal_core::{DecryptionKey, Error, Params, Profile, ReKey, SecretKey, re_encrypt_piece};
 
 /// All that the attacker has for one piece.
-pub struct PieceEvidence<'a> {
+pub(super) struct PieceEvidence<'a> {
     /// SHA-1 of the packaged piece, from the .torrent.
     pub hash: [u8; 20],
     /// The attacker's own ciphertext.
@@ -25,7 +25,7 @@ pub struct PieceEvidence<'a> {
 }
 
 /// What does not depend on the piece.
-pub struct Attacker<'a> {
+pub(super) struct Attacker<'a> {
     params: &'a Params,
     secret: &'a SecretKey,
     ring: Ring,
@@ -43,7 +43,7 @@ pub(super) struct Guess {
 }
 
 /// The attacks, by the names of the report.
-pub const ATTACKS: [(&str, Attack); 4] = [
+pub(super) const ATTACKS: [(&str, Attack); 4] = [
     ("own secret without a license", own_secret),
     ("another's license", others_license),
     ("ratios of ciphertexts and re-keys", ratios),
@@ -52,12 +52,16 @@ pub const ATTACKS: [(&str, Attack); 4] = [
 
 impl<'a> Attacker<'a> {
     /// `public_keys`: everybody's, W bytes each.
-    pub fn new(params: &'a Params, secret: &'a SecretKey, public_keys: Vec<Vec<u8>>) -> Result<Self, Error> {
+    pub(super) fn new(
+        params: &'a Params,
+        secret: &'a SecretKey,
+        public_keys: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
         Ok(Attacker { params, secret, ring: Ring::new(params)?, public_keys })
     }
 
     /// Whether the attack opens the piece.
-    pub fn opens(&self, attack: Attack, evidence: &PieceEvidence<'_>) -> bool {
+    pub(super) fn opens(&self, attack: Attack, evidence: &PieceEvidence<'_>) -> bool {
         attack(self, evidence).into_iter().any(|guess| self.is_opened_by(guess, &evidence.hash))
     }
 
@@ -95,7 +99,8 @@ impl<'a> Attacker<'a> {
 /// The attacker's secret with every public value in the place of the missing g^{−r}.
 fn own_secret(attacker: &Attacker<'_>, evidence: &PieceEvidence<'_>) -> Vec<Guess> {
     let ring = &attacker.ring;
-    let public = attacker.public_keys.iter().chain(&evidence.rekeys).map(|bytes| ring.decode(bytes.iter().copied()));
+    let public =
+        attacker.public_keys.iter().chain(&evidence.rekeys).map(|bytes| ring.decode(bytes.iter().copied()));
     public
         .flat_map(|value| [Some(value), ring.inverse(&value)])
         .flatten()
@@ -231,7 +236,8 @@ mod tests {
         let width = params.group().bytes();
         let mut packaged: Vec<u8> = (0..16 * width).map(|i| (i * 7 % 251) as u8).collect();
         let known_plaintext = packaged[..width].to_vec();
-        package::pack(&params, &package::PackageSecret::from_bytes([3; 32]), &torrent, 0, &mut packaged).unwrap();
+        package::pack(&params, &package::PackageSecret::from_bytes([3; 32]), &torrent, 0, &mut packaged)
+            .unwrap();
         let secrets: Vec<SecretKey> = (0..3).map(|_| SecretKey::generate(&params, &mut rng)).collect();
         let publics: Vec<_> = secrets.iter().map(|s| s.public_key(&params)).collect();
         let rs: Vec<_> =
@@ -239,7 +245,8 @@ mod tests {
         let ciphertexts: Vec<Vec<u8>> = (0..3)
             .map(|i| {
                 let mut piece = packaged.clone();
-                encrypt_piece(&params, &EncryptionKey::derive(&params, &publics[i], &rs[i]), &mut piece).unwrap();
+                encrypt_piece(&params, &EncryptionKey::derive(&params, &publics[i], &rs[i]), &mut piece)
+                    .unwrap();
                 piece
             })
             .collect();
@@ -253,7 +260,9 @@ mod tests {
             own: &ciphertexts[0],
             others: ciphertexts[1..].to_vec(),
             rekeys: vec![encode(&|out| {
-                ReKey::derive(&params, (&publics[1], &rs[1]), (&publics[0], &rs[0])).to_bytes(&params, out).unwrap();
+                ReKey::derive(&params, (&publics[1], &rs[1]), (&publics[0], &rs[0]))
+                    .to_bytes(&params, out)
+                    .unwrap();
             })],
             leaked_keys: vec![encode(&|out| {
                 DecryptionKey::derive(&params, &rs[1]).to_bytes(&params, out).unwrap();

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::cli::{Exit, Failure};
 
 /// A running verb. Dropping it kills the process.
-pub struct Running {
+pub(super) struct Running {
     name: String,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -19,7 +19,7 @@ pub struct Running {
 
 impl Running {
     /// Starts `swarmseal --json --data DIR ARGS…`; its standard error goes to `DIR/log`.
-    pub fn start(name: &str, data: &Path, args: &[&str]) -> Result<Self, Failure> {
+    pub(super) fn start(name: &str, data: &Path, args: &[&str]) -> Result<Self, Failure> {
         std::fs::create_dir_all(data).map_err(|error| Failure::file(data, &error))?;
         let log = data.join("log");
         let log = std::fs::File::options()
@@ -27,8 +27,8 @@ impl Running {
             .create(true)
             .open(&log)
             .map_err(|error| Failure::file(&log, &error))?;
-        let program =
-            std::env::current_exe().map_err(|error| Failure::new(Exit::Failed, format!("own path: {error}")))?;
+        let program = std::env::current_exe()
+            .map_err(|error| Failure::new(Exit::Failed, format!("own path: {error}")))?;
         let mut child = Command::new(program)
             .arg("--json")
             .arg("--data")
@@ -45,7 +45,7 @@ impl Running {
     }
 
     /// The next object that is the answer to `event`, or the child's own error.
-    pub async fn event(&mut self, event: &str, within: Duration) -> Result<Value, Failure> {
+    pub(super) async fn event(&mut self, event: &str, within: Duration) -> Result<Value, Failure> {
         tokio::time::timeout(within, self.find(event)).await.unwrap_or_else(|_| {
             Err(Failure::new(
                 Exit::DemoFailed,
@@ -69,13 +69,13 @@ impl Running {
     }
 
     /// Kills the process and waits for its end.
-    pub async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         let _ = self.child.kill().await;
     }
 }
 
 /// Runs a verb to its end; the object of that `event`.
-pub async fn call(
+pub(super) async fn call(
     name: &str,
     data: &Path,
     args: &[&str],

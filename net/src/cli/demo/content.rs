@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Failure;
 
 /// A file to publish.
-pub struct Content {
+pub(super) struct Content {
     /// Where it is.
     pub path: PathBuf,
     /// Its file name, by which the player extracts it.
@@ -18,7 +18,7 @@ pub struct Content {
 
 impl Content {
     /// The file given, or generated data of that size in the work directory.
-    pub fn prepare(work: &Path, file: Option<&Path>, size: u64) -> Result<Self, Failure> {
+    pub(super) fn prepare(work: &Path, file: Option<&Path>, size: u64) -> Result<Self, Failure> {
         match file {
             None => Self::generate(&work.join("content.bin"), size),
             Some(path) => {
@@ -29,7 +29,7 @@ impl Content {
     }
 
     /// Fresh random data: BLAKE3's extendable output under a random key.
-    pub fn generate(path: &Path, bytes: u64) -> Result<Self, Failure> {
+    pub(super) fn generate(path: &Path, bytes: u64) -> Result<Self, Failure> {
         let write = || {
             let mut key = [0; 32];
             getrandom::fill(&mut key).map_err(std::io::Error::other)?;
@@ -48,7 +48,7 @@ impl Content {
     }
 
     /// Whether the file at `other` has the same bytes.
-    pub fn equals(&self, other: &Path) -> Result<bool, Failure> {
+    pub(super) fn equals(&self, other: &Path) -> Result<bool, Failure> {
         Ok(digest(&self.path)? == digest(other)?)
     }
 }

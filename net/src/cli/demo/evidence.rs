@@ -11,9 +11,9 @@ use swarmseal_core::Profile;
 
 use super::AttackResult;
 use super::attacker::{ATTACKS, Attacker, PieceEvidence};
-use crate::publish::{PlainStream, list_files};
 use crate::cli::subscription::{Subscription, read_metainfo};
 use crate::cli::{DataDir, Exit, Failure};
+use crate::publish::{PlainStream, list_files};
 use crate::wire::license::License;
 use crate::wire::metainfo::Metainfo;
 
@@ -21,7 +21,7 @@ use crate::wire::metainfo::Metainfo;
 const ATTACKED: u32 = 32;
 
 /// One torrent after the swarm: the attacker, everybody else, and where the published content is.
-pub struct Scene {
+pub(super) struct Scene {
     metainfo: Arc<Metainfo>,
     own: Subscription,
     others: Vec<Subscription>,
@@ -33,7 +33,7 @@ pub struct Scene {
 impl Scene {
     /// Gathers it. `transcript` is the name of the peers' transcripts; `content` is
     /// the file that was published, of which one block a piece is taken as known.
-    pub fn load(
+    pub(super) fn load(
         torrent: &Path,
         transcript: &str,
         own: &Path,
@@ -44,7 +44,10 @@ impl Scene {
         let open = |dir: &Path| Subscription::expect(metainfo.clone(), &DataDir::open(Some(dir.to_owned()))?);
         let own_subscription = open(own)?;
         let others_subscriptions = others.iter().map(|dir| open(dir)).collect::<Result<Vec<_>, _>>()?;
-        let leaked = others_subscriptions.iter().map(|other| leaked_license(other, &own_subscription)).collect::<Result<_, _>>()?;
+        let leaked = others_subscriptions
+            .iter()
+            .map(|other| leaked_license(other, &own_subscription))
+            .collect::<Result<_, _>>()?;
         let mut rekeys = HashMap::new();
         for dir in others.iter().map(PathBuf::as_path).chain([own]) {
             read_rekeys(&dir.join(transcript), &metainfo, &mut rekeys)?;
@@ -60,7 +63,7 @@ impl Scene {
     }
 
     /// Every attack on every piece in reach.
-    pub fn attack(&self) -> Result<Vec<AttackResult>, Failure> {
+    pub(super) fn attack(&self) -> Result<Vec<AttackResult>, Failure> {
         let info = &self.metainfo.info;
         let params = &info.seal.params;
         let public_keys = std::iter::once(&self.own)
@@ -92,11 +95,15 @@ impl Scene {
             }
         }
         let profile = params.profile().name();
-        Ok(ATTACKS.iter().zip(opened).map(|(&(name, _), opened)| AttackResult { name, profile, opened }).collect())
+        Ok(ATTACKS
+            .iter()
+            .zip(opened)
+            .map(|(&(name, _), opened)| AttackResult { name, profile, opened })
+            .collect())
     }
 
     /// Pairs of peers that store the same bytes for a piece.
-    pub fn equal_pieces(&self) -> Result<usize, Failure> {
+    pub(super) fn equal_pieces(&self) -> Result<usize, Failure> {
         let mut equal = 0;
         for index in 0..self.metainfo.info.piece_count {
             let mut seen = std::collections::HashSet::new();
@@ -146,7 +153,11 @@ fn leaked_license(owner: &Subscription, attacker: &Subscription) -> Result<Licen
 }
 
 /// The re-keys of one torrent in a transcript: objects of the kind `rekey`.
-fn read_rekeys(path: &Path, metainfo: &Metainfo, into: &mut HashMap<u32, Vec<Vec<u8>>>) -> Result<(), Failure> {
+fn read_rekeys(
+    path: &Path,
+    metainfo: &Metainfo,
+    into: &mut HashMap<u32, Vec<Vec<u8>>>,
+) -> Result<(), Failure> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

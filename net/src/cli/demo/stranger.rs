@@ -23,7 +23,7 @@ use crate::wire::seal::{ExtendedHandshake, Hello, OUR_ID, SealMessage};
 
 /// Arguments of the hidden verb.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The .torrent
     torrent: PathBuf,
     /// A peer's address
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// Tries for a while, and reports how many bytes of pieces came.
-pub async fn run(args: Args, output: Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
     let mut piece_bytes = 0;
     // A refusal, a closed connection and silence are all the answer that a stranger should get.
@@ -83,15 +83,19 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
         while let Some(message) = decoder.decode(&mut buffer).map_err(|error| invalid(error.to_string()))? {
             match message {
                 Message::Extended { id: 0, payload } => {
-                    let theirs =
-                        ExtendedHandshake::from_bytes(&payload).map_err(|error| invalid(error.to_string()))?;
+                    let theirs = ExtendedHandshake::from_bytes(&payload)
+                        .map_err(|error| invalid(error.to_string()))?;
                     if let (Some(their_id), Some(hello)) = (theirs.seal_id, theirs.hello) {
                         let forged = forged_ticket(metainfo, &identity, hello.id, id);
                         let ticket = SealMessage::Ticket(Box::new(forged)).to_bytes();
-                        send(&mut stream, &Message::Extended { id: their_id, payload: ticket.into() }).await?;
-                        let want = SealMessage::Want((0..metainfo.info.piece_count.min(8)).collect());
-                        send(&mut stream, &Message::Extended { id: their_id, payload: want.to_bytes().into() })
+                        send(&mut stream, &Message::Extended { id: their_id, payload: ticket.into() })
                             .await?;
+                        let want = SealMessage::Want((0..metainfo.info.piece_count.min(8)).collect());
+                        send(
+                            &mut stream,
+                            &Message::Extended { id: their_id, payload: want.to_bytes().into() },
+                        )
+                        .await?;
                     }
                     ask(&mut stream, metainfo).await?;
                 }
@@ -107,7 +111,12 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
 }
 
 /// A ticket in the name of a subscriber that there is not.
-fn forged_ticket(metainfo: &Metainfo, identity: &Identity, uploader: SubscriberId, id: SubscriberId) -> Ticket {
+fn forged_ticket(
+    metainfo: &Metainfo,
+    identity: &Identity,
+    uploader: SubscriberId,
+    id: SubscriberId,
+) -> Ticket {
     let mut ticket = Ticket {
         torrent_id: metainfo.info.seal.torrent_id,
         uploader,

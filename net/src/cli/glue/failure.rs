@@ -9,7 +9,7 @@ use crate::wire::license::LicenseError;
 use crate::{player, publish, tracker, tracker_client};
 
 /// A call to the tracker.
-pub fn client_failure(error: tracker_client::Error) -> Failure {
+pub(crate) fn client_failure(error: tracker_client::Error) -> Failure {
     let exit = match error.code() {
         Some(ApiError::NotLicensed | ApiError::BadVoucher | ApiError::UsedVoucher) => Exit::NotLicensed,
         Some(ApiError::ExpiredLicense) => Exit::Expired,
@@ -20,12 +20,12 @@ pub fn client_failure(error: tracker_client::Error) -> Failure {
 }
 
 /// A license that does not open.
-pub fn license_failure(error: LicenseError) -> Failure {
+pub(crate) fn license_failure(error: LicenseError) -> Failure {
     player_failure(error.into())
 }
 
 /// A refusal of the player.
-pub fn player_failure(error: player::Error) -> Failure {
+pub(crate) fn player_failure(error: player::Error) -> Failure {
     use player::Error;
     let message = match &error {
         Error::Expired { since } => format!("the license expired on {}", super::date(*since)),
@@ -39,15 +39,19 @@ pub fn player_failure(error: player::Error) -> Failure {
     let exit = match error {
         Error::WrongKey(_) => Exit::WrongKey,
         Error::WrongTorrent => Exit::WrongTorrent,
-        Error::TamperedLicense | Error::MalformedLicense(_) | Error::TamperedPolicyState { .. } => Exit::Tampered,
+        Error::TamperedLicense | Error::MalformedLicense(_) | Error::TamperedPolicyState { .. } => {
+            Exit::Tampered
+        }
         Error::NewerLicense { .. } | Error::NewerPolicyState { .. } => Exit::NewerVersion,
-        Error::Expired { .. } | Error::NotYet { .. } | Error::ClockSetBack { .. } | Error::OfflineTooLong { .. } => {
-            Exit::Expired
-        }
+        Error::Expired { .. }
+        | Error::NotYet { .. }
+        | Error::ClockSetBack { .. }
+        | Error::OfflineTooLong { .. } => Exit::Expired,
         Error::NoPlaysLeft { .. } => Exit::NoPlaysLeft,
-        Error::CorruptPiece { .. } | Error::WrongEpoch { .. } | Error::Content(_) | Error::WrongLength { .. } => {
-            Exit::CorruptPiece
-        }
+        Error::CorruptPiece { .. }
+        | Error::WrongEpoch { .. }
+        | Error::Content(_)
+        | Error::WrongLength { .. } => Exit::CorruptPiece,
         Error::MissingPiece { .. } => Exit::MissingPiece,
         Error::PieceIo { .. }
         | Error::Exists { .. }
@@ -60,11 +64,11 @@ pub fn player_failure(error: player::Error) -> Failure {
 }
 
 /// Something that cannot be published or seeded.
-pub fn publish_failure(error: publish::Error) -> Failure {
+pub(crate) fn publish_failure(error: publish::Error) -> Failure {
     let exit = match error {
-        publish::Error::Io { .. } | publish::Error::SizeChanged { .. } | publish::Error::ContentChanged { .. } => {
-            Exit::Storage
-        }
+        publish::Error::Io { .. }
+        | publish::Error::SizeChanged { .. }
+        | publish::Error::ContentChanged { .. } => Exit::Storage,
         publish::Error::WrongTorrent => Exit::WrongTorrent,
         _ => Exit::Failed,
     };
@@ -72,7 +76,7 @@ pub fn publish_failure(error: publish::Error) -> Failure {
 }
 
 /// A piece store that cannot be used.
-pub fn store_failure(error: StoreError) -> Failure {
+pub(crate) fn store_failure(error: StoreError) -> Failure {
     let exit = match error {
         StoreError::Busy(_) => Exit::InUse,
         StoreError::NewerVersion { .. } => Exit::NewerVersion,
@@ -84,7 +88,7 @@ pub fn store_failure(error: StoreError) -> Failure {
 }
 
 /// A torrent that cannot be joined.
-pub fn add_failure(error: AddError) -> Failure {
+pub(crate) fn add_failure(error: AddError) -> Failure {
     let exit = match error {
         AddError::Duplicate => Exit::Usage,
         AddError::ForeignStore => Exit::WrongTorrent,
@@ -95,12 +99,12 @@ pub fn add_failure(error: AddError) -> Failure {
 }
 
 /// A download that ended for good: the disk's fault.
-pub fn node_failure(reason: &str) -> Failure {
+pub(crate) fn node_failure(reason: &str) -> Failure {
     Failure::new(Exit::Storage, reason)
 }
 
 /// An address that cannot be listened on.
-pub fn listen_failure(address: SocketAddr, error: &std::io::Error) -> Failure {
+pub(crate) fn listen_failure(address: SocketAddr, error: &std::io::Error) -> Failure {
     let exit = match error.kind() {
         std::io::ErrorKind::AddrInUse => Exit::InUse,
         _ => Exit::Failed,
@@ -109,10 +113,12 @@ pub fn listen_failure(address: SocketAddr, error: &std::io::Error) -> Failure {
 }
 
 /// A tracker that does not start.
-pub fn tracker_failure(error: tracker::Error) -> Failure {
+pub(crate) fn tracker_failure(error: tracker::Error) -> Failure {
     let exit = match &error {
         tracker::Error::InUse { .. } => Exit::InUse,
-        tracker::Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => Exit::InUse,
+        tracker::Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            Exit::InUse
+        }
         tracker::Error::Io { .. } => Exit::Storage,
         tracker::Error::PaperProfile { .. } => Exit::Usage,
         tracker::Error::Store(tracker::StoreError::Newer { .. }) => Exit::NewerVersion,

@@ -24,14 +24,14 @@ struct Link {
 }
 
 /// A subscriber's.
-pub struct PeerLink(Link);
+pub(crate) struct PeerLink(Link);
 
 /// An original seed's.
-pub struct SeedLink(Link);
+pub(crate) struct SeedLink(Link);
 
 impl PeerLink {
     /// Errors: [`Exit::Usage`] where the announce URL is none.
-    pub fn new(subscription: &Subscription) -> Result<Self, Failure> {
+    pub(crate) fn new(subscription: &Subscription) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
         Link::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref()).map(PeerLink)
     }
@@ -39,7 +39,7 @@ impl PeerLink {
 
 impl SeedLink {
     /// Errors: [`Exit::Usage`] where the announce URL is none, or the seed file lacks the passkey of its registration.
-    pub fn new(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
+    pub(crate) fn new(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
         let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
         let client = client.as_seed(&seed.torrent_id, seed.signing_key.clone());
         Link::new(metainfo, client, seed.passkey.as_deref()).map(SeedLink)
@@ -49,7 +49,10 @@ impl SeedLink {
 impl Link {
     fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
         let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
-            Failure::new(Exit::Usage, "there is no passkey: expected keys that were registered with the tracker")
+            Failure::new(
+                Exit::Usage,
+                "there is no passkey: expected keys that were registered with the tracker",
+            )
         })?;
         let seal = &metainfo.info.seal;
         Ok(Link { client, torrent: seal.torrent_id, passkey, width: seal.params.group().bytes() })
@@ -87,7 +90,8 @@ impl Link {
         pieces: &'a [u32],
         call: impl Fn(Ticket, &'a [u32]) -> F,
     ) -> Result<Vec<Vec<u8>>, KeyError> {
-        let ticket = Ticket::from_bytes(ticket).map_err(|error| KeyError::TicketRefused(error.to_string()))?;
+        let ticket =
+            Ticket::from_bytes(ticket).map_err(|error| KeyError::TicketRefused(error.to_string()))?;
         let mut all = Vec::with_capacity(pieces.len());
         for batch in pieces.chunks(MAX_PIECES) {
             let answer = call(ticket.clone(), batch).await.map_err(refusal)?;

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes: a number, with K, M, G or T for powers of 1,024.
-pub fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?}: expected a size above 0, such as 262144, 256K, 64M or 1G");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
@@ -19,7 +19,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Seconds: a number, with s, m, h or d.
-pub fn duration(text: &str) -> Result<u64, String> {
+pub(crate) fn duration(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?}: expected a duration, such as 90, 15m, 12h or 30d");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -34,7 +34,7 @@ pub fn duration(text: &str) -> Result<u64, String> {
 }
 
 /// Seconds since 1970: a number as it is, or with a unit, from now.
-pub fn time(text: &str) -> Result<u64, String> {
+pub(crate) fn time(text: &str) -> Result<u64, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         return text.parse().map_err(|_| format!("{text:?}: expected seconds since 1970"));
     }
@@ -46,7 +46,7 @@ pub fn time(text: &str) -> Result<u64, String> {
 }
 
 /// A time as people read it, in UTC: `2026-11-23 14:05`. Howard Hinnant's civil-from-days.
-pub fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     let days = (seconds / 86_400) as i64 + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
