@@ -184,7 +184,7 @@ fn seed_file() -> SeedFile {
 }
 
 fn subscriber_keys(params: &Params) -> SubscriberKeys {
-    SubscriberKeys { torrent_id: TORRENT, secret: secret(params, 5), passkey: None }
+    SubscriberKeys { torrent_id: TORRENT, secret: secret(params, 5), epoch: 1, passkey: None }
 }
 
 fn announce() -> Announce {
