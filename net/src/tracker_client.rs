@@ -20,8 +20,8 @@ pub use admin::{AdminClient, Registered, Terms};
 use self::clock::TrackerClock;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, ApiError, Challenge, Failure, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+    self, ApiError, Challenge, Failure, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey,
+    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -77,7 +77,9 @@ impl Error {
     pub fn is_temporary(&self) -> bool {
         match self {
             Error::Unreachable(_) => true,
-            Error::Refused { code, .. } => matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal),
+            Error::Refused { code, .. } => {
+                matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal)
+            }
             _ => false,
         }
     }
@@ -216,8 +218,14 @@ impl Client {
 
     /// Encryption keys of the one who signed the ticket, for an original seed: W bytes for each of at most
     /// [`api::MAX_PIECES`] pieces.
-    pub async fn seed_keys(&self, torrent: TorrentId, ticket: &Ticket, pieces: &[u32]) -> Result<Keys, Error> {
-        let request = SeedKeysRequest { torrent_id: torrent, ticket: ticket.clone(), pieces: pieces.to_vec() };
+    pub async fn seed_keys(
+        &self,
+        torrent: TorrentId,
+        ticket: &Ticket,
+        pieces: &[u32],
+    ) -> Result<Keys, Error> {
+        let request =
+            SeedKeysRequest { torrent_id: torrent, ticket: ticket.clone(), pieces: pieces.to_vec() };
         let keys: Keys = self.call_in_session("seed/keys", &request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
         Ok(keys)
@@ -249,6 +257,16 @@ impl Client {
             self.shared.clock.heard(now);
         }
         Ok(reply)
+    }
+
+    /// The tracker's counters and totals, in the text form of Prometheus.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let answer = self.http.get(join(&self.base, "metrics")?).send().await?;
+        if !answer.status().is_success() {
+            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+        }
+        String::from_utf8(read(answer, api::MAX_ANSWER).await?)
+            .map_err(|_| Error::BadAnswer("metrics that are no text".to_owned()))
     }
 
     async fn query(&self, passkey: &Passkey, call: &str, query: &str) -> Result<Vec<u8>, Error> {

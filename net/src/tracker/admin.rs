@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarmseal_core::{Profile, SubscriberId, TorrentId};
@@ -185,7 +185,11 @@ impl Terms {
         }
         let Terms { plays, not_before, expires, offline_grace, .. } = self;
         // What is written as bencode and JSON stays within 63 bits.
-        if [plays, not_before, expires, offline_grace].into_iter().flatten().any(|n| i64::try_from(n).is_err()) {
+        if [plays, not_before, expires, offline_grace]
+            .into_iter()
+            .flatten()
+            .any(|n| i64::try_from(n).is_err())
+        {
             return Err(bad("a number is too large"));
         }
         let policy = Policy { plays, not_before, expires, offline_grace };

@@ -140,7 +140,8 @@ fn address(trusted: &[IpAddr], remote: Remote, headers: &HeaderMap) -> IpAddr {
         return direct;
     }
     let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
-    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    let last =
+        forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
     last.map_or(direct, |ip| ip.to_canonical())
 }
 

@@ -48,13 +48,8 @@ pub(super) async fn subscribe(State(tracker): Shared, body: Body) -> Response {
         // What is cheap comes first, and a nonce serves one try: a proof costs two exponentiations.
         let now = clock::now();
         tracker.nonces.check(now, &request.nonce)?;
-        identity::verify(
-            &request.identity,
-            purpose::SUBSCRIBE,
-            &request.signing_input(),
-            &request.signature,
-        )
-        .map_err(|_| ApiError::BadSignature)?;
+        identity::verify(&request.identity, purpose::SUBSCRIBE, &request.signing_input(), &request.signature)
+            .map_err(|_| ApiError::BadSignature)?;
         tracker.nonces.use_up(now, &request.nonce)?;
         let shared = Arc::clone(&tracker);
         tracker.verifiers.run(move || enrol(&shared, &torrent, &request)).await?

@@ -25,9 +25,8 @@ impl Masters {
         let mut keys = BTreeMap::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let epoch = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(".key")?.parse::<u64>().ok());
+            let epoch =
+                path.file_name().and_then(|name| name.to_str()?.strip_suffix(".key")?.parse::<u64>().ok());
             let Some(epoch) = epoch else { continue };
             if let Some(secret) = secret_files::read(&path)? {
                 keys.insert(epoch, MasterKey::from_bytes(*secret));

@@ -39,7 +39,11 @@ impl Nonces {
     /// Checks that the nonce is ours and has not expired. Errors: [`ApiError::BadNonce`].
     pub(super) fn check(&self, now: u64, nonce: &[u8; 32]) -> Result<(), ApiError> {
         let genuine: bool = self.mac(nonce).ct_eq(&nonce[16..]).into();
-        if genuine && now.saturating_sub(time(nonce)) <= self.lifetime { Ok(()) } else { Err(ApiError::BadNonce) }
+        if genuine && now.saturating_sub(time(nonce)) <= self.lifetime {
+            Ok(())
+        } else {
+            Err(ApiError::BadNonce)
+        }
     }
 
     /// Uses up a nonce that was checked, once its signature has verified. Errors: [`ApiError::BadNonce`] the second time,

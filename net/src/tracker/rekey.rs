@@ -215,8 +215,14 @@ mod tests {
             let plain: Vec<u8> = (0..2 * width).map(|i| (i % 100) as u8 + 1).collect();
             let mut block = plain.clone();
             let part = |keys: &[u8], at: usize| keys[at * width..(at + 1) * width].to_vec();
-            encrypt_piece(&params, &EncryptionKey::from_bytes(&params, &part(&k_ij, at)).unwrap(), &mut block).unwrap();
-            re_encrypt_piece(&params, &ReKey::from_bytes(&params, &part(&rho, at)).unwrap(), &mut block).unwrap();
+            encrypt_piece(
+                &params,
+                &EncryptionKey::from_bytes(&params, &part(&k_ij, at)).unwrap(),
+                &mut block,
+            )
+            .unwrap();
+            re_encrypt_piece(&params, &ReKey::from_bytes(&params, &part(&rho, at)).unwrap(), &mut block)
+                .unwrap();
             assert_ne!(block, plain);
             let key = DecryptionKey::from_bytes(&params, &part(&license, piece as usize)).unwrap();
             decrypt_piece(&params, &s_k, &key, &mut block).unwrap();

@@ -102,7 +102,8 @@ impl Tracker {
             torrents.insert(torrent.id, Arc::new(torrent));
         }
         let members = store.members()?.into_iter().collect();
-        let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
+        let workers =
+            config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let tracker = Tracker {
             masters,
             license_key: SigningKey::from_bytes(&license_key),

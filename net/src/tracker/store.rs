@@ -47,7 +47,7 @@ pub enum StoreError {
     },
     /// A later program wrote it.
     #[error("{path}: the store has schema {found}, newer than this program understands ({SCHEMA})")]
-    Newer {
+    NewerVersion {
         /// The file.
         path: PathBuf,
         /// The schema found.
@@ -146,7 +146,7 @@ impl Store {
             let found = meta.get("schema")?.map(|schema| schema.value());
             match found {
                 Some(found) if found > SCHEMA => {
-                    return Err(StoreError::Newer { path: path.to_owned(), found });
+                    return Err(StoreError::NewerVersion { path: path.to_owned(), found });
                 }
                 Some(_) => {}
                 None => {
@@ -210,8 +210,7 @@ impl Store {
         }
         for row in read.open_table(SUBSCRIBERS)?.iter()? {
             let (id, bytes) = row?;
-            let SubscriberRecord { torrent_id, passkey, revoked, .. } =
-                decode("subscribers", bytes.value())?;
+            let SubscriberRecord { torrent_id, passkey, revoked, .. } = decode("subscribers", bytes.value())?;
             let id = SubscriberId(id.value());
             members.push((passkey, Member { id, role: Role::Subscriber, torrent_id, revoked }));
         }
@@ -561,7 +560,9 @@ mod tests {
         write.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
         write.commit().unwrap();
         drop(store);
-        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found, .. }) if found == SCHEMA + 1));
+        assert!(
+            matches!(Store::open(&path), Err(StoreError::NewerVersion { found, .. }) if found == SCHEMA + 1)
+        );
     }
 
     #[test]

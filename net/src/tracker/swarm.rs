@@ -96,7 +96,10 @@ impl Swarms {
         if arrival.event == Some(Event::Completed) {
             swarm.downloaded = swarm.downloaded.saturating_add(1);
         }
-        swarm.insert(Entry { key, address: arrival.address, complete: arrival.complete, seen: now }, arrival.role);
+        swarm.insert(
+            Entry { key, address: arrival.address, complete: arrival.complete, seen: now },
+            arrival.role,
+        );
         Found { peers: swarm.choose(&key, arrival, random), ..swarm.counts() }
     }
 

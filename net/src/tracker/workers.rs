@@ -67,7 +67,10 @@ struct Turn {
 }
 
 impl Turn {
-    fn take(of_each: &Arc<Mutex<HashMap<SubscriberId, u32>>>, member: SubscriberId) -> Result<Self, ApiError> {
+    fn take(
+        of_each: &Arc<Mutex<HashMap<SubscriberId, u32>>>,
+        member: SubscriberId,
+    ) -> Result<Self, ApiError> {
         let mut counts = of_each.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(member).or_default();
         if *count >= MAX_OF_ONE {

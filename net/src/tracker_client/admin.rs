@@ -73,7 +73,11 @@ impl AdminClient {
     }
 
     /// Registers a torrent and the public key of its seeds. The same again changes nothing; another key adds a seed.
-    pub async fn register_torrent(&self, metainfo: &Metainfo, seed_key: &[u8; 32]) -> Result<Registered, Error> {
+    pub async fn register_torrent(
+        &self,
+        metainfo: &Metainfo,
+        seed_key: &[u8; 32],
+    ) -> Result<Registered, Error> {
         #[derive(Deserialize)]
         struct Answer {
             seed: String,
@@ -165,13 +169,20 @@ impl AdminClient {
         self.send(self.http.request(Method::GET, join(&self.base, path)?)).await
     }
 
-    async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+    async fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::BadAnswer(error.to_string()))?;
         let request = self.http.request(Method::POST, join(&self.base, path)?);
         self.send(request.header("content-type", "application/json").body(body)).await
     }
 
-    async fn send<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Error> {
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, Error> {
         #[derive(Deserialize)]
         struct Refusal {
             code: String,
