@@ -1,1 +1,1 @@
-//! x
+//! Benchmarks of Swarmseal, under `benches/`: `cargo bench -p swarmseal-bench`. Nothing is published from here.

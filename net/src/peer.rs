@@ -1,11 +1,14 @@
 //! Peers and original seeds: a pure state machine for each torrent ([`state`]) and the node that drives it ([`node`]).
 
+mod journal;
+mod node;
 mod plain;
 mod rate_limit;
 mod state;
 mod store;
 mod tracker;
 
+pub use node::{AddError, Member, Node, NodeConfig, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
-pub use store::{Shape, Store, StoreError, StoredPiece};
+pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
 pub use tracker::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Tracker};

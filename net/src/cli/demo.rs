@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::output::bytes;
-use super::{Exit, Failure, Output};
+use super::{Exit, Failure, Output, glue};
+use crate::tracker_client::AdminClient;
 use children::{Running, call};
 use content::Content;
 pub use stranger::{Args as StrangerArgs, run as stranger};
@@ -147,14 +148,9 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let paper = publish(work, "paper", &control.path, &url, &token, &paper_flags).await?;
     let mut vouchers = Vec::new();
     for _ in 0..LICENSED {
-        let call = call(
-            "voucher",
-            &work.join("publisher"),
-            &["voucher", &sealed.metainfo, "--tracker", &url, "--admin-token-file", &token],
-            "voucher",
-            STEP,
-        );
-        vouchers.push(text(&call.await?, "code")?);
+        let args = ["voucher", &sealed.metainfo, "--tracker", &url, "--admin-token-file", &token];
+        let voucher = call("voucher", &work.join("publisher"), &args, "voucher", STEP).await?;
+        vouchers.push(text(&voucher, "code")?);
     }
 
     output.note(format!("Spreading {} to {LICENSED} licensed peers and one unlicensed", bytes(content.bytes)));
@@ -219,15 +215,10 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             let _ = std::fs::remove_dir_all(&opened);
         }
     }
-    let unlicensed = call(
-        "play without a license",
-        &attacker_dir,
-        &["play", &sealed.metainfo, "--output", &attacker_dir.join("opened").display().to_string()],
-        "played",
-        STEP,
-    );
-    verified &= unlicensed.await.is_err();
-    let rekeys = super::glue::rekeys_issued(&url).await?;
+    let to = attacker_dir.join("opened").display().to_string();
+    let args = ["play", &sealed.metainfo, "--output", &to];
+    verified &= call("play without a license", &attacker_dir, &args, "played", STEP).await.is_err();
+    let rekeys = rekeys_issued(&url, &token).await?;
     for running in peers.into_iter().chain([attacker, stranger, seed, tracker]) {
         running.stop().await;
     }
@@ -286,6 +277,13 @@ async fn publish(
     let published =
         call("publish", &work.join("publisher"), &args, "published", Duration::from_secs(600)).await?;
     Ok(Published { metainfo, seed_file, pieces: number(&published, "pieces") })
+}
+
+/// Re-keys that the tracker has issued.
+async fn rekeys_issued(url: &str, token_file: &str) -> Result<u64, Failure> {
+    let token = std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
+    let admin = AdminClient::new(url, token).map_err(glue::client_failure)?;
+    Ok(number(&admin.stats().await.map_err(glue::client_failure)?, "rekeys"))
 }
 
 fn peer_name(index: usize) -> String {

@@ -75,7 +75,7 @@ pub fn base_url(url: &str) -> Result<String, Failure> {
 pub fn client(subscription: &Subscription) -> Result<Client, Failure> {
     let url = base_url(&subscription.metainfo.announce)?;
     let key = subscription.identity.signing_key().clone();
-    Ok(Client::new(&url).map_err(client_failure)?.for_subscriber(subscription.id, key))
+    Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.id, key))
 }
 
 /// The shape that a torrent's store has.
@@ -156,14 +156,4 @@ pub async fn told_to_stop() {
         }
     }
     let _ = tokio::signal::ctrl_c().await;
-}
-
-/// Re-keys that a tracker has issued since it started, from its public metrics.
-pub async fn rekeys_issued(url: &str) -> Result<u64, Failure> {
-    let metrics = Client::new(url).map_err(client_failure)?.metrics().await.map_err(client_failure)?;
-    metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("swarmseal_tracker_rekeys_total "))
-        .find_map(|value| value.trim().parse().ok())
-        .ok_or_else(|| Failure::new(Exit::Tracker, "the tracker's metrics lack swarmseal_tracker_rekeys_total"))
 }

@@ -50,6 +50,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const USELESS: Duration = Duration::from_secs(120);
 /// How long a complete peer waits for the statement of what came last.
 const LAST_STATEMENT: Duration = Duration::from_secs(10);
+/// Two calls between the same peers within this time are one mistake.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const MAX_BANS: usize = 4096;
 
 /// The time of an event.
@@ -134,6 +136,8 @@ pub(crate) enum Event {
         stored: Result<[u8; 32], StoreFailure>,
     },
     Tick,
+    /// We are about to leave: the last statements and receipts are given.
+    Leaving,
 }
 
 /// Who sent a piece, in terms that outlive the connection.
@@ -327,6 +331,10 @@ impl Swarm {
             Event::Prepared { id, piece, ready } => self.prepared(id, piece, ready),
             Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
             Event::Tick => self.tick(),
+            Event::Leaving => self.ids().into_iter().for_each(|id| {
+                self.state_uploads(id);
+                self.receipt_if_due(id, true);
+            }),
         }
         out.append(&mut self.out);
     }
@@ -353,7 +361,7 @@ impl Swarm {
 
     /// Connections that we serve.
     pub(crate) fn unchoked(&self) -> usize {
-        self.connections.values().filter(|connection| !connection.choking_it).count()
+        self.connections.values().filter(|connection| connection.is_served()).count()
     }
 
     /// Bytes per second, down and up.
@@ -363,9 +371,19 @@ impl Swarm {
         })
     }
 
+    /// Whether a statement came for every piece of those still connected.
+    pub(crate) fn settled(&self) -> bool {
+        self.connections.values().all(|connection| connection.download.unstated.is_empty())
+    }
+
     /// Whether more connections would help.
     pub(crate) fn wants_peers(&self) -> bool {
         self.connections.len() < self.config.max_connections
+    }
+
+    /// Whether a peer that listens on this address is connected, whoever called.
+    pub(crate) fn is_connected_to(&self, addr: SocketAddr) -> bool {
+        self.connections.values().any(|connection| connection.listens_on == Some(addr))
     }
 
     fn sealed(&self) -> bool {
@@ -413,6 +431,7 @@ impl Swarm {
         let count = self.pieces.count();
         let connection = Connection {
             addr,
+            listens_on: outgoing.then_some(addr),
             peer_id,
             outgoing,
             since: now,
@@ -471,7 +490,8 @@ impl Swarm {
         let (&old, connection) =
             self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
         let keep_outgoing = self.config.peer_id < peer_id;
-        if connection.outgoing != outgoing && outgoing == keep_outgoing {
+        let young = self.now.elapsed.saturating_sub(connection.since) < SIMULTANEOUS;
+        if young && connection.outgoing != outgoing && outgoing == keep_outgoing {
             self.disconnect(old, Reason::Duplicate);
             None
         } else {
@@ -538,11 +558,14 @@ impl Swarm {
             Message::Interested => {
                 connection.it_is_interested = true;
                 self.reveal(id);
+                self.choke_if_too_many(id);
                 self.fill_slots();
             }
             Message::NotInterested => {
+                // It keeps its slot until somebody needs it: a choke would cross the requests of a peer that is
+                // interested again a moment later.
                 connection.it_is_interested = false;
-                self.choke(id);
+                self.state_uploads(id);
                 self.fill_slots();
             }
             Message::Request(block) => return self.requested(id, block),
@@ -561,6 +584,8 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         connection.reqq = handshake.reqq.clamp(1, REQQ);
+        let listens_on = handshake.port.map(|port| SocketAddr::new(connection.addr.ip(), port));
+        connection.listens_on = connection.listens_on.or(listens_on);
         let Some(seal) = &self.config.seal else { return Ok(()) };
         let (Some(seal_id), Some(hello)) = (handshake.seal_id, handshake.hello) else {
             return Err(Reason::NotSealed);

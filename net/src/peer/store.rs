@@ -221,14 +221,9 @@ impl StoreReader {
     /// Reads the index of the store in `dir`; where there is none, no piece is stored. Nothing is hashed or changed.
     pub fn open(dir: &Path, shape: &Shape) -> Result<Self, StoreError> {
         let (data_path, index_path) = (dir.join("pieces.bin"), dir.join("pieces.idx"));
-        let missing_is_none = |path: &Path, error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(None),
-            _ => Err(failed(path, error)),
-        };
-        let index =
-            std::fs::read(&index_path).map(Some).or_else(|error| missing_is_none(&index_path, error))?;
+        let index = if_there(std::fs::read(&index_path), &index_path)?;
         let (pieces, _) = parse_index(&index.unwrap_or_default(), &index_path, shape)?;
-        let data = File::open(&data_path).map(Some).or_else(|error| missing_is_none(&data_path, error))?;
+        let data = if_there(File::open(&data_path), &data_path)?;
         Ok(StoreReader { data, data_path, pieces, piece_len: shape.piece_len })
     }
 
@@ -258,6 +253,15 @@ fn read_index(file: &mut File, path: &Path, shape: &Shape) -> Result<Vec<Option<
         file.set_len(good as u64).map_err(|source| failed(path, source))?;
     }
     Ok(pieces)
+}
+
+/// None for a file that is not there.
+fn if_there<T>(opened: io::Result<T>, path: &Path) -> Result<Option<T>, StoreError> {
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, error)),
+    }
 }
 
 /// The pieces that an index records, and how many of its bytes are sound: 0 where not even the header is whole.

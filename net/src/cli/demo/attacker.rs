@@ -34,10 +34,10 @@ pub struct Attacker<'a> {
 }
 
 /// A named way to come by multipliers.
-type Attack = fn(&Attacker<'_>, &PieceEvidence<'_>) -> Vec<Guess>;
+pub(super) type Attack = fn(&Attacker<'_>, &PieceEvidence<'_>) -> Vec<Guess>;
 
 /// A ciphertext and what to multiply it by.
-struct Guess {
+pub(super) struct Guess {
     ciphertext: Vec<u8>,
     multiplier: U4096,
 }

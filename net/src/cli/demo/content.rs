@@ -32,7 +32,7 @@ impl Content {
     pub fn generate(path: &Path, bytes: u64) -> Result<Self, Failure> {
         let write = || {
             let mut key = [0; 32];
-            getrandom::fill(&mut key)?;
+            getrandom::fill(&mut key).map_err(std::io::Error::other)?;
             let mut stream = blake3::Hasher::new_keyed(&key).finalize_xof();
             let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
             std::io::copy(&mut Read::by_ref(&mut stream).take(bytes), &mut file)?;

@@ -57,7 +57,7 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
     let seal = &metainfo.info.seal;
     let identity = Identity::generate(&mut UnwrapErr(SysRng));
     let mut id = [0; 32];
-    getrandom::fill(&mut id)?;
+    getrandom::fill(&mut id).map_err(std::io::Error::other)?;
     let id = SubscriberId(id);
     let mut stream = TcpStream::connect(peer).await?;
     let ours = Handshake::new(metainfo.info_hash, handshake::peer_id(*b"stranger-000"));

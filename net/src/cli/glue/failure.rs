@@ -115,7 +115,7 @@ pub fn tracker_failure(error: tracker::Error) -> Failure {
         tracker::Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => Exit::InUse,
         tracker::Error::Io { .. } => Exit::Storage,
         tracker::Error::PaperProfile { .. } => Exit::Usage,
-        tracker::Error::Store(tracker::StoreError::NewerVersion { .. }) => Exit::NewerVersion,
+        tracker::Error::Store(tracker::StoreError::Newer { .. }) => Exit::NewerVersion,
         _ => Exit::Failed,
     };
     Failure::new(exit, error.to_string())

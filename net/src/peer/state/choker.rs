@@ -53,7 +53,7 @@ impl Swarm {
 
     /// A free slot waits for nobody.
     pub(super) fn fill_slots(&mut self) {
-        let mut served = self.connections.values().filter(|connection| !connection.choking_it).count();
+        let mut served = self.unchoked();
         for id in self.ids() {
             if served > self.config.slots {
                 return;
@@ -63,6 +63,13 @@ impl Swarm {
                 self.unchoke(id);
                 served += 1;
             }
+        }
+    }
+
+    /// A peer that kept its slot while it wanted nothing comes back to find it taken.
+    pub(super) fn choke_if_too_many(&mut self, id: ConnectionId) {
+        if self.unchoked() > self.config.slots + 1 {
+            self.choke(id);
         }
     }
 

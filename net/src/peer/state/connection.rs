@@ -16,6 +16,8 @@ use crate::wire::seal::{Entry, Hello};
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) addr: SocketAddr,
+    /// Where it can be called, if known.
+    pub(crate) listens_on: Option<SocketAddr>,
     pub(crate) peer_id: [u8; 20],
     pub(crate) outgoing: bool,
     pub(crate) since: Duration,
@@ -44,6 +46,13 @@ pub(crate) struct Connection {
     pub(crate) download: Download,
     pub(crate) upload: Upload,
     pub(crate) revealed: Revealed,
+}
+
+impl Connection {
+    /// Whether it takes up a slot.
+    pub(crate) fn is_served(&self) -> bool {
+        !self.choking_it && self.it_is_interested
+    }
 }
 
 /// What we fetch from a peer.

@@ -166,7 +166,9 @@ mod tests {
 
     fn all(count: u32) -> Bits {
         let mut bits = Bits::new(count);
-        (0..count).for_each(|piece| drop(bits.insert(piece)));
+        for piece in 0..count {
+            bits.insert(piece);
+        }
         bits
     }
 

@@ -1,1 +1,554 @@
+//! Machines wired together in memory, and one machine against arbitrary peers.
 
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use swarmseal_core::{Profile, SubscriberId, TorrentId};
+
+use super::*;
+use crate::wire::message::{BLOCK, Block};
+use crate::wire::seal::Entry;
+
+const PIECE_LEN: u32 = 2 * BLOCK;
+const PIECES: u32 = 24;
+const TORRENT: TorrentId = TorrentId([1; 32]);
+
+/// How a peer of the simulation misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Sends pieces that fail the check.
+    Garbage,
+    /// States other hashes than those of what it sends.
+    Liar,
+    /// Takes requests and sends nothing.
+    Stalled,
+    /// Its disk is full after one piece.
+    FullDisk,
+    /// Its tickets are refused by the tracker.
+    Refused,
+}
+
+struct Peer {
+    swarm: Swarm,
+    manner: Manner,
+    stored: HashMap<u32, Vec<u8>>,
+    evidence: Vec<Evidence>,
+    parted: Vec<Reason>,
+}
+
+/// A swarm in memory: every message arrives at once and in order.
+struct Simulation {
+    peers: Vec<Peer>,
+    queue: VecDeque<(usize, Event)>,
+    ends: HashMap<(usize, ConnectionId), (usize, ConnectionId)>,
+    next: ConnectionId,
+    elapsed: Duration,
+}
+
+fn key(number: usize) -> SigningKey {
+    SigningKey::from_bytes(&[number as u8 + 1; 32])
+}
+
+fn config(number: usize, seed: bool, sealed: bool) -> Config {
+    let key = key(number);
+    let id =
+        if seed { SubscriberId::of_seed(&TORRENT, &key.public()) } else { SubscriberId([number as u8; 32]) };
+    let seal = Seal { torrent_id: TORRENT, profile: Profile::Sealed, id, key, epoch: 1 };
+    Config {
+        piece_len: PIECE_LEN,
+        peer_id: [number as u8; 20],
+        seal: sealed.then_some(seal),
+        have: vec![seed.then_some(0); PIECES as usize],
+        port: None,
+        slots: 4,
+        super_seed: false,
+        ready_bytes: 64 << 20,
+        max_connections: 50,
+        avoid: Vec::new(),
+        seed: number as u64,
+    }
+}
+
+fn now(elapsed: Duration) -> Now {
+    Now { elapsed, unix: 1_000_000 + elapsed.as_secs() }
+}
+
+impl Simulation {
+    fn new(configs: impl IntoIterator<Item = (Config, Manner)>) -> Self {
+        let peer = |(config, manner)| Peer {
+            swarm: Swarm::new(config, now(Duration::ZERO)),
+            manner,
+            stored: HashMap::new(),
+            evidence: Vec::new(),
+            parted: Vec::new(),
+        };
+        let mut simulation = Simulation {
+            peers: configs.into_iter().map(peer).collect(),
+            queue: VecDeque::new(),
+            ends: HashMap::new(),
+            next: 0,
+            elapsed: Duration::ZERO,
+        };
+        for a in 0..simulation.peers.len() {
+            for b in 0..a {
+                simulation.connect(a, b);
+            }
+        }
+        simulation
+    }
+
+    /// Peer 0 is the seed.
+    fn sealed(manners: &[Manner]) -> Self {
+        Self::new(
+            manners.iter().enumerate().map(|(number, &manner)| (config(number, number == 0, true), manner)),
+        )
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        let (id_a, id_b) = (self.next, self.next + 1);
+        self.next += 2;
+        self.ends.insert((a, id_a), (b, id_b));
+        self.ends.insert((b, id_b), (a, id_a));
+        for (peer, id, other, outgoing) in [(a, id_a, b, true), (b, id_b, a, false)] {
+            let addr = SocketAddr::from(([127, 0, 0, 1], 1000 + other as u16));
+            let peer_id = [other as u8; 20];
+            self.queue.push_back((peer, Event::Connected { id, peer_id, addr, outgoing, extended: true }));
+        }
+    }
+
+    fn step(&mut self) {
+        while let Some((number, event)) = self.queue.pop_front() {
+            self.handle(number, event);
+        }
+        self.elapsed += Duration::from_millis(250);
+        for number in 0..self.peers.len() {
+            self.handle(number, Event::Tick);
+        }
+    }
+
+    fn handle(&mut self, number: usize, event: Event) {
+        let mut commands = Vec::new();
+        self.peers[number].swarm.handle(now(self.elapsed), event, &mut commands);
+        commands.into_iter().for_each(|command| self.execute(number, command));
+    }
+
+    fn execute(&mut self, number: usize, command: Command) {
+        let manner = self.peers[number].manner;
+        match command {
+            Command::Send { id, message } => {
+                let bytes = message.block_bytes();
+                if bytes > 0 {
+                    self.queue.push_back((number, Event::Sent { id, bytes }));
+                }
+                if bytes > 0 && manner == Stalled {
+                    return;
+                }
+                if let Some(&(other, id)) = self.ends.get(&(number, id)) {
+                    self.queue.push_back((other, Event::Message { id, message }));
+                }
+            }
+            Command::Disconnect { id, reason } => {
+                self.peers[number].parted.push(reason);
+                if let Some((other, id)) = self.ends.remove(&(number, id)) {
+                    self.ends.remove(&(other, id));
+                    self.queue.push_back((other, Event::Disconnected { id }));
+                }
+            }
+            Command::FetchKeys { id, ticket, pieces, .. } => {
+                let downloader = self.peers.iter().find(|peer| peer.id() == Some(ticket.downloader));
+                let keys = if downloader.is_none_or(|peer| peer.manner == Refused) {
+                    Err(KeyError::TicketRefused("forged".to_owned()))
+                } else {
+                    Ok(pieces.iter().map(|_| Bytes::from_static(b"key")).collect())
+                };
+                self.queue.push_back((number, Event::Keys { id, pieces, keys }));
+            }
+            Command::Prepare { id, piece, .. } => {
+                let fill = if manner == Garbage { 0xff } else { piece as u8 };
+                let data = vec![fill; PIECE_LEN as usize];
+                let hash = match manner {
+                    Liar => [0; 32],
+                    _ => *blake3::hash(&data).as_bytes(),
+                };
+                self.queue
+                    .push_back((number, Event::Prepared { id, piece, ready: Some((data.into(), hash)) }));
+            }
+            Command::Store { id, piece, data, sender, .. } => {
+                let peer = &mut self.peers[number];
+                let stored = if data[0] == 0xff {
+                    Err(StoreFailure::BadPiece)
+                } else if manner == FullDisk && !peer.stored.is_empty() {
+                    Err(StoreFailure::Disk("no space left".to_owned()))
+                } else {
+                    assert!(data.iter().all(|&byte| byte == piece as u8));
+                    Ok(*blake3::hash(&data).as_bytes())
+                };
+                if stored.is_ok() {
+                    peer.stored.insert(piece, data);
+                }
+                self.queue.push_back((number, Event::Stored { id, piece, sender, stored }));
+            }
+            Command::Discard { piece } => drop(self.peers[number].stored.remove(&piece)),
+            Command::Keep(evidence) => self.peers[number].evidence.push(evidence),
+            Command::Completed => assert!(self.peers[number].complete()),
+        }
+    }
+
+    /// Runs until the peers named are complete; the simulated time that it took.
+    fn run(&mut self, until: &[usize]) -> Duration {
+        while !until.iter().all(|&number| self.peers[number].complete()) {
+            assert!(self.elapsed < Duration::from_secs(600), "the swarm does not complete");
+            self.step();
+        }
+        self.elapsed
+    }
+}
+
+impl Peer {
+    fn complete(&self) -> bool {
+        self.swarm.have().count() == PIECES
+    }
+
+    fn id(&self) -> Option<SubscriberId> {
+        self.swarm.config.seal.as_ref().map(|seal| seal.id)
+    }
+}
+
+use Manner::{FullDisk, Garbage, Honest, Liar, Refused, Stalled};
+
+#[test]
+fn a_sealed_swarm_completes_and_everybody_has_signed_words() {
+    let mut simulation = Simulation::sealed(&[Honest; 5]);
+    simulation.run(&[1, 2, 3, 4]);
+    for _ in 0..20 {
+        simulation.step();
+    }
+    let stated = |peer: &Peer| -> usize {
+        let entries = peer.evidence.iter().map(|evidence| match evidence {
+            Evidence::Statement(_, statement) => statement.entries.len(),
+            _ => 0,
+        });
+        entries.sum()
+    };
+    let received =
+        |peer: &Peer| peer.evidence.iter().any(|evidence| matches!(evidence, Evidence::Receipt(..)));
+    for peer in &simulation.peers[1..] {
+        assert!(stated(peer) >= PIECES as usize, "{}", stated(peer));
+        let totals = peer.swarm.totals();
+        assert!(totals.from_seeds + totals.from_peers >= u64::from(PIECES * PIECE_LEN));
+        assert!(peer.parted.iter().all(|reason| *reason == Reason::Useless), "{:?}", peer.parted);
+    }
+    assert!(received(&simulation.peers[0]));
+    assert!(simulation.peers.iter().all(|peer| peer.swarm.connections() == 0));
+}
+
+#[test]
+fn a_plain_swarm_completes() {
+    let configs = (0..4).map(|number| (config(number, number == 0, false), Honest));
+    let mut simulation = Simulation::new(configs);
+    simulation.run(&[1, 2, 3]);
+    assert!(simulation.peers.iter().all(|peer| peer.evidence.is_empty()));
+}
+
+#[test]
+fn a_super_seed_sends_each_piece_about_once() {
+    let configs = (0..5).map(|number| {
+        let seed = number == 0;
+        (Config { super_seed: seed, ..config(number, seed, true) }, Honest)
+    });
+    let mut simulation = Simulation::new(configs);
+    simulation.run(&[1, 2, 3, 4]);
+    let sent = simulation.peers[0].swarm.totals().sent_pieces;
+    assert!(simulation.elapsed < Duration::from_secs(9), "{:?}", simulation.elapsed);
+    assert!((u64::from(PIECES)..=u64::from(PIECES) * 5 / 4).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_super_seed_serves_a_single_peer_whole() {
+    let seed = Config { super_seed: true, ..config(0, true, true) };
+    Simulation::new([(seed, Honest), (config(1, false, true), Honest)]).run(&[1]);
+}
+
+#[test]
+fn bad_pieces_end_their_senders_connection() {
+    // Number 1 has everything too, but sends garbage.
+    let bad = Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) };
+    let mut simulation =
+        Simulation::new([(config(0, true, true), Honest), (bad, Garbage), (config(2, false, true), Honest)]);
+    simulation.run(&[2]);
+    assert!(simulation.peers[2].parted.contains(&Reason::BadPiece));
+    assert!(simulation.peers[2].swarm.totals().rejected > 0);
+    // It does not come back.
+    let banned = simulation.peers[2].swarm.banned.len();
+    assert_eq!(banned, 1);
+}
+
+#[test]
+fn false_statements_cost_the_piece_and_the_connection() {
+    let bad = Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) };
+    let mut simulation =
+        Simulation::new([(config(0, true, true), Honest), (bad, Liar), (config(2, false, true), Honest)]);
+    // A lie can come to light after the last piece.
+    for _ in 0..200 {
+        simulation.step();
+        if simulation.peers[2].swarm.connections() == 0 && !simulation.peers[2].complete() {
+            simulation.connect(2, 0);
+        }
+    }
+    assert!(simulation.peers[2].complete());
+    assert!(simulation.peers[2].parted.contains(&Reason::FalseStatement));
+}
+
+#[test]
+fn a_stalled_peer_does_not_hold_pieces_back() {
+    let stalled = Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) };
+    let mut simulation = Simulation::new([
+        (config(0, true, true), Honest),
+        (stalled, Stalled),
+        (config(2, false, true), Honest),
+    ]);
+    assert!(simulation.run(&[2]) < Duration::from_secs(60));
+}
+
+#[test]
+fn a_full_disk_stops_downloading_and_loses_nothing() {
+    let mut simulation = Simulation::sealed(&[Honest, FullDisk, Honest]);
+    simulation.run(&[2]);
+    let full = &simulation.peers[1];
+    assert_eq!(full.swarm.failure(), Some("no space left"));
+    assert_eq!(full.swarm.have().count(), 1);
+    assert_eq!(full.stored.len(), 1);
+}
+
+#[test]
+fn a_refused_ticket_ends_the_connection() {
+    let mut simulation = Simulation::sealed(&[Honest, Refused, Honest]);
+    simulation.run(&[2]);
+    assert!(simulation.peers[0].parted.contains(&Reason::TicketRefused("forged".to_owned())));
+    assert_eq!(simulation.peers[1].swarm.have().count(), 0);
+}
+
+#[test]
+fn a_piece_is_repaired_by_another_sender() {
+    let whole = |number| Config { have: vec![Some(1); PIECES as usize], ..config(number, false, true) };
+    let repaired = Config {
+        have: (0..PIECES).map(|piece| (piece != 5).then_some(1)).collect(),
+        avoid: vec![(5, SubscriberId([1; 32]))],
+        ..config(2, false, true)
+    };
+    // Both senders are there before either unchokes.
+    let mut simulation = Simulation::new([(whole(0), Honest), (whole(1), Honest), (repaired, Honest)]);
+    let mut blocks = Vec::new();
+    while simulation.peers[2].swarm.have().count() < PIECES {
+        simulation.step();
+        blocks.push(simulation.peers[1].swarm.totals().sent);
+        assert!(simulation.elapsed < Duration::from_secs(60));
+    }
+    assert_eq!(blocks.last(), Some(&0));
+}
+
+#[test]
+fn tickets_are_renewed_before_they_end() {
+    // Neither has anything, so they stay connected and incomplete.
+    let mut simulation =
+        Simulation::new([(config(0, false, true), Honest), (config(1, false, true), Honest)]);
+    let ticket = |simulation: &Simulation| {
+        let connections = &simulation.peers[0].swarm.connections;
+        connections
+            .values()
+            .next()
+            .and_then(|connection| connection.upload.ticket.clone())
+            .map(|it| it.expires)
+    };
+    simulation.step();
+    assert_eq!(ticket(&simulation), Some(1_003_600));
+    for _ in 0..60 {
+        simulation.elapsed += Duration::from_secs(60);
+        simulation.step();
+    }
+    assert_eq!(simulation.peers[0].swarm.connections(), 1);
+    assert!(ticket(&simulation) > Some(1_005_000));
+}
+
+#[test]
+fn at_most_the_slots_and_one_are_served() {
+    let mut simulation = Simulation::sealed(&[Honest; 12]);
+    for _ in 0..200 {
+        simulation.step();
+        assert!(simulation.peers.iter().all(|peer| peer.swarm.unchoked() <= 5));
+    }
+    assert!(simulation.peers.iter().all(Peer::complete));
+}
+
+/// Something a hostile peer may send.
+fn arbitrary_message() -> impl Strategy<Value = Message> {
+    let block = || {
+        (0..PIECES, 0..2u32, prop_oneof![Just(BLOCK), 1..BLOCK]).prop_map(|(piece, half, len)| Block {
+            piece,
+            begin: half * BLOCK,
+            len,
+        })
+    };
+    let sealed = prop_oneof![
+        prop::collection::vec(0..PIECES + 2, 0..20).prop_map(SealMessage::Want),
+        (any::<bool>(), prop::collection::vec((0..PIECES, any::<bool>()), 0..5)).prop_map(
+            |(honest, entries)| {
+                let parties = Parties {
+                    torrent_id: TORRENT,
+                    uploader: SubscriberId([2; 32]),
+                    downloader: SubscriberId([1; 32]),
+                };
+                let hash = |piece: u32| *blake3::hash(&vec![piece as u8; PIECE_LEN as usize]).as_bytes();
+                let entries = entries
+                    .into_iter()
+                    .map(|(piece, good)| Entry { piece, hash: if good { hash(piece) } else { [0; 32] } })
+                    .collect();
+                let key = if honest { key(2) } else { key(9) };
+                SealMessage::Statement(Box::new(Statement::sign(&key, &parties, 1, entries)))
+            }
+        ),
+        (0u64..3, 0u64..1 << 40).prop_map(|(pieces, bytes)| {
+            let parties = Parties {
+                torrent_id: TORRENT,
+                uploader: SubscriberId([1; 32]),
+                downloader: SubscriberId([2; 32]),
+            };
+            SealMessage::Receipt(Box::new(Receipt::sign(&key(2), &parties, bytes, pieces, 1)))
+        }),
+        any::<bool>().prop_map(|long| {
+            let mut ticket = Ticket {
+                torrent_id: TORRENT,
+                uploader: SubscriberId([1; 32]),
+                downloader: SubscriberId([2; 32]),
+                epoch: 1,
+                expires: if long { u64::MAX } else { 1_000_010 },
+                signature: [0; 64],
+            };
+            ticket.signature = key(2).sign("ticket", &ticket.signing_input());
+            SealMessage::Ticket(Box::new(ticket))
+        }),
+    ];
+    let handshake = Just(()).prop_map(|()| {
+        let hello = Hello {
+            id: SubscriberId([2; 32]),
+            identity: key(2).public(),
+            epoch: 1,
+            profile: Profile::Sealed,
+        };
+        let handshake = ExtendedHandshake {
+            seal_id: Some(1),
+            client: String::new(),
+            reqq: 10,
+            port: None,
+            hello: Some(hello),
+        };
+        Message::Extended { id: 0, payload: handshake.to_bytes().into() }
+    });
+    prop_oneof![
+        2 => handshake,
+        1 => Just(Message::Choke),
+        3 => Just(Message::Unchoke),
+        2 => Just(Message::Interested),
+        1 => Just(Message::NotInterested),
+        3 => (0..PIECES).prop_map(Message::Have),
+        1 => Just(Message::Bitfield(vec![0xff; 3].into())),
+        4 => block().prop_map(Message::Request),
+        1 => block().prop_map(Message::Cancel),
+        8 => block().prop_map(|block| Message::Piece {
+            piece: block.piece,
+            begin: block.begin,
+            data: vec![block.piece as u8; block.len as usize].into(),
+        }),
+        4 => sealed.prop_map(|message| Message::Extended { id: seal::OUR_ID, payload: message.to_bytes().into() }),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|payload| Message::Extended { id: 1, payload: payload.into() }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Connected(u64),
+    Disconnected(u64),
+    Message(u64, Message),
+    Answer(bool),
+    Time(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        2 => (0u64..3).prop_map(Happening::Connected),
+        1 => (0u64..3).prop_map(Happening::Disconnected),
+        20 => (0u64..3, arbitrary_message()).prop_map(|(id, message)| Happening::Message(id, message)),
+        8 => any::<bool>().prop_map(Happening::Answer),
+        2 => (0u64..40).prop_map(Happening::Time),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn arbitrary_peers_do_no_harm(sealed: bool, half: bool, happenings in prop::collection::vec(happening(), 0..300)) {
+        let mut config = config(1, false, sealed);
+        if half {
+            config.have = (0..PIECES).map(|piece| (piece % 2 == 0).then_some(1)).collect();
+        }
+        let mut swarm = Swarm::new(config, now(Duration::ZERO));
+        let (mut elapsed, mut jobs, mut out) = (Duration::ZERO, VecDeque::new(), Vec::new());
+        let mut current = [0; 3];
+        let mut next = 0;
+        for happening in happenings {
+            let event = match happening {
+                Happening::Connected(slot) => {
+                    next += 1;
+                    current[slot as usize] = next;
+                    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+                    let peer_id = [100 + slot as u8; 20];
+                    Event::Connected { id: next, peer_id, addr, outgoing: slot == 0, extended: true }
+                }
+                Happening::Disconnected(slot) => Event::Disconnected { id: current[slot as usize] },
+                Happening::Message(slot, message) => Event::Message { id: current[slot as usize], message },
+                Happening::Time(seconds) => {
+                    elapsed += Duration::from_secs(seconds);
+                    Event::Tick
+                }
+                Happening::Answer(good) => match jobs.pop_front() {
+                    Some(Command::FetchKeys { id, pieces, .. }) => {
+                        let keys = pieces.iter().map(|_| Bytes::new()).collect();
+                        let failed = KeyError::Unavailable(String::new());
+                        Event::Keys { id, pieces, keys: if good { Ok(keys) } else { Err(failed) } }
+                    }
+                    Some(Command::Prepare { id, piece, .. }) => {
+                        let data = Bytes::from(vec![1; PIECE_LEN as usize]);
+                        Event::Prepared { id, piece, ready: good.then_some((data, [0; 32])) }
+                    }
+                    Some(Command::Store { id, piece, data, sender, .. }) => {
+                        let hash = *blake3::hash(&data).as_bytes();
+                        let stored = if good { Ok(hash) } else { Err(StoreFailure::BadPiece) };
+                        Event::Stored { id, piece, sender, stored }
+                    }
+                    _ => Event::Tick,
+                },
+            };
+            swarm.handle(now(elapsed), event, &mut out);
+            for command in out.drain(..) {
+                if matches!(
+                    command,
+                    Command::FetchKeys { .. } | Command::Prepare { .. } | Command::Store { .. }
+                ) {
+                    jobs.push_back(command);
+                }
+            }
+            prop_assert!(swarm.connections() <= 3);
+            prop_assert!(jobs.len() <= 3 * (PIECES as usize + 66));
+            for connection in swarm.connections.values() {
+                prop_assert!(connection.upload.requests.len() <= 600 && connection.upload.wanted.len() <= 512);
+                prop_assert!(connection.upload.pieces.len() <= 64 && connection.upload.in_flight <= 2 << 20);
+                prop_assert!(connection.download.pieces.len() <= PIECES as usize);
+            }
+        }
+    }
+}

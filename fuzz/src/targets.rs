@@ -1,0 +1,398 @@
+//! What is fuzzed: a function for each thing that reads bytes from outside, which must not panic on any, and whose
+//! answers must hold together. No fuzzer is needed to call them: `net/tests/fuzz_replay.rs` does so on stable Rust.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Component;
+use std::sync::{Arc, LazyLock};
+
+use bytes::BytesMut;
+use swarmseal::peer::{Shape, Store, StoredPiece};
+use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
+use swarmseal::wire::api;
+use swarmseal::wire::bencode as bencoding;
+use swarmseal::wire::content::{FileList, PREFIX};
+use swarmseal::wire::handshake::Handshake;
+use swarmseal::wire::identity::{Identity, SigningKey};
+use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SeedFile, SubscriberKeys};
+use swarmseal::wire::license::License;
+use swarmseal::wire::message::{Decoder, Message, MessageError};
+use swarmseal::wire::metainfo::{Metainfo, Seal};
+use swarmseal::wire::seal::{ExtendedHandshake, Parties, SealMessage};
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, PublicKey,
+    ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, check_piece, decrypt_piece, encrypt_piece,
+    re_encrypt_piece,
+};
+
+/// The torrent of every target.
+pub const TORRENT: TorrentId = TorrentId([7; 32]);
+/// Pieces, and bytes of each, of the torrent whose messages are decoded.
+pub const SWARM: (u32, u32) = (20, 1 << 16);
+/// The shape of the store whose index is read.
+pub const SHAPE: Shape = Shape { torrent_id: TORRENT, piece_len: 64, piece_count: 3 };
+
+static SEALED: LazyLock<Arc<Params>> = LazyLock::new(|| Arc::new(sealed(swarmseal_accel::detect())));
+static PAPER: LazyLock<Arc<Params>> = LazyLock::new(|| Arc::new(paper(swarmseal_accel::detect())));
+static CASTS: LazyLock<Vec<Cast>> = LazyLock::new(|| {
+    swarmseal_accel::each().flat_map(|kernels| [sealed(kernels), paper(kernels)]).map(Cast::new).collect()
+});
+
+/// Profile `sealed` at 2,048 bits.
+pub fn sealed(kernels: &'static Kernels) -> Params {
+    Params::new(Profile::Sealed, Group::ffdhe2048(kernels), Exponents::Short).expect("an RFC 7919 group")
+}
+
+/// Profile `paper` at 512 bits.
+pub fn paper(kernels: &'static Kernels) -> Params {
+    Params::new(Profile::Paper, Group::prime512(kernels), Exponents::Full).expect("any group")
+}
+
+/// The device that licenses are opened on.
+pub fn identity() -> Identity {
+    Identity::from_secrets(&[1; 32], &[2; 32])
+}
+
+/// The key that licenses are signed with.
+pub fn license_key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+/// A secret key: `byte` over and over, as wide as the profile and group take.
+pub fn secret(params: &Params, byte: u8) -> SecretKey {
+    let width = params.group().bytes();
+    // A short exponent has its top bit set, and one in full is below q.
+    let of_width = |short: usize| {
+        let mut bytes = vec![0; width];
+        bytes[width - short..].fill(byte | 0x80);
+        SecretKey::from_bytes(params, &bytes).ok()
+    };
+    (1..width).rev().find_map(of_width).expect("a width that the profile takes")
+}
+
+/// One uploader, one downloader and the keys between them for piece 0.
+struct Cast {
+    params: Params,
+    encryption: EncryptionKey,
+    rekey: ReKey,
+    downloader: SecretKey,
+    decryption: DecryptionKey,
+}
+
+impl Cast {
+    fn new(params: Params) -> Self {
+        let master = MasterKey::from_bytes([4; 32]);
+        let (s_j, s_k) = (secret(&params, 5), secret(&params, 6));
+        let (y_j, y_k) = (s_j.public_key(&params), s_k.public_key(&params));
+        let r_j = TsKeys::derive(&params, &master, &TORRENT, &y_j, 1).key(0);
+        let r_k = TsKeys::derive(&params, &master, &TORRENT, &y_k, 1).key(0);
+        Cast {
+            encryption: EncryptionKey::derive(&params, &y_j, &r_j),
+            rekey: ReKey::derive(&params, (&y_j, &r_j), (&y_k, &r_k)),
+            decryption: DecryptionKey::derive(&params, &r_k),
+            downloader: s_k,
+            params,
+        }
+    }
+}
+
+/// Any bencode: the strict reader and the one that only looks for a key agree.
+pub fn bencode(data: &[u8]) {
+    for key in [&b""[..], b"info", b"v", b"swarmseal"] {
+        let _ = bencoding::dict_entry(data, key);
+        let _ = bencoding::dict_number(data, key);
+    }
+    if let Ok(map) = bencoding::from_bytes::<BTreeMap<String, u64>>(data, data.len()) {
+        for (key, &value) in &map {
+            assert_eq!(bencoding::dict_number(data, key.as_bytes()), Ok(Some(value)));
+        }
+        assert_eq!(bencoding::to_bytes(&map), data, "there is one encoding of a value");
+    }
+    let _ = bencoding::from_bytes::<Vec<Vec<String>>>(data, data.len());
+}
+
+/// A .torrent file.
+pub fn metainfo(data: &[u8]) {
+    if let Ok(read) = Metainfo::from_bytes(data, swarmseal_accel::detect()) {
+        let again = Metainfo::from_bytes(&read.to_bytes(), swarmseal_accel::detect()).expect("it was valid");
+        assert_eq!(again.info_hash, read.info_hash);
+        assert_eq!(again.announce, read.announce);
+        assert!(read.info.payload_length() < read.info.piece_length as usize);
+        assert_eq!(read.info.pieces.len(), read.info.piece_count as usize);
+    }
+}
+
+/// A license in its envelope.
+pub fn license_envelope(data: &[u8]) {
+    let _ = License::open(data, &identity(), &license_key().public());
+}
+
+/// The list of files at the head of the plaintext stream.
+pub fn content_list(data: &[u8]) {
+    if let Some((prefix, rest)) = data.split_first_chunk::<PREFIX>()
+        && let Ok(length) = FileList::length_from_prefix(*prefix)
+    {
+        content_list_body(&rest[..length.min(rest.len())]);
+    }
+    content_list_body(data);
+}
+
+fn content_list_body(data: &[u8]) {
+    let Ok(list) = FileList::from_bytes(data) else { return };
+    assert_eq!(FileList::from_bytes(&list.to_bytes()).as_ref(), Ok(&list));
+    for entry in list.entries() {
+        let path = entry.relative_path();
+        assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
+        assert_eq!(path.components().count(), entry.path.len());
+    }
+    assert!(list.content_length().checked_add(list.header().len() as u64).is_some());
+}
+
+/// A key file of any kind.
+pub fn keyfile(data: &[u8]) {
+    let Ok(file) = KeyFile::parse(data) else { return };
+    let text = file.to_text();
+    assert_eq!(*KeyFile::parse(text.as_bytes()).expect("it was valid").to_text(), *text);
+    let _ = Identity::from_key_file(&file);
+    if let Ok(seed) = SeedFile::from_key_file(&file) {
+        let again = SeedFile::from_key_file(&seed.to_key_file()).expect("it was valid");
+        assert_eq!(again.seed(), seed.seed());
+        assert_eq!(
+            (again.content, again.metainfo, again.passkey),
+            (seed.content, seed.metainfo, seed.passkey)
+        );
+    }
+    for params in [&*SEALED, &*PAPER] {
+        let seal = Seal {
+            version: 1,
+            torrent_id: TORRENT,
+            params: params.clone(),
+            license_key: license_key().public(),
+        };
+        let _ = SubscriberKeys::from_key_file(&file, &seal);
+        let _ = ExportedKeys::from_key_file(&file, &seal);
+    }
+}
+
+/// The query of an announce or a scrape.
+pub fn announce_query(data: &[u8]) {
+    let query = String::from_utf8_lossy(data);
+    if let Ok(read) = Announce::from_query(&query) {
+        assert_eq!(Announce::from_query(&read.to_query()), Ok(read));
+    }
+    if let Ok(read) = Scrape::from_query(&query) {
+        assert_eq!(Scrape::from_query(&read.to_query()), Ok(read));
+    }
+    let mut encoded = String::new();
+    announce::percent_encode(data, &mut encoded);
+    assert_eq!(announce::percent_decode(&encoded), data);
+}
+
+/// A tracker's reply to an announce or a scrape.
+pub fn announce_reply(data: &[u8]) {
+    if let Ok(read) = AnnounceReply::from_bytes(data) {
+        let bytes = read.to_bytes(false);
+        // What was compact is longer now.
+        if bytes.len() <= announce::MAX_REPLY {
+            assert_eq!(AnnounceReply::from_bytes(&bytes).expect("it was valid"), read);
+        }
+        let compact = AnnounceReply::from_bytes(&read.to_bytes(true)).expect("compact is shorter");
+        let mut addresses: [Vec<SocketAddr>; 2] =
+            [&read, &compact].map(|reply| reply.peers.iter().map(|peer| peer.address).collect());
+        addresses.iter_mut().for_each(|list| list.sort());
+        assert_eq!(addresses[0], addresses[1]);
+    }
+    if let Ok(read) = ScrapeReply::from_bytes(data) {
+        assert_eq!(ScrapeReply::from_bytes(&read.to_bytes()).expect("it was valid"), read);
+    }
+}
+
+/// Every body and answer of the tracker's key interface.
+pub fn api_bodies(data: &[u8]) {
+    macro_rules! round_trip {
+        ($($body:ident)+) => {$(
+            if let Ok(read) = api::from_bytes::<api::$body>(data, api::MAX_BODY) {
+                let bytes = bencoding::to_bytes(&read);
+                let again = api::from_bytes::<api::$body>(&bytes, bytes.len()).expect("it was valid");
+                assert_eq!(bencoding::to_bytes(&again), bytes);
+            }
+        )+};
+    }
+    round_trip! {
+        Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
+        LicenseRequest LicenseReply Failure
+    }
+}
+
+/// The first 68 bytes of a connection.
+pub fn handshake(data: &[u8]) {
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(read) = Handshake::from_bytes(bytes)
+    {
+        let _ = read.extended();
+        assert_eq!(read.to_bytes(), *bytes);
+    }
+}
+
+/// What follows the handshake: it decodes to the same in whatever portions it comes. The first byte sizes the portions.
+pub fn peer_messages(data: &[u8]) {
+    let Some((&size, stream)) = data.split_first() else { return };
+    let decoder = Decoder::new(SWARM.0, SWARM.1);
+    let whole = decode(decoder, [stream].into_iter());
+    let portions = decode(decoder, stream.chunks(1 + usize::from(size)));
+    assert_eq!(portions, whole);
+    for message in whole.0 {
+        let mut bytes = BytesMut::new();
+        message.encode(&mut bytes);
+        assert_eq!(decoder.decode(&mut bytes), Ok(Some(message)));
+        assert!(bytes.is_empty());
+    }
+}
+
+fn decode<'a>(
+    decoder: Decoder,
+    portions: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<Message>, Result<(), MessageError>) {
+    let mut messages = Vec::new();
+    let mut buffer = BytesMut::new();
+    for portion in portions {
+        buffer.extend_from_slice(portion);
+        loop {
+            match decoder.decode(&mut buffer) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Err(error)),
+            }
+        }
+    }
+    (messages, Ok(()))
+}
+
+/// The payloads of extension messages.
+pub fn seal_messages(data: &[u8]) {
+    if let Ok(read) = ExtendedHandshake::from_bytes(data) {
+        assert_eq!(ExtendedHandshake::from_bytes(&read.to_bytes()), Ok(read));
+    }
+    if let Ok(Some(read)) = SealMessage::from_bytes(data) {
+        let id = SubscriberId([1; 32]);
+        let parties = Parties { torrent_id: TORRENT, uploader: id, downloader: id };
+        match &read {
+            SealMessage::Statement(statement) => drop(statement.verify(&license_key().public(), &parties)),
+            SealMessage::Receipt(receipt) => drop(receipt.verify(&license_key().public(), &parties)),
+            SealMessage::Ticket(_) | SealMessage::Want(_) => {}
+        }
+        assert_eq!(SealMessage::from_bytes(&read.to_bytes()), Ok(Some(read)));
+    }
+}
+
+/// A ticket.
+pub fn ticket(data: &[u8]) {
+    if let Ok(read) = Ticket::from_bytes(data) {
+        assert_eq!(read.to_bytes(), data);
+    }
+}
+
+/// Public, secret and piece keys, and proofs: of the bytes as they are and of as many as each takes.
+pub fn group_elements(data: &[u8]) {
+    for params in [&**SEALED, &**PAPER] {
+        let width = params.group().bytes();
+        let mut fitted = data.to_vec();
+        fitted.resize(width, 0);
+        for bytes in [data, &fitted] {
+            macro_rules! round_trip {
+                ($($key:ident)+) => {$(
+                    if let Ok(read) = $key::from_bytes(params, bytes) {
+                        let mut out = vec![0; width];
+                        read.to_bytes(params, &mut out).expect("W bytes");
+                        assert_eq!(out, bytes);
+                    }
+                )+};
+            }
+            round_trip!(PublicKey SecretKey EncryptionKey ReKey DecryptionKey);
+        }
+        let mut bytes = data.to_vec();
+        bytes.resize(Proof::encoded_len(params), 0);
+        let proof = Proof::from_bytes(params, &bytes).expect("that many bytes");
+        let mut out = vec![0; bytes.len()];
+        proof.to_bytes(params, &mut out).expect("that many bytes");
+        assert_eq!(out, bytes);
+    }
+    // Powers are cheap enough at 512 bits only.
+    let params = &**PAPER;
+    if let Ok(secret) = SecretKey::from_bytes(params, data) {
+        let y = secret.public_key(params);
+        let mut bytes = vec![0; params.group().bytes()];
+        y.to_bytes(params, &mut bytes).expect("W bytes");
+        // The one power of the generator with a small exponent that is no valid key is g^0.
+        let _ = PublicKey::from_bytes(params, &bytes);
+    }
+    if let Ok(proof) = Proof::from_bytes(params, data) {
+        let _ = proof.verify(params, &CASTS[1].downloader.public_key(params), &[b"statement"]);
+    }
+}
+
+/// The package: it undoes itself on any payload, and opening anything at all is no worse than garbage.
+pub fn package(data: &[u8]) {
+    let secret = PackageSecret::from_bytes([8; 32]);
+    for params in [&**SEALED, &**PAPER] {
+        let width = params.group().bytes();
+        let whole =
+            data.len().is_multiple_of(width) && (params.profile() == Profile::Paper || data.len() >= 32);
+        assert_eq!(package::unpack(params, &mut data.to_vec()).is_ok(), whole);
+
+        let mut piece = data.to_vec();
+        piece.resize(data.len().next_multiple_of(width).max(width), 0);
+        let payload = piece[..params.payload_bytes(piece.len())].to_vec();
+        package::pack(params, &secret, &TORRENT, 9, &mut piece).expect("whole blocks");
+        assert_eq!(check_piece(params, &piece), Ok(()));
+        assert_eq!(package::unpack(params, &mut piece), Ok(payload.len()));
+        assert_eq!(piece[..payload.len()], payload);
+    }
+}
+
+/// The group operation, on every backend: none panics, all agree, and proper blocks come back.
+pub fn transform(data: &[u8]) {
+    let mut results: [Option<Vec<u8>>; 2] = [None, None];
+    for cast in CASTS.iter() {
+        let params = &cast.params;
+        let width = params.group().bytes();
+        if !data.len().is_multiple_of(width) {
+            assert!(encrypt_piece(params, &cast.encryption, &mut data.to_vec()).is_err());
+        }
+        let original = &data[..data.len() / width * width];
+        let mut piece = original.to_vec();
+        let whole = "whole blocks";
+        encrypt_piece(params, &cast.encryption, &mut piece).expect(whole);
+        re_encrypt_piece(params, &cast.rekey, &mut piece).expect(whole);
+        let result = &mut results[usize::from(params.profile() == Profile::Paper)];
+        assert_eq!(
+            result.get_or_insert_with(|| piece.clone()),
+            &piece,
+            "{} differs",
+            params.group().kernels().name
+        );
+        decrypt_piece(params, &cast.downloader, &cast.decryption, &mut piece).expect(whole);
+        if check_piece(params, original).is_ok() {
+            assert_eq!(piece, original);
+        }
+    }
+}
+
+/// The index of a store: whatever it holds, what is stored next is there at the next start.
+pub fn piece_index(data: &[u8]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("pieces.idx"), data).expect("a file in it");
+    std::fs::write(dir.path().join("pieces.bin"), [0; 128]).expect("a file in it");
+    let Ok(store) = Store::open(dir.path(), SHAPE) else { return };
+    assert!(store.count() <= SHAPE.piece_count);
+    let piece = [5; SHAPE.piece_len as usize];
+    let stored =
+        StoredPiece { epoch: 1, hash: *blake3::hash(&piece).as_bytes(), sender: Some(SubscriberId([6; 32])) };
+    store.put(1, &piece, stored).expect("it is in range");
+    let pieces = store.pieces();
+    drop(store);
+    let again = Store::open(dir.path(), SHAPE).expect("it could be opened before");
+    assert_eq!(again.pieces(), pieces);
+    assert_eq!(again.piece(1), Some(stored));
+}

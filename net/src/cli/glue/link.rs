@@ -1,0 +1,176 @@
+//! What a peer or seed asks of a tracker, over HTTP.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use swarmseal_core::{Ticket, TorrentId};
+
+use super::{base_url, client_failure};
+use crate::cli::subscription::Subscription;
+use crate::cli::{Exit, Failure};
+use crate::peer::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Tracker};
+use crate::tracker_client::{Client, Error};
+use crate::wire::announce;
+use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey};
+use crate::wire::keyfile::SeedFile;
+use crate::wire::metainfo::Metainfo;
+
+/// A member's way to its tracker.
+struct Link {
+    client: Client,
+    torrent: TorrentId,
+    passkey: Passkey,
+    width: usize,
+}
+
+/// A subscriber's.
+pub struct PeerLink(Link);
+
+/// An original seed's.
+pub struct SeedLink(Link);
+
+impl PeerLink {
+    /// Errors: [`Exit::Usage`] where the announce URL is none.
+    pub fn new(subscription: &Subscription) -> Result<Self, Failure> {
+        let client = super::client(subscription)?;
+        Link::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref()).map(PeerLink)
+    }
+}
+
+impl SeedLink {
+    /// Errors: [`Exit::Usage`] where the announce URL is none, or the seed file lacks the passkey of its registration.
+    pub fn new(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
+        let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
+        let client = client.as_seed(&seed.torrent_id, seed.signing_key.clone());
+        Link::new(metainfo, client, seed.passkey.as_deref()).map(SeedLink)
+    }
+}
+
+impl Link {
+    fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
+        let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
+            Failure::new(Exit::Usage, "there is no passkey: expected keys that were registered with the tracker")
+        })?;
+        let seal = &metainfo.info.seal;
+        Ok(Link { client, torrent: seal.torrent_id, passkey, width: seal.params.group().bytes() })
+    }
+
+    async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
+        let request = announce::Announce {
+            info_hash: announce.info_hash,
+            peer_id: announce.peer_id,
+            port: announce.port,
+            uploaded: announce.uploaded,
+            downloaded: announce.downloaded,
+            left: announce.left,
+            event: match announce.event {
+                AnnounceEvent::Interval => None,
+                AnnounceEvent::Started => Some(announce::Event::Started),
+                AnnounceEvent::Completed => Some(announce::Event::Completed),
+                AnnounceEvent::Stopped => Some(announce::Event::Stopped),
+            },
+            numwant: None,
+            compact: true,
+            no_peer_id: false,
+            ip: None,
+            passkey: None,
+        };
+        let reply = self.client.announce(&self.passkey, &request).await.map_err(|error| error.to_string())?;
+        let peers: Vec<SocketAddr> = reply.peers.iter().map(|peer| peer.address).collect();
+        Ok(AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers })
+    }
+
+    /// Keys for any number of pieces, [`MAX_PIECES`] a call.
+    async fn keys<'a, F: Future<Output = Result<Keys, Error>>>(
+        &'a self,
+        ticket: &[u8],
+        pieces: &'a [u32],
+        call: impl Fn(Ticket, &'a [u32]) -> F,
+    ) -> Result<Vec<Vec<u8>>, KeyError> {
+        let ticket = Ticket::from_bytes(ticket).map_err(|error| KeyError::TicketRefused(error.to_string()))?;
+        let mut all = Vec::with_capacity(pieces.len());
+        for batch in pieces.chunks(MAX_PIECES) {
+            let answer = call(ticket.clone(), batch).await.map_err(refusal)?;
+            let keys = &answer.keys;
+            if keys.len() != batch.len() * self.width {
+                return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
+            }
+            all.extend(keys.chunks_exact(self.width).map(<[u8]>::to_vec));
+        }
+        Ok(all)
+    }
+}
+
+/// Whether it is the ticket's holder or we who is refused.
+fn refusal(error: Error) -> KeyError {
+    match error.code() {
+        Some(
+            ApiError::BadTicket
+            | ApiError::ExpiredTicket
+            | ApiError::UnknownSubscriber
+            | ApiError::UnknownEpoch
+            | ApiError::Revoked,
+        ) => KeyError::TicketRefused(error.to_string()),
+        _ => KeyError::Unavailable(error.to_string()),
+    }
+}
+
+impl Tracker for PeerLink {
+    fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
+        Box::pin(self.0.announce(announce))
+    }
+
+    fn rekeys<'a>(
+        &'a self,
+        ticket: &'a [u8],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        let Link { client, torrent, .. } = &self.0;
+        Box::pin(self.0.keys(ticket, pieces, move |ticket, pieces| async move {
+            client.rekey(*torrent, own_epoch, &ticket, pieces).await
+        }))
+    }
+
+    fn encryption_keys<'a>(
+        &'a self,
+        _: &'a [u8],
+        _: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(KeyError::Unavailable("a subscriber has no encryption keys".into())) })
+    }
+
+    fn now(&self) -> u64 {
+        self.0.client.now()
+    }
+}
+
+impl Tracker for SeedLink {
+    fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
+        Box::pin(self.0.announce(announce))
+    }
+
+    fn rekeys<'a>(
+        &'a self,
+        _: &'a [u8],
+        _: u64,
+        _: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(KeyError::Unavailable("a seed has plaintext: it needs no re-keys".into())) })
+    }
+
+    fn encryption_keys<'a>(
+        &'a self,
+        ticket: &'a [u8],
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        let Link { client, torrent, .. } = &self.0;
+        Box::pin(self.0.keys(ticket, pieces, move |ticket, pieces| async move {
+            client.seed_keys(*torrent, &ticket, pieces).await
+        }))
+    }
+
+    fn now(&self) -> u64 {
+        self.0.client.now()
+    }
+}

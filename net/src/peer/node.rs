@@ -1,0 +1,210 @@
+//! A node: one listener, many torrents, and the limits that they share.
+
+mod announce;
+mod dialer;
+mod link;
+mod torrent;
+mod work;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
+
+use self::link::NewConnection;
+use self::torrent::Input;
+use super::rate_limit::RateLimit;
+use crate::wire::handshake::{self, Handshake};
+
+/// A handshake must be whole within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Incoming connections that are still in their handshake.
+const MAX_HANDSHAKES: usize = 128;
+
+/// Settings of a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections of all torrents together.
+    pub max_connections: usize,
+    /// Bytes per second sent, all connections together.
+    pub upload_limit: Option<u64>,
+    /// Bytes per second received, all connections together.
+    pub download_limit: Option<u64>,
+    /// Peers of a torrent served at a time, besides one chosen at random.
+    pub slots: usize,
+    /// Bytes of pieces made ready for peers, per torrent.
+    pub ready_bytes: usize,
+    /// Pieces transformed, checked, read or written at a time; 0: one for each CPU.
+    pub workers: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        NodeConfig {
+            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            max_connections: 50,
+            upload_limit: None,
+            download_limit: None,
+            slots: 4,
+            ready_bytes: 128 << 20,
+            workers: 0,
+        }
+    }
+}
+
+/// What all torrents of a node share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: NodeConfig,
+    peer_id: [u8; 20],
+    port: u16,
+    upload: RateLimit,
+    download: RateLimit,
+    connections: Arc<Semaphore>,
+    work: Arc<Semaphore>,
+    torrents: Mutex<HashMap<[u8; 20], mpsc::Sender<Input>>>,
+}
+
+impl Shared {
+    fn torrents(&self) -> MutexGuard<'_, HashMap<[u8; 20], mpsc::Sender<Input>>> {
+        self.torrents.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A running node. Dropping it without [`Node::shutdown`] stops it without a last word to the tracker.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Starts to listen. To be called inside a tokio runtime. Errors: the address cannot be had.
+    pub async fn bind(config: NodeConfig) -> io::Result<Node> {
+        let listener = TcpListener::bind(config.listen).await?;
+        let addr = listener.local_addr()?;
+        let mut random = [0; 12];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = if config.workers == 0 { cpus } else { config.workers };
+        let shared = Arc::new(Shared {
+            peer_id: handshake::peer_id(random),
+            port: addr.port(),
+            upload: RateLimit::new(config.upload_limit),
+            download: RateLimit::new(config.download_limit),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            work: Arc::new(Semaphore::new(workers)),
+            torrents: Mutex::new(HashMap::new()),
+            config,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
+        Ok(Node { shared, addr, stop, tasks: Mutex::new(vec![accepting]) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Joins a torrent's swarm. To be called inside a tokio runtime.
+    pub fn add_torrent(&self, config: TorrentConfig) -> Result<Torrent, AddError> {
+        let (torrent, task) = torrent::start(config, self.shared.clone(), self.stop.subscribe())?;
+        self.tasks().push(task);
+        Ok(torrent)
+    }
+
+    /// Says good-bye to trackers and peers and waits until everything is on disk.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks());
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Resolves when the node stops or is dropped.
+async fn stopping(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|&stop| stop).await;
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receiver<bool>) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let stop = stopping(stop);
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => return,
+        };
+        match accepted {
+            Ok((stream, addr)) => {
+                let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    if let Err(error) = timeout(HANDSHAKE, welcome(stream, addr, shared))
+                        .await
+                        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                    {
+                        tracing::debug!(%addr, %error, "incoming connection refused");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: give the others time to end.
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The incoming side of a handshake; the info-hash says which torrent the connection is for.
+async fn welcome(mut stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
+    let theirs = read_handshake(&mut stream).await?;
+    let torrent = shared.torrents().get(&theirs.info_hash).cloned();
+    let torrent = torrent.ok_or_else(|| io::Error::other("unknown info-hash"))?;
+    let permit = shared.connections.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| io::Error::other("too many connections"))?;
+    stream.write_all(&Handshake::new(theirs.info_hash, shared.peer_id).to_bytes()).await?;
+    let new = NewConnection { stream, addr, handshake: theirs, outgoing: false, permit };
+    torrent.send(Input::Connection(new)).await.map_err(|_| io::Error::other("the torrent has stopped"))
+}
+
+/// The outgoing side of a handshake.
+async fn call(addr: SocketAddr, info_hash: [u8; 20], shared: &Shared) -> io::Result<NewConnection> {
+    let permit = shared.connections.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| io::Error::other("too many connections"))?;
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.write_all(&Handshake::new(info_hash, shared.peer_id).to_bytes()).await?;
+    let theirs = read_handshake(&mut stream).await?;
+    if theirs.info_hash != info_hash {
+        return Err(io::Error::other("it answered with another info-hash"));
+    }
+    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, permit })
+}
+
+async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
+    let mut bytes = [0; handshake::LEN];
+    stream.read_exact(&mut bytes).await?;
+    Handshake::from_bytes(&bytes).map_err(io::Error::other)
+}

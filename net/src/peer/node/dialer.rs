@@ -1,0 +1,119 @@
+//! Whom to call: addresses from the tracker, each with a back-off of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const MAX_CANDIDATES: usize = 2000;
+const FIRST: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_secs(300);
+/// A peer that needs nothing of us, nor we of it, is called again after this time.
+const LASTING: Duration = Duration::from_secs(600);
+/// Bans of peers at one address before the address itself is banned.
+const STRIKES: u32 = 3;
+
+#[derive(Debug)]
+struct Candidate {
+    next: Instant,
+    failures: u32,
+    busy: bool,
+}
+
+/// The addresses of one torrent's swarm.
+#[derive(Debug, Default)]
+pub(super) struct Dialer {
+    candidates: HashMap<SocketAddr, Candidate>,
+    banned: HashSet<SocketAddr>,
+    strikes: HashMap<IpAddr, u32>,
+}
+
+impl Dialer {
+    pub(super) fn add(&mut self, addr: SocketAddr) {
+        if self.candidates.len() < MAX_CANDIDATES && addr.port() != 0 && !self.is_banned(addr) {
+            let fresh = Candidate { next: Instant::now(), failures: 0, busy: false };
+            self.candidates.entry(addr).or_insert(fresh);
+        }
+    }
+
+    pub(super) fn known(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// Up to `count` addresses whose time has come; they are busy until [`Dialer::ended`].
+    pub(super) fn due(&mut self, count: usize, connected: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+        let now = Instant::now();
+        let ready = |(addr, candidate): &(&SocketAddr, &mut Candidate)| {
+            !candidate.busy && candidate.next <= now && !connected(**addr)
+        };
+        let due = self.candidates.iter_mut().filter(ready).take(count);
+        due.map(|(&addr, candidate)| {
+            candidate.busy = true;
+            addr
+        })
+        .collect()
+    }
+
+    /// A call failed or a connection ended; `lasting`: calling again soon is of no use; `served`: it had worked well.
+    pub(super) fn ended(&mut self, addr: SocketAddr, lasting: bool, served: bool) {
+        let Some(candidate) = self.candidates.get_mut(&addr) else { return };
+        candidate.busy = false;
+        candidate.failures = if served { 0 } else { candidate.failures + 1 };
+        let wait = FIRST * (1 << candidate.failures.saturating_sub(1).min(9));
+        candidate.next = Instant::now() + if lasting { LASTING } else { wait.min(LAST) };
+        if candidate.failures > 12 {
+            self.candidates.remove(&addr);
+        }
+    }
+
+    /// We need something again: whoever was of no use may be now.
+    pub(super) fn wake(&mut self) {
+        let now = Instant::now();
+        self.candidates.values_mut().for_each(|candidate| candidate.next = candidate.next.min(now + FIRST));
+    }
+
+    /// `addr`: where we called, or where a call came from.
+    pub(super) fn ban(&mut self, addr: SocketAddr) {
+        self.candidates.remove(&addr);
+        if self.banned.len() < MAX_CANDIDATES && self.strikes.len() < MAX_CANDIDATES {
+            self.banned.insert(addr);
+            *self.strikes.entry(addr.ip()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
+        let ip = addr.ip();
+        let struck = !ip.is_loopback() && self.strikes.get(&ip).is_some_and(|&strikes| strikes >= STRIKES);
+        struck || self.banned.contains(&addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_not_called_again_at_once() {
+        let addr: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        let mut dialer = Dialer::default();
+        dialer.add(addr);
+        assert!(dialer.due(8, |_| true).is_empty());
+        assert_eq!(dialer.due(8, |_| false), [addr]);
+        assert!(dialer.due(8, |_| false).is_empty());
+        dialer.ended(addr, false, false);
+        assert!(dialer.due(8, |_| false).is_empty());
+    }
+
+    #[test]
+    fn an_address_is_banned_after_some_of_its_peers() {
+        let mut dialer = Dialer::default();
+        for port in 1..=3 {
+            let addr = SocketAddr::from(([192, 0, 2, 1], port));
+            assert!(!dialer.is_banned(addr));
+            dialer.ban(addr);
+            assert!(dialer.is_banned(addr));
+        }
+        assert!(dialer.is_banned("192.0.2.1:99".parse().unwrap()));
+    }
+}

@@ -1,0 +1,163 @@
+//! One connection's two tasks: a reader that decodes, a writer with a bounded queue.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+use super::Shared;
+use super::torrent::Input;
+use crate::peer::state::{ConnectionId, Event};
+use crate::wire::handshake::Handshake;
+use crate::wire::message::{Decoder, Message};
+
+/// Messages that wait for the socket; blocks among them are bounded by the state machine.
+const QUEUE: usize = 4096;
+/// Bytes encoded for one write.
+const WRITE: usize = 64 << 10;
+/// Room for one read.
+const READ: usize = 128 << 10;
+/// A write that makes no progress for this long ends the connection.
+const STALLED: Duration = Duration::from_secs(60);
+/// How long we listen to a peer after our last word, so that it can read that word.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub(crate) struct NewConnection {
+    pub(super) stream: TcpStream,
+    pub(super) addr: SocketAddr,
+    pub(super) handshake: Handshake,
+    pub(super) outgoing: bool,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// A running connection. Dropping it lets the queue drain and then closes.
+#[derive(Debug)]
+pub(super) struct Link {
+    queue: mpsc::Sender<Message>,
+    reader: AbortHandle,
+    writer: AbortHandle,
+    pub(super) addr: SocketAddr,
+    pub(super) outgoing: bool,
+}
+
+impl Link {
+    pub(super) fn start(
+        id: ConnectionId,
+        new: NewConnection,
+        decoder: Decoder,
+        shared: Arc<Shared>,
+        events: mpsc::Sender<Input>,
+    ) -> Self {
+        if let Err(error) = new.stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let (read, write) = new.stream.into_split();
+        let (queue, queued) = mpsc::channel(QUEUE);
+        let reader = tokio::spawn(read_messages(id, read, decoder, shared.clone(), events.clone()));
+        let reader_abort = reader.abort_handle();
+        let writer = tokio::spawn(write_messages(id, write, queued, reader, new.permit, shared, events));
+        Link {
+            queue,
+            reader: reader_abort,
+            writer: writer.abort_handle(),
+            addr: new.addr,
+            outgoing: new.outgoing,
+        }
+    }
+
+    /// Queues a message. Whether there was room.
+    pub(super) fn send(&self, message: Message) -> bool {
+        self.queue.try_send(message).is_ok()
+    }
+
+    /// Closes at once, unheard.
+    pub(super) fn cut(self) {
+        self.reader.abort();
+        self.writer.abort();
+    }
+}
+
+async fn read_messages(
+    id: ConnectionId,
+    mut stream: OwnedReadHalf,
+    decoder: Decoder,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<Input>,
+) {
+    let mut bytes = BytesMut::new();
+    'reading: loop {
+        bytes.reserve(READ);
+        let read = match stream.read_buf(&mut bytes).await {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => {
+                tracing::debug!(id, %error, "connection lost");
+                break;
+            }
+        };
+        shared.download.take(read).await;
+        let mut messages = Vec::new();
+        loop {
+            match decoder.decode(&mut bytes) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(id, %error, "connection closed");
+                    break 'reading;
+                }
+            }
+        }
+        if !messages.is_empty() && events.send(Input::Messages { id, messages }).await.is_err() {
+            return;
+        }
+    }
+    let _ = events.send(Input::Event(Event::Disconnected { id })).await;
+}
+
+async fn write_messages(
+    id: ConnectionId,
+    mut stream: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Message>,
+    mut reader: JoinHandle<()>,
+    _permit: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<Input>,
+) {
+    let mut bytes = BytesMut::with_capacity(2 * WRITE);
+    let mut next = queue.recv().await;
+    while let Some(message) = next {
+        let mut blocks = message.block_bytes();
+        message.encode(&mut bytes);
+        while bytes.len() < WRITE {
+            let Ok(message) = queue.try_recv() else { break };
+            blocks += message.block_bytes();
+            message.encode(&mut bytes);
+        }
+        shared.upload.take(blocks).await;
+        let written = timeout(STALLED, stream.write_all(&bytes)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            tracing::debug!(id, "connection lost while writing");
+            reader.abort();
+            let _ = events.send(Input::Event(Event::Disconnected { id })).await;
+            return;
+        }
+        bytes.clear();
+        if blocks > 0 && events.send(Input::Event(Event::Sent { id, bytes: blocks })).await.is_err() {
+            break;
+        }
+        next = queue.recv().await;
+    }
+    let _ = stream.shutdown().await;
+    if timeout(LINGER, &mut reader).await.is_err() {
+        reader.abort();
+    }
+}

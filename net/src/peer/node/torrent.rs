@@ -1,0 +1,676 @@
+//! One torrent of a node: the task that feeds the state machine and does what it commands.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarmseal_core::{Params, SubscriberId, TorrentId, package::PackageSecret};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use super::dialer::Dialer;
+use super::link::{Link, NewConnection};
+use super::{HANDSHAKE, Shared, announce, call, stopping, work};
+use crate::peer::journal::{Journal, evidence_line, rekey_line};
+use crate::peer::plain::PlainSource;
+use crate::peer::state::{Command, Config, ConnectionId, Event, Evidence, Now, Seal, StoreFailure, Swarm};
+use crate::peer::store::Store;
+use crate::peer::tracker::Tracker;
+use crate::wire::identity::SigningKey;
+use crate::wire::message::{BLOCK, Decoder, Message};
+
+const TICK: Duration = Duration::from_millis(250);
+/// Events that wait for the task; readers wait in turn.
+const QUEUE: usize = 512;
+/// Calls under way at a time.
+const MAX_CALLS: usize = 16;
+/// How long a stop waits for the statements of what came last.
+const LAST_STATEMENTS: Duration = Duration::from_secs(3);
+/// How long a stop waits for connections and jobs to end.
+const LAST_JOBS: Duration = Duration::from_secs(10);
+/// A connection that lasted this long is not held against its address.
+const SERVED: Duration = Duration::from_secs(30);
+
+/// Who we are in a sealed torrent.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The torrent.
+    pub torrent_id: TorrentId,
+    /// Its parameters.
+    pub params: Arc<Params>,
+    /// Our subscriber id, or the original seed's.
+    pub id: SubscriberId,
+    /// The identity key, or the seed's, that signs tickets, statements and receipts.
+    pub key: SigningKey,
+    /// Our epoch; 0 for a seed.
+    pub epoch: u64,
+}
+
+/// What we do in a swarm.
+pub enum Role {
+    /// An original seed: plaintext is packed and encrypted on the way out.
+    Seed {
+        /// The seed's id and key.
+        member: Member,
+        /// The plaintext.
+        source: Arc<dyn PlainSource>,
+        /// What all seeds of the torrent share.
+        secret: PackageSecret,
+    },
+    /// A subscriber: stores ciphertext of its own and passes it on re-encrypted.
+    Peer {
+        /// The subscriber.
+        member: Member,
+        /// Its pieces.
+        store: Arc<Store>,
+    },
+    /// Has all of an ordinary torrent.
+    PlainSeed {
+        /// The content: a payload is a piece.
+        source: Arc<dyn PlainSource>,
+    },
+    /// Fetches an ordinary torrent.
+    PlainPeer {
+        /// SHA-1 of each piece.
+        hashes: Arc<[[u8; 20]]>,
+        /// Its pieces.
+        store: Arc<Store>,
+    },
+}
+
+impl Role {
+    pub(super) fn member(&self) -> Option<&Member> {
+        match self {
+            Role::Seed { member, .. } | Role::Peer { member, .. } => Some(member),
+            Role::PlainSeed { .. } | Role::PlainPeer { .. } => None,
+        }
+    }
+
+    fn store(&self) -> Option<&Arc<Store>> {
+        match self {
+            Role::Peer { store, .. } | Role::PlainPeer { store, .. } => Some(store),
+            Role::Seed { .. } | Role::PlainSeed { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Seed { .. } => "Seed",
+            Role::Peer { .. } => "Peer",
+            Role::PlainSeed { .. } => "PlainSeed",
+            Role::PlainPeer { .. } => "PlainPeer",
+        })
+    }
+}
+
+/// A torrent to join.
+pub struct TorrentConfig {
+    /// SHA-1 of the metainfo's raw info.
+    pub info_hash: [u8; 20],
+    /// Bytes of a piece: a multiple of 16 KiB and, sealed, of the group's W.
+    pub piece_len: u32,
+    /// How many there are.
+    pub piece_count: u32,
+    /// What we do.
+    pub role: Role,
+    /// Its tracker.
+    pub tracker: Arc<dyn Tracker>,
+    /// Peers known beforehand.
+    pub peers: Vec<SocketAddr>,
+    /// A seed's choice: let each piece leave about once (BEP 16).
+    pub super_seed: bool,
+    /// Repair: who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
+    pub avoid: Vec<(u32, SubscriberId)>,
+    /// Where statements and receipts are kept, as JSON lines.
+    pub statements: Option<PathBuf>,
+    /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
+    pub transcript: Option<PathBuf>,
+}
+
+impl fmt::Debug for TorrentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TorrentConfig")
+            .field("info_hash", &hex::encode(self.info_hash))
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a torrent cannot be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// It was joined before.
+    #[error("the torrent is already there")]
+    Duplicate,
+    /// The pieces have an impossible shape.
+    #[error(
+        "{piece_count} pieces of {piece_len} bytes: expected at least one, of whole 16 KiB blocks and whole cipher blocks"
+    )]
+    BadShape {
+        /// Bytes of a piece.
+        piece_len: u32,
+        /// How many there are.
+        piece_count: u32,
+    },
+    /// The store was opened for another torrent.
+    #[error("the store belongs to another torrent")]
+    ForeignStore,
+    /// A journal cannot be written.
+    #[error("{path}: {source}")]
+    Journal {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// How a torrent is getting on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Pieces that we have.
+    pub pieces: u32,
+    /// Pieces that there are.
+    pub total: u32,
+    /// Bytes of a piece.
+    pub piece_len: u32,
+    /// Bytes received from original seeds.
+    pub from_seeds: u64,
+    /// Bytes received from peers.
+    pub from_peers: u64,
+    /// Bytes of blocks sent.
+    pub uploaded: u64,
+    /// Whole pieces sent.
+    pub uploaded_pieces: u64,
+    /// Pieces received that were refused.
+    pub rejected: u64,
+    /// Bytes per second received.
+    pub down_rate: u64,
+    /// Bytes per second sent.
+    pub up_rate: u64,
+    /// Peers connected.
+    pub connections: usize,
+    /// Peers that we serve.
+    pub unchoked: usize,
+    /// Addresses known.
+    pub known_peers: usize,
+    /// Whether every piece is stored.
+    pub complete: bool,
+    /// Why downloading has stopped for good, such as a full disk. What is stored stays, and is still served.
+    pub failure: Option<String>,
+    /// Why the last announce failed.
+    pub announce_error: Option<String>,
+}
+
+/// A torrent that was joined.
+#[derive(Clone, Debug)]
+pub struct Torrent {
+    stats: watch::Receiver<Stats>,
+    inputs: mpsc::WeakSender<Input>,
+}
+
+impl Torrent {
+    /// Progress; changes several times a second while something moves.
+    pub fn stats(&self) -> watch::Receiver<Stats> {
+        self.stats.clone()
+    }
+
+    /// Tells of peers found otherwise than through the tracker.
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            let _ = inputs.send(Input::Announced(Ok(peers))).await;
+        }
+    }
+}
+
+/// What reaches the task.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Connection(NewConnection),
+    CallFailed(SocketAddr),
+    Messages {
+        id: ConnectionId,
+        messages: Vec<Message>,
+    },
+    Event(Event),
+    Announced(Result<Vec<SocketAddr>, String>),
+    /// Lines for the transcript.
+    Transcript(Vec<serde_json::Value>),
+}
+
+/// Starts the task.
+pub(super) fn start(
+    config: TorrentConfig,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) -> Result<(Torrent, JoinHandle<()>), AddError> {
+    let swarm_config = swarm_config(&config, &shared)?;
+    let statements = config.statements.as_deref().map(open_journal).transpose()?;
+    let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
+    let (inputs, receiver) = mpsc::channel(QUEUE);
+    {
+        let mut torrents = shared.torrents();
+        if torrents.contains_key(&config.info_hash) {
+            return Err(AddError::Duplicate);
+        }
+        torrents.insert(config.info_hash, inputs.clone());
+    }
+    let mut dialer = Dialer::default();
+    config.peers.iter().for_each(|&peer| dialer.add(peer));
+    let started = Instant::now();
+    let now = Now { elapsed: Duration::ZERO, unix: config.tracker.now() };
+    let total = config.piece_count;
+    let swarm = Swarm::new(swarm_config, now);
+    let first = Stats {
+        pieces: swarm.have().count(),
+        total,
+        piece_len: config.piece_len,
+        complete: swarm.have().count() == total,
+        ..Stats::default()
+    };
+    let (stats, watched) = watch::channel(first);
+    let task = Task {
+        decoder: Decoder::new(config.piece_count, config.piece_len),
+        info_hash: config.info_hash,
+        piece_len: config.piece_len,
+        role: Arc::new(config.role),
+        tracker: config.tracker,
+        shared,
+        swarm,
+        dialer,
+        links: HashMap::new(),
+        next_id: 0,
+        calls: 0,
+        started,
+        stats,
+        announce_error: None,
+        statements,
+        transcript,
+        inputs: inputs.clone(),
+        commands: Vec::new(),
+    };
+    let torrent = Torrent { stats: watched, inputs: inputs.downgrade() };
+    drop(inputs);
+    let handle = tokio::spawn(task.run(receiver, stop));
+    Ok((torrent, handle))
+}
+
+fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
+    Journal::open(path).map_err(|source| AddError::Journal { path: path.to_owned(), source })
+}
+
+fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddError> {
+    let TorrentConfig { piece_len, piece_count, ref role, .. } = *config;
+    let member = role.member();
+    let block = member.map_or(1, |member| member.params.group().bytes());
+    let whole = piece_len > 0 && (piece_len as usize).is_multiple_of(block);
+    // One block of 16 KiB at least keeps the arithmetic of requests simple; small test pieces are one short block.
+    let blocks = piece_len.is_multiple_of(BLOCK) || piece_len < BLOCK;
+    if !whole || !blocks || piece_count == 0 {
+        return Err(AddError::BadShape { piece_len, piece_count });
+    }
+    let have = match role.store() {
+        Some(store) => {
+            let shape = store.shape();
+            let torrent_id = member.map_or(TorrentId([0; 32]), |member| member.torrent_id);
+            if (shape.piece_len, shape.piece_count, shape.torrent_id) != (piece_len, piece_count, torrent_id)
+            {
+                return Err(AddError::ForeignStore);
+            }
+            store.pieces().iter().map(|piece| piece.map(|piece| piece.epoch)).collect()
+        }
+        None => vec![Some(0); piece_count as usize],
+    };
+    let mut seed = [0; 8];
+    // A fixed seed does no harm: nothing secret hangs on it.
+    let _ = getrandom::fill(&mut seed);
+    Ok(Config {
+        piece_len,
+        peer_id: shared.peer_id,
+        seal: member.map(|member| Seal {
+            torrent_id: member.torrent_id,
+            profile: member.params.profile(),
+            id: member.id,
+            key: member.key.clone(),
+            epoch: member.epoch,
+        }),
+        have,
+        port: Some(shared.port),
+        slots: shared.config.slots,
+        super_seed: config.super_seed && role.store().is_none(),
+        ready_bytes: shared.config.ready_bytes,
+        max_connections: shared.config.max_connections,
+        avoid: config.avoid.clone(),
+        seed: u64::from_le_bytes(seed),
+    })
+}
+
+struct Task {
+    decoder: Decoder,
+    info_hash: [u8; 20],
+    piece_len: u32,
+    role: Arc<Role>,
+    tracker: Arc<dyn Tracker>,
+    shared: Arc<Shared>,
+    swarm: Swarm,
+    dialer: Dialer,
+    links: HashMap<ConnectionId, (Link, Instant)>,
+    next_id: ConnectionId,
+    calls: usize,
+    started: Instant,
+    stats: watch::Sender<Stats>,
+    announce_error: Option<String>,
+    statements: Option<Journal>,
+    transcript: Option<Journal>,
+    inputs: mpsc::Sender<Input>,
+    commands: Vec<Command>,
+}
+
+impl Task {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, stop: watch::Receiver<bool>) {
+        let announcing = tokio::spawn(announce::announce(
+            self.info_hash,
+            self.tracker.clone(),
+            self.shared.clone(),
+            self.stats.subscribe(),
+            self.inputs.clone(),
+            stop.clone(),
+        ));
+        let stop = stopping(stop);
+        tokio::pin!(stop);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                input = receiver.recv() => {
+                    let Some(input) = input else { break };
+                    self.input(input);
+                }
+                _ = tick.tick() => {
+                    self.event(Event::Tick);
+                    self.call_peers();
+                    self.publish_stats();
+                    self.statements.iter_mut().chain(&mut self.transcript).for_each(Journal::flush);
+                }
+                () = &mut stop => break,
+            }
+        }
+        self.shared.torrents().remove(&self.info_hash);
+        let _ = timeout(LAST_STATEMENTS, self.leave(&mut receiver)).await;
+        self.finish(receiver).await;
+        let _ = announcing.await;
+    }
+
+    /// Exchanges the last signed words: uploaders give theirs within seconds.
+    async fn leave(&mut self, receiver: &mut mpsc::Receiver<Input>) {
+        self.event(Event::Leaving);
+        while !self.swarm.settled() {
+            let Some(input) = receiver.recv().await else { return };
+            self.input(input);
+        }
+    }
+
+    /// Lets connections and jobs under way end, and everything reach the disk.
+    async fn finish(self, mut receiver: mpsc::Receiver<Input>) {
+        let Task { role, links, inputs, statements, transcript, stats, .. } = self;
+        drop((links, inputs, stats));
+        let _ = timeout(LAST_JOBS, async { while receiver.recv().await.is_some() {} }).await;
+        statements.into_iter().chain(transcript).for_each(|mut journal| journal.flush());
+        let synced = tokio::task::spawn_blocking(move || role.store().map_or(Ok(()), |store| store.sync()));
+        if let Ok(Err(error)) = synced.await {
+            tracing::warn!(%error, "pieces may not have reached the disk");
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { elapsed: self.started.elapsed(), unix: self.tracker.now() }
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Connection(new) => self.connect(new),
+            Input::CallFailed(addr) => {
+                self.calls -= 1;
+                self.dialer.ended(addr, false, false);
+            }
+            Input::Messages { id, messages } => {
+                let now = self.now();
+                for message in messages {
+                    self.swarm.handle(now, Event::Message { id, message }, &mut self.commands);
+                }
+                self.execute();
+            }
+            Input::Event(event) => {
+                if let Event::Disconnected { id } = event {
+                    self.link_ended(id, false);
+                }
+                self.event(event);
+            }
+            Input::Announced(Ok(peers)) => {
+                self.announce_error = None;
+                peers.into_iter().for_each(|peer| self.dialer.add(peer));
+                self.call_peers();
+            }
+            Input::Announced(Err(error)) => self.announce_error = Some(error),
+            Input::Transcript(lines) => {
+                if let Some(transcript) = &mut self.transcript {
+                    lines.iter().for_each(|line| transcript.write(line));
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = self.now();
+        self.swarm.handle(now, event, &mut self.commands);
+        self.execute();
+    }
+
+    fn connect(&mut self, new: NewConnection) {
+        self.calls -= usize::from(new.outgoing);
+        if self.dialer.is_banned(new.addr) {
+            return;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let connected = Event::Connected {
+            id,
+            peer_id: new.handshake.peer_id,
+            addr: new.addr,
+            outgoing: new.outgoing,
+            extended: new.handshake.extended(),
+        };
+        let link = Link::start(id, new, self.decoder, self.shared.clone(), self.inputs.clone());
+        self.links.insert(id, (link, Instant::now()));
+        self.event(connected);
+    }
+
+    fn link_ended(&mut self, id: ConnectionId, lasting: bool) {
+        if let Some((link, since)) = self.links.remove(&id)
+            && link.outgoing
+        {
+            self.dialer.ended(link.addr, lasting, since.elapsed() > SERVED);
+        }
+    }
+
+    fn call_peers(&mut self) {
+        if !self.swarm.wants_peers() || self.calls >= MAX_CALLS {
+            return;
+        }
+        let swarm = &self.swarm;
+        for addr in self.dialer.due(MAX_CALLS - self.calls, |addr| swarm.is_connected_to(addr)) {
+            self.calls += 1;
+            let (shared, inputs, info_hash) = (self.shared.clone(), self.inputs.clone(), self.info_hash);
+            tokio::spawn(async move {
+                let input = match timeout(HANDSHAKE, call(addr, info_hash, &shared)).await {
+                    Ok(Ok(new)) => Input::Connection(new),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%addr, %error, "call failed");
+                        Input::CallFailed(addr)
+                    }
+                    Err(_) => Input::CallFailed(addr),
+                };
+                let _ = inputs.send(input).await;
+            });
+        }
+    }
+
+    fn execute(&mut self) {
+        let mut overflowed = Vec::new();
+        let mut commands = std::mem::take(&mut self.commands);
+        for command in commands.drain(..) {
+            match command {
+                Command::Send { id, message } => {
+                    if self.links.get(&id).is_some_and(|(link, _)| !link.send(message)) {
+                        overflowed.push(id);
+                    }
+                }
+                Command::Disconnect { id, reason } => {
+                    tracing::debug!(id, %reason, "disconnecting");
+                    if let Some((link, since)) = self.links.remove(&id) {
+                        if reason.bans() {
+                            self.dialer.ban(link.addr);
+                            link.cut();
+                        } else if link.outgoing {
+                            self.dialer.ended(link.addr, reason.lasting(), since.elapsed() > SERVED);
+                        }
+                    }
+                }
+                Command::FetchKeys { id, ticket, epoch, pieces } => {
+                    self.fetch_keys(id, *ticket, epoch, pieces)
+                }
+                Command::Prepare { id, piece, key } => self.prepare(id, piece, key),
+                Command::Store { id, piece, data, sender, epoch } => {
+                    self.store(id, piece, data, sender, epoch)
+                }
+                Command::Discard { piece } => self.discard(piece),
+                Command::Keep(evidence) => self.keep(&evidence),
+                Command::Completed => self.publish_stats(),
+            }
+        }
+        self.commands = commands;
+        for id in overflowed {
+            tracing::debug!(id, "a peer reads too slowly");
+            if let Some((link, _)) = self.links.remove(&id) {
+                link.cut();
+                self.event(Event::Disconnected { id });
+            }
+        }
+    }
+
+    fn fetch_keys(&self, id: ConnectionId, ticket: swarmseal_core::Ticket, epoch: u64, pieces: Vec<u32>) {
+        let (role, tracker, inputs) = (self.role.clone(), self.tracker.clone(), self.inputs.clone());
+        // Encryption keys open content: only re-keys are public.
+        let record = self.transcript.is_some() && matches!(*role, Role::Peer { .. });
+        tokio::spawn(async move {
+            let keys = work::fetch_keys(&role, &*tracker, &ticket, epoch, &pieces).await;
+            if let (true, Ok(keys)) = (record, &keys) {
+                let downloader = ticket.downloader.to_string();
+                let lines = pieces.iter().zip(keys);
+                let lines =
+                    lines.map(|(&piece, key)| rekey_line(&downloader, ticket.epoch, piece, key)).collect();
+                let _ = inputs.send(Input::Transcript(lines)).await;
+            }
+            let _ = inputs.send(Input::Event(Event::Keys { id, pieces, keys })).await;
+        });
+    }
+
+    fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>) {
+        let (role, piece_len) = (self.role.clone(), self.piece_len as usize);
+        self.blocking(
+            move || {
+                work::prepare(&role, piece, piece_len, key.as_ref())
+                    .inspect_err(|error| tracing::warn!(piece, %error, "a piece cannot be sent"))
+                    .ok()
+            },
+            move |ready| Event::Prepared { id, piece, ready: ready.flatten() },
+        );
+    }
+
+    fn store(
+        &self,
+        id: ConnectionId,
+        piece: u32,
+        data: Vec<u8>,
+        sender: crate::peer::state::Sender,
+        epoch: u64,
+    ) {
+        let role = self.role.clone();
+        self.blocking(
+            move || work::store(&role, piece, &data, sender, epoch),
+            move |stored| {
+                let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
+                Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
+            },
+        );
+    }
+
+    /// Runs `job` where blocking is allowed, few at a time, and reports its result; `None` where it panicked.
+    fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+        report: impl FnOnce(Option<T>) -> Event + Send + 'static,
+    ) {
+        let (work, inputs) = (self.shared.work.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let _permit = work.acquire().await;
+            let result = tokio::task::spawn_blocking(job).await.ok();
+            let _ = inputs.send(Input::Event(report(result))).await;
+        });
+    }
+
+    /// Rare and small: one record is appended.
+    fn discard(&mut self, piece: u32) {
+        self.dialer.wake();
+        if let Some(store) = self.role.store()
+            && let Err(error) = store.discard(piece)
+        {
+            tracing::warn!(piece, %error, "a bad piece could not be discarded");
+        }
+    }
+
+    fn keep(&mut self, evidence: &Evidence) {
+        let journal = match evidence {
+            Evidence::Ticket(_) => &mut self.transcript,
+            Evidence::Statement(..) | Evidence::Receipt(..) => &mut self.statements,
+        };
+        if let Some(journal) = journal {
+            journal.write(&evidence_line(evidence));
+        }
+    }
+
+    fn publish_stats(&self) {
+        let totals = self.swarm.totals();
+        let (down_rate, up_rate) = self.swarm.rates();
+        let (pieces, total) = (self.swarm.have().count(), self.swarm.piece_count());
+        let stats = Stats {
+            pieces,
+            total,
+            piece_len: self.piece_len,
+            from_seeds: totals.from_seeds,
+            from_peers: totals.from_peers,
+            uploaded: totals.sent,
+            uploaded_pieces: totals.sent_pieces,
+            rejected: totals.rejected,
+            down_rate,
+            up_rate,
+            connections: self.swarm.connections(),
+            unchoked: self.swarm.unchoked(),
+            known_peers: self.dialer.known(),
+            complete: pieces == total,
+            failure: self.swarm.failure().map(str::to_owned),
+            announce_error: self.announce_error.clone(),
+        };
+        self.stats.send_if_modified(|current| {
+            let changed = *current != stats;
+            *current = stats;
+            changed
+        });
+    }
+}

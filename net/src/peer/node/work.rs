@@ -1,0 +1,90 @@
+//! The slow work: keys from the tracker, pieces transformed, checked and stored, off the async threads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha1::{Digest, Sha1};
+use swarmseal_core::{
+    EncryptionKey, Params, ReKey, Ticket, check_piece, encrypt_piece, package, re_encrypt_piece,
+};
+
+use super::torrent::Role;
+use crate::peer::state::{Sender, StoreFailure};
+use crate::peer::store::StoredPiece;
+use crate::peer::tracker::{KeyError, Tracker};
+
+/// Asks for the keys that the role needs.
+pub(super) async fn fetch_keys(
+    role: &Role,
+    tracker: &dyn Tracker,
+    ticket: &Ticket,
+    epoch: u64,
+    pieces: &[u32],
+) -> Result<Vec<Bytes>, KeyError> {
+    let ticket = ticket.to_bytes();
+    let (params, keys) = match role {
+        Role::Seed { member, .. } => (&member.params, tracker.encryption_keys(&ticket, pieces).await?),
+        Role::Peer { member, .. } => (&member.params, tracker.rekeys(&ticket, epoch, pieces).await?),
+        Role::PlainSeed { .. } | Role::PlainPeer { .. } => return Ok(Vec::new()),
+    };
+    let width = params.group().bytes();
+    if keys.len() != pieces.len() || keys.iter().any(|key| key.len() != width) {
+        return Err(KeyError::Unavailable("the tracker's answer has the wrong length".to_owned()));
+    }
+    Ok(keys.into_iter().map(Bytes::from).collect())
+}
+
+/// Makes a piece ready for a peer; its BLAKE3 (zeros in a plain torrent, where nobody asks).
+pub(super) fn prepare(
+    role: &Role,
+    piece: u32,
+    piece_len: usize,
+    key: Option<&Bytes>,
+) -> Result<(Bytes, [u8; 32]), Box<dyn std::error::Error + Send + Sync>> {
+    let mut data = vec![0; piece_len];
+    match role {
+        Role::Seed { member, source, secret } => {
+            let params: &Params = &member.params;
+            source.read_payload(piece, &mut data[..params.payload_bytes(piece_len)])?;
+            package::pack(params, secret, &member.torrent_id, piece, &mut data)?;
+            let key = EncryptionKey::from_bytes(params, key.ok_or("no key")?)?;
+            encrypt_piece(params, &key, &mut data)?;
+        }
+        Role::Peer { member, store } => {
+            store.read(piece, &mut data)?;
+            let key = ReKey::from_bytes(&member.params, key.ok_or("no key")?)?;
+            re_encrypt_piece(&member.params, &key, &mut data)?;
+        }
+        Role::PlainSeed { source } => source.read_payload(piece, &mut data)?,
+        Role::PlainPeer { store, .. } => store.read(piece, &mut data)?,
+    }
+    let hash = if role.member().is_some() { *blake3::hash(&data).as_bytes() } else { [0; 32] };
+    Ok((Bytes::from(data), hash))
+}
+
+/// Checks a received piece and stores it; its BLAKE3.
+pub(super) fn store(
+    role: &Arc<Role>,
+    piece: u32,
+    data: &[u8],
+    sender: Sender,
+    epoch: u64,
+) -> Result<[u8; 32], StoreFailure> {
+    let (store, good) = match &**role {
+        Role::Peer { member, store } => (store, check_piece(&member.params, data).is_ok()),
+        Role::PlainPeer { hashes, store } => {
+            let digest: [u8; 20] = Sha1::digest(data).into();
+            (store, hashes.get(piece as usize) == Some(&digest))
+        }
+        Role::Seed { .. } | Role::PlainSeed { .. } => {
+            return Err(StoreFailure::Disk("a seed stores no pieces".to_owned()));
+        }
+    };
+    if !good {
+        return Err(StoreFailure::BadPiece);
+    }
+    let hash = *blake3::hash(data).as_bytes();
+    let stored = StoredPiece { epoch, hash, sender: sender.id };
+    store.put(piece, data, stored).map_err(|error| StoreFailure::Disk(error.to_string()))?;
+    Ok(hash)
+}

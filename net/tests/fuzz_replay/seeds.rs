@@ -1,0 +1,354 @@
+//! The seeds of the corpus, from our own encoders.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use swarmseal::peer::{Store, StoredPiece};
+use swarmseal::wire::announce::{
+    self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
+};
+use swarmseal::wire::api::{self, Passkey, Role, Token};
+use swarmseal::wire::bencode;
+use swarmseal::wire::content::{FileEntry, FileList};
+use swarmseal::wire::handshake::Handshake;
+use swarmseal::wire::keyfile::{ExportedKeys, SeedFile, SubscriberKeys};
+use swarmseal::wire::license::{License, Policy};
+use swarmseal::wire::message::{Block, Message};
+use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
+use zeroize::Zeroizing;
+
+use crate::targets::{SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
+
+/// A file of the corpus.
+pub(crate) struct Seed {
+    /// Whose.
+    pub(crate) target: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What is in it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+const ID: SubscriberId = SubscriberId([9; 32]);
+
+/// All of them.
+pub(crate) fn all() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let mut add = |target, name, bytes: Vec<u8>| seeds.push(Seed { target, name, bytes });
+
+    let numbers = BTreeMap::from([("info", 1u64), ("v", u64::MAX), ("x", 0)]);
+    add("bencode", "numbers", bencode::to_bytes(&numbers));
+    add("bencode", "nested", bencode::to_bytes(&vec![vec!["a", "bc"], vec![], vec!["def"]]));
+    add("bencode", "deep", [[b'l'; 16], [b'e'; 16]].concat());
+
+    add("metainfo", "sealed", torrent(sealed(kernels()), 1 << 18, 3).to_bytes());
+    add("metainfo", "paper", torrent(paper(kernels()), 1 << 14, 5).to_bytes());
+
+    for (name, pieces) in [("no-pieces", 0), ("two-pieces", 2)] {
+        add("license_envelope", name, license(pieces));
+    }
+
+    add("content_list", "files", files().to_bytes());
+    add("content_list", "stream", [files().header(), b"content".to_vec()].concat());
+
+    add("keyfile", "identity", identity().to_key_file().to_text().as_bytes().to_vec());
+    add("keyfile", "seed", seed_file().to_key_file().to_text().as_bytes().to_vec());
+    let subscriber = subscriber_keys(&sealed(kernels()));
+    let text = subscriber.to_key_file(&sealed(kernels())).to_text();
+    add("keyfile", "subscriber", text.as_bytes().to_vec());
+    let subscriber = subscriber_keys(&paper(kernels()));
+    let exported = ExportedKeys { identity: identity(), subscriber };
+    add("keyfile", "exported", exported.to_key_file(&paper(kernels())).to_text().as_bytes().to_vec());
+
+    add("announce_query", "announce", announce().to_query().into_bytes());
+    let (info_hashes, passkey) = (vec![*b"abcdefghij\0\x01\x02\xff& =%+/"; 2], None);
+    add("announce_query", "scrape", Scrape { info_hashes, passkey }.to_query().into_bytes());
+
+    add("announce_reply", "compact", announce_reply().to_bytes(true));
+    add("announce_reply", "dictionaries", announce_reply().to_bytes(false));
+    add("announce_reply", "failure", announce::failure("no such torrent"));
+    let entry = ScrapeEntry { complete: 1, downloaded: 2, incomplete: 3 };
+    let scrape = ScrapeReply { files: BTreeMap::from([([1; 20], entry), ([2; 20], entry)]), now: Some(4) };
+    add("announce_reply", "scrape", scrape.to_bytes());
+
+    for (name, bytes) in api_bodies() {
+        add("api_bodies", name, bytes);
+    }
+
+    add("handshake", "extended", Handshake::new([1; 20], [2; 20]).to_bytes().to_vec());
+    let plain = Handshake { reserved: [0; 8], info_hash: [1; 20], peer_id: [2; 20] };
+    add("handshake", "plain", plain.to_bytes().to_vec());
+
+    for (name, bytes) in peer_messages() {
+        add("peer_messages", name, bytes);
+    }
+    for (name, bytes) in seal_messages() {
+        add("seal_messages", name, bytes);
+    }
+
+    add("ticket", "signed", ticket().to_bytes().to_vec());
+    add("ticket", "zeros", Ticket { signature: [0; 64], epoch: 0, ..ticket() }.to_bytes().to_vec());
+
+    for (params, names) in [
+        (sealed(kernels()), ["secret-2048", "public-2048", "proof-2048"]),
+        (paper(kernels()), ["secret-512", "public-512", "proof-512"]),
+    ] {
+        for (name, bytes) in names.into_iter().zip(group_elements(&params)) {
+            add("group_elements", name, bytes);
+        }
+    }
+
+    for target in ["package", "transform"] {
+        for (name, params) in [("packed-2048", sealed(kernels())), ("packed-512", paper(kernels()))] {
+            let mut piece: Vec<u8> = (0..1024).map(|i| i as u8).collect();
+            package::pack(&params, &PackageSecret::from_bytes([8; 32]), &TORRENT, 9, &mut piece).unwrap();
+            add(target, name, piece);
+        }
+        add(target, "not-below-p", vec![0xff; 512]);
+        add(target, "odd-length", vec![1; 257]);
+    }
+
+    for (name, puts) in [("fresh", 0), ("three-records", 3)] {
+        add("piece_index", name, index(puts));
+    }
+    seeds
+}
+
+fn kernels() -> &'static swarmseal_core::Kernels {
+    swarmseal_accel::detect()
+}
+
+fn seal(params: Params) -> Seal {
+    Seal { version: 1, torrent_id: TORRENT, params: Arc::new(params), license_key: license_key().public() }
+}
+
+fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
+    let info = Info {
+        name: "A film".into(),
+        piece_length,
+        piece_count: pieces,
+        pieces: (0..pieces).map(|i| [i as u8; 20]).collect(),
+        private: true,
+        seal: seal(params),
+    };
+    Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
+}
+
+fn license(pieces: usize) -> Vec<u8> {
+    let license = License {
+        torrent_id: TORRENT,
+        info_hash: [2; 20],
+        subscriber: ID,
+        epoch: 4,
+        policy: Policy {
+            plays: Some(5),
+            not_before: Some(1),
+            expires: Some(u64::MAX),
+            offline_grace: Some(3600),
+        },
+        keys: Zeroizing::new(vec![6; 256 * pieces]),
+    };
+    license.seal(&license_key(), &identity().device_public(), &mut UnwrapErr(SysRng)).unwrap()
+}
+
+fn files() -> FileList {
+    let entry = |mime: &str, path: &[&str], size| FileEntry {
+        mime: mime.into(),
+        path: path.iter().map(|&name| name.into()).collect(),
+        size,
+    };
+    FileList::new(vec![
+        entry("video/mp4", &["film.mp4"], 5),
+        entry("text/vtt", &["subtitles", "de.vtt"], 2),
+        entry("", &["subtitles", "..é"], 0),
+    ])
+    .unwrap()
+}
+
+fn seed_file() -> SeedFile {
+    SeedFile {
+        torrent_id: TORRENT,
+        package_secret: PackageSecret::from_bytes([8; 32]),
+        signing_key: license_key(),
+        passkey: Some("0123456789abcdef0123456789abcdef".into()),
+        files: files(),
+        content: Some("/films/a film".into()),
+        metainfo: None,
+    }
+}
+
+fn subscriber_keys(params: &Params) -> SubscriberKeys {
+    SubscriberKeys { torrent_id: TORRENT, secret: secret(params, 5), passkey: None }
+}
+
+fn announce() -> Announce {
+    Announce {
+        info_hash: *b"abcdefghij\0\x01\x02\xff& =%+/",
+        peer_id: [b'-'; 20],
+        port: 6881,
+        uploaded: 1,
+        downloaded: u64::MAX,
+        left: 0,
+        event: Some(Event::Completed),
+        numwant: Some(50),
+        compact: true,
+        no_peer_id: true,
+        ip: Some("2001:db8::1".parse().unwrap()),
+        passkey: Some(Passkey::new([0xab; 16])),
+    }
+}
+
+fn announce_reply() -> AnnounceReply {
+    let peer = |address: &str| Peer { address: address.parse().unwrap(), id: None };
+    AnnounceReply {
+        interval: 1800,
+        min_interval: Some(60),
+        complete: 1,
+        incomplete: 2,
+        peers: vec![peer("192.0.2.1:6881"), peer("[2001:db8::1]:6882"), peer("192.0.2.2:1")],
+        warning: Some("soon over".into()),
+        now: Some(1_700_000_000),
+    }
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        torrent_id: TORRENT,
+        uploader: ID,
+        downloader: SubscriberId([10; 32]),
+        epoch: 1,
+        expires: 1_700_000_000,
+        signature: [11; 64],
+    }
+}
+
+fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    let (nonce, now, torrent_id) = ([1; 32], 1_700_000_000, TORRENT);
+    let (params, rng) = (sealed(kernels()), &mut UnwrapErr(SysRng));
+    let s = secret(&params, 5);
+    let y = s.public_key(&params);
+    let subscribe = api::Subscribe::new(&params, TORRENT, (&s, &y), &identity(), nonce, rng).unwrap();
+    let session = api::OpenSession::new(&license_key(), Role::Subscriber, ID, nonce);
+    let passkey = Passkey::new([0xab; 16]);
+    let pieces = vec![0, 1, u32::MAX];
+    vec![
+        ("challenge", bencode::to_bytes(&api::Challenge { nonce, now })),
+        ("subscribe", bencode::to_bytes(&subscribe)),
+        ("subscribed", bencode::to_bytes(&api::Subscribed { passkey, subscriber: ID, epoch: 1, now })),
+        ("open-session", bencode::to_bytes(&session)),
+        (
+            "session-opened",
+            bencode::to_bytes(&api::SessionOpened { token: Token::new([2; 32]), expires: now, now }),
+        ),
+        (
+            "rekey-request",
+            bencode::to_bytes(&api::ReKeyRequest {
+                torrent_id,
+                epoch: 1,
+                ticket: ticket(),
+                pieces: pieces.clone(),
+            }),
+        ),
+        (
+            "seed-keys-request",
+            bencode::to_bytes(&api::SeedKeysRequest { torrent_id, ticket: ticket(), pieces }),
+        ),
+        ("keys", bencode::to_bytes(&api::Keys { keys: vec![3; 512], now })),
+        (
+            "license-request",
+            bencode::to_bytes(&api::LicenseRequest { torrent_id, voucher: Some("voucher".into()) }),
+        ),
+        ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now })),
+        (
+            "failure",
+            bencode::to_bytes(&api::Failure { code: "unknown".into(), reason: "why".into(), now: Some(now) }),
+        ),
+    ]
+}
+
+fn peer_messages() -> Vec<(&'static str, Vec<u8>)> {
+    let stream = |portion: u8, messages: &[Message]| {
+        let mut out = BytesMut::from(&[portion][..]);
+        messages.iter().for_each(|message| message.encode(&mut out));
+        out.to_vec()
+    };
+    let block = Block { piece: 19, begin: 1 << 14, len: 1 << 14 };
+    let extended = |id, payload: Vec<u8>| Message::Extended { id, payload: Bytes::from(payload) };
+    let piece = Message::Piece { piece: 3, begin: 0, data: Bytes::from(vec![5; 512]) };
+    let bits = Message::Bitfield(Bytes::from_static(&[0xff, 0x01, 0xf0]));
+    vec![
+        ("opening", stream(0, &[bits, extended(0, extended_handshake().to_bytes()), Message::Unchoke])),
+        (
+            "requests",
+            stream(
+                6,
+                &[
+                    Message::KeepAlive,
+                    Message::Interested,
+                    Message::Request(block),
+                    Message::Cancel(block),
+                    Message::Have(19),
+                    Message::NotInterested,
+                    Message::Choke,
+                ],
+            ),
+        ),
+        ("piece", stream(255, &[piece, extended(1, SealMessage::Want(vec![1]).to_bytes())])),
+        ("unknown", [&[2, 0, 0, 0, 3, 99, 1, 2][..], &[0, 0, 0, 0]].concat()),
+    ]
+}
+
+fn extended_handshake() -> ExtendedHandshake {
+    let hello = Hello { id: ID, identity: identity().public(), epoch: 1, profile: Profile::Sealed };
+    ExtendedHandshake {
+        seal_id: Some(1),
+        client: "Swarmseal 0.1".into(),
+        reqq: 250,
+        port: Some(6881),
+        hello: Some(hello),
+    }
+}
+
+fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
+    let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
+    let entries = (0..3).map(|piece| Entry { piece, hash: [piece as u8; 32] }).collect();
+    let statement = Statement::sign(&license_key(), &parties, 1, entries);
+    let receipt = Receipt::sign(&license_key(), &parties, 1 << 40, 3, 1_700_000_000);
+    vec![
+        ("handshake", extended_handshake().to_bytes()),
+        ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),
+        ("want", SealMessage::Want(vec![0, 7, u32::MAX]).to_bytes()),
+        ("statement", SealMessage::Statement(Box::new(statement)).to_bytes()),
+        ("receipt", SealMessage::Receipt(Box::new(receipt)).to_bytes()),
+    ]
+}
+
+fn group_elements(params: &Params) -> [Vec<u8>; 3] {
+    let width = params.group().bytes();
+    let s = secret(params, 6);
+    let y = s.public_key(params);
+    let proof = Proof::prove(params, &s, &y, &[b"statement"], &mut UnwrapErr(SysRng));
+    let mut out = [vec![0; width], vec![0; width], vec![0; Proof::encoded_len(params)]];
+    s.to_bytes(params, &mut out[0]).unwrap();
+    y.to_bytes(params, &mut out[1]).unwrap();
+    proof.to_bytes(params, &mut out[2]).unwrap();
+    out
+}
+
+fn index(puts: u32) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), SHAPE).unwrap();
+    let piece = [0; SHAPE.piece_len as usize];
+    for epoch in 0..puts {
+        let sender = (epoch != 0).then_some(ID);
+        let stored = StoredPiece { epoch: epoch.into(), hash: *blake3::hash(&piece).as_bytes(), sender };
+        store.put(epoch % 2, &piece, stored).unwrap();
+    }
+    std::fs::read(dir.path().join("pieces.idx")).unwrap()
+}

@@ -1,0 +1,440 @@
+//! Nodes over real sockets, with a tracker in memory that holds the master key.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use sha1::{Digest, Sha1};
+use swarmseal::peer::{
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Member, Node, NodeConfig, PlainSource, Role,
+    Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+};
+use swarmseal::wire::handshake::{self, Handshake};
+use swarmseal::wire::identity::{SigningKey, purpose, verify};
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
+    SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, package,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+const PIECE_LEN: u32 = 32 * 1024;
+const PIECES: u32 = 12;
+const INFO_HASH: [u8; 20] = [7; 20];
+const TORRENT: TorrentId = TorrentId([9; 32]);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn params() -> Arc<Params> {
+    let group = Group::ffdhe2048(Kernels::portable());
+    Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap())
+}
+
+/// The tracker: knows public and identity keys, derives every key, checks tickets.
+struct FakeTracker {
+    params: Arc<Params>,
+    master: MasterKey,
+    subscribers: Mutex<HashMap<SubscriberId, (PublicKey, [u8; 32])>>,
+    swarm: Mutex<HashSet<SocketAddr>>,
+    completed: Mutex<u32>,
+}
+
+impl FakeTracker {
+    fn new() -> Arc<Self> {
+        Arc::new(FakeTracker {
+            params: params(),
+            master: MasterKey::from_bytes([3; 32]),
+            subscribers: Mutex::default(),
+            swarm: Mutex::default(),
+            completed: Mutex::default(),
+        })
+    }
+
+    fn check(&self, ticket: &[u8], uploader: SubscriberId) -> Result<(PublicKey, u64), KeyError> {
+        let refused = |why: &str| KeyError::TicketRefused(why.to_owned());
+        let ticket = Ticket::from_bytes(ticket).map_err(|error| refused(&error.to_string()))?;
+        let (y, identity) = self
+            .subscribers
+            .lock()
+            .unwrap()
+            .get(&ticket.downloader)
+            .cloned()
+            .ok_or_else(|| refused("unknown subscriber"))?;
+        verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
+            .map_err(|_| refused("forged"))?;
+        if ticket.uploader != uploader || ticket.torrent_id != TORRENT {
+            return Err(refused("another's"));
+        }
+        Ok((y, ticket.epoch))
+    }
+
+    fn bytes(&self, write: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut out = vec![0; self.params.group().bytes()];
+        write(&mut out);
+        out
+    }
+}
+
+/// One node's view of the tracker.
+struct Session {
+    tracker: Arc<FakeTracker>,
+    us: SubscriberId,
+}
+
+impl Tracker for Session {
+    fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
+        let us = SocketAddr::from(([127, 0, 0, 1], announce.port));
+        let mut swarm = self.tracker.swarm.lock().unwrap();
+        match announce.event {
+            AnnounceEvent::Stopped => swarm.remove(&us),
+            _ => swarm.insert(us),
+        };
+        if announce.event == AnnounceEvent::Completed {
+            *self.tracker.completed.lock().unwrap() += 1;
+        }
+        let peers = swarm.iter().copied().filter(|&addr| addr != us).collect();
+        Box::pin(async move { Ok(AnnounceReply { interval: Duration::from_secs(1), peers }) })
+    }
+
+    fn rekeys<'a>(
+        &'a self,
+        ticket: &'a [u8],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async move {
+            let FakeTracker { params, master, .. } = &*self.tracker;
+            let (down, epoch) = self.tracker.check(ticket, self.us)?;
+            let up = self.tracker.subscribers.lock().unwrap()[&self.us].0.clone();
+            let up_keys = TsKeys::derive(params, master, &TORRENT, &up, own_epoch);
+            let down_keys = TsKeys::derive(params, master, &TORRENT, &down, epoch);
+            let rekey = |&piece: &u32| {
+                let key = ReKey::derive(params, (&up, &up_keys.key(piece)), (&down, &down_keys.key(piece)));
+                self.tracker.bytes(|out| key.to_bytes(params, out).unwrap())
+            };
+            Ok(pieces.iter().map(rekey).collect())
+        })
+    }
+
+    fn encryption_keys<'a>(
+        &'a self,
+        ticket: &'a [u8],
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async move {
+            let FakeTracker { params, master, .. } = &*self.tracker;
+            let (y, epoch) = self.tracker.check(ticket, self.us)?;
+            let keys = TsKeys::derive(params, master, &TORRENT, &y, epoch);
+            let key = |&piece: &u32| {
+                let key = EncryptionKey::derive(params, &y, &keys.key(piece));
+                self.tracker.bytes(|out| key.to_bytes(params, out).unwrap())
+            };
+            Ok(pieces.iter().map(key).collect())
+        })
+    }
+
+    fn now(&self) -> u64 {
+        1_000_000
+    }
+}
+
+/// Bytes that tell piece and offset.
+struct Pattern;
+
+impl PlainSource for Pattern {
+    fn read_payload(&self, index: u32, payload: &mut [u8]) -> io::Result<()> {
+        for (offset, byte) in payload.iter_mut().enumerate() {
+            *byte = (index as usize * 31 + offset * 7 + offset / 251) as u8;
+        }
+        Ok(())
+    }
+}
+
+fn pattern(index: u32, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    Pattern.read_payload(index, &mut out).unwrap();
+    out
+}
+
+fn config(role: Role, tracker: &Arc<FakeTracker>, us: SubscriberId) -> TorrentConfig {
+    TorrentConfig {
+        info_hash: INFO_HASH,
+        piece_len: PIECE_LEN,
+        piece_count: PIECES,
+        role,
+        tracker: Arc::new(Session { tracker: tracker.clone(), us }),
+        peers: Vec::new(),
+        super_seed: false,
+        avoid: Vec::new(),
+        statements: None,
+        transcript: None,
+    }
+}
+
+fn local() -> NodeConfig {
+    NodeConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..NodeConfig::default() }
+}
+
+async fn seed(tracker: &Arc<FakeTracker>, limit: Option<u64>) -> (Node, Torrent) {
+    let key = SigningKey::generate(&mut UnwrapErr(SysRng));
+    let id = SubscriberId::of_seed(&TORRENT, &key.public());
+    let member = Member { torrent_id: TORRENT, params: tracker.params.clone(), id, key, epoch: 0 };
+    let secret = package::PackageSecret::from_bytes([5; 32]);
+    let node = Node::bind(NodeConfig { upload_limit: limit, ..local() }).await.unwrap();
+    let role = Role::Seed { member, source: Arc::new(Pattern), secret };
+    let torrent = node.add_torrent(config(role, tracker, id)).unwrap();
+    (node, torrent)
+}
+
+/// A subscriber with a directory.
+struct Subscriber {
+    member: Member,
+    secret: SecretKey,
+    y: PublicKey,
+    dir: tempfile::TempDir,
+}
+
+impl Subscriber {
+    fn new(tracker: &FakeTracker) -> Self {
+        let rng = &mut UnwrapErr(SysRng);
+        let params = tracker.params.clone();
+        let secret = SecretKey::generate(&params, rng);
+        let y = secret.public_key(&params);
+        let key = SigningKey::generate(rng);
+        let id = SubscriberId::of(&params, &TORRENT, &y);
+        tracker.subscribers.lock().unwrap().insert(id, (y.clone(), key.public()));
+        let member = Member { torrent_id: TORRENT, params, id, key, epoch: 1 };
+        Subscriber { member, secret, y, dir: tempfile::tempdir().unwrap() }
+    }
+
+    async fn join(&self, tracker: &Arc<FakeTracker>) -> (Node, Torrent) {
+        let store = Arc::new(open(self.dir.path(), TORRENT));
+        let role = Role::Peer { member: self.member.clone(), store };
+        let node = Node::bind(local()).await.unwrap();
+        let mut config = config(role, tracker, self.member.id);
+        config.statements = Some(self.dir.path().join("statements"));
+        config.transcript = Some(self.dir.path().join("transcript"));
+        let torrent = node.add_torrent(config).unwrap();
+        (node, torrent)
+    }
+
+    /// Every stored piece, after checking that it opens to the plaintext.
+    fn opened(&self, tracker: &FakeTracker) -> Vec<Vec<u8>> {
+        let params = &*tracker.params;
+        let store = open(self.dir.path(), TORRENT);
+        let keys = TsKeys::derive(params, &tracker.master, &TORRENT, &self.y, 1);
+        let piece = |piece: u32| {
+            let mut stored = vec![0; PIECE_LEN as usize];
+            store.read(piece, &mut stored).unwrap();
+            let mut data = stored.clone();
+            let key = DecryptionKey::derive(params, &keys.key(piece));
+            decrypt_piece(params, &self.secret, &key, &mut data).unwrap();
+            let len = package::unpack(params, &mut data).unwrap();
+            assert!(data[..len] == pattern(piece, len), "piece {piece}");
+            stored
+        };
+        (0..PIECES).map(piece).collect()
+    }
+}
+
+fn open(dir: &Path, torrent_id: TorrentId) -> Store {
+    Store::open(dir, Shape { torrent_id, piece_len: PIECE_LEN, piece_count: PIECES }).unwrap()
+}
+
+async fn until(torrent: &Torrent, done: impl FnMut(&Stats) -> bool) -> Stats {
+    let mut stats = torrent.stats();
+    let reached = timeout(DEADLINE, stats.wait_for(done)).await.map(|reached| reached.unwrap().clone());
+    reached.unwrap_or_else(|_| panic!("not in time: {:?}", torrent.stats().borrow()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_and_three_peers() {
+    let tracker = FakeTracker::new();
+    let (seed, _) = seed(&tracker, None).await;
+    let subscribers: Vec<_> = (0..3).map(|_| Subscriber::new(&tracker)).collect();
+    let mut nodes = Vec::new();
+    for subscriber in &subscribers {
+        nodes.push(subscriber.join(&tracker).await);
+    }
+    for (_, torrent) in &nodes {
+        let stats = until(torrent, |stats| stats.complete).await;
+        assert_eq!(stats.pieces, PIECES);
+        assert!(stats.from_seeds + stats.from_peers >= u64::from(PIECES * PIECE_LEN), "{stats:?}");
+        assert_eq!(stats.rejected, 0);
+    }
+    for (node, _) in nodes {
+        node.shutdown().await;
+    }
+    seed.shutdown().await;
+    assert!(tracker.swarm.lock().unwrap().is_empty());
+    let stored: Vec<_> = subscribers.iter().map(|subscriber| subscriber.opened(&tracker)).collect();
+    for piece in 0..PIECES as usize {
+        let distinct: HashSet<_> = stored.iter().map(|pieces| &pieces[piece]).collect();
+        assert_eq!(distinct.len(), subscribers.len(), "two peers store the same bytes");
+    }
+    for subscriber in &subscribers {
+        let statements = std::fs::read_to_string(subscriber.dir.path().join("statements")).unwrap();
+        assert!(statements.contains(r#""kind":"statement""#));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_was_stopped_goes_on_where_it_was() {
+    let tracker = FakeTracker::new();
+    let (seed, _) = seed(&tracker, Some(150_000)).await;
+    let subscriber = Subscriber::new(&tracker);
+    let (node, torrent) = subscriber.join(&tracker).await;
+    let before = until(&torrent, |stats| stats.pieces >= 2).await;
+    assert!(!before.complete);
+    // Torn away: no shutdown, and a torn record.
+    drop((node, torrent));
+    let index = subscriber.dir.path().join("pieces.idx");
+    let mut reopened = None;
+    let freed = async {
+        while reopened.is_none() {
+            let shape = Shape { torrent_id: TORRENT, piece_len: PIECE_LEN, piece_count: PIECES };
+            reopened = Store::open(subscriber.dir.path(), shape).ok();
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, freed).await.expect("the dropped node lets go of its store");
+    let kept = reopened.map(|store| store.count()).unwrap();
+    assert!(kept >= before.pieces);
+    let whole = std::fs::read(&index).unwrap();
+    std::fs::write(&index, [&whole[..], &whole[whole.len() - 40..]].concat()).unwrap();
+
+    let (node, torrent) = subscriber.join(&tracker).await;
+    assert!(torrent.stats().borrow().pieces >= kept);
+    let after = until(&torrent, |stats| stats.complete).await;
+    assert!(after.from_seeds <= u64::from((PIECES - kept) * PIECE_LEN), "{after:?}");
+    node.shutdown().await;
+    seed.shutdown().await;
+    subscriber.opened(&tracker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_torrent_moves_too() {
+    let tracker = FakeTracker::new();
+    let us = SubscriberId([0; 32]);
+    let seed = Node::bind(local()).await.unwrap();
+    let role = Role::PlainSeed { source: Arc::new(Pattern) };
+    let _seeding = seed.add_torrent(config(role, &tracker, us)).unwrap();
+    let hash = |piece| Sha1::digest(pattern(piece, PIECE_LEN as usize)).into();
+    let hashes: Arc<[[u8; 20]]> = (0..PIECES).map(hash).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path(), TorrentId([0; 32])));
+    let node = Node::bind(local()).await.unwrap();
+    let role = Role::PlainPeer { hashes, store: store.clone() };
+    let torrent = node.add_torrent(config(role, &tracker, us)).unwrap();
+    until(&torrent, |stats| stats.complete).await;
+    let mut piece = vec![0; PIECE_LEN as usize];
+    store.read(3, &mut piece).unwrap();
+    assert_eq!(piece, pattern(3, PIECE_LEN as usize));
+    node.shutdown().await;
+    seed.shutdown().await;
+}
+
+/// Plays a hostile peer: sends `bytes` after connecting and waits to be cut off.
+async fn attack(addr: SocketAddr, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let mut sink = Vec::new();
+    let cut = timeout(DEADLINE, stream.read_to_end(&mut sink)).await;
+    assert!(cut.is_ok(), "the node keeps a hostile connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_peers_are_cut_off_and_stall_nobody() {
+    let tracker = FakeTracker::new();
+    let (seed, seeding) = seed(&tracker, None).await;
+    let addr = seed.local_addr();
+    let hello = Handshake::new(INFO_HASH, handshake::peer_id([1; 12])).to_bytes();
+    let foreign = Handshake::new([8; 20], handshake::peer_id([1; 12])).to_bytes();
+    let oversize = [&hello[..], &[0xff, 0xff, 0xff, 0xff, 7]].concat();
+    let outside = [&hello[..], &[0, 0, 0, 5, 4, 0xff, 0, 0, 0]].concat();
+    let unsealed = [&hello[..], b"\0\0\0\x0a\x14\0d1:md1:ee"].concat();
+    // The last one trickles: half a handshake and silence.
+    let attacks: [&[u8]; 6] = [&[0xaa; 4096], &foreign, &oversize, &outside, &unsealed, &hello[..30]];
+    let attacking = async {
+        for bytes in attacks {
+            attack(addr, bytes).await;
+        }
+    };
+    let subscriber = Subscriber::new(&tracker);
+    let (node, torrent) = subscriber.join(&tracker).await;
+    let (stats, ()) = tokio::join!(until(&torrent, |stats| stats.complete), attacking);
+    assert_eq!(stats.pieces, PIECES);
+    until(&seeding, |stats| stats.connections == 0).await;
+    node.shutdown().await;
+    seed.shutdown().await;
+    subscriber.opened(&tracker);
+}
+
+/// A seed that offers everything and sends blocks that no group element has: all bytes 0xff.
+async fn garbage_seed(listener: TcpListener) {
+    use swarmseal::wire::message::{Decoder, Message};
+    use swarmseal::wire::seal::{ExtendedHandshake, Hello, OUR_ID};
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { return };
+        tokio::spawn(async move {
+            let key = SigningKey::from_bytes(&[8; 32]);
+            let hello = Hello {
+                id: SubscriberId([0xbb; 32]),
+                identity: key.public(),
+                epoch: 1,
+                profile: Profile::Sealed,
+            };
+            let extended = ExtendedHandshake {
+                seal_id: Some(OUR_ID),
+                client: "garbage".to_owned(),
+                reqq: 500,
+                port: None,
+                hello: Some(hello),
+            };
+            let mut out =
+                bytes::BytesMut::from(&Handshake::new(INFO_HASH, handshake::peer_id([2; 12])).to_bytes()[..]);
+            Message::Extended { id: 0, payload: extended.to_bytes().into() }.encode(&mut out);
+            Message::Bitfield(vec![0xff, 0xf0].into()).encode(&mut out);
+            Message::Unchoke.encode(&mut out);
+            let mut theirs = [0; handshake::LEN];
+            stream.read_exact(&mut theirs).await?;
+            stream.write_all(&out).await?;
+            let (decoder, mut pending) = (Decoder::new(PIECES, PIECE_LEN), bytes::BytesMut::new());
+            while stream.read_buf(&mut pending).await? > 0 {
+                while let Ok(Some(message)) = decoder.decode(&mut pending) {
+                    if let Message::Request(block) = message {
+                        let data = vec![0xff; block.len as usize].into();
+                        let mut out = bytes::BytesMut::new();
+                        Message::Piece { piece: block.piece, begin: block.begin, data }.encode(&mut out);
+                        stream.write_all(&out).await?;
+                    }
+                }
+            }
+            io::Result::Ok(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_are_no_group_elements_are_refused_and_fetched_elsewhere() {
+    let tracker = FakeTracker::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    tracker.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
+    let garbage = tokio::spawn(garbage_seed(listener));
+    let subscriber = Subscriber::new(&tracker);
+    let (node, torrent) = subscriber.join(&tracker).await;
+    // The hostile seed is all there is at first.
+    until(&torrent, |stats| stats.rejected > 0).await;
+    let (seed, _) = seed(&tracker, None).await;
+    let stats = until(&torrent, |stats| stats.complete).await;
+    assert!(stats.rejected >= 1);
+    node.shutdown().await;
+    seed.shutdown().await;
+    garbage.abort();
+    subscriber.opened(&tracker);
+}
