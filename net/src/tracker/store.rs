@@ -47,7 +47,7 @@ pub enum StoreError {
     },
     /// A later program wrote it.
     #[error("{path}: the store has schema {found}, newer than this program understands ({SCHEMA})")]
-    NewerVersion {
+    Newer {
         /// The file.
         path: PathBuf,
         /// The schema found.
@@ -146,7 +146,7 @@ impl Store {
             let found = meta.get("schema")?.map(|schema| schema.value());
             match found {
                 Some(found) if found > SCHEMA => {
-                    return Err(StoreError::NewerVersion { path: path.to_owned(), found });
+                    return Err(StoreError::Newer { path: path.to_owned(), found });
                 }
                 Some(_) => {}
                 None => {
@@ -560,9 +560,7 @@ mod tests {
         write.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
         write.commit().unwrap();
         drop(store);
-        assert!(
-            matches!(Store::open(&path), Err(StoreError::NewerVersion { found, .. }) if found == SCHEMA + 1)
-        );
+        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found, .. }) if found == SCHEMA + 1));
     }
 
     #[test]
