@@ -259,6 +259,16 @@ impl Client {
         Ok(reply)
     }
 
+    /// The tracker's counters and totals, in the text form of Prometheus.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let answer = self.http.get(join(&self.base, "metrics")?).send().await?;
+        if !answer.status().is_success() {
+            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+        }
+        String::from_utf8(read(answer, api::MAX_ANSWER).await?)
+            .map_err(|_| Error::BadAnswer("metrics that are no text".to_owned()))
+    }
+
     async fn query(&self, passkey: &Passkey, call: &str, query: &str) -> Result<Vec<u8>, Error> {
         let mut url = join(&self.base, &format!("{}/{call}", passkey.to_hex()))?;
         // The query is encoded already, and binary: it must not be encoded again.

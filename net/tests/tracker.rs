@@ -1,0 +1,800 @@
+//! A tracker on the loopback interface, from subscription to license, and everything that it must refuse.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use swarmseal::tracker::{Config, Error as TrackerError, Server};
+use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
+use swarmseal::wire::announce::{Announce, Event, Scrape};
+use swarmseal::wire::api::{ApiError, OpenSession, Passkey, Role, Subscribe, Subscribed};
+use swarmseal::wire::identity::{Identity, SigningKey, purpose};
+use swarmseal::wire::license::License;
+use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Exponents, Group, Params, Profile, PublicKey, ReKey, SecretKey,
+    SubscriberId, Ticket, TorrentId, decrypt_piece, encrypt_piece, re_encrypt_piece,
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const PIECES: u32 = 4;
+
+/// A tracker that runs until it is stopped.
+struct Running {
+    url: String,
+    address: SocketAddr,
+    token: String,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), TrackerError>>,
+}
+
+impl Running {
+    async fn start(data: &Path) -> Self {
+        Self::start_with(Config::new(data)).await
+    }
+
+    async fn start_with(config: Config) -> Self {
+        Self::start_exactly(Config { listen: "127.0.0.1:0".parse().unwrap(), ..config }).await
+    }
+
+    async fn start_at(data: &Path, listen: SocketAddr) -> Self {
+        Self::start_exactly(Config { listen, ..Config::new(data) }).await
+    }
+
+    async fn start_exactly(config: Config) -> Self {
+        let server = Server::bind(config).await.unwrap();
+        let address = server.local_addr();
+        let token = std::fs::read_to_string(server.admin_token_file()).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        Running { url: format!("http://{address}"), address, token, stop, ended }
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.ended.await.unwrap().unwrap();
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.url).unwrap()
+    }
+
+    fn admin(&self) -> AdminClient {
+        AdminClient::new(&self.url, &self.token).unwrap()
+    }
+
+    /// Sends a request as it is; gives the whole answer.
+    async fn raw(&self, request: &[u8]) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // A server that refuses early may reset what it has not read; what it said counts.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+/// A published torrent with one seed.
+struct Published {
+    metainfo: Metainfo,
+    seed_key: SigningKey,
+    seed_passkey: Passkey,
+}
+
+impl Published {
+    async fn new(tracker: &Running) -> Self {
+        let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
+        let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
+        let registered = tracker.admin().register_torrent(&metainfo, &seed_key.public()).await.unwrap();
+        assert_eq!(
+            registered.seed,
+            SubscriberId::of_seed(&metainfo.info.seal.torrent_id, &seed_key.public())
+        );
+        Published { metainfo, seed_key, seed_passkey: registered.seed_passkey }
+    }
+
+    fn id(&self) -> TorrentId {
+        self.metainfo.info.seal.torrent_id
+    }
+
+    fn params(&self) -> &Params {
+        &self.metainfo.info.seal.params
+    }
+
+    fn seed_id(&self) -> SubscriberId {
+        SubscriberId::of_seed(&self.id(), &self.seed_key.public())
+    }
+
+    fn seed(&self, tracker: &Running) -> Client {
+        tracker.client().as_seed(&self.id(), self.seed_key.clone())
+    }
+}
+
+fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
+    let kernels = swarmseal_accel::detect();
+    let (group, piece_length) = match profile {
+        Profile::Sealed => (Group::ffdhe2048(kernels), 16384),
+        Profile::Paper => (Group::prime512(kernels), 16384),
+    };
+    let mut id = [0; 32];
+    getrandom::fill(&mut id).unwrap();
+    let info = Info {
+        name: "a film".to_owned(),
+        piece_length,
+        piece_count: PIECES,
+        pieces: vec![[7; 20]; PIECES as usize],
+        private: true,
+        seal: Seal {
+            version: 1,
+            torrent_id: TorrentId(id),
+            params: Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
+            license_key,
+        },
+    };
+    Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
+}
+
+/// A device with its keys for one torrent.
+struct Device {
+    identity: Identity,
+    secret: SecretKey,
+    public: PublicKey,
+    id: SubscriberId,
+}
+
+impl Device {
+    fn new(published: &Published) -> Self {
+        let params = published.params();
+        let secret = SecretKey::generate(params, &mut UnwrapErr(SysRng));
+        let public = secret.public_key(params);
+        let id = SubscriberId::of(params, &published.id(), &public);
+        Device { identity: Identity::generate(&mut UnwrapErr(SysRng)), secret, public, id }
+    }
+
+    async fn subscribed(tracker: &Running, published: &Published) -> (Self, Subscribed) {
+        let device = Self::new(published);
+        let subscribed = device.subscribe(tracker, published).await.unwrap();
+        assert_eq!(subscribed.subscriber, device.id);
+        (device, subscribed)
+    }
+
+    async fn subscribe(&self, tracker: &Running, published: &Published) -> Result<Subscribed, Error> {
+        let keys = (&self.secret, &self.public);
+        tracker.client().subscribe(published.params(), published.id(), keys, &self.identity).await
+    }
+
+    /// A subscription made by hand, to be spoilt.
+    async fn request(&self, tracker: &Running, published: &Published) -> Subscribe {
+        let nonce = tracker.client().challenge().await.unwrap().nonce;
+        let keys = (&self.secret, &self.public);
+        Subscribe::new(
+            published.params(),
+            published.id(),
+            keys,
+            &self.identity,
+            nonce,
+            &mut UnwrapErr(SysRng),
+        )
+        .unwrap()
+    }
+
+    fn client(&self, tracker: &Running) -> Client {
+        tracker.client().as_subscriber(self.id, self.identity.signing_key().clone())
+    }
+
+    fn ticket(&self, published: &Published, uploader: SubscriberId, expires: u64) -> Ticket {
+        let ticket = Ticket {
+            torrent_id: published.id(),
+            uploader,
+            downloader: self.id,
+            epoch: 1,
+            expires,
+            signature: [0; 64],
+        };
+        self.signed(ticket)
+    }
+
+    fn signed(&self, ticket: Ticket) -> Ticket {
+        let signature = self.identity.sign(purpose::TICKET, &ticket.signing_input());
+        Ticket { signature, ..ticket }
+    }
+}
+
+fn soon() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3600
+}
+
+fn code<T>(result: Result<T, Error>) -> ApiError {
+    match result {
+        Ok(_) => panic!("the tracker did not refuse"),
+        Err(error) => error.code().unwrap_or_else(|| panic!("{error}")),
+    }
+}
+
+fn announce(published: &Published, peer: u8, left: u64) -> Announce {
+    Announce {
+        info_hash: published.metainfo.info_hash,
+        peer_id: [peer; 20],
+        port: 1000 + u16::from(peer),
+        uploaded: 0,
+        downloaded: 0,
+        left,
+        event: Some(Event::Started),
+        numwant: None,
+        compact: true,
+        no_peer_id: false,
+        ip: None,
+        passkey: None,
+    }
+}
+
+#[tokio::test]
+async fn from_subscription_to_an_opened_piece() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let params = published.params();
+    let width = params.group().bytes();
+    let (j, _) = Device::subscribed(&tracker, &published).await;
+    let (k, subscribed) = Device::subscribed(&tracker, &published).await;
+    assert_eq!(subscribed.epoch, 1);
+
+    // The seed gives j its pieces, j gives them to k, and k's license opens them.
+    let indices = [2, 0];
+    let from_seed = published
+        .seed(&tracker)
+        .seed_keys(published.id(), &j.ticket(&published, published.seed_id(), soon()), &indices)
+        .await
+        .unwrap();
+    let from_j = j
+        .client(&tracker)
+        .rekey(published.id(), 1, &k.ticket(&published, j.id, soon()), &indices)
+        .await
+        .unwrap();
+    let voucher =
+        tracker.admin().create_voucher(published.id(), Terms { plays: Some(5), ..Terms::default() }).await;
+    let voucher = voucher.unwrap();
+    let k_client = k.client(&tracker);
+    let envelope = k_client.license(published.id(), Some(&voucher)).await.unwrap();
+    let license_key = &published.metainfo.info.seal.license_key;
+    let license = License::open(&envelope, &k.identity, license_key).unwrap();
+    assert_eq!((license.subscriber, license.epoch, license.policy.plays), (k.id, 1, Some(5)));
+    assert_eq!(license.info_hash, published.metainfo.info_hash);
+    assert_eq!(license.keys.len(), PIECES as usize * width);
+    for (at, index) in indices.into_iter().enumerate() {
+        let plain: Vec<u8> = (0..3 * width).map(|i| (i % 120) as u8 + 1).collect();
+        let mut piece = plain.clone();
+        let part = |keys: &[u8], at: usize| keys[at * width..(at + 1) * width].to_vec();
+        let k_ij = EncryptionKey::from_bytes(params, &part(&from_seed.keys, at)).unwrap();
+        encrypt_piece(params, &k_ij, &mut piece).unwrap();
+        re_encrypt_piece(params, &ReKey::from_bytes(params, &part(&from_j.keys, at)).unwrap(), &mut piece)
+            .unwrap();
+        assert_ne!(piece, plain);
+        let key = DecryptionKey::from_bytes(params, &part(&license.keys, index as usize)).unwrap();
+        decrypt_piece(params, &k.secret, &key, &mut piece).unwrap();
+        assert_eq!(piece, plain);
+    }
+
+    // The license can be had again, with the voucher or without.
+    for voucher in [None, Some(voucher.as_str())] {
+        let again = k_client.license(published.id(), voucher).await.unwrap();
+        assert_eq!(License::open(&again, &k.identity, license_key).unwrap(), license);
+    }
+    let stats = tracker.admin().stats().await.unwrap();
+    for (name, value) in
+        [("rekeys", 2), ("encryption_keys", 2), ("licenses", 3), ("subscribers", 2), ("licensed", 1)]
+    {
+        assert_eq!(stats[name], value, "{name}");
+    }
+    let metrics = tracker.client().metrics().await.unwrap();
+    assert!(metrics.contains("\nswarmseal_tracker_rekeys_total 2\n"), "{metrics}");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn subscriptions_that_do_not_hold_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let device = Device::new(&published);
+    let client = tracker.client();
+    let resigned = |mut request: Subscribe| {
+        request.signature = device.identity.sign(purpose::SUBSCRIBE, &request.signing_input());
+        request
+    };
+
+    let mut bad_proof = device.request(&tracker, &published).await;
+    bad_proof.proof[40] ^= 1;
+    assert_eq!(code(client.send_subscribe(&resigned(bad_proof)).await), ApiError::BadProof);
+
+    // A proof by another key: knowing g^s is not knowing s.
+    let mut stolen = device.request(&tracker, &published).await;
+    Device::new(&published).public.to_bytes(published.params(), &mut stolen.y).unwrap();
+    assert_eq!(code(client.send_subscribe(&resigned(stolen)).await), ApiError::BadProof);
+
+    for y in [0u8, 1] {
+        let mut trivial = device.request(&tracker, &published).await;
+        trivial.y.fill(0);
+        *trivial.y.last_mut().unwrap() = y;
+        assert_eq!(code(client.send_subscribe(&resigned(trivial)).await), ApiError::BadPublicKey);
+    }
+
+    let mut changed_device = device.request(&tracker, &published).await;
+    changed_device.device = [9; 32];
+    assert_eq!(code(client.send_subscribe(&changed_device).await), ApiError::BadSignature);
+    let mut changed_device = device.request(&tracker, &published).await;
+    changed_device.device = [9; 32];
+    // Signed anew, it is the proof that covers the device key.
+    assert_eq!(code(client.send_subscribe(&resigned(changed_device)).await), ApiError::BadProof);
+
+    let mut made_up = device.request(&tracker, &published).await;
+    made_up.nonce[31] ^= 1;
+    assert_eq!(code(client.send_subscribe(&resigned(made_up)).await), ApiError::BadNonce);
+
+    let mut elsewhere = device.request(&tracker, &published).await;
+    elsewhere.torrent_id = TorrentId([3; 32]);
+    assert_eq!(code(client.send_subscribe(&resigned(elsewhere)).await), ApiError::UnknownTorrent);
+
+    // Nothing of all that subscribed anybody. A request serves once; the same keys may subscribe again.
+    assert_eq!(tracker.admin().stats().await.unwrap()["subscribers"], 0);
+    let good = device.request(&tracker, &published).await;
+    let first = client.send_subscribe(&good).await.unwrap();
+    assert_eq!(code(client.send_subscribe(&good).await), ApiError::BadNonce);
+    let second = device.subscribe(&tracker, &published).await.unwrap();
+    assert_eq!((second.passkey, second.subscriber), (first.passkey, first.subscriber));
+
+    // The same y under another identity is somebody else's.
+    let thief = Device {
+        identity: Identity::generate(&mut UnwrapErr(SysRng)),
+        secret: device.secret.clone(),
+        public: device.public.clone(),
+        id: device.id,
+    };
+    assert_eq!(code(thief.subscribe(&tracker, &published).await), ApiError::AlreadySubscribed);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_need_the_right_key_and_a_fresh_nonce() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let (device, _) = Device::subscribed(&tracker, &published).await;
+
+    let other_key = SigningKey::generate(&mut UnwrapErr(SysRng));
+    let impostor = tracker.client().as_subscriber(device.id, other_key.clone());
+    assert_eq!(code(impostor.session().await), ApiError::BadSignature);
+    let unknown = tracker.client().as_subscriber(SubscriberId([1; 32]), other_key.clone());
+    assert_eq!(code(unknown.session().await), ApiError::UnknownSubscriber);
+    let no_seed = tracker.client().as_seed(&published.id(), other_key);
+    assert_eq!(code(no_seed.session().await), ApiError::UnknownSubscriber);
+
+    // The same signed nonce twice, by hand.
+    let nonce = tracker.client().challenge().await.unwrap().nonce;
+    let request = OpenSession::new(device.identity.signing_key(), Role::Subscriber, device.id, nonce);
+    let body = swarmseal::wire::bencode::to_bytes(&request);
+    let post = |body: &[u8]| {
+        let head = format!(
+            "POST /session HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let first = tracker.raw(&post(&body)).await;
+    assert!(first.starts_with("HTTP/1.1 200") && first.contains("5:token64:"), "{first}");
+    let second = tracker.raw(&post(&body)).await;
+    assert!(second.starts_with("HTTP/1.1 403") && second.contains("9:bad-nonce"), "{second}");
+
+    // A signature for one role does not open the other's session.
+    let nonce = tracker.client().challenge().await.unwrap().nonce;
+    let request = OpenSession {
+        role: Role::Seed,
+        ..OpenSession::new(&published.seed_key, Role::Subscriber, published.seed_id(), nonce)
+    };
+    let crossed = tracker.raw(&post(&swarmseal::wire::bencode::to_bytes(&request))).await;
+    assert!(crossed.contains("13:bad-signature"), "{crossed}");
+
+    // No session, no key.
+    let call = b"POST /rekey HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 2\r\n\r\nde";
+    let refused = tracker.raw(call).await;
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("10:no-session"), "{refused}");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn rekeys_are_made_on_the_downloader_s_word_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let elsewhere = Published::new(&tracker).await;
+    let (j, _) = Device::subscribed(&tracker, &published).await;
+    let (k, _) = Device::subscribed(&tracker, &published).await;
+    let (foreign, _) = Device::subscribed(&tracker, &elsewhere).await;
+    let client = j.client(&tracker);
+    let id = published.id();
+    let good = k.ticket(&published, j.id, soon());
+    let rekey = async |ticket: &Ticket| code(client.rekey(id, 1, ticket, &[0]).await);
+
+    let mut forged = good.clone();
+    forged.signature[5] ^= 1;
+    assert_eq!(rekey(&forged).await, ApiError::BadTicket);
+    assert_eq!(rekey(&j.signed(good.clone())).await, ApiError::BadTicket);
+    assert_eq!(rekey(&Ticket { expires: good.expires + 1, ..good.clone() }).await, ApiError::BadTicket);
+    assert_eq!(rekey(&k.ticket(&published, k.id, soon())).await, ApiError::BadTicket);
+    assert_eq!(
+        rekey(&k.signed(Ticket { torrent_id: elsewhere.id(), ..good.clone() })).await,
+        ApiError::BadTicket
+    );
+    assert_eq!(rekey(&foreign.ticket(&published, j.id, soon())).await, ApiError::BadTicket);
+    assert_eq!(rekey(&Device::new(&published).ticket(&published, j.id, soon())).await, ApiError::BadTicket);
+    assert_eq!(rekey(&k.ticket(&published, j.id, soon() - 7200)).await, ApiError::ExpiredTicket);
+    assert_eq!(rekey(&k.ticket(&published, j.id, soon() + 24 * 3600)).await, ApiError::ExpiredTicket);
+    assert_eq!(rekey(&k.signed(Ticket { epoch: 2, ..good.clone() })).await, ApiError::UnknownEpoch);
+    assert_eq!(code(client.rekey(id, 2, &good, &[0]).await), ApiError::UnknownEpoch);
+
+    assert_eq!(code(client.rekey(id, 1, &good, &[]).await), ApiError::BadPiece);
+    assert_eq!(code(client.rekey(id, 1, &good, &[0, PIECES]).await), ApiError::BadPiece);
+    assert_eq!(code(client.rekey(id, 1, &good, &[0; 513]).await), ApiError::BadPiece);
+    assert_eq!(code(client.rekey(elsewhere.id(), 1, &good, &[0]).await), ApiError::WrongTorrent);
+    assert_eq!(code(client.rekey(TorrentId([1; 32]), 1, &good, &[0]).await), ApiError::UnknownTorrent);
+
+    // Roles: a subscriber gets no encryption key, a seed no re-key and no license.
+    assert_eq!(code(client.seed_keys(id, &good, &[0]).await), ApiError::WrongRole);
+    let seed = published.seed(&tracker);
+    let to_seed = k.ticket(&published, published.seed_id(), soon());
+    assert_eq!(code(seed.rekey(id, 1, &to_seed, &[0]).await), ApiError::WrongRole);
+    assert_eq!(code(seed.license(id, None).await), ApiError::WrongRole);
+    assert_eq!(code(seed.seed_keys(id, &good, &[0]).await), ApiError::BadTicket);
+    let foreign_seed = elsewhere.seed(&tracker);
+    let to_foreign = k.ticket(&published, elsewhere.seed_id(), soon());
+    assert_eq!(code(foreign_seed.seed_keys(id, &to_foreign, &[0]).await), ApiError::WrongTorrent);
+
+    assert_eq!(tracker.admin().stats().await.unwrap()["rekeys"], 0);
+    assert_eq!(tracker.admin().stats().await.unwrap()["encryption_keys"], 0);
+    assert_eq!(client.rekey(id, 1, &good, &[0; 512]).await.unwrap().keys.len(), 512 * 256);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn licenses_go_to_those_who_hold_a_grant() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let elsewhere = Published::new(&tracker).await;
+    let id = published.id();
+    let admin = tracker.admin();
+    let (first, _) = Device::subscribed(&tracker, &published).await;
+    let (second, _) = Device::subscribed(&tracker, &published).await;
+    let (third, _) = Device::subscribed(&tracker, &published).await;
+    let license =
+        async |device: &Device, voucher: Option<&str>| device.client(&tracker).license(id, voucher).await;
+
+    assert_eq!(code(license(&first, None).await), ApiError::NotLicensed);
+    assert_eq!(code(license(&first, Some("nonsense")).await), ApiError::BadVoucher);
+    assert_eq!(code(license(&first, Some("00000-00000-00000-00000")).await), ApiError::BadVoucher);
+    let foreign = admin.create_voucher(elsewhere.id(), Terms::default()).await.unwrap();
+    assert_eq!(code(license(&first, Some(&foreign)).await), ApiError::BadVoucher);
+
+    let voucher = admin.create_voucher(id, Terms::default()).await.unwrap();
+    // Both at once: one gets it.
+    let (one, other) = tokio::join!(license(&first, Some(&voucher)), license(&second, Some(&voucher)));
+    assert_eq!(one.is_ok() as u8 + other.is_ok() as u8, 1);
+    let loser = if one.is_ok() { (other, &second) } else { (one, &first) };
+    assert_eq!(code(loser.0), ApiError::UsedVoucher);
+    assert_eq!(code(license(&third, Some(&voucher)).await), ApiError::UsedVoucher);
+    assert_eq!(code(license(loser.1, None).await), ApiError::NotLicensed);
+
+    // A grant names a subscriber; its license opens for nobody else.
+    admin.create_grant(id, third.id, Terms { offline_grace: Some(60), ..Terms::default() }).await.unwrap();
+    let envelope = license(&third, None).await.unwrap();
+    let key = &published.metainfo.info.seal.license_key;
+    assert_eq!(License::open(&envelope, &third.identity, key).unwrap().policy.offline_grace, Some(60));
+    assert!(License::open(&envelope, &first.identity, key).is_err());
+    assert_eq!(
+        code(admin.create_grant(id, SubscriberId([1; 32]), Terms::default()).await),
+        ApiError::UnknownSubscriber
+    );
+    assert_eq!(
+        code(admin.create_grant(elsewhere.id(), third.id, Terms::default()).await),
+        ApiError::WrongTorrent
+    );
+    let past = Terms { expires: Some(1), ..Terms::default() };
+    assert_eq!(code(admin.create_voucher(id, past).await), ApiError::BadRequest);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn the_revoked_get_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let id = published.id();
+    let (j, _) = Device::subscribed(&tracker, &published).await;
+    let (k, subscribed) = Device::subscribed(&tracker, &published).await;
+    let (j_client, k_client) = (j.client(&tracker), k.client(&tracker));
+    tracker.admin().create_grant(id, k.id, Terms::default()).await.unwrap();
+    let to_k = k.ticket(&published, j.id, soon());
+    let to_j = j.ticket(&published, k.id, soon());
+    j_client.rekey(id, 1, &to_k, &[0]).await.unwrap();
+    k_client.rekey(id, 1, &to_j, &[0]).await.unwrap();
+    k_client.license(id, None).await.unwrap();
+    tracker.client().announce(&subscribed.passkey, &announce(&published, 1, 5)).await.unwrap();
+
+    tracker.admin().revoke(k.id).await.unwrap();
+    assert_eq!(code(j_client.rekey(id, 1, &to_k, &[0]).await), ApiError::Revoked);
+    assert_eq!(code(k_client.rekey(id, 1, &to_j, &[0]).await), ApiError::Revoked);
+    assert_eq!(code(k_client.license(id, None).await), ApiError::Revoked);
+    assert_eq!(code(k_client.session().await), ApiError::Revoked);
+    assert_eq!(code(k.subscribe(&tracker, &published).await), ApiError::Revoked);
+    let seed_to_k = k.ticket(&published, published.seed_id(), soon());
+    assert_eq!(code(published.seed(&tracker).seed_keys(id, &seed_to_k, &[0]).await), ApiError::Revoked);
+    let refused = tracker.client().announce(&subscribed.passkey, &announce(&published, 1, 5)).await;
+    assert!(matches!(refused, Err(Error::AnnounceRefused(reason)) if reason.contains("revoked")));
+
+    // A seed can be revoked as well.
+    tracker.admin().revoke(published.seed_id()).await.unwrap();
+    let seed_to_j = j.ticket(&published, published.seed_id(), soon());
+    assert_eq!(code(published.seed(&tracker).seed_keys(id, &seed_to_j, &[0]).await), ApiError::Revoked);
+    assert_eq!(code(tracker.admin().revoke(SubscriberId([1; 32])).await), ApiError::UnknownSubscriber);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn announces_are_for_members() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let elsewhere = Published::new(&tracker).await;
+    let client = tracker.client();
+    let (_, j) = Device::subscribed(&tracker, &published).await;
+    let (_, k) = Device::subscribed(&tracker, &published).await;
+    let refused = async |passkey: &Passkey, request: &Announce| match client.announce(passkey, request).await
+    {
+        Err(Error::AnnounceRefused(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+
+    assert_eq!(refused(&Passkey::new([1; 16]), &announce(&published, 1, 5)).await, "unknown passkey");
+    let wrong = refused(&j.passkey, &announce(&elsewhere, 1, 5)).await;
+    assert_eq!(wrong, "this passkey is for another torrent");
+
+    let seed = client.announce(&published.seed_passkey, &announce(&published, 1, 0)).await.unwrap();
+    assert!(seed.peers.is_empty() && seed.now.is_some());
+    let first = client.announce(&j.passkey, &announce(&published, 2, 5)).await.unwrap();
+    let ports = |peers: &[swarmseal::wire::announce::Peer]| {
+        let mut ports: Vec<u16> = peers.iter().map(|peer| peer.address.port()).collect();
+        ports.sort_unstable();
+        ports
+    };
+    assert_eq!((ports(&first.peers), first.complete, first.incomplete), (vec![1001], 1, 1));
+    let dictionaries = Announce { compact: false, ..announce(&published, 3, 5) };
+    let second = client.announce(&k.passkey, &dictionaries).await.unwrap();
+    assert_eq!(ports(&second.peers), [1001, 1002]);
+    assert!(second.peers.iter().all(|peer| peer.id.is_some()));
+    assert_eq!(
+        ports(&client.announce(&j.passkey, &announce(&published, 2, 5)).await.unwrap().peers),
+        [1001, 1003]
+    );
+
+    let scrape = Scrape {
+        info_hashes: vec![published.metainfo.info_hash, elsewhere.metainfo.info_hash],
+        passkey: None,
+    };
+    let files = client.scrape(&j.passkey, &scrape).await.unwrap().files;
+    assert_eq!(files.len(), 1);
+    assert_eq!(files[&published.metainfo.info_hash].incomplete, 2);
+
+    // The other places of a passkey, and a query without one.
+    let query = announce(&published, 4, 5).to_query();
+    let get =
+        |path: String| format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").into_bytes();
+    for path in [
+        format!("/announce/{}?{query}", j.passkey.to_hex()),
+        format!("/announce?{query}&passkey={}", j.passkey.to_hex()),
+    ] {
+        let answer = tracker.raw(&get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("8:interval"), "{answer}");
+    }
+    let answer = tracker.raw(&get(format!("/announce?{query}"))).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("d14:failure reason15:unknown passkeye"),
+        "{answer}"
+    );
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlives_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let id = published.id();
+    let (j, subscribed) = Device::subscribed(&tracker, &published).await;
+    let (k, _) = Device::subscribed(&tracker, &published).await;
+    let (revoked, _) = Device::subscribed(&tracker, &published).await;
+    let voucher = tracker.admin().create_voucher(id, Terms::default()).await.unwrap();
+    let unused = tracker.admin().create_voucher(id, Terms::default()).await.unwrap();
+    j.client(&tracker).license(id, Some(&voucher)).await.unwrap();
+    tracker.admin().revoke(revoked.id).await.unwrap();
+    let to_k = k.ticket(&published, j.id, soon());
+    let client = j.client(&tracker);
+    let before = client.rekey(id, 1, &to_k, &[1]).await.unwrap();
+
+    // What a kill would leave: the files as they are under a running tracker.
+    let killed = tempfile::tempdir().unwrap();
+    copy(directory.path(), killed.path());
+    tracker.stop().await;
+
+    for data in [directory.path(), killed.path()] {
+        let tracker = Running::start(data).await;
+        let client = j.client(&tracker);
+        assert_eq!(client.rekey(id, 1, &to_k, &[1]).await.unwrap().keys, before.keys);
+        client.license(id, None).await.unwrap();
+        assert_eq!(code(k.client(&tracker).license(id, Some(&voucher)).await), ApiError::UsedVoucher);
+        k.client(&tracker).license(id, Some(&unused)).await.unwrap();
+        assert_eq!(code(revoked.client(&tracker).session().await), ApiError::Revoked);
+        tracker.client().announce(&subscribed.passkey, &announce(&published, 1, 5)).await.unwrap();
+        tracker.client().announce(&published.seed_passkey, &announce(&published, 2, 0)).await.unwrap();
+        let again = j.subscribe(&tracker, &published).await.unwrap();
+        assert_eq!(again.passkey, subscribed.passkey);
+        tracker.stop().await;
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_renewed_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let (device, _) = Device::subscribed(&tracker, &published).await;
+    let client = device.client(&tracker);
+    client.session().await.unwrap();
+    let address = tracker.address;
+    tracker.stop().await;
+    let tracker = Running::start_at(directory.path(), address).await;
+    // The token is of a session that nobody remembers; the client opens another and asks again.
+    assert_eq!(code(client.license(published.id(), None).await), ApiError::NotLicensed);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn one_data_directory_has_one_tracker() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::new(directory.path()) };
+    let second = Server::bind(config.clone()).await.err().unwrap();
+    assert!(matches!(second, TrackerError::InUse { .. }), "{second}");
+    assert!(second.to_string().contains("another tracker is running"), "{second}");
+    tracker.stop().await;
+    let third = Server::bind(config).await.unwrap();
+    assert!(!third.admin_token_is_new());
+}
+
+#[tokio::test]
+async fn the_paper_profile_needs_permission() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Paper);
+    let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng)).public();
+    let refused = tracker.admin().register_torrent(&metainfo, &seed_key).await.unwrap_err();
+    assert!(refused.to_string().contains("insecure_paper_profile"), "{refused}");
+    tracker.stop().await;
+
+    let insecure = Config { insecure_paper_profile: true, ..Config::new(directory.path()) };
+    let tracker = Running::start_with(insecure).await;
+    tracker.admin().register_torrent(&metainfo, &seed_key).await.unwrap();
+    tracker.stop().await;
+    let refused = Server::bind(Config::new(directory.path())).await.err().unwrap();
+    assert!(matches!(refused, TrackerError::PaperProfile { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_torrent_is_registered_for_this_tracker_and_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let admin = tracker.admin();
+    let published = Published::new(&tracker).await;
+    let again = admin.register_torrent(&published.metainfo, &published.seed_key.public()).await.unwrap();
+    assert_eq!(again.seed_passkey, published.seed_passkey);
+    let other_seed = SigningKey::generate(&mut UnwrapErr(SysRng));
+    let other = admin.register_torrent(&published.metainfo, &other_seed.public()).await.unwrap();
+    assert_ne!(other.seed_passkey, published.seed_passkey);
+
+    let foreign = metainfo(SigningKey::from_bytes(&[5; 32]).public(), Profile::Sealed);
+    assert_eq!(code(admin.register_torrent(&foreign, &other_seed.public()).await), ApiError::BadRequest);
+    let info = Info { name: "another".to_owned(), ..published.metainfo.info.clone() };
+    let renamed = Metainfo::new(published.metainfo.announce.clone(), info).unwrap();
+    assert_eq!(code(admin.register_torrent(&renamed, &other_seed.public()).await), ApiError::BadRequest);
+
+    let list = admin.torrents().await.unwrap();
+    assert_eq!(list["torrents"].as_array().unwrap().len(), 1);
+    assert_eq!(list["torrents"][0]["torrent_id"], published.id().to_string());
+    let (device, _) = Device::subscribed(&tracker, &published).await;
+    let subscribers = admin.subscribers(published.id(), None).await.unwrap();
+    assert_eq!(subscribers["subscribers"][0]["subscriber"], device.id.to_string());
+    assert_eq!(subscribers["subscribers"].as_array().unwrap().len(), 1);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn requests_are_bounded_and_the_admin_api_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let stranger = AdminClient::new(&tracker.url, "00".repeat(32)).unwrap();
+    assert_eq!(code(stranger.stats().await), ApiError::NoSession);
+    assert_eq!(code(stranger.license_key().await), ApiError::NoSession);
+
+    let long = vec![b'0'; 20_000];
+    let head = format!(
+        "POST /subscribe HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        long.len()
+    );
+    let answer = tracker.raw(&[head.as_bytes(), &long].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("9:too-large"), "{answer}");
+    let answer = tracker
+        .raw(b"POST /subscribe HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 2\r\n\r\nle")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("11:bad-request"), "{answer}");
+    let header = format!("GET /health HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "a".repeat(40_000));
+    let answer = tracker.raw(header.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+
+    for (path, status) in [
+        ("/health", 200),
+        ("/ready", 200),
+        ("/admin/openapi.json", 200),
+        ("/admin/stats", 401),
+        ("/nothing", 404),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n");
+        let answer = tracker.raw(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopping_tracker_answers_what_is_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let device = Device::new(&published);
+    let request = device.request(&tracker, &published).await;
+    let body = swarmseal::wire::bencode::to_bytes(&request);
+    // The server has the headers and waits for the body when it is told to stop.
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(tracker.address).await.unwrap();
+    let head = format!(
+        "POST /subscribe HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    tracker.stop.send(()).unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    tracker.ended.await.unwrap().unwrap();
+}
