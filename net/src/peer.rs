@@ -1,4 +1,4 @@
-//! Peers and original seeds: a pure state machine for each torrent ([`state`]) and the node that drives it ([`node`]).
+//! Peers and original seeds: a pure state machine for each torrent (`state`) and the node that drives it (`node`).
 
 mod journal;
 mod node;
