@@ -9,3 +9,8 @@ pub mod publish;
 pub mod tracker;
 pub mod tracker_client;
 pub mod wire;
+
+/// The README's example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

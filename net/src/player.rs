@@ -253,6 +253,11 @@ impl Player {
         self.license.epoch
     }
 
+    /// Which files are in it: their names and sizes, before a play is begun. Errors: as [`Session::content`].
+    pub fn content(self: &Arc<Self>, pieces: &dyn PieceReader) -> Result<Content, Error> {
+        Session::new(self.clone()).content(pieces)
+    }
+
     /// Checks the policy at `now`, counts one play, and writes the count before anything is released.
     ///
     /// Errors: [`Error::Expired`], [`Error::NotYet`], [`Error::NoPlaysLeft`], [`Error::ClockSetBack`],

@@ -11,7 +11,7 @@ use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
 use crate::atomic_file::{self, Access, Existing};
-use crate::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Session};
+use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
 
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
@@ -71,13 +71,15 @@ fn open(
             return Err(glue::player_failure(error_of(first)));
         }
     }
-    let session = player.begin_play(&mut state, now()).map_err(glue::player_failure)?;
-    let result = release(args, &session, &pieces, output);
-    if let Err(Error::CorruptPiece { index }) = result {
-        let bad = BadPiece { index, fault: Fault::Corrupt };
-        note_bad_pieces(&subscription.dir.bad_pieces(), &[bad])?;
+    // Nor one that could not be written.
+    let content = noting(player.content(&pieces), subscription)?;
+    if args.output == Path::new("-") {
+        content.single_file().map_err(glue::player_failure)?;
+    } else if !args.force {
+        content.check_vacant(&args.output).map_err(glue::player_failure)?;
     }
-    let (files, length) = result.map_err(glue::player_failure)?;
+    let session = player.begin_play(&mut state, now()).map_err(glue::player_failure)?;
+    let (files, length) = noting(release(args, &session, &content, &pieces, output), subscription)?;
     let left = player.policy().plays.map(|plays| plays.saturating_sub(state.plays()));
     let human = match left {
         Some(left) => format!("Opened {files} files, {}; {left} plays left", bytes(length)),
@@ -93,21 +95,30 @@ fn open(
     Ok(())
 }
 
+/// A corrupt piece is remembered for `get --repair`.
+fn noting<T>(result: Result<T, Error>, subscription: &Subscription) -> Result<T, Failure> {
+    if let Err(Error::CorruptPiece { index }) = result {
+        let bad = BadPiece { index, fault: Fault::Corrupt };
+        note_bad_pieces(&subscription.dir.bad_pieces(), &[bad])?;
+    }
+    result.map_err(glue::player_failure)
+}
+
 /// Hands the plaintext out; how many files and bytes.
 fn release(
     args: &Args,
     session: &Session,
+    content: &Content,
     pieces: &dyn PieceReader,
     output: Output,
 ) -> Result<(usize, u64), Error> {
-    let content = session.content(pieces)?;
     let length = content.files().iter().map(|file| file.size).sum();
     if args.output == Path::new("-") {
-        session.write_file(pieces, &content, content.single_file()?, &mut std::io::stdout().lock())?;
+        session.write_file(pieces, content, content.single_file()?, &mut std::io::stdout().lock())?;
     } else {
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
         let bar = output.bar(length, "{bar:40} {bytes} of {total_bytes} opened, {eta} left");
-        session.extract(pieces, &content, &args.output, existing, &mut |done, _| bar.set_position(done))?;
+        session.extract(pieces, content, &args.output, existing, &mut |done, _| bar.set_position(done))?;
         bar.finish_and_clear();
     }
     Ok((content.files().len(), length))

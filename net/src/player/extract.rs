@@ -8,6 +8,20 @@ use super::{Content, Error, PieceReader, Session};
 use crate::atomic_file::{Access, Existing, PendingFile};
 use crate::wire::content::FileEntry;
 
+impl Content {
+    /// Refuses a directory that has a file of the content already. Errors: [`Error::Exists`].
+    pub fn check_vacant(&self, directory: &Path) -> Result<(), Error> {
+        match self.paths(directory).find(|path| fs::symlink_metadata(path).is_ok()) {
+            Some(path) => Err(Error::Exists { path }),
+            None => Ok(()),
+        }
+    }
+
+    fn paths(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        self.files().iter().map(move |entry| directory.join(entry.relative_path()))
+    }
+}
+
 impl Session {
     /// Writes all files below `directory`, which is created where it is missing. Returns their paths.
     ///
@@ -24,13 +38,10 @@ impl Session {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<PathBuf>, Error> {
         fs::create_dir_all(directory).map_err(|error| Error::Io { path: directory.into(), error })?;
-        let paths: Vec<_> =
-            content.files().iter().map(|entry| directory.join(entry.relative_path())).collect();
-        if existing == Existing::Keep
-            && let Some(path) = paths.iter().find(|path| fs::symlink_metadata(path).is_ok())
-        {
-            return Err(Error::Exists { path: path.clone() });
+        if existing == Existing::Keep {
+            content.check_vacant(directory)?;
         }
+        let paths = content.paths(directory).collect();
         let whole = content.whole();
         let total = whole.end - whole.start;
         let mut files = Files { directory, existing, rest: content.files(), current: None };
