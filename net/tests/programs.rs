@@ -1,0 +1,407 @@
+//! The program as its users run it: processes with directories of their own, on loopback, killed and restarted.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// No step of these tests takes nearly as long.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn program(data: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_swarmseal"));
+    command.arg("--json").arg("--data").arg(data).args(args).stdin(Stdio::null());
+    command
+}
+
+/// A process that goes on running; killed (SIGKILL) when dropped.
+struct Running {
+    child: Child,
+    events: mpsc::Receiver<Value>,
+}
+
+impl Running {
+    fn start(data: &Path, args: &[&str]) -> Self {
+        let mut child = program(data, args).stdout(Stdio::piped()).spawn().unwrap();
+        let lines: Lines<BufReader<ChildStdout>> = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Running { child, events }
+    }
+
+    /// The next object of that event.
+    fn event(&self, event: &str) -> Value {
+        loop {
+            let object = self.events.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no `{event}`"));
+            assert!(object.get("error").is_none(), "{object}");
+            if object["event"] == event {
+                return object;
+            }
+        }
+    }
+
+    /// kill -9.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Its exit code, once it ends by itself.
+    fn ends(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A publisher's world: a tracker, a published file, a seed file.
+struct World {
+    dir: tempfile::TempDir,
+    tracker: Option<Running>,
+    port: u64,
+}
+
+impl World {
+    fn new(bytes: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
+        fs::write(dir.path().join("content.bin"), content).unwrap();
+        let mut world = World { dir, tracker: None, port: 0 };
+        world.start_tracker();
+        let (tracker, token) = (world.url(), world.token());
+        let (content, torrent, seed) = (world.file("content.bin"), world.torrent(), world.file("film.seed"));
+        let args = ["publish", &content, "--tracker", &tracker, "--admin-token-file", &token];
+        let args =
+            [&args[..], &["--output", &torrent, "--seed-file", &seed, "--piece-length", "64K"]].concat();
+        world.expect("publisher", &args, 0);
+        world
+    }
+
+    /// Starts the tracker, on the port that it had before.
+    fn start_tracker(&mut self) {
+        let listen = format!("127.0.0.1:{}", self.port);
+        let args = ["tracker", "--listen", &listen, "--announce-interval", "1"];
+        let tracker = Running::start(&self.path("operator"), &args);
+        let url = tracker.event("listening")["url"].as_str().unwrap().to_owned();
+        self.port = url.rsplit_once(':').unwrap().1.parse().unwrap();
+        self.tracker = Some(tracker);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn torrent(&self) -> String {
+        self.file("film.torrent")
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn token(&self) -> String {
+        self.file("operator/tracker/admin.token")
+    }
+
+    /// Runs a verb to its end and checks its exit code; the last object that it printed.
+    fn expect(&self, who: &str, args: &[&str], code: i32) -> Value {
+        let Output { status, stdout, stderr } = program(&self.path(who), args).output().unwrap();
+        let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert_eq!(status.code(), Some(code), "{args:?}\n{out}{err}");
+        out.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).unwrap())
+    }
+
+    fn seed(&self, flags: &[&str]) -> Running {
+        let seed_file = self.file("film.seed");
+        let args = [&["seed", &seed_file, "--listen", "127.0.0.1:0"], flags].concat();
+        let seed = Running::start(&self.path("seeder"), &args);
+        seed.event("listening");
+        seed
+    }
+
+    fn get(&self, who: &str, flags: &[&str]) -> Running {
+        let torrent = self.torrent();
+        let args = [&["get", &torrent, "--listen", "127.0.0.1:0"], flags].concat();
+        Running::start(&self.path(who), &args)
+    }
+
+    fn fetch(&self, who: &str) {
+        let get = self.get(who, &["--exit"]);
+        get.event("complete");
+        assert_eq!(get.ends(), Some(0));
+    }
+
+    fn voucher(&self, terms: &[&str]) -> String {
+        let (torrent, token) = (self.torrent(), self.token());
+        let args = [&["voucher", &torrent, "--admin-token-file", &token], terms].concat();
+        self.expect("publisher", &args, 0)["code"].as_str().unwrap().to_owned()
+    }
+
+    fn play(&self, who: &str, flags: &[&str], code: i32) -> Value {
+        let (torrent, to) = (self.torrent(), self.file(&format!("{who}/opened")));
+        let args = [&["play", &torrent, "--output", &to, "--force"], flags].concat();
+        self.expect(who, &args, code)
+    }
+
+    fn assert_opened(&self, who: &str) {
+        let opened = fs::read(self.path(who).join("opened/content.bin")).unwrap();
+        assert!(opened == fs::read(self.path("content.bin")).unwrap(), "{who} opened something else");
+    }
+
+    /// The one torrent's directory of a device.
+    fn torrent_dir(&self, who: &str) -> PathBuf {
+        let mut dirs = fs::read_dir(self.path(who).join("torrents")).unwrap();
+        dirs.next().unwrap().unwrap().path()
+    }
+}
+
+#[test]
+fn bought_fetched_and_opened_until_the_plays_are_used_up() {
+    let world = World::new(300_000);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let refused = world.play("alice", &[], 4);
+    assert_eq!(refused["kind"], "not-licensed");
+    let code = world.voucher(&["--plays", "2"]);
+    world.play("alice", &["--voucher", &code], 0);
+    world.assert_opened("alice");
+    // Redeemed once: it buys nobody else a license.
+    world.fetch("bob");
+    world.play("bob", &["--voucher", &code], 4);
+    // A directory that has the file already costs no play.
+    let (torrent, to) = (world.torrent(), world.file("alice/opened"));
+    world.expect("alice", &["play", &torrent, "--output", &to], 12);
+    assert_eq!(world.play("alice", &[], 0)["plays_left"], 0);
+    assert_eq!(world.play("alice", &[], 7)["kind"], "no-plays-left");
+}
+
+#[test]
+fn a_peer_killed_midway_resumes_with_what_it_had() {
+    let world = World::new(4 << 20);
+    let seed = world.seed(&["--upload-limit", "1M"]);
+    let get = world.get("alice", &[]);
+    get.event("listening");
+    let index = world.torrent_dir("alice").join("pieces.idx");
+    let begun = std::time::Instant::now();
+    // Three records and more.
+    while fs::metadata(&index).map_or(0, |meta| meta.len()) < 52 + 3 * 85 {
+        assert!(begun.elapsed() < DEADLINE, "no pieces arrive");
+        std::thread::yield_now();
+    }
+    get.kill();
+    seed.kill();
+    // A torn record at the end, as a crash leaves it.
+    let mut bytes = fs::read(&index).unwrap();
+    bytes.extend([1, 2, 3]);
+    fs::write(&index, bytes).unwrap();
+    let _seed = world.seed(&[]);
+    let get = world.get("alice", &["--exit"]);
+    assert!(get.event("listening")["pieces"].as_u64().unwrap() >= 3);
+    let complete = get.event("complete");
+    let all = complete["total"].as_u64().unwrap() * (64 << 10);
+    assert!(complete["bytes_from_seeds"].as_u64().unwrap() < all, "everything was fetched again");
+    let code = world.voucher(&[]);
+    world.play("alice", &["--voucher", &code], 0);
+    world.assert_opened("alice");
+}
+
+#[test]
+fn a_tracker_killed_in_the_middle_of_a_swarm_comes_back() {
+    let mut world = World::new(4 << 20);
+    let _seed = world.seed(&["--upload-limit", "2M"]);
+    let code = world.voucher(&[]);
+    let alice = world.get("alice", &["--voucher", &code]);
+    alice.event("listening");
+    let index = world.torrent_dir("alice").join("pieces.idx");
+    let begun = std::time::Instant::now();
+    while fs::metadata(&index).map_or(0, |meta| meta.len()) < 52 + 3 * 85 {
+        assert!(begun.elapsed() < DEADLINE, "no pieces arrive");
+        std::thread::yield_now();
+    }
+    world.tracker.take().unwrap().kill();
+    world.start_tracker();
+    // Keys come in new sessions; what was acknowledged before is there: subscription, redeemed voucher.
+    alice.event("complete");
+    world.play("alice", &[], 0);
+    world.assert_opened("alice");
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused() {
+    let world = World::new(1000);
+    let refused = world.expect("operator", &["tracker", "--listen", "127.0.0.1:0"], 13);
+    assert_eq!(refused["kind"], "in-use");
+    let _seed = world.seed(&[]);
+    let alice = world.get("alice", &[]);
+    alice.event("complete");
+    let torrent = world.torrent();
+    world.expect("alice", &["get", &torrent, "--listen", "127.0.0.1:0", "--exit"], 13);
+    // A player only reads: it may run beside.
+    let code = world.voucher(&[]);
+    world.play("alice", &["--voucher", &code], 0);
+}
+
+#[test]
+fn a_corrupt_piece_is_named_and_fetched_again() {
+    let world = World::new(300_000);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let code = world.voucher(&[]);
+    world.play("alice", &["--voucher", &code], 0);
+    let path = world.torrent_dir("alice").join("pieces.bin");
+    let mut stored = fs::read(&path).unwrap();
+    stored[2 * (64 << 10) + 5000] ^= 1;
+    fs::write(&path, &stored).unwrap();
+    let refused = world.play("alice", &[], 10);
+    assert!(refused["error"].as_str().unwrap().contains("piece 2 "), "{refused}");
+    let get = world.get("alice", &["--repair", "--exit"]);
+    get.event("complete");
+    assert_eq!(get.ends(), Some(0));
+    world.play("alice", &[], 0);
+    world.assert_opened("alice");
+}
+
+#[test]
+fn refusals_have_exit_codes_of_their_own() {
+    let world = World::new(100_000);
+    let other = World::new(100_001);
+    let _seeds = (world.seed(&[]), other.seed(&[]));
+    world.fetch("alice");
+    assert_eq!(world.play("alice", &["--voucher", "no-such-code"], 4)["kind"], "not-licensed");
+    let code = world.voucher(&["--expires", "1h"]);
+    world.play("alice", &["--voucher", &code], 0);
+    let dir = world.torrent_dir("alice");
+    let license = dir.join("license");
+    let good = fs::read(&license).unwrap();
+
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    fs::write(&license, &bad).unwrap();
+    assert_eq!(world.play("alice", &[], 8)["kind"], "tampered");
+
+    // Another device's license, and one of this device for another torrent.
+    world.fetch("bob");
+    let code = world.voucher(&[]);
+    world.play("bob", &["--voucher", &code], 0);
+    fs::copy(world.torrent_dir("bob").join("license"), &license).unwrap();
+    assert_eq!(world.play("alice", &[], 5)["kind"], "wrong-key");
+    let elsewhere = other.path("alice");
+    fs::create_dir_all(&elsewhere).unwrap();
+    fs::copy(world.path("alice").join("identity.key"), elsewhere.join("identity.key")).unwrap();
+    other.fetch("alice");
+    let code = other.voucher(&[]);
+    other.play("alice", &["--voucher", &code], 0);
+    fs::copy(other.torrent_dir("alice").join("license"), &license).unwrap();
+    assert_eq!(world.play("alice", &[], 9)["kind"], "wrong-torrent");
+    fs::write(&license, &good).unwrap();
+
+    // The record of plays, edited.
+    let plays = dir.join("plays");
+    let mut record = fs::read(&plays).unwrap();
+    let middle = record.len() / 2;
+    record[middle] ^= 1;
+    fs::write(&plays, record).unwrap();
+    assert_eq!(world.play("alice", &[], 8)["kind"], "tampered");
+    fs::remove_file(&plays).unwrap();
+    world.play("alice", &[], 0);
+
+    // Not valid yet; nothing fetched; no such torrent file.
+    world.fetch("carol");
+    let code = world.voucher(&["--not-before", "1h"]);
+    assert_eq!(world.play("carol", &["--voucher", &code], 6)["kind"], "expired");
+    let torrent = world.torrent();
+    world.expect("dave", &["subscribe", &torrent], 0);
+    let code = world.voucher(&[]);
+    assert_eq!(world.play("dave", &["--voucher", &code], 11)["kind"], "missing-piece");
+    world.expect("dave", &["get", "/no/such.torrent"], 12);
+    world.expect("dave", &["get", &world.file("content.bin")], 1);
+}
+
+#[test]
+fn exported_keys_open_the_purchase_elsewhere() {
+    let world = World::new(100_000);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let code = world.voucher(&[]);
+    world.play("alice", &["--voucher", &code], 0);
+    let (torrent, keys) = (world.torrent(), world.file("alice.key"));
+    world.expect("alice", &["key", "export", &torrent, &keys], 0);
+    world.expect("alice", &["key", "export", &torrent, &keys], 12);
+    world.expect("laptop", &["key", "import", &torrent, &keys], 0);
+    world.fetch("laptop");
+    world.play("laptop", &[], 0);
+    world.assert_opened("laptop");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = world.torrent_dir("alice");
+        for secret in [Path::new(&keys), &dir.join("subscriber.key"), &world.path("alice/identity.key")] {
+            assert_eq!(fs::metadata(secret).unwrap().permissions().mode() & 0o777, 0o600, "{secret:?}");
+        }
+    }
+}
+
+#[test]
+fn a_revoked_subscriber_gets_nothing_more() {
+    let world = World::new(2 << 20);
+    let torrent = world.torrent();
+    let subscriber = world.expect("alice", &["subscribe", &torrent], 0)["subscriber"].clone();
+    let subscriber = subscriber.as_str().unwrap();
+    let token = world.token();
+    world.expect("publisher", &["grant", &torrent, subscriber, "--admin-token-file", &token], 0);
+    let mut id = [0; 32];
+    hex::decode_to_slice(subscriber, &mut id).unwrap();
+    let token = fs::read_to_string(&token).unwrap();
+    let admin = swarmseal::tracker_client::AdminClient::new(world.url(), token.trim()).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(admin.revoke(swarmseal_core::SubscriberId(id))).unwrap();
+    assert_eq!(world.expect("alice", &["license", &torrent], 15)["kind"], "revoked");
+    let _seed = world.seed(&[]);
+    let bob = world.get("bob", &[]);
+    bob.event("complete");
+    // Alice hears of no peers, and a peer that she finds all the same gets no keys for her.
+    let alice = world.get("alice", &[]);
+    alice.event("listening");
+    let stored = world.torrent_dir("alice").join("pieces.bin");
+    let progress = alice.event("progress");
+    assert_eq!(progress["pieces"], 0);
+    assert_eq!(fs::metadata(stored).unwrap().len(), 0);
+}
+
+#[test]
+#[ignore = "needs root, to mount a small file system"]
+fn a_full_disk_is_an_error_that_loses_nothing() {
+    let world = World::new(4 << 20);
+    let _seed = world.seed(&[]);
+    let small = world.path("small");
+    fs::create_dir_all(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&small).status();
+    assert!(mounted.unwrap().success());
+    let torrent = world.torrent();
+    let full = program(&small, &["get", &torrent, "--listen", "127.0.0.1:0", "--exit"]).output().unwrap();
+    let grown = Command::new("mount").args(["-o", "remount,size=16m"]).arg(&small).status();
+    let get = world.get("small", &["--exit"]);
+    let resumed = get.event("listening")["pieces"].as_u64();
+    get.event("complete");
+    get.kill();
+    let _ = Command::new("umount").arg(&small).status();
+    assert!(grown.unwrap().success());
+    assert_eq!(full.status.code(), Some(12), "{}", String::from_utf8_lossy(&full.stderr));
+    assert!(resumed.unwrap() > 0, "what was stored is still there");
+}
