@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::glue::{self, PeerLink};
+use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Failure, Output, license, play};
@@ -101,7 +101,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         ..glue::torrent_config(
             &metainfo,
             Role::Peer { member, store },
-            Arc::new(PeerLink::new(&subscription)?),
+            Arc::new(TrackerLink::of_subscriber(&subscription)?),
         )
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;

@@ -19,7 +19,7 @@ pub(super) use failure::{
     add_failure, client_failure, license_failure, listen_failure, node_failure, player_failure,
     publish_failure, store_failure, tracker_failure,
 };
-pub(super) use link::{PeerLink, SeedLink};
+pub(super) use link::TrackerLink;
 pub(super) use values::{date, duration, size, time};
 
 /// Flags of everything that talks to a tracker's admin API.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::glue::{self, SeedLink};
+use super::glue::{self, TrackerLink};
 use super::subscription::{at, read_metainfo};
 use super::{Exit, Failure, Output};
 use crate::peer::{Member, Node, NodeConfig, Role, TorrentConfig};
@@ -102,7 +102,7 @@ fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failur
     let role = Role::Seed { member, source: Arc::new(packager), secret };
     let config = TorrentConfig {
         super_seed: args.super_seed,
-        ..glue::torrent_config(&metainfo, role, Arc::new(SeedLink::new(&metainfo, &seed)?))
+        ..glue::torrent_config(&metainfo, role, Arc::new(TrackerLink::of_seed(&metainfo, &seed)?))
     };
     node.add_torrent(config).map_err(glue::add_failure)?;
     Ok((metainfo.info.seal.torrent_id.to_string(), metainfo.info.name.clone()))

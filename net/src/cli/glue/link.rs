@@ -15,38 +15,28 @@ use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 
-/// A member's way to its tracker.
-struct Link {
+/// A member's way to its tracker. The tracker gives re-keys to subscribers and encryption keys to seeds alone.
+pub(crate) struct TrackerLink {
     client: Client,
     torrent: TorrentId,
     passkey: Passkey,
     width: usize,
 }
 
-/// A subscriber's.
-pub(crate) struct PeerLink(Link);
-
-/// An original seed's.
-pub(crate) struct SeedLink(Link);
-
-impl PeerLink {
-    /// Errors: [`Exit::Usage`] where the announce URL is none.
-    pub(crate) fn new(subscription: &Subscription) -> Result<Self, Failure> {
+impl TrackerLink {
+    /// A subscriber's. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never registered.
+    pub(crate) fn of_subscriber(subscription: &Subscription) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
-        Link::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref()).map(PeerLink)
+        Self::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref())
     }
-}
 
-impl SeedLink {
-    /// Errors: [`Exit::Usage`] where the announce URL is none, or the seed file lacks the passkey of its registration.
-    pub(crate) fn new(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
+    /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
+    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
         let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
         let client = client.as_seed(&seed.torrent_id, seed.signing_key.clone());
-        Link::new(metainfo, client, seed.passkey.as_deref()).map(SeedLink)
+        Self::new(metainfo, client, seed.passkey.as_deref())
     }
-}
 
-impl Link {
     fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
         let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
@@ -55,7 +45,8 @@ impl Link {
             )
         })?;
         let seal = &metainfo.info.seal;
-        Ok(Link { client, torrent: seal.torrent_id, passkey, width: seal.params.group().bytes() })
+        let width = seal.params.group().bytes();
+        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey, width })
     }
 
     async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
@@ -119,9 +110,9 @@ fn refusal(error: Error) -> KeyError {
     }
 }
 
-impl Tracker for PeerLink {
+impl Tracker for TrackerLink {
     fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
-        Box::pin(self.0.announce(announce))
+        Box::pin(self.announce(announce))
     }
 
     fn rekeys<'a>(
@@ -130,37 +121,10 @@ impl Tracker for PeerLink {
         own_epoch: u64,
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
-        let Link { client, torrent, .. } = &self.0;
-        Box::pin(self.0.keys(ticket, pieces, move |ticket, pieces| async move {
+        let TrackerLink { client, torrent, .. } = self;
+        Box::pin(self.keys(ticket, pieces, move |ticket, pieces| async move {
             client.rekey(*torrent, own_epoch, &ticket, pieces).await
         }))
-    }
-
-    fn encryption_keys<'a>(
-        &'a self,
-        _: &'a [u8],
-        _: &'a [u32],
-    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
-        Box::pin(async { Err(KeyError::Unavailable("a subscriber has no encryption keys".into())) })
-    }
-
-    fn now(&self) -> u64 {
-        self.0.client.now()
-    }
-}
-
-impl Tracker for SeedLink {
-    fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
-        Box::pin(self.0.announce(announce))
-    }
-
-    fn rekeys<'a>(
-        &'a self,
-        _: &'a [u8],
-        _: u64,
-        _: &'a [u32],
-    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
-        Box::pin(async { Err(KeyError::Unavailable("a seed has plaintext: it needs no re-keys".into())) })
     }
 
     fn encryption_keys<'a>(
@@ -168,13 +132,13 @@ impl Tracker for SeedLink {
         ticket: &'a [u8],
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
-        let Link { client, torrent, .. } = &self.0;
-        Box::pin(self.0.keys(ticket, pieces, move |ticket, pieces| async move {
+        let TrackerLink { client, torrent, .. } = self;
+        Box::pin(self.keys(ticket, pieces, move |ticket, pieces| async move {
             client.seed_keys(*torrent, &ticket, pieces).await
         }))
     }
 
     fn now(&self) -> u64 {
-        self.0.client.now()
+        self.client.now()
     }
 }
