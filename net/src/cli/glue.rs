@@ -154,18 +154,44 @@ impl PieceReader for Store {
     }
 }
 
-/// Done when the user or the system says that it is time: Ctrl-C, or SIGTERM.
-pub(super) async fn told_to_stop() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
+/// With this variable set, a program ends as soon as its standard input does: a child that is not to outlive its parent,
+/// even one that was killed.
+pub(crate) const UNTIL_EOF: &str = "SWARMSEAL_UNTIL_EOF";
+
+/// Done when the user or the system says that it is time: Ctrl-C, SIGTERM, or see [`UNTIL_EOF`].
+pub(crate) async fn told_to_stop() {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated() => {}
+        () = end_of_input() => {}
     }
-    let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}
+
+async fn end_of_input() {
+    if std::env::var_os(UNTIL_EOF).is_none() {
+        return std::future::pending().await;
+    }
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    // A thread of its own: the runtime would wait for one of its threads that still reads.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = sender.send(());
+    });
+    let _ = ended.await;
 }

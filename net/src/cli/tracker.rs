@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// Accept torrents of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    /// A reverse proxy whose X-Forwarded-For is believed; may be given several times
+    #[arg(long, env = "SWARMSEAL_TRUSTED_PROXY", value_name = "IP", value_delimiter = ',')]
+    trusted_proxy: Vec<std::net::IpAddr>,
     /// Seconds between a peer's announces
     #[arg(long, env = "SWARMSEAL_ANNOUNCE_INTERVAL", value_name = "SECONDS", default_value_t = 120,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -31,6 +34,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         listen: args.listen,
         insecure_paper_profile: args.insecure_paper_profile,
         announce_interval: args.announce_interval,
+        trusted_proxies: args.trusted_proxy,
         ..Config::new(directory)
     };
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;

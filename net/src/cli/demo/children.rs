@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::cli::glue::UNTIL_EOF;
 use crate::cli::{Exit, Failure};
 
 /// A running verb. Dropping it kills the process.
@@ -34,7 +35,9 @@ impl Running {
             .arg("--data")
             .arg(data)
             .args(args)
-            .stdin(Stdio::null())
+            // The pipe closes when this process ends, however it ends.
+            .env(UNTIL_EOF, "1")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
