@@ -239,16 +239,17 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let args = ["play", &sealed.metainfo, "--output", &to];
     verified &= call("play without a license", &attacker_dir, &args, "played", STEP).await.is_err();
     let rekeys = rekeys_issued(&url, &token).await?;
+    let licensed: Vec<PathBuf> = (0..LICENSED).map(|i| work.join(peer_name(i))).collect();
+    let sealed_path = PathBuf::from(&sealed.metainfo);
+    let harvest = evidence::harvest(&sealed_path, &attacker_dir, &licensed).await?;
     for running in peers.into_iter().chain([attacker, stranger, seed, tracker]) {
         running.stop().await;
     }
 
     output.note("Attacking");
-    let licensed: Vec<PathBuf> = (0..LICENSED).map(|i| work.join(peer_name(i))).collect();
-    let sealed_path = PathBuf::from(&sealed.metainfo);
     let (content_path, control_path, paper_path) =
         (content.path.clone(), control.path.clone(), PathBuf::from(&paper.metainfo));
-    let (equal, attacks) = tokio::task::spawn_blocking(move || {
+    let (equal, mut attacks) = tokio::task::spawn_blocking(move || {
         let sealed =
             evidence::Scene::load(&sealed_path, "transcript", &attacker_dir, &licensed, &content_path)?;
         let paper =
@@ -260,6 +261,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     .await
     .map_err(|error| Failure::new(Exit::DemoFailed, format!("the attacker stopped: {error}")))??;
 
+    attacks.insert(0, harvest);
     Ok(Report {
         verified,
         pieces: sealed.pieces,

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use swarmseal_core::Profile;
+use swarmseal_core::{Profile, Ticket};
 
 use super::AttackResult;
 use super::attacker::{ATTACKS, Attacker, PieceEvidence};
 use crate::cli::subscription::{Subscription, read_metainfo};
-use crate::cli::{DataDir, Exit, Failure};
+use crate::cli::{DataDir, Exit, Failure, glue};
 use crate::publish::{PlainStream, list_files};
 use crate::wire::license::License;
 use crate::wire::metainfo::Metainfo;
@@ -140,6 +140,33 @@ impl Scene {
     }
 }
 
+/// Whether the tracker gives the attacker a key for any ticket that others wrote to each other. Errors: there are no such
+/// tickets, for then nothing was tried.
+pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> Result<AttackResult, Failure> {
+    let metainfo = Arc::new(read_metainfo(torrent, true)?);
+    let own = Subscription::expect(metainfo.clone(), &DataDir::open(Some(own.to_owned()))?)?;
+    let mut tickets = Vec::new();
+    for dir in others {
+        read_transcript(&dir.join("transcript"), &mut |object| {
+            let ticket = object["ticket"].as_str().and_then(|text| hex::decode(text).ok());
+            let ticket = ticket.and_then(|bytes| Ticket::from_bytes(&bytes).ok());
+            tickets.extend(ticket.filter(|ticket| ticket.uploader != own.id));
+        })?;
+    }
+    if tickets.is_empty() {
+        return Err(Failure::new(Exit::DemoFailed, "no ticket was collected to try"));
+    }
+    let client = glue::client(&own)?;
+    let mut opened = false;
+    for ticket in &tickets {
+        // As the attacker itself, and in the name of the uploader that the ticket is for.
+        opened |= client.rekey(metainfo.info.seal.torrent_id, own.keys.epoch, ticket, &[0]).await.is_ok();
+        let forged = client.as_subscriber(ticket.uploader, own.identity.signing_key().clone());
+        opened |= forged.rekey(metainfo.info.seal.torrent_id, own.keys.epoch, ticket, &[0]).await.is_ok();
+    }
+    Ok(AttackResult { name: "others' tickets", profile: metainfo.info.seal.params.profile().name(), opened })
+}
+
 /// A licensed peer's license, opened on its own device, as if it had leaked; and the check that the attacker's own device
 /// cannot open it.
 fn leaked_license(owner: &Subscription, attacker: &Subscription) -> Result<License, Failure> {
@@ -152,12 +179,25 @@ fn leaked_license(owner: &Subscription, attacker: &Subscription) -> Result<Licen
         .map_err(|error| Failure::new(Exit::DemoFailed, format!("{}: {error}", path.display())))
 }
 
-/// The re-keys of one torrent in a transcript: objects of the kind `rekey`.
+/// The re-keys in a transcript: objects of the kind `rekey`.
 fn read_rekeys(
     path: &Path,
     metainfo: &Metainfo,
     into: &mut HashMap<u32, Vec<Vec<u8>>>,
 ) -> Result<(), Failure> {
+    read_transcript(path, &mut |object| {
+        if let (Some(piece), Some(key)) = (object["piece"].as_u64(), object["key"].as_str())
+            && let (Ok(piece), Ok(key)) = (u32::try_from(piece), hex::decode(key))
+            && piece < metainfo.info.piece_count
+            && key.len() == metainfo.info.seal.params.group().bytes()
+        {
+            into.entry(piece).or_default().push(key);
+        }
+    })
+}
+
+/// The lines of a transcript. The last one of a killed peer may be torn.
+fn read_transcript(path: &Path, take: &mut dyn FnMut(&Value)) -> Result<(), Failure> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -165,14 +205,8 @@ fn read_rekeys(
     };
     for line in BufReader::new(file).lines() {
         let line = line.map_err(|error| Failure::file(path, &error))?;
-        // The last line of a killed peer may be torn.
-        let Ok(object) = serde_json::from_str::<Value>(&line) else { continue };
-        if let (Some(piece), Some(key)) = (object["piece"].as_u64(), object["key"].as_str())
-            && let (Ok(piece), Ok(key)) = (u32::try_from(piece), hex::decode(key))
-            && piece < metainfo.info.piece_count
-            && key.len() == metainfo.info.seal.params.group().bytes()
-        {
-            into.entry(piece).or_default().push(key);
+        if let Ok(object) = serde_json::from_str(&line) {
+            take(&object);
         }
     }
     Ok(())
