@@ -3,12 +3,11 @@
 use core::fmt;
 
 use crypto_bigint::Word;
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::element::Element;
 use crate::exponent::Exponent;
-use crate::number::{ZERO, mask};
+use crate::number::{ZERO, read_entry};
 use crate::{Error, Group, Params};
 
 /// Rows that a digit gathers a bit from.
@@ -93,7 +92,7 @@ impl<'t> FixedBase<'t> {
                 } else {
                     0
                 };
-                read_entry(table, digit, n, &mut factor[..n]);
+                read_entry(table.chunks_exact(n), digit, &mut factor[..n]);
                 mont_mul(m, &acc[..n], &factor[..n], &mut product[..n]);
                 core::mem::swap(&mut acc, &mut product);
             }
@@ -123,15 +122,4 @@ fn exponent_bits(params: &Params) -> usize {
 const fn shape(bits: usize) -> (usize, usize) {
     let a = bits.div_ceil(H);
     (a, a.div_ceil(V))
-}
-
-/// `out` = entry `index`, reading all of them.
-fn read_entry(table: &[Word], index: Word, n: usize, out: &mut [Word]) {
-    out.fill(0);
-    for (i, entry) in table.chunks_exact(n).enumerate() {
-        let wanted = mask((i as Word).ct_eq(&index));
-        for (o, &e) in out.iter_mut().zip(entry) {
-            *o |= e & wanted;
-        }
-    }
 }

@@ -88,6 +88,17 @@ pub(crate) fn is_zero(a: &[Word]) -> Choice {
     a.iter().fold(0, |acc, &x| acc | x).ct_eq(&0)
 }
 
+/// `out` = entry `index` of a table, reading all of it. Time depends on the table's size alone.
+pub(crate) fn read_entry<'t>(table: impl Iterator<Item = &'t [Word]>, index: Word, out: &mut [Word]) {
+    out.fill(0);
+    for (i, entry) in table.enumerate() {
+        let wanted = mask((i as Word).ct_eq(&index));
+        for (o, &e) in out.iter_mut().zip(entry) {
+            *o |= e & wanted;
+        }
+    }
+}
+
 /// Number of bits in use. Public numbers only: the time depends on the value.
 pub(crate) fn bit_length_vartime(a: &[Word]) -> usize {
     a.iter()

@@ -6,8 +6,7 @@ use zeroize::Zeroize;
 use super::{ByteOrder, Exponent, Kernels};
 use crate::bytes::{load, store};
 use crate::modulus::Modulus;
-use crate::number::{LIMBS, Number, WORD_BYTES, ZERO, adc, mac, mask, subtract_once};
-use subtle::ConstantTimeEq;
+use crate::number::{LIMBS, WORD_BYTES, ZERO, adc, mac, read_entry, subtract_once};
 
 pub(super) static KERNELS: Kernels = Kernels { name: "portable", mont_mul, mul_blocks, modpow };
 
@@ -77,7 +76,7 @@ fn modpow(m: &Modulus, base: &[Word], exponent: &Exponent, out: &mut [Word]) {
             mont_mul(m, &acc, &acc, &mut square);
             core::mem::swap(&mut acc, &mut square);
         }
-        read_entry(&table, exponent.digit(digit, WINDOW), n, &mut factor);
+        read_entry(table.iter().map(|entry| &entry[..n]), exponent.digit(digit, WINDOW), &mut factor[..n]);
         mont_mul(m, &acc, &factor, &mut square);
         core::mem::swap(&mut acc, &mut square);
     }
@@ -86,15 +85,4 @@ fn modpow(m: &Modulus, base: &[Word], exponent: &Exponent, out: &mut [Word]) {
     square.zeroize();
     factor.zeroize();
     table.zeroize();
-}
-
-/// `out = table[index]`, reading all of it. Time depends on the table's size alone.
-fn read_entry(table: &[Number], index: Word, n: usize, out: &mut Number) {
-    out[..n].fill(0);
-    for (i, entry) in table.iter().enumerate() {
-        let wanted = mask((i as Word).ct_eq(&index));
-        for (o, &e) in out[..n].iter_mut().zip(entry) {
-            *o |= e & wanted;
-        }
-    }
 }
