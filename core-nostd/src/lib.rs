@@ -8,7 +8,7 @@
 //!
 //! | paper | here |
 //! |---|---|
-//! | SGen | [`Group::generate`] (feature `generate`), or a named group such as [`Group::ffdhe2048`] |
+//! | SGen | `Group::generate` (feature `generate`), or a named group such as [`Group::ffdhe2048`] |
 //! | PGen | [`SecretKey::generate`] |
 //! | TGen | [`TsKeys::derive`] |
 //! | PEnc | [`encrypt_piece`] |
