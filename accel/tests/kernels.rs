@@ -3,7 +3,7 @@
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U4096};
 use proptest::prelude::*;
-use swarmseal_core::kernels::{ByteOrder, Exponent};
+use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power};
 use swarmseal_core::{Group, Kernels, LIMBS, Word};
 
 type Number = [Word; LIMBS];
@@ -93,6 +93,68 @@ fn check_product(kernels: &Kernels, group: &Group, oracle: &Oracle, a: &Number, 
     assert_eq!(product, oracle.mont_mul(a, b), "{} {} {a:x?} {b:x?}", kernels.name, group.bits());
 }
 
+fn check_square(kernels: &Kernels, group: &Group, oracle: &Oracle, a: &Number) {
+    let (m, len) = (group.modulus(), group.modulus().len());
+    let mut square = [0; LIMBS];
+    (kernels.mont_sqr)(m, &a[..len], &mut square[..len]);
+    assert_eq!(square, oracle.mont_mul(a, a), "{} {} {a:x?}", kernels.name, group.bits());
+}
+
+/// Every power by itself, all in one batch, and each base's comb with every exponent.
+fn check_powers(kernels: &Kernels, group: &Group, oracle: &Oracle, bases: &[Number], exponents: &[&[u8]]) {
+    let (m, len) = (group.modulus(), group.modulus().len());
+    let wide = |bytes: &[u8]| {
+        let mut wide = [0; 512];
+        wide[512 - bytes.len()..].copy_from_slice(bytes);
+        U4096::from_be_slice(&wide).to_words()
+    };
+    let numbers: Vec<Exponent> = exponents.iter().map(|bytes| Exponent::from_be(bytes)).collect();
+    let mut powers = Vec::new();
+    let mut expected = Vec::new();
+    for base in bases {
+        for (bytes, exponent) in exponents.iter().zip(&numbers) {
+            let power = oracle.mont_pow(base, &wide(bytes));
+            let mut single = [0; LIMBS];
+            (kernels.modpow)(m, &base[..len], exponent, &mut single[..len]);
+            assert_eq!(single, power, "{} {} {base:x?}^{bytes:x?}", kernels.name, group.bits());
+            powers.push(Power { modulus: m, base: &base[..len], exponent });
+            expected.extend_from_slice(&power[..len]);
+        }
+    }
+    // Batches of every remainder modulo the number of lanes.
+    for count in [powers.len(), 0, 1, 2, 5, 7].into_iter().filter(|&count| count <= powers.len()) {
+        let mut batch = vec![0; count * len];
+        (kernels.modpow_batch)(&powers[..count], &mut batch);
+        assert_eq!(batch, expected[..count * len], "{} {} batch of {count}", kernels.name, group.bits());
+    }
+    let bits = numbers.iter().map(Exponent::bits).max().unwrap();
+    let refs: Vec<&Exponent> = numbers.iter().collect();
+    let tables: Vec<Vec<Word>> = bases
+        .iter()
+        .map(|base| {
+            let mut table = vec![0; (kernels.comb_words)(m, bits)];
+            (kernels.comb_fill)(m, &base[..len], bits, &mut table);
+            table
+        })
+        .collect();
+    for (i, first) in tables.iter().enumerate() {
+        let mut out = vec![0; refs.len() * len];
+        (kernels.comb_pow)(m, bits, &[Comb { table: first, exponents: &refs }], &mut out);
+        assert_eq!(out, expected[i * refs.len() * len..][..out.len()], "{} {}", kernels.name, group.bits());
+        // Two terms: the second base with the exponents in reverse.
+        let second = (i + 1) % tables.len();
+        let reversed: Vec<&Exponent> = refs.iter().rev().copied().collect();
+        let combs =
+            [Comb { table: first, exponents: &refs }, Comb { table: &tables[second], exponents: &reversed }];
+        (kernels.comb_pow)(m, bits, &combs, &mut out);
+        for (k, product) in out.chunks_exact(len).enumerate() {
+            let power = |base: usize, k: usize| number(&expected[(base * refs.len() + k) * len..][..len]);
+            let expected = oracle.mont_mul(&power(i, k), &power(second, refs.len() - 1 - k));
+            assert_eq!(product, &expected[..len], "{} {} two terms", kernels.name, group.bits());
+        }
+    }
+}
+
 fn check_block(kernels: &Kernels, group: &Group, oracle: &Oracle, factor: &Number, block: &Number) {
     let (m, len) = (group.modulus(), group.modulus().len());
     // Three blocks, so that the neighbours of the one that matters are seen to be left in place.
@@ -135,6 +197,9 @@ fn products_of_edges() {
                 for b in edges.iter().filter(below_p).skip(i % 7).step_by(7) {
                     check_product(kernels, &group, &oracle, a, b);
                 }
+                if below_p(&a) {
+                    check_square(kernels, &group, &oracle, a);
+                }
             }
             let factors =
                 [offset(group.modulus().limbs(), -1), number(group.modulus().one()), offset(&[], 1)];
@@ -166,18 +231,29 @@ fn powers_of_edges() {
     for kernels in swarmseal_accel::each() {
         for group in groups(kernels).filter(|group| group.bits() <= 2048) {
             let oracle = Oracle::new(&group);
-            let (m, len) = (group.modulus(), group.modulus().len());
+            let m = group.modulus();
             let bases = [offset(&[], 0), offset(&[], 1), number(m.one()), offset(m.limbs(), -1)];
-            let exponents = [vec![0], vec![1], vec![0x80, 0], vec![0xff; 3], vec![0xff; 32], vec![0x80; 48]];
-            for base in &bases {
-                for bytes in &exponents {
-                    let mut wide = [0; 512];
-                    wide[512 - bytes.len()..].copy_from_slice(bytes);
-                    let expected = oracle.mont_pow(base, &U4096::from_be_slice(&wide).to_words());
-                    let mut power = [0; LIMBS];
-                    (kernels.modpow)(m, &base[..len], &Exponent::from_be(bytes), &mut power[..len]);
-                    assert_eq!(power, expected, "{} {} {bytes:x?}", kernels.name, group.bits());
-                }
+            let exponents: [&[u8]; 6] = [&[0], &[1], &[0x80, 0], &[0xff; 3], &[0xff; 32], &[0x80; 48]];
+            check_powers(kernels, &group, &oracle, &bases, &exponents);
+        }
+    }
+}
+
+#[test]
+fn moduli_of_one_length_share_a_batch() {
+    for kernels in swarmseal_accel::each() {
+        for group in groups(kernels) {
+            let len = group.modulus().len();
+            let exponent = Exponent::from_be(&[0xa5; 9]);
+            let base = offset(&[], 3);
+            let moduli = [group.modulus(), group.order(), group.modulus()];
+            let powers = moduli.map(|modulus| Power { modulus, base: &base[..len], exponent: &exponent });
+            let mut batch = vec![0; powers.len() * len];
+            (kernels.modpow_batch)(&powers, &mut batch);
+            for (power, batched) in powers.iter().zip(batch.chunks_exact(len)) {
+                let mut expected = [0; LIMBS];
+                (Kernels::portable().modpow)(power.modulus, power.base, &exponent, &mut expected[..len]);
+                assert_eq!(batched, &expected[..len], "{} {}", kernels.name, group.bits());
             }
         }
     }
@@ -195,7 +271,6 @@ proptest! {
         for kernels in swarmseal_accel::each() {
             for group in groups(kernels) {
                 let oracle = Oracle::new(&group);
-                let (m, len) = (group.modulus(), group.modulus().len());
                 let cut = |bytes: &[u8]| {
                     let mut wide = [0; 512];
                     wide[..group.bytes()].copy_from_slice(&bytes[..group.bytes()]);
@@ -203,14 +278,10 @@ proptest! {
                 };
                 let (a, b) = (cut(&a), oracle.mul(&cut(&b), &offset(&[], 1)));
                 check_product(kernels, &group, &oracle, &a, &b);
+                check_square(kernels, &group, &oracle, &b);
                 check_block(kernels, &group, &oracle, &b, &a);
                 if group.bits() <= 1024 {
-                    let mut wide = [0; 512];
-                    wide[512 - exponent.len()..].copy_from_slice(&exponent);
-                    let expected = oracle.mont_pow(&b, &U4096::from_be_slice(&wide).to_words());
-                    let mut power = [0; LIMBS];
-                    (kernels.modpow)(m, &b[..len], &Exponent::from_be(&exponent), &mut power[..len]);
-                    prop_assert_eq!(power, expected);
+                    check_powers(kernels, &group, &oracle, &[b], &[&exponent, &exponent[1..]]);
                 }
             }
         }

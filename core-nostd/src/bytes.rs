@@ -15,7 +15,7 @@ pub enum ByteOrder {
 
 /// Reads `bytes` (a whole number of words) into the low words of `out`.
 #[inline]
-pub(crate) fn load(order: ByteOrder, bytes: &[u8], out: &mut [Word]) {
+pub fn load(order: ByteOrder, bytes: &[u8], out: &mut [Word]) {
     match order {
         ByteOrder::Little => {
             for (word, chunk) in out.iter_mut().zip(bytes.chunks_exact(WORD_BYTES)) {
@@ -32,7 +32,7 @@ pub(crate) fn load(order: ByteOrder, bytes: &[u8], out: &mut [Word]) {
 
 /// Writes the low words of `words` over `bytes` (a whole number of words).
 #[inline]
-pub(crate) fn store(order: ByteOrder, words: &[Word], bytes: &mut [u8]) {
+pub fn store(order: ByteOrder, words: &[Word], bytes: &mut [u8]) {
     match order {
         ByteOrder::Little => {
             for (word, chunk) in words.iter().zip(bytes.chunks_exact_mut(WORD_BYTES)) {

@@ -28,6 +28,13 @@ impl Element {
         if canonical { Ok(element) } else { Err(Error::NotAnElement) }
     }
 
+    /// From the words of a canonical number in Montgomery form.
+    pub(crate) fn from_words(words: &[Word]) -> Self {
+        let mut number = ZERO;
+        number[..words.len()].copy_from_slice(words);
+        Element(number)
+    }
+
     /// Writes W big-endian bytes.
     pub(crate) fn to_be(&self, group: &Group, out: &mut [u8]) -> Result<(), Error> {
         if out.len() != group.bytes() {

@@ -52,11 +52,12 @@ impl Exponent {
         &self.limbs
     }
 
-    /// Digit `index` in radix 2^`width`, where `width` divides the word's bits.
+    /// Digit `index` in radix 2^`width`, 0 beyond the words. Bounds: 1 ≤ width < word bits.
     pub fn digit(&self, index: usize, width: usize) -> Word {
-        let bit = index * width;
-        let word = self.limbs[bit / Word::BITS as usize];
-        (word >> (bit % Word::BITS as usize)) & ((1 << width) - 1)
+        let (word, shift) = (index * width / Word::BITS as usize, index * width % Word::BITS as usize);
+        let limb = |i: usize| self.limbs.get(i).copied().unwrap_or(0);
+        let above = (limb(word + 1) << 1) << (Word::BITS as usize - 1 - shift);
+        ((limb(word) >> shift) | above) & ((1 << width) - 1)
     }
 
     /// Bit `index`, 0 beyond the width.

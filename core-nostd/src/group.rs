@@ -10,9 +10,10 @@ use crypto_bigint::{Odd, U4096, Word};
 use crate::bytes::{ByteOrder, number_from_be, store};
 use crate::element::Element;
 use crate::exponent::{Exponent, MAX_WIDE};
-use crate::kernels::Kernels;
+use crate::fixed_base::BATCH;
+use crate::kernels::{Kernels, Power};
 use crate::modulus::Modulus;
-use crate::number::{Number, WORD_BYTES, ZERO, bit_length_vartime, is_zero};
+use crate::number::{LIMBS, Number, WORD_BYTES, ZERO, bit_length_vartime, is_zero};
 use crate::{Error, MAX_BYTES, primality};
 
 /// A safe prime p = 2q + 1 of n bits, a generator g of the subgroup of order q, and the arithmetic to use.
@@ -233,6 +234,47 @@ impl Group {
         let mut out = ZERO;
         (self.kernels.modpow)(&self.p, &base.0[..n], exponent, &mut out[..n]);
         Element(out)
+    }
+
+    /// `each(i, base^exponent)` for at most [`BATCH`] of them. Constant-time.
+    pub(crate) fn pow_batch(&self, powers: &[(&Element, &Exponent)], mut each: impl FnMut(usize, Element)) {
+        let n = self.p.len();
+        let Some((first, _)) = powers.first() else { return };
+        let batch: [_; BATCH] = core::array::from_fn(|i| {
+            let (base, exponent) = powers.get(i).copied().unwrap_or((first, powers[0].1));
+            Power { modulus: &self.p, base: &base.0[..n], exponent }
+        });
+        let mut words = [0; BATCH * LIMBS];
+        let words = &mut words[..powers.len() * n];
+        (self.kernels.modpow_batch)(&batch[..powers.len()], words);
+        for (i, words) in words.chunks_exact(n).enumerate() {
+            each(i, Element::from_words(words));
+        }
+        zeroize::Zeroize::zeroize(words);
+    }
+
+    /// 1.
+    pub(crate) fn one(&self) -> Element {
+        Element::from_words(self.p.one())
+    }
+
+    /// The inverses of several public elements for the price of one and three multiplications each (Montgomery's
+    /// trick): `elements` holds them in place. False, and nothing changed, if one has none.
+    ///
+    /// `products` is scratch as long as `elements`.
+    pub(crate) fn invert_batch_vartime(&self, elements: &mut [Element], products: &mut [Element]) -> bool {
+        let mut product = self.one();
+        for (element, before) in elements.iter().zip(products.iter_mut()) {
+            *before = product.clone();
+            product = self.mul(&product, element);
+        }
+        let Some(mut inverse) = self.inverse_vartime(&product) else { return false };
+        for (element, before) in elements.iter_mut().zip(products.iter()).rev() {
+            let inverted = self.mul(&inverse, before);
+            inverse = self.mul(&inverse, element);
+            *element = inverted;
+        }
+        true
     }
 
     /// a^−1 of a public element.

@@ -5,6 +5,7 @@ use core::fmt;
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::bytes::{ByteOrder, store};
 use crate::element::Element;
 use crate::exponent::{Exponent, MAX_WIDE};
 use crate::{Error, MAX_BYTES, Params};
@@ -102,6 +103,48 @@ impl PublicKey {
     /// From W big-endian bytes. Errors: [`Error::BadLength`], and [`Error::BadPublicKey`] unless 2 ≤ y ≤ p−2 with Jacobi
     /// symbol +1 (a key of 1 or p−1 would be answered with ± plaintext; ANALYSIS of the scheme, §1).
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
+        let y = Self::check(params, bytes)?;
+        Self::new(params, y).ok_or(Error::BadPublicKey)
+    }
+
+    /// [`PublicKey::from_bytes`] of several encodings of W bytes each, one after the other, with one inversion for
+    /// every 16 of them. `each` gets every key, or the error of that encoding, with its index.
+    ///
+    /// Errors: [`Error::BadLength`] where `bytes` is not a whole number of encodings.
+    pub fn from_bytes_batch(
+        params: &Params,
+        bytes: &[u8],
+        mut each: impl FnMut(usize, Result<Self, Error>),
+    ) -> Result<(), Error> {
+        const KEYS: usize = 16;
+        let group = params.group();
+        let width = group.bytes();
+        if !bytes.len().is_multiple_of(width) {
+            return Err(Error::BadLength { expected: width, found: bytes.len() });
+        }
+        for (batch, bytes) in bytes.chunks(KEYS * width).enumerate() {
+            let count = bytes.len() / width;
+            let mut checked: [Result<Element, Error>; KEYS] = core::array::from_fn(|_| Ok(group.one()));
+            for (key, encoding) in checked.iter_mut().zip(bytes.chunks_exact(width)) {
+                *key = Self::check(params, encoding);
+            }
+            // A refused key leaves a 1 in its place, so that its neighbours' inverses are right.
+            let mut inverses: [Element; KEYS] =
+                core::array::from_fn(|i| checked[i].as_ref().map_or_else(|_| group.one(), Element::clone));
+            let mut products: [Element; KEYS] = core::array::from_fn(|_| group.one());
+            let inverted = group.invert_batch_vartime(&mut inverses[..count], &mut products[..count]);
+            for (i, (key, inverse)) in checked.into_iter().zip(inverses).take(count).enumerate() {
+                let key = key.and_then(|y| {
+                    let inverse = inverted.then_some(inverse).ok_or(Error::BadPublicKey)?;
+                    Ok(Self::assemble(params, y, inverse))
+                });
+                each(batch * KEYS + i, key);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(params: &Params, bytes: &[u8]) -> Result<Element, Error> {
         let group = params.group();
         if bytes.len() != group.bytes() {
             return Err(Error::BadLength { expected: group.bytes(), found: bytes.len() });
@@ -111,17 +154,20 @@ impl PublicKey {
             return Err(Error::BadPublicKey);
         }
         let y = group.element(&number);
-        if !group.is_in_subgroup_vartime(&y) {
-            return Err(Error::BadPublicKey);
-        }
-        Self::new(params, y).ok_or(Error::BadPublicKey)
+        if group.is_in_subgroup_vartime(&y) { Ok(y) } else { Err(Error::BadPublicKey) }
     }
 
     fn new(params: &Params, y: Element) -> Option<Self> {
         let inverse = params.group().inverse_vartime(&y)?;
+        Some(Self::assemble(params, y, inverse))
+    }
+
+    fn assemble(params: &Params, y: Element, inverse: Element) -> Self {
+        let group = params.group();
         let mut encoded = [0; MAX_BYTES];
-        y.to_be(params.group(), &mut encoded[..params.group().bytes()]).ok()?;
-        Some(PublicKey { y, inverse, encoded })
+        let plain = group.plain(&y);
+        store(ByteOrder::Big, &plain[..group.modulus().len()], &mut encoded[..group.bytes()]);
+        PublicKey { y, inverse, encoded }
     }
 
     /// Writes y as W big-endian bytes. Errors: [`Error::BadLength`].

@@ -2,14 +2,18 @@
 
 use crypto_bigint::Word;
 
-use crate::number::{Number, ZERO, add_assign, less_than, subtract_once};
+use crate::kernels::{Arithmetic, Portable};
+use crate::number::{LIMBS, Number, ZERO, add_assign, bit_length_vartime, less_than, mac, subtract_once};
+
+/// Words of 64 bits.
+const EXTRA: usize = 64 / Word::BITS as usize;
 
 /// An odd modulus m of `len` words, R = 2^(word bits · len).
 #[derive(Clone)]
 pub struct Modulus {
     limbs: Number,
     len: usize,
-    neg_inv: Word,
+    neg_inv: [Word; LIMBS + EXTRA],
     one: Number,
     r2: Number,
 }
@@ -18,17 +22,23 @@ impl Modulus {
     /// Prepares an odd `limbs` > 1 whose used length is `len` words. The modulus is public.
     pub(crate) fn new(limbs: Number, len: usize) -> Self {
         assert!((1..=limbs.len()).contains(&len) && limbs[0] & 1 == 1);
-        let mut modulus = Modulus { limbs, len, neg_inv: neg_inverse(limbs[0]), one: ZERO, r2: ZERO };
-        // 1 doubled once per bit of R gives R mod m, and once more per bit R² mod m.
-        let bits = len * Word::BITS as usize;
+        let neg_inv = neg_inverse_words(&limbs[..len]);
+        let mut modulus = Modulus { limbs, len, neg_inv, one: ZERO, r2: ZERO };
+        // The highest power of two below m, doubled until it is R mod m.
+        let below = bit_length_vartime(&limbs) - 1;
         let mut power = ZERO;
-        power[0] = 1;
-        for _ in 0..bits {
+        power[below / Word::BITS as usize] = 1 << (below % Word::BITS as usize);
+        for _ in below..len * Word::BITS as usize {
             modulus.double(&mut power);
         }
         modulus.one = power;
-        for _ in 0..bits {
+        // R 2^len; squaring it in Montgomery form doubles the exponent each time, up to R 2^(len · word bits) = R².
+        for _ in 0..len {
             modulus.double(&mut power);
+        }
+        for _ in 0..Word::BITS.trailing_zeros() {
+            let root = power;
+            Portable::mont_sqr(&modulus, &root[..len], &mut power[..len]);
         }
         modulus.r2 = power;
         modulus
@@ -47,7 +57,12 @@ impl Modulus {
 
     /// −m^−1 mod 2^(word bits).
     pub fn neg_inv(&self) -> Word {
-        self.neg_inv
+        self.neg_inv[0]
+    }
+
+    /// −m^−1 mod R 2^64, least significant word first.
+    pub fn neg_inv_words(&self) -> &[Word] {
+        &self.neg_inv[..self.len + EXTRA]
     }
 
     /// R mod m: the Montgomery form of 1.
@@ -88,4 +103,21 @@ const fn neg_inverse(m: Word) -> Word {
         bits *= 2;
     }
     inverse.wrapping_neg()
+}
+
+/// −m^−1 mod 2^64 R, word by word: with each word of the inverse x chosen, m x + 1 is divisible by one word more.
+fn neg_inverse_words(m: &[Word]) -> [Word; LIMBS + EXTRA] {
+    let low = neg_inverse(m[0]);
+    let mut inverse = [0; LIMBS + EXTRA];
+    let mut rest: [Word; LIMBS + EXTRA] = [0; LIMBS + EXTRA];
+    rest[0] = 1;
+    let words = m.len() + EXTRA;
+    for i in 0..words {
+        inverse[i] = rest[i].wrapping_mul(low);
+        let mut carry = 0;
+        for (j, sum) in rest[i..words].iter_mut().enumerate() {
+            (*sum, carry) = mac(*sum, inverse[i], m.get(j).copied().unwrap_or(0), carry);
+        }
+    }
+    inverse
 }

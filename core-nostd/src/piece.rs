@@ -1,9 +1,7 @@
 //! The three functions over whole pieces. Paper §2.1, Definition 2.2(4) to (6).
 
-use zeroize::Zeroize;
-
 use crate::element::Element;
-use crate::{DecryptionKey, EncryptionKey, Error, Params, Profile, ReKey, SecretKey};
+use crate::{DecryptionKey, EncryptionKey, Error, OpenedKey, Params, Profile, ReKey, SecretKey};
 
 /// PEnc: turns a packaged piece into one subscriber's ciphertext, in place.
 ///
@@ -27,10 +25,12 @@ pub fn decrypt_piece(
     key: &DecryptionKey,
     piece: &mut [u8],
 ) -> Result<(), Error> {
-    let mut inverse = key.open(params, secret);
-    let result = multiply(params, &inverse, piece);
-    inverse.zeroize();
-    result
+    decrypt_piece_with(params, &key.open(params, secret), piece)
+}
+
+/// [`decrypt_piece`] with a key that was opened before, by itself or in a batch.
+pub fn decrypt_piece_with(params: &Params, key: &OpenedKey, piece: &mut [u8]) -> Result<(), Error> {
+    multiply(params, &key.0, piece)
 }
 
 /// Refuses a ciphertext piece that no honest peer sends: a block not below p or, under `sealed`, zero. Public data.

@@ -1,12 +1,13 @@
 //! What multiplies the blocks of one piece: encryption, re-encryption and decryption keys.
 
-use core::fmt;
+use core::array::from_fn;
+use core::{fmt, slice};
 
 use crypto_bigint::Word;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::element::Element;
-use crate::fixed_base::FixedBase;
+use crate::fixed_base::{BATCH, FixedBase};
 use crate::{Error, Params, PublicKey, SecretKey, TsKey};
 
 macro_rules! piece_key {
@@ -45,6 +46,10 @@ piece_key! {
     ReKey
 }
 piece_key! {
+    /// K_ij^{−1}: what PDec multiplies by. Opens one piece, as the encryption key does.
+    OpenedKey
+}
+piece_key! {
     /// g^{−r_ik}: what the license carries; only s_k makes K_ik^{−1} of it. The inverse of the paper's g^r, so that the
     /// player never divides. Paper Algorithm 3.
     DecryptionKey
@@ -58,7 +63,19 @@ impl EncryptionKey {
 
     /// [`EncryptionKey::derive`] from the subscriber's tables.
     pub fn derive_with(params: &Params, tables: &SubscriberTables<'_>, r: &TsKey) -> Self {
-        EncryptionKey(tables.y.pow(params.group(), &r.0))
+        let mut key = EncryptionKey(params.group().one());
+        Self::derive_batch(params, tables, slice::from_ref(r), |_, derived| key = derived);
+        key
+    }
+
+    /// The keys of several pieces at once, which costs less a piece: `each` gets them with their index in `keys`.
+    pub fn derive_batch(
+        params: &Params,
+        tables: &SubscriberTables<'_>,
+        keys: &[TsKey],
+        mut each: impl FnMut(usize, EncryptionKey),
+    ) {
+        FixedBase::pow_batch(params.group(), [(&tables.y, keys)], |i, key| each(i, EncryptionKey(key)));
     }
 }
 
@@ -80,13 +97,24 @@ impl ReKey {
         uploader: (&SubscriberTables<'_>, &TsKey),
         downloader: (&SubscriberTables<'_>, &TsKey),
     ) -> Self {
-        let group = params.group();
-        let mut up = uploader.0.inverse.pow(group, &uploader.1.0);
-        let mut down = downloader.0.y.pow(group, &downloader.1.0);
-        let rekey = ReKey(group.mul(&up, &down));
-        up.zeroize();
-        down.zeroize();
+        let mut rekey = ReKey(params.group().one());
+        let (up, down) =
+            ((uploader.0, slice::from_ref(uploader.1)), (downloader.0, slice::from_ref(downloader.1)));
+        Self::derive_batch(params, up, down, |_, derived| rekey = derived);
         rekey
+    }
+
+    /// The re-keys of several pieces at once, which costs less a piece: `each` gets them with their index in the keys.
+    ///
+    /// Panics unless there are as many keys of the uploader as of the downloader.
+    pub fn derive_batch(
+        params: &Params,
+        uploader: (&SubscriberTables<'_>, &[TsKey]),
+        downloader: (&SubscriberTables<'_>, &[TsKey]),
+        mut each: impl FnMut(usize, ReKey),
+    ) {
+        let terms = [(&uploader.0.inverse, uploader.1), (&downloader.0.y, downloader.1)];
+        FixedBase::pow_batch(params.group(), terms, |i, rekey| each(i, ReKey(rekey)));
     }
 }
 
@@ -104,12 +132,33 @@ impl DecryptionKey {
 
     /// [`DecryptionKey::derive`] from the table of g^{−1}.
     pub fn derive_with(params: &Params, table: &FixedBase<'_>, r: &TsKey) -> Self {
-        DecryptionKey(table.pow(params.group(), &r.0))
+        let mut key = DecryptionKey(params.group().one());
+        Self::derive_batch(params, table, slice::from_ref(r), |_, derived| key = derived);
+        key
+    }
+
+    /// The keys of several pieces at once, which costs less a piece: `each` gets them with their index in `keys`.
+    pub fn derive_batch(
+        params: &Params,
+        table: &FixedBase<'_>,
+        keys: &[TsKey],
+        mut each: impl FnMut(usize, DecryptionKey),
+    ) {
+        FixedBase::pow_batch(params.group(), [(table, keys)], |i, key| each(i, DecryptionKey(key)));
     }
 
     /// K^{−1} = (g^{−r})^s.
-    pub(crate) fn open(&self, params: &Params, s: &SecretKey) -> Element {
-        params.group().pow(&self.0, s.exponent())
+    pub fn open(&self, params: &Params, s: &SecretKey) -> OpenedKey {
+        OpenedKey(params.group().pow(&self.0, s.exponent()))
+    }
+
+    /// [`DecryptionKey::open`] of several keys at once, which costs less a key: `each` gets them with their index.
+    pub fn open_batch(params: &Params, s: &SecretKey, keys: &[Self], mut each: impl FnMut(usize, OpenedKey)) {
+        let group = params.group();
+        for (batch, keys) in keys.chunks(BATCH).enumerate() {
+            let powers: [_; BATCH] = from_fn(|i| (&keys[i.min(keys.len() - 1)].0, s.exponent()));
+            group.pow_batch(&powers[..keys.len()], |i, power| each(batch * BATCH + i, OpenedKey(power)));
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, ReKey,
-    SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys, check_piece, decrypt_piece,
-    encrypt_piece, re_encrypt_piece,
+    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof,
+    PublicKey, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys, check_piece,
+    decrypt_piece, encrypt_piece, re_encrypt_piece,
 };
 
 /// A generator of test keys: BLAKE3's extendable output.
@@ -61,7 +61,7 @@ fn all_params() -> &'static [Params] {
 
 struct Subscriber {
     secret: SecretKey,
-    public: swarmseal_core::PublicKey,
+    public: PublicKey,
     r: TsKey,
 }
 
@@ -167,6 +167,74 @@ proptest! {
     }
 
     #[test]
+    fn batches_give_what_single_calls_give(seed: u64, count in 0_usize..19) {
+        // Under `sealed` exponents are short; the small groups of `paper` have full ones.
+        for params in all_params().iter().filter(|params| params.group().bits() <= 2048) {
+            let (j, k) = (subscriber(params, seed, 0), subscriber(params, seed ^ 1, 0));
+            let (torrent, master) = (TorrentId([3; 32]), MasterKey::from_bytes([seed as u8; 32]));
+            let keys = |of: &Subscriber| -> Vec<TsKey> {
+                let keys = TsKeys::derive(params, &master, &torrent, &of.public, 0);
+                (0..count as u32).map(|piece| keys.key(piece)).collect()
+            };
+            let (r_j, r_k) = (keys(&j), keys(&k));
+            let (mut words_j, mut words_k) = (vec![0; SubscriberTables::words(params)], vec![0; SubscriberTables::words(params)]);
+            let tables_j = SubscriberTables::new(params, &j.public, &mut words_j).unwrap();
+            let tables_k = SubscriberTables::new(params, &k.public, &mut words_k).unwrap();
+            let mut words = vec![0; swarmseal_core::FixedBase::words(params)];
+            let table = DecryptionKey::table(params, &mut words).unwrap();
+            let encoded = |write: &dyn Fn(&mut [u8]) -> Result<(), Error>| {
+                let mut bytes = vec![0; params.group().bytes()];
+                write(&mut bytes).unwrap();
+                bytes
+            };
+            let mut seen = 0;
+            ReKey::derive_batch(params, (&tables_j, &r_j), (&tables_k, &r_k), |i, key| {
+                let single = ReKey::derive(params, (&j.public, &r_j[i]), (&k.public, &r_k[i]));
+                assert_eq!(encoded(&|out| key.to_bytes(params, out)), encoded(&|out| single.to_bytes(params, out)));
+                assert_eq!(i, seen);
+                seen += 1;
+            });
+            EncryptionKey::derive_batch(params, &tables_j, &r_j, |i, key| {
+                let single = EncryptionKey::derive(params, &j.public, &r_j[i]);
+                assert_eq!(encoded(&|out| key.to_bytes(params, out)), encoded(&|out| single.to_bytes(params, out)));
+                seen += 1;
+            });
+            let mut entries = Vec::new();
+            DecryptionKey::derive_batch(params, &table, &r_j, |_, key| entries.push(key));
+            DecryptionKey::open_batch(params, &j.secret, &entries, |i, opened| {
+                let single = DecryptionKey::derive(params, &r_j[i]).open(params, &j.secret);
+                assert_eq!(encoded(&|out| opened.to_bytes(params, out)), encoded(&|out| single.to_bytes(params, out)));
+                seen += 1;
+            });
+            prop_assert_eq!(seen, 3 * count);
+        }
+    }
+
+    #[test]
+    fn public_keys_in_a_batch_are_judged_one_by_one(seed: u64, count in 0_usize..40, bad in 0_usize..40) {
+        let params = &all_params()[0];
+        let width = params.group().bytes();
+        let keys: Vec<PublicKey> = (0..3).map(|i| subscriber(params, seed ^ i, 0).public).collect();
+        let mut bytes = vec![0; count * width];
+        for (i, encoding) in bytes.chunks_exact_mut(width).enumerate() {
+            keys[i % 3].to_bytes(params, encoding).unwrap();
+            if i == bad {
+                encoding.fill(0);
+                encoding[width - 1] = 1;
+            }
+        }
+        let mut seen = 0;
+        PublicKey::from_bytes_batch(params, &bytes, |i, key| {
+            assert_eq!(i, seen);
+            assert_eq!(key, if i == bad { Err(Error::BadPublicKey) } else { Ok(keys[i % 3].clone()) });
+            seen += 1;
+        }).unwrap();
+        prop_assert_eq!(seen, count);
+        bytes.push(0);
+        prop_assert!(PublicKey::from_bytes_batch(params, &bytes, |_, _| ()).is_err());
+    }
+
+    #[test]
     fn keys_and_proofs_survive_their_encodings(seed: u64) {
         for params in all_params().iter().filter(|params| params.group().bits() <= 2048) {
             let j = subscriber(params, seed, 0);
@@ -174,7 +242,7 @@ proptest! {
             j.secret.to_bytes(params, &mut bytes).unwrap();
             prop_assert_eq!(&SecretKey::from_bytes(params, &bytes).unwrap().public_key(params), &j.public);
             j.public.to_bytes(params, &mut bytes).unwrap();
-            prop_assert_eq!(&swarmseal_core::PublicKey::from_bytes(params, &bytes).unwrap(), &j.public);
+            prop_assert_eq!(&PublicKey::from_bytes(params, &bytes).unwrap(), &j.public);
             let statement: [&[u8]; 2] = [b"torrent", b"nonce"];
             let proof = Proof::prove(params, &j.secret, &j.public, &statement, &mut stream(seed));
             let mut bytes = vec![0; Proof::encoded_len(params)];
@@ -196,7 +264,7 @@ proptest! {
         let params = &all_params()[0];
         let j = subscriber(params, seed, 0);
         let k = subscriber(params, seed ^ 1, 0);
-        let key = |master: u8, torrent: u8, y: &swarmseal_core::PublicKey, epoch: u64, piece: u32| {
+        let key = |master: u8, torrent: u8, y: &PublicKey, epoch: u64, piece: u32| {
             let r = TsKeys::derive(params, &MasterKey::from_bytes([master; 32]), &TorrentId([torrent; 32]), y, epoch).key(piece);
             let mut out = vec![0; params.group().bytes()];
             DecryptionKey::derive(params, &r).to_bytes(params, &mut out).unwrap();
