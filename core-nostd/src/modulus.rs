@@ -5,8 +5,8 @@ use crypto_bigint::Word;
 use crate::kernels::{Arithmetic, Portable};
 use crate::number::{LIMBS, Number, ZERO, add_assign, bit_length_vartime, less_than, mac, subtract_once};
 
-/// Words of 64 bits.
-const EXTRA: usize = 64 / Word::BITS as usize;
+/// Words of 128 bits: room for the lane kernels' R, which is larger than the words'.
+const EXTRA: usize = 128 / Word::BITS as usize;
 
 /// An odd modulus m of `len` words, R = 2^(word bits · len).
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl Modulus {
         self.neg_inv[0]
     }
 
-    /// −m^−1 mod R 2^64, least significant word first.
+    /// −m^−1 mod R 2^128, least significant word first.
     pub fn neg_inv_words(&self) -> &[Word] {
         &self.neg_inv[..self.len + EXTRA]
     }
@@ -105,7 +105,7 @@ const fn neg_inverse(m: Word) -> Word {
     inverse.wrapping_neg()
 }
 
-/// −m^−1 mod 2^64 R, word by word: with each word of the inverse x chosen, m x + 1 is divisible by one word more.
+/// −m^−1 mod R 2^128, word by word: with each word of the inverse x chosen, m x + 1 is divisible by one word more.
 fn neg_inverse_words(m: &[Word]) -> [Word; LIMBS + EXTRA] {
     let low = neg_inverse(m[0]);
     let mut inverse = [0; LIMBS + EXTRA];

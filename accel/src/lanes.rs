@@ -1,0 +1,862 @@
+//! The lane kernels: one number a lane, so that no carry ever crosses lanes.
+//!
+//! A number is L limbs in radix β = 2^BITS, least significant first, each limb a vector with that limb of every lane's
+//! number. R = β^L is the radix's own; the seam's R is written 2^B here, B the bits of the modulus. Everything is written once over
+//! [`Lanes`] and instantiated per instruction set and size; the [`scalar`] instance runs the same control flow where
+//! vectors cannot run, and with other limb widths.
+//!
+//! # Multiplying columns
+//!
+//! Products are summed by columns, C columns (a tile) at a time, so that the sums stay in registers and each loaded limb
+//! serves C products. A product of two limbs is added to column k, or its halves to the columns k and k + 1: see
+//! [`Lanes::mul_add`]. Rows are taken C at a time as well; what is left at a tile's edge is a triangle of fixed shape. So C divides
+//! L, and every loop has a length that depends on the size alone.
+//!
+//! # Bounds
+//!
+//! [`check`] proves at compile time, for every instance and size, that
+//! - a column's sum fits 64 bits: at most 2L products go into one (L in each of two multiplications; where halves are
+//!   split, L low and L high halves of each), each at most (β−1)², or β−1 where split, plus a carry below 2^(64−BITS);
+//! - R ≥ 2^(B+8), so that sums below 2m or 2p have room and quotients are good enough (see [`Fixed`]).
+//!
+//! Limbs are always fully carried (below β) between operations; numbers may be up to 2m.
+
+mod backend;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod ifma;
+pub(crate) mod scalar;
+
+pub(crate) use backend::lane_backend;
+
+use swarmseal_core::kernels::{
+    ByteOrder, Comb, Power,
+    scalar::{Arithmetic, CombShape},
+};
+use swarmseal_core::{LIMBS, Modulus, Word};
+
+/// Lanes of the widest instance.
+pub(crate) const MAX_LANES: usize = 8;
+/// 64-bit words of the largest number.
+const MAX_WORDS: usize = 4096 / 64;
+const WORD_BYTES: usize = Word::BITS as usize / 8;
+/// Bits of a window of [`modpow`].
+const WINDOW: usize = 5;
+
+/// A vector of 64-bit lanes that can multiply limbs.
+///
+/// All methods act lane by lane, in time that does not depend on values.
+pub(crate) trait Lanes: Copy {
+    /// Numbers in a vector.
+    const LANES: usize;
+    /// Bits of a limb.
+    const BITS: u32;
+    /// Whether a product is added as two halves.
+    const SPLIT: bool;
+    /// A choice per lane.
+    type Mask: Copy;
+
+    /// The value in every lane.
+    fn splat(value: u64) -> Self;
+    /// Lane i from `values[i]`.
+    fn read(values: &[u64; MAX_LANES]) -> Self;
+    /// Lane i to `values[i]`; the rest is left.
+    fn write(self, values: &mut [u64; MAX_LANES]);
+    /// self + b mod 2^64.
+    fn add(self, b: Self) -> Self;
+    /// self − b mod 2^64.
+    fn sub(self, b: Self) -> Self;
+    /// self & b.
+    fn and(self, b: Self) -> Self;
+    /// self | b.
+    fn or(self, b: Self) -> Self;
+    /// self >> count; count is public and below 64.
+    fn shr(self, count: u32) -> Self;
+    /// self << count; count is public and below 64.
+    fn shl(self, count: u32) -> Self;
+    /// Where self = b.
+    fn equals(self, b: Self) -> Self::Mask;
+    /// `mask ? a : b`.
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
+    /// Adds a·b for limbs a, b < β. Split: the low BITS bits to `low`, the rest to `high`. Otherwise all of it to `low`.
+    fn mul_add(low: &mut Self, high: &mut Self, a: Self, b: Self);
+    /// a·b mod β, for the low BITS bits of a and of b.
+    fn mul_low(a: Self, b: Self) -> Self;
+
+    /// `words[i]` gets the little-endian 64-bit word i of each of LANES blocks of 8 · `words.len()` bytes.
+    #[inline(always)]
+    fn load_blocks(blocks: &[u8], words: &mut [Self]) {
+        let width = words.len() * 8;
+        for (i, word) in words.iter_mut().enumerate() {
+            let mut lanes = [0; MAX_LANES];
+            for (lane, block) in lanes.iter_mut().zip(blocks.chunks_exact(width)).take(Self::LANES) {
+                *lane = u64::from_le_bytes(*block[i * 8..].first_chunk().expect("a block holds its words"));
+            }
+            *word = Self::read(&lanes);
+        }
+    }
+
+    /// The inverse of [`Lanes::load_blocks`].
+    #[inline(always)]
+    fn store_blocks(words: &[Self], blocks: &mut [u8]) {
+        let width = words.len() * 8;
+        for (i, word) in words.iter().enumerate() {
+            let mut lanes = [0; MAX_LANES];
+            word.write(&mut lanes);
+            for (lane, block) in lanes.iter().zip(blocks.chunks_exact_mut(width)).take(Self::LANES) {
+                block[i * 8..][..8].copy_from_slice(&lane.to_le_bytes());
+            }
+        }
+    }
+
+    /// `entries[index]` in each lane, reading all entries.
+    #[inline(always)]
+    fn pick(entries: &[Word; CombShape::ENTRIES], index: Self) -> Self {
+        let mut picked = Self::splat(0);
+        for (i, &entry) in entries.iter().enumerate() {
+            picked = Self::select(index.equals(Self::splat(i as u64)), Self::splat(widen(entry)), picked);
+        }
+        picked
+    }
+
+    /// self mod β.
+    #[inline(always)]
+    fn limb(self) -> Self {
+        self.and(Self::splat((1 << Self::BITS) - 1))
+    }
+
+    /// What self carries into the next column.
+    #[inline(always)]
+    fn carry(self) -> Self {
+        self.shr(Self::BITS)
+    }
+}
+
+/// A number in each lane.
+type Limbs<V, const L: usize> = [V; L];
+
+/// Fails to compile where a column could overflow or R is too small for a modulus of that many bits.
+pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
+    assert!(L.is_multiple_of(C) && C > 2 && V::LANES <= MAX_LANES);
+    assert!(L * V::BITS as usize >= modulus_bits + 8 && L * V::BITS as usize <= modulus_bits + 128);
+    let limb = (1_u128 << V::BITS) - 1;
+    let terms = 2 * L as u128;
+    // Halves: low and high ones of 2L products. Or whole products.
+    let sum = if V::SPLIT { 2 * terms * limb } else { terms * limb * limb };
+    assert!(sum + (1 << (64 - V::BITS)) <= u64::MAX as u128);
+}
+
+#[inline(always)]
+fn zeros<V: Lanes, const N: usize>() -> [V; N] {
+    [V::splat(0); N]
+}
+
+/// Overwrites secrets.
+#[inline(always)]
+fn wipe<V: Lanes>(values: &mut [V]) {
+    values.fill(V::splat(0));
+    core::hint::black_box(values);
+}
+
+#[inline(always)]
+#[allow(clippy::unnecessary_cast)]
+fn widen(word: Word) -> u64 {
+    word as u64
+}
+
+/// Word i, of 64 bits, of a number in machine words; 0 beyond.
+#[inline(always)]
+fn word64(words: &[Word], i: usize) -> u64 {
+    let per = 64 / Word::BITS as usize;
+    (0..per).fold(0, |sum, part| {
+        sum | words.get(i * per + part).map_or(0, |&word| widen(word) << (part as u32 * Word::BITS % 64))
+    })
+}
+
+// ---- Columns ----
+
+/// Adds the products of C rows to C columns: `a[s] · window[C−1+c−s]` to column c.
+#[inline(always)]
+fn square_block<V: Lanes, const C: usize>(low: &mut [V; C], high: &mut [V; C], a: &[V; C], window: &[V]) {
+    let window = &window[..2 * C - 1];
+    for s in 0..C {
+        for c in 0..C {
+            V::mul_add(&mut low[c], &mut high[c], a[s], window[C - 1 + c - s]);
+        }
+    }
+}
+
+/// Rows `from..to` (multiples of C) of the tile of columns `k..k+C`, where all of them meet all the columns.
+#[inline(always)]
+fn rows<V: Lanes, const L: usize, const C: usize>(
+    low: &mut [V; C],
+    high: &mut [V; C],
+    a: &Limbs<V, L>,
+    b: &Limbs<V, L>,
+    k: usize,
+    from: usize,
+    to: usize,
+) {
+    let mut i = from;
+    while i < to {
+        let rows = a[i..].first_chunk().expect("C rows");
+        square_block(low, high, rows, &b[k + 1 - i - C..]);
+        i += C;
+    }
+}
+
+/// Rows k..k+C of the tile of columns k..k+C: those columns at or right of the diagonal.
+#[inline(always)]
+fn low_triangle<V: Lanes, const C: usize>(low: &mut [V; C], high: &mut [V; C], a: &[V], b: &[V]) {
+    let (a, b) = (&a[..C], &b[..C]);
+    for s in 0..C {
+        for c in s..C {
+            V::mul_add(&mut low[c], &mut high[c], a[s], b[c - s]);
+        }
+    }
+}
+
+/// The tile's first C rows in the upper half of a product: row s meets the columns below s + `DIAGONAL`. `b` ends with
+/// the highest limb.
+#[inline(always)]
+fn high_triangle<V: Lanes, const C: usize, const DIAGONAL: usize>(
+    low: &mut [V; C],
+    high: &mut [V; C],
+    a: &[V],
+    b: &[V],
+) {
+    let (a, b) = (&a[..C], &b[b.len() - C..]);
+    for s in 0..C {
+        for c in 0..s + DIAGONAL {
+            V::mul_add(&mut low[c], &mut high[c], a[s], b[C + c - s - DIAGONAL]);
+        }
+    }
+}
+
+/// A tile of a square where the diagonal cuts it: the rows C·I+s of the columns C·2I + `SHIFT` + c. Adds the products
+/// above the diagonal, doubles all that the tile has so far, and adds the squares.
+///
+/// `a` begins at C·I and ends with the number or where the tile's last product does. What is above: s < shift + c − s.
+#[inline(always)]
+fn diagonal<V: Lanes, const C: usize, const SHIFT: usize>(low: &mut [V; C], high: &mut [V; C], a: &[V]) {
+    // Two fixed shapes each, so that everything unrolls.
+    if a.len() == C {
+        diagonal_of::<V, C, SHIFT>(low, high, &a[..C]);
+    } else {
+        diagonal_of::<V, C, SHIFT>(low, high, &a[..2 * C]);
+    }
+}
+
+#[inline(always)]
+fn diagonal_of<V: Lanes, const C: usize, const SHIFT: usize>(low: &mut [V; C], high: &mut [V; C], a: &[V]) {
+    for s in 0..C {
+        for c in 0..C {
+            if 2 * s < SHIFT + c && SHIFT + c - s < a.len() {
+                V::mul_add(&mut low[c], &mut high[c], a[s], a[SHIFT + c - s]);
+            }
+        }
+    }
+    for c in 0..C {
+        low[c] = low[c].add(low[c]);
+        high[c] = high[c].add(high[c]);
+    }
+    for s in 0..C {
+        for c in 0..C {
+            if 2 * s == SHIFT + c {
+                V::mul_add(&mut low[c], &mut high[c], a[s], a[s]);
+            }
+        }
+    }
+}
+
+/// Carries from column to column.
+struct Carry<V> {
+    /// What the columns so far leave for the next, apart from...
+    carry: V,
+    /// ...the last column's high halves.
+    high: V,
+}
+
+impl<V: Lanes> Carry<V> {
+    #[inline(always)]
+    fn new() -> Self {
+        Carry { carry: V::splat(0), high: V::splat(0) }
+    }
+
+    /// The column's whole sum.
+    #[inline(always)]
+    fn sum(&self, low: V) -> V {
+        low.add(self.carry).add(self.high)
+    }
+
+    /// Closes a column, whose whole sum is given: its limb.
+    #[inline(always)]
+    fn close(&mut self, sum: V, high: V) -> V {
+        self.carry = sum.carry();
+        self.high = high;
+        sum.limb()
+    }
+}
+
+/// a − m in the lanes where a ≥ m. Bounds: a < 2m before, a < m after.
+#[inline(always)]
+fn canonical<V: Lanes, const L: usize>(a: &mut Limbs<V, L>, m: &Limbs<V, L>) {
+    let mut less: Limbs<V, L> = zeros();
+    let mut borrow = V::splat(0);
+    for i in 0..L {
+        let difference = a[i].sub(m[i]).sub(borrow);
+        borrow = difference.shr(63);
+        less[i] = difference.limb();
+    }
+    let keep = borrow.equals(V::splat(1));
+    for i in 0..L {
+        a[i] = V::select(keep, a[i], less[i]);
+    }
+    wipe(&mut less);
+}
+
+// ---- Almost-Montgomery multiplication ----
+
+/// m in the lanes, and −m^−1 mod β.
+struct Moduli<V, const L: usize> {
+    m: Limbs<V, L>,
+    neg_inv: V,
+}
+
+impl<V: Lanes, const L: usize> Moduli<V, L> {
+    #[inline(always)]
+    fn splat(m: &Modulus) -> Self {
+        Moduli { m: splat_number(m.limbs()), neg_inv: V::splat(word64(m.neg_inv_words(), 0)).limb() }
+    }
+
+    /// A modulus for each lane; lanes without one repeat the first.
+    #[inline(always)]
+    fn gather(powers: &[Power<'_>]) -> Self {
+        let neg_inv = read_lanes::<V>(powers.len(), |i| word64(powers[i].modulus.neg_inv_words(), 0));
+        Moduli { m: gather_numbers(powers.len(), |i| powers[i].modulus.limbs()), neg_inv: neg_inv.limb() }
+    }
+
+    /// Ends the lower half's tile of columns k..k+C of a Montgomery product: adds q m, where q clears the columns.
+    #[inline(always)]
+    fn reduce_tile<const C: usize>(
+        &self,
+        q: &mut Limbs<V, L>,
+        carry: &mut Carry<V>,
+        (low, high): (&mut [V; C], &mut [V; C]),
+        k: usize,
+    ) {
+        rows(low, high, q, &self.m, k, 0, k);
+        for c in 0..C {
+            low[c] = carry.sum(low[c]);
+            let digit = V::mul_low(low[c].limb(), self.neg_inv);
+            for d in c..C {
+                V::mul_add(&mut low[d], &mut high[d], digit, self.m[d - c]);
+            }
+            q[k + c] = digit;
+            carry.close(low[c], high[c]);
+        }
+    }
+
+    /// Ends the upper half's tile of columns L+k..L+k+C: adds q m and carries out the result's limbs k..k+C.
+    #[inline(always)]
+    fn finish_tile<const C: usize>(
+        &self,
+        q: &Limbs<V, L>,
+        out: &mut Limbs<V, L>,
+        carry: &mut Carry<V>,
+        (low, high): (&mut [V; C], &mut [V; C]),
+        k: usize,
+    ) {
+        high_triangle::<V, C, 0>(low, high, &q[k..], &self.m);
+        rows(low, high, q, &self.m, L + k, k + C, L);
+        for c in 0..C {
+            out[k + c] = carry.close(carry.sum(low[c]), high[c]);
+        }
+    }
+
+    /// `out = a b R^−1 mod m`, below 2m. Bounds: a, b < 2m, so the sum is below (4m² + R m) / R ≤ 2m as R ≥ 4m.
+    ///
+    /// Walter, "Montgomery exponentiation needs no final subtractions", 1999.
+    #[inline(always)]
+    fn mul<const C: usize>(&self, a: &Limbs<V, L>, b: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+        let mut q: Limbs<V, L> = zeros();
+        let mut carry = Carry::new();
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            rows(&mut low, &mut high, a, b, k, 0, k);
+            low_triangle::<V, C>(&mut low, &mut high, &a[k..], b);
+            self.reduce_tile::<C>(&mut q, &mut carry, (&mut low, &mut high), k);
+        }
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            high_triangle::<V, C, 0>(&mut low, &mut high, &a[k..], b);
+            rows(&mut low, &mut high, a, b, L + k, k + C, L);
+            self.finish_tile::<C>(&q, out, &mut carry, (&mut low, &mut high), k);
+        }
+    }
+
+    /// `out = a² R^−1 mod m`: [`Moduli::mul`] with the products off the diagonal taken once and doubled.
+    #[inline(always)]
+    fn square<const C: usize>(&self, a: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+        let mut q: Limbs<V, L> = zeros();
+        let mut carry = Carry::new();
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            let middle = k / C / 2 * C;
+            rows(&mut low, &mut high, a, a, k, 0, middle);
+            if (k / C).is_multiple_of(2) {
+                diagonal::<V, C, 0>(&mut low, &mut high, &a[middle..][..C]);
+            } else {
+                diagonal::<V, C, C>(&mut low, &mut high, &a[middle..][..2 * C]);
+            }
+            self.reduce_tile::<C>(&mut q, &mut carry, (&mut low, &mut high), k);
+        }
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            let tile = (L + k) / C;
+            let middle = tile / 2 * C;
+            if middle > k {
+                high_triangle::<V, C, 0>(&mut low, &mut high, &a[k..], a);
+                rows(&mut low, &mut high, a, a, L + k, k + C, middle);
+            }
+            if tile.is_multiple_of(2) {
+                diagonal::<V, C, 0>(&mut low, &mut high, &a[middle..][..C]);
+            } else {
+                // Two chunks, but for the last tile: there the number ends.
+                diagonal::<V, C, C>(&mut low, &mut high, &a[middle..L.min(middle + 2 * C)]);
+            }
+            self.finish_tile::<C>(&q, out, &mut carry, (&mut low, &mut high), k);
+        }
+    }
+}
+
+// ---- A fixed multiplier ----
+
+/// A constant w < p to multiply by, with its quotient.
+///
+/// For x < 2^B: q = ⌊x w' / R⌋ with w' = ⌊w R / p⌋, from the product's columns L−2 and up, and r = x w − q p, from its columns below
+/// L: half products both, 3L² + L instead of 4L² halves (Shoup's trick, as in NTL; Harvey, "Faster arithmetic for
+/// number-theoretic transforms", 2014). Only r mod R is computed, as x w + q (R − p).
+///
+/// Bounds: x w / p − x w' / R < x / R ≤ 2^−8. The dropped columns, their low halves where products are split, hold less
+/// than 2L β^(L−1), which is below 2^−8 R. Together that is below 1, so q is ⌊x w / p⌋ or one less and r < 2p < R.
+struct Fixed<V, const L: usize> {
+    factor: Limbs<V, L>,
+    quotient: Limbs<V, L>,
+    /// R − p.
+    complement: Limbs<V, L>,
+    p: Limbs<V, L>,
+}
+
+impl<V: Lanes, const L: usize> Fixed<V, L> {
+    /// `factor`: w 2^B mod p, canonical.
+    #[inline(always)]
+    fn new<const C: usize>(m: &Modulus, factor: &[Word]) -> Self {
+        let moduli = Moduli::<V, L>::splat(m);
+        // u = w R mod p; then w R − u = w' p exactly, so w' = −u p^−1 mod R.
+        let mut u = moduli.enter::<C>(&splat_number(factor), &splat_number(m.r2()), bits_of(m));
+        canonical(&mut u, &moduli.m);
+        let mut one: Limbs<V, L> = zeros();
+        one[0] = V::splat(1);
+        let mut factor: Limbs<V, L> = zeros();
+        moduli.mul::<C>(&u, &one, &mut factor);
+        canonical(&mut factor, &moduli.m);
+        let inverse: Limbs<V, L> = splat_number(m.neg_inv_words());
+        let mut quotient: Limbs<V, L> = zeros();
+        let mut carry = Carry::new();
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            rows(&mut low, &mut high, &u, &inverse, k, 0, k);
+            low_triangle::<V, C>(&mut low, &mut high, &u[k..], &inverse);
+            for c in 0..C {
+                quotient[k + c] = carry.close(carry.sum(low[c]), high[c]);
+            }
+        }
+        wipe(&mut u);
+        // R − p: complement every limb and add one, whose carry stops at the lowest limb as p is odd.
+        let mut complement: Limbs<V, L> = zeros();
+        for i in 0..L {
+            complement[i] = V::splat((1 << V::BITS) - 1).sub(moduli.m[i]);
+        }
+        complement[0] = complement[0].add(V::splat(1));
+        Fixed { factor, quotient, complement, p: moduli.m }
+    }
+
+    /// `out = x w mod p`, canonical.
+    #[inline(always)]
+    fn mul<const C: usize>(&self, x: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+        let mut q: Limbs<V, L> = zeros();
+        self.quotient_of::<C>(x, &mut q);
+        let mut less: Limbs<V, L> = zeros();
+        let mut borrow = V::splat(0);
+        let mut carry = Carry::new();
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            rows(&mut low, &mut high, x, &self.factor, k, 0, k);
+            low_triangle::<V, C>(&mut low, &mut high, &x[k..], &self.factor);
+            rows(&mut low, &mut high, &q, &self.complement, k, 0, k);
+            low_triangle::<V, C>(&mut low, &mut high, &q[k..], &self.complement);
+            for c in 0..C {
+                out[k + c] = carry.close(carry.sum(low[c]), high[c]);
+                // r − p beside r, to choose from in the end.
+                let difference = out[k + c].sub(self.p[k + c]).sub(borrow);
+                borrow = difference.shr(63);
+                less[k + c] = difference.limb();
+            }
+        }
+        let keep = borrow.equals(V::splat(1));
+        for i in 0..L {
+            out[i] = V::select(keep, out[i], less[i]);
+        }
+    }
+
+    /// q: columns L−1 and up of x w', of which the lowest gives its carry alone.
+    #[inline(always)]
+    fn quotient_of<const C: usize>(&self, x: &Limbs<V, L>, q: &mut Limbs<V, L>) {
+        // Column L−2, in several sums that do not wait for each other. Only what it carries counts.
+        let (mut low, mut high): ([V; C], [V; C]) = (zeros(), zeros());
+        for i in (0..L - 1).step_by(C) {
+            for s in 0..C {
+                if i + s < L - 1 {
+                    V::mul_add(&mut low[s], &mut high[s], x[i + s], self.quotient[L - 2 - i - s]);
+                }
+            }
+        }
+        let mut carry = Carry::<V>::new();
+        for s in 0..C {
+            carry.carry = if V::SPLIT { carry.carry.add(high[s]) } else { carry.carry.add(low[s]) };
+        }
+        if !V::SPLIT {
+            carry.carry = carry.carry.carry();
+        }
+        for k in (0..L).step_by(C) {
+            let (mut low, mut high) = (zeros(), zeros());
+            high_triangle::<V, C, 1>(&mut low, &mut high, &x[k..], &self.quotient);
+            rows(&mut low, &mut high, x, &self.quotient, L - 1 + k, k + C, L);
+            for c in 0..C {
+                let limb = carry.close(carry.sum(low[c]), high[c]);
+                if k + c > 0 {
+                    q[k + c - 1] = limb;
+                }
+            }
+        }
+        q[L - 1] = carry.sum(V::splat(0)).limb();
+    }
+
+    #[inline(always)]
+    fn wipe(&mut self) {
+        wipe(&mut self.factor);
+        wipe(&mut self.quotient);
+    }
+}
+
+/// See [`Kernels::mul_blocks`](swarmseal_core::Kernels::mul_blocks).
+#[inline(always)]
+pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
+    m: &Modulus,
+    factor: &[Word],
+    order: ByteOrder,
+    blocks: &mut [u8],
+) {
+    let width = m.len() * WORD_BYTES;
+    assert!(blocks.len().is_multiple_of(width));
+    let mut fixed = Fixed::<V, L>::new::<C>(m, factor);
+    let mut groups = blocks.chunks_exact_mut(V::LANES * width);
+    for group in &mut groups {
+        mul_group::<V, L, C>(&fixed, order, width, group);
+    }
+    let rest = groups.into_remainder();
+    if !rest.is_empty() {
+        let mut group = [0; MAX_LANES * MAX_WORDS * 8];
+        group[..rest.len()].copy_from_slice(rest);
+        mul_group::<V, L, C>(&fixed, order, width, &mut group[..V::LANES * width]);
+        rest.copy_from_slice(&group[..rest.len()]);
+        group.fill(0);
+        core::hint::black_box(&mut group);
+    }
+    fixed.wipe();
+}
+
+/// Multiplies a block a lane.
+#[inline(always)]
+fn mul_group<V: Lanes, const L: usize, const C: usize>(
+    fixed: &Fixed<V, L>,
+    order: ByteOrder,
+    width: usize,
+    group: &mut [u8],
+) {
+    if order == ByteOrder::Big {
+        group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+    }
+    let mut words: [V; MAX_WORDS] = zeros();
+    let words = &mut words[..width / 8];
+    let (mut x, mut product): (Limbs<V, L>, Limbs<V, L>) = (zeros(), zeros());
+    V::load_blocks(group, words);
+    split(words, &mut x);
+    fixed.mul::<C>(&x, &mut product);
+    join(&product, words);
+    V::store_blocks(words, group);
+    if order == ByteOrder::Big {
+        group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+    }
+}
+
+// ---- Powers ----
+
+impl<V: Lanes, const L: usize> Moduli<V, L> {
+    /// a 2^B, below m, as a R, below 2m. `r2` is 2^2B mod m.
+    #[inline(always)]
+    fn enter<const C: usize>(&self, a: &Limbs<V, L>, r2: &Limbs<V, L>, bits: usize) -> Limbs<V, L> {
+        // (a 2^B)(2^2B) / R = a 2^3B / R; times R³ / 2^3B, a small power of two, over R.
+        let mut shift: Limbs<V, L> = zeros();
+        let exponent = 3 * (L * V::BITS as usize - bits);
+        shift[exponent / V::BITS as usize] = V::splat(1 << (exponent % V::BITS as usize));
+        let (mut lifted, mut out): (Limbs<V, L>, Limbs<V, L>) = (zeros(), zeros());
+        self.mul::<C>(a, r2, &mut lifted);
+        self.mul::<C>(&lifted, &shift, &mut out);
+        wipe(&mut lifted);
+        out
+    }
+
+    /// a R, below 2m, as a 2^B, canonical. `one` is 2^B mod m.
+    #[inline(always)]
+    fn leave<const C: usize>(&self, a: &Limbs<V, L>, one: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+        self.mul::<C>(a, one, out);
+        canonical(out, &self.m);
+    }
+}
+
+/// See [`Kernels::modpow_batch`](swarmseal_core::Kernels::modpow_batch). Fixed windows of five bits; an entry is read by a scan of
+/// the whole table.
+#[inline(always)]
+pub(crate) fn modpow_batch<V: Lanes, const L: usize, const C: usize>(powers: &[Power<'_>], out: &mut [Word]) {
+    let Some(first) = powers.first() else { return assert!(out.is_empty()) };
+    let n = first.modulus.len();
+    assert!(out.len() == powers.len() * n && powers.iter().all(|power| power.modulus.len() == n));
+    let bits = bits_of(first.modulus);
+    for (powers, out) in powers.chunks(V::LANES).zip(out.chunks_mut(V::LANES * n)) {
+        let count = powers.len();
+        let moduli = Moduli::<V, L>::gather(powers);
+        let one = gather_numbers(count, |i| powers[i].modulus.one());
+        let r2 = gather_numbers(count, |i| powers[i].modulus.r2());
+        let mut table: [Limbs<V, L>; 1 << WINDOW] = [zeros(); 1 << WINDOW];
+        table[0] = moduli.enter::<C>(&one, &r2, bits);
+        table[1] = moduli.enter::<C>(&gather_numbers(count, |i| powers[i].base), &r2, bits);
+        for i in 2..table.len() {
+            let mut entry: Limbs<V, L> = zeros();
+            if i % 2 == 0 {
+                moduli.square::<C>(&table[i / 2], &mut entry);
+            } else {
+                moduli.mul::<C>(&table[i - 1], &table[1], &mut entry);
+            }
+            table[i] = entry;
+        }
+        let widest = powers.iter().map(|power| power.exponent.bits()).max().unwrap_or(0);
+        let (mut acc, mut next, mut factor) = (table[0], zeros(), zeros());
+        let digits = widest.div_ceil(WINDOW);
+        for digit in (0..digits).rev() {
+            let index = read_lanes(count, |i| widen(powers[i].exponent.digit(digit, WINDOW)));
+            choose(&table, index, &mut factor);
+            if digit + 1 == digits {
+                acc = factor;
+                continue;
+            }
+            for _ in 0..WINDOW {
+                moduli.square::<C>(&acc, &mut next);
+                core::mem::swap(&mut acc, &mut next);
+            }
+            moduli.mul::<C>(&acc, &factor, &mut next);
+            core::mem::swap(&mut acc, &mut next);
+        }
+        moduli.leave::<C>(&acc, &one, &mut next);
+        scatter(&next, n, out);
+        for secret in table.iter_mut().chain([&mut acc, &mut next, &mut factor]) {
+            wipe(secret);
+        }
+    }
+}
+
+/// Entry `index` of each lane's own table.
+#[inline(always)]
+fn choose<V: Lanes, const L: usize>(table: &[Limbs<V, L>], index: V, out: &mut Limbs<V, L>) {
+    const PART: usize = 8;
+    for from in (0..L).step_by(PART) {
+        let to = L.min(from + PART);
+        let mut picked: [V; PART] = zeros();
+        for (i, entry) in table.iter().enumerate() {
+            let mask = index.equals(V::splat(i as u64));
+            for (picked, &limb) in picked.iter_mut().zip(&entry[from..to]) {
+                *picked = V::select(mask, limb, *picked);
+            }
+        }
+        out[from..to].copy_from_slice(&picked[..to - from]);
+    }
+}
+
+// ---- Combs ----
+
+/// See [`Kernels::comb_words`](swarmseal_core::Kernels::comb_words): a limb a word.
+pub(crate) const fn comb_words<const L: usize>() -> usize {
+    CombShape::V * L * CombShape::ENTRIES
+}
+
+/// See [`Kernels::comb_fill`](swarmseal_core::Kernels::comb_fill). Limb l of entry d of table v, in Montgomery form to R and below 2m,
+/// at (v L + l) 2^H + d: all candidates for one limb are side by side.
+#[inline(always)]
+pub(crate) fn comb_fill<V: Lanes, A: Arithmetic, const L: usize, const C: usize>(
+    m: &Modulus,
+    base: &[Word],
+    bits: usize,
+    table: &mut [Word],
+) {
+    let n = m.len();
+    assert_eq!(table.len(), comb_words::<L>());
+    let mut entries = [0; CombShape::V * CombShape::ENTRIES * LIMBS];
+    let entries = &mut entries[..CombShape::V * CombShape::ENTRIES * n];
+    swarmseal_core::kernels::scalar::comb_fill::<A>(m, base, bits, entries);
+    let moduli = Moduli::<V, L>::splat(m);
+    let r2 = splat_number(m.r2());
+    for from in (0..CombShape::V * CombShape::ENTRIES).step_by(V::LANES) {
+        let plain = gather_numbers(V::LANES, |i| &entries[(from + i) * n..][..n]);
+        let entered = moduli.enter::<C>(&plain, &r2, bits_of(m));
+        for (l, limb) in entered.iter().enumerate() {
+            let mut lanes = [0; MAX_LANES];
+            limb.write(&mut lanes);
+            for (i, &lane) in lanes[..V::LANES].iter().enumerate() {
+                let (v, d) = ((from + i) / CombShape::ENTRIES, (from + i) % CombShape::ENTRIES);
+                table[(v * L + l) * CombShape::ENTRIES + d] = lane as Word;
+            }
+        }
+    }
+}
+
+/// See [`Kernels::comb_pow`](swarmseal_core::Kernels::comb_pow).
+#[inline(always)]
+pub(crate) fn comb_pow<V: Lanes, const L: usize, const C: usize>(
+    m: &Modulus,
+    bits: usize,
+    combs: &[Comb<'_>],
+    out: &mut [Word],
+) {
+    let n = m.len();
+    let shape = CombShape::new(bits);
+    let items = out.len() / n;
+    assert!(out.len() == items * n && combs.iter().all(|comb| comb.exponents.len() == items));
+    assert!(combs.iter().all(|comb| comb.table.len() == comb_words::<L>()));
+    assert!(combs.iter().flat_map(|comb| comb.exponents).all(|exponent| exponent.bits() <= bits));
+    let moduli = Moduli::<V, L>::splat(m);
+    let one = splat_number(m.one());
+    let start = moduli.enter::<C>(&one, &splat_number(m.r2()), bits_of(m));
+    let (mut next, mut factor) = (zeros(), zeros());
+    for from in (0..items).step_by(V::LANES) {
+        let count = V::LANES.min(items - from);
+        let mut acc = start;
+        for column in (0..shape.block).rev() {
+            if column + 1 != shape.block {
+                moduli.square::<C>(&acc, &mut next);
+                core::mem::swap(&mut acc, &mut next);
+            }
+            for comb in combs {
+                for v in 0..CombShape::V {
+                    let index =
+                        read_lanes(count, |i| widen(shape.digit(comb.exponents[from + i], v, column)));
+                    let table = &comb.table[v * L * CombShape::ENTRIES..][..L * CombShape::ENTRIES];
+                    for (l, entries) in table.chunks_exact(CombShape::ENTRIES).enumerate() {
+                        factor[l] = V::pick(entries.first_chunk().expect("all entries of a limb"), index);
+                    }
+                    moduli.mul::<C>(&acc, &factor, &mut next);
+                    core::mem::swap(&mut acc, &mut next);
+                }
+            }
+        }
+        moduli.leave::<C>(&acc, &one, &mut next);
+        scatter(&next, n, &mut out[from * n..][..count * n]);
+        wipe(&mut acc);
+    }
+    wipe(&mut next);
+    wipe(&mut factor);
+}
+
+// ---- Words and limbs ----
+
+fn bits_of(m: &Modulus) -> usize {
+    m.len() * Word::BITS as usize
+}
+
+/// Cuts 64-bit words into limbs; limbs beyond the words are zero.
+#[inline(always)]
+fn split<V: Lanes, const L: usize>(words: &[V], limbs: &mut Limbs<V, L>) {
+    for (k, limb) in limbs.iter_mut().enumerate() {
+        let (word, shift) = (k * V::BITS as usize / 64, (k as u32 * V::BITS) % 64);
+        *limb = if word < words.len() { words[word].shr(shift) } else { V::splat(0) };
+        if shift + V::BITS > 64 && word + 1 < words.len() {
+            *limb = limb.or(words[word + 1].shl(64 - shift));
+        }
+        *limb = limb.limb();
+    }
+}
+
+/// The inverse of [`split`], for a number that fits.
+#[inline(always)]
+fn join<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, words: &mut [V]) {
+    for (i, word) in words.iter_mut().enumerate() {
+        let (mut k, shift) = (i * 64 / V::BITS as usize, (i * 64) as u32 % V::BITS);
+        *word = limbs[k].shr(shift);
+        let mut filled = V::BITS - shift;
+        while filled < 64 {
+            k += 1;
+            *word = word.or(limbs[k].shl(filled));
+            filled += V::BITS;
+        }
+    }
+}
+
+/// A value per lane; the lanes from `count` on repeat the first.
+#[inline(always)]
+fn read_lanes<V: Lanes>(count: usize, value: impl Fn(usize) -> u64) -> V {
+    let mut lanes = [0; MAX_LANES];
+    for (i, lane) in lanes[..V::LANES].iter_mut().enumerate() {
+        *lane = value(if i < count { i } else { 0 });
+    }
+    V::read(&lanes)
+}
+
+/// One number in all lanes. What is beyond R is cut off.
+#[inline(always)]
+fn splat_number<V: Lanes, const L: usize>(number: &[Word]) -> Limbs<V, L> {
+    gather_numbers(1, |_| number)
+}
+
+/// A number per lane; the lanes from `count` on repeat the first.
+#[inline(always)]
+fn gather_numbers<'n, V: Lanes, const L: usize>(
+    count: usize,
+    number: impl Fn(usize) -> &'n [Word],
+) -> Limbs<V, L> {
+    let mut words: [V; MAX_WORDS + 2] = zeros();
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = read_lanes(count, |lane| word64(number(lane), i));
+    }
+    let mut limbs = zeros();
+    split(&words, &mut limbs);
+    wipe(&mut words);
+    limbs
+}
+
+/// Writes the numbers of the first lanes, of n words each, one after the other until `out` is full.
+#[inline(always)]
+fn scatter<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, n: usize, out: &mut [Word]) {
+    let per = 64 / Word::BITS as usize;
+    let mut words: [V; MAX_WORDS] = zeros();
+    let words = &mut words[..n / per];
+    join(limbs, words);
+    for (i, word) in words.iter().enumerate() {
+        let mut lanes = [0; MAX_LANES];
+        word.write(&mut lanes);
+        for (lane, out) in lanes.iter().zip(out.chunks_exact_mut(n)) {
+            for part in 0..per {
+                out[i * per + part] = (lane >> (part as u32 * Word::BITS % 64)) as Word;
+            }
+        }
+    }
+    wipe(words);
+}

@@ -1,0 +1,187 @@
+//! AVX-512 IFMA: eight lanes, radix 2^52, products in halves.
+
+use core::arch::x86_64::*;
+
+use swarmseal_core::Word;
+use swarmseal_core::kernels::scalar::CombShape;
+
+use super::{Lanes, MAX_LANES, lane_backend};
+
+lane_backend!("ifma", "avx512f,avx512ifma", swarmseal_core::kernels::Portable, 1, {
+    1024: Ifma, 20, 5;
+    1536: Ifma, 30, 5;
+    2048: Ifma, 40, 5;
+    3072: Ifma, 60, 5;
+    4096: Ifma, 80, 5;
+});
+
+/// Eight 64-bit lanes of a zmm register. Made and used only below this backend's entry points, which are handed out where
+/// the CPU and the operating system have AVX-512 F and IFMA.
+#[derive(Clone, Copy)]
+pub(crate) struct Ifma(__m512i);
+
+impl Lanes for Ifma {
+    const LANES: usize = 8;
+    const BITS: u32 = 52;
+    const SPLIT: bool = true;
+    type Mask = __mmask8;
+
+    #[inline(always)]
+    fn splat(value: u64) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_set1_epi64(value as i64)) }
+    }
+
+    #[inline(always)]
+    fn read(values: &[u64; MAX_LANES]) -> Self {
+        // SAFETY: AVX-512 F is there, see the type; the array has the 64 bytes that are read, unaligned.
+        unsafe { Ifma(_mm512_loadu_si512(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn write(self, values: &mut [u64; MAX_LANES]) {
+        // SAFETY: AVX-512 F is there, see the type; the array has the 64 bytes that are written, unaligned.
+        unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_add_epi64(self.0, b.0)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_sub_epi64(self.0, b.0)) }
+    }
+
+    #[inline(always)]
+    fn and(self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_and_si512(self.0, b.0)) }
+    }
+
+    #[inline(always)]
+    fn or(self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_or_si512(self.0, b.0)) }
+    }
+
+    #[inline(always)]
+    fn shr(self, count: u32) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_srl_epi64(self.0, _mm_cvtsi32_si128(count as i32))) }
+    }
+
+    #[inline(always)]
+    fn shl(self, count: u32) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_sll_epi64(self.0, _mm_cvtsi32_si128(count as i32))) }
+    }
+
+    #[inline(always)]
+    fn equals(self, b: Self) -> __mmask8 {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { _mm512_cmpeq_epi64_mask(self.0, b.0) }
+    }
+
+    #[inline(always)]
+    fn select(mask: __mmask8, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe { Ifma(_mm512_mask_blend_epi64(mask, b.0, a.0)) }
+    }
+
+    #[inline(always)]
+    fn mul_add(low: &mut Self, high: &mut Self, a: Self, b: Self) {
+        // SAFETY: AVX-512 IFMA is there, see the type.
+        unsafe {
+            low.0 = _mm512_madd52lo_epu64(low.0, a.0, b.0);
+            high.0 = _mm512_madd52hi_epu64(high.0, a.0, b.0);
+        }
+    }
+
+    #[inline(always)]
+    fn mul_low(a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 IFMA is there, see the type.
+        unsafe { Ifma(_mm512_madd52lo_epu64(_mm512_setzero_si512(), a.0, b.0)) }
+    }
+
+    #[inline(always)]
+    fn load_blocks(blocks: &[u8], words: &mut [Self]) {
+        let width = words.len() * 8;
+        let blocks = &blocks[..8 * width];
+        let mut tiles = words.chunks_exact_mut(8);
+        for (i, tile) in (&mut tiles).enumerate() {
+            let mut rows = [Self::splat(0); 8];
+            for (lane, row) in rows.iter_mut().enumerate() {
+                let bytes: &[u8; 64] =
+                    blocks[lane * width + 64 * i..].first_chunk().expect("eight words of a block");
+                // SAFETY: AVX-512 F is there, see the type; the array has the 64 bytes that are read, unaligned.
+                row.0 = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
+            }
+            tile.copy_from_slice(&transpose(rows));
+        }
+        debug_assert!(tiles.into_remainder().is_empty());
+    }
+
+    #[inline(always)]
+    fn store_blocks(words: &[Self], blocks: &mut [u8]) {
+        let width = words.len() * 8;
+        let blocks = &mut blocks[..8 * width];
+        for (i, tile) in words.chunks_exact(8).enumerate() {
+            let rows = transpose(*tile.first_chunk().expect("a tile of eight"));
+            for (lane, row) in rows.iter().enumerate() {
+                let bytes: &mut [u8; 64] =
+                    blocks[lane * width + 64 * i..].first_chunk_mut().expect("eight words of a block");
+                // SAFETY: AVX-512 F is there, see the type; the array has the 64 bytes that are written, unaligned.
+                unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), row.0) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pick(entries: &[Word; CombShape::ENTRIES], index: Self) -> Self {
+        // Two permutations choose among 16 entries each by the index's low four bits; bit four chooses between them.
+        let part = |i: usize| {
+            let values: &[u64; 8] = entries[8 * i..].first_chunk().expect("32 entries");
+            Self::read(values).0
+        };
+        let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+        // SAFETY: AVX-512 F is there, see the type.
+        unsafe {
+            let low = _mm512_permutex2var_epi64(a, index.0, b);
+            let high = _mm512_permutex2var_epi64(c, index.0, d);
+            let upper = _mm512_test_epi64_mask(index.0, _mm512_set1_epi64(16));
+            Ifma(_mm512_mask_blend_epi64(upper, low, high))
+        }
+    }
+}
+
+/// The transpose of eight rows of eight words.
+#[inline(always)]
+fn transpose(r: [Ifma; 8]) -> [Ifma; 8] {
+    // SAFETY: AVX-512 F is there, see the type.
+    unsafe {
+        // Words of neighbouring rows side by side, in pairs within 128 bits...
+        let (a0, a1) = (_mm512_unpacklo_epi64(r[0].0, r[1].0), _mm512_unpackhi_epi64(r[0].0, r[1].0));
+        let (a2, a3) = (_mm512_unpacklo_epi64(r[2].0, r[3].0), _mm512_unpackhi_epi64(r[2].0, r[3].0));
+        let (a4, a5) = (_mm512_unpacklo_epi64(r[4].0, r[5].0), _mm512_unpackhi_epi64(r[4].0, r[5].0));
+        let (a6, a7) = (_mm512_unpacklo_epi64(r[6].0, r[7].0), _mm512_unpackhi_epi64(r[6].0, r[7].0));
+        // ...then 128-bit parts 0 and 2 or 1 and 3 of two of those, twice.
+        let (b0, b1) = (_mm512_shuffle_i64x2(a0, a2, 0x88), _mm512_shuffle_i64x2(a1, a3, 0x88));
+        let (b2, b3) = (_mm512_shuffle_i64x2(a0, a2, 0xdd), _mm512_shuffle_i64x2(a1, a3, 0xdd));
+        let (b4, b5) = (_mm512_shuffle_i64x2(a4, a6, 0x88), _mm512_shuffle_i64x2(a5, a7, 0x88));
+        let (b6, b7) = (_mm512_shuffle_i64x2(a4, a6, 0xdd), _mm512_shuffle_i64x2(a5, a7, 0xdd));
+        [
+            Ifma(_mm512_shuffle_i64x2(b0, b4, 0x88)),
+            Ifma(_mm512_shuffle_i64x2(b1, b5, 0x88)),
+            Ifma(_mm512_shuffle_i64x2(b2, b6, 0x88)),
+            Ifma(_mm512_shuffle_i64x2(b3, b7, 0x88)),
+            Ifma(_mm512_shuffle_i64x2(b0, b4, 0xdd)),
+            Ifma(_mm512_shuffle_i64x2(b1, b5, 0xdd)),
+            Ifma(_mm512_shuffle_i64x2(b2, b6, 0xdd)),
+            Ifma(_mm512_shuffle_i64x2(b3, b7, 0xdd)),
+        ]
+    }
+}

@@ -1,0 +1,89 @@
+//! One lane in plain Rust: the lane kernels' control flow where no vector unit is needed, at any limb width.
+
+use super::{Lanes, MAX_LANES};
+
+/// A `u64` as a vector of one lane: limbs of `BITS` bits, products whole or `SPLIT` in halves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar<const BITS: u32, const SPLIT: bool>(u64);
+
+impl<const WIDTH: u32, const HALVES: bool> Lanes for Scalar<WIDTH, HALVES> {
+    const LANES: usize = 1;
+    const BITS: u32 = WIDTH;
+    const SPLIT: bool = HALVES;
+    /// All ones or zero.
+    type Mask = u64;
+
+    #[inline(always)]
+    fn splat(value: u64) -> Self {
+        Scalar(value)
+    }
+
+    #[inline(always)]
+    fn read(values: &[u64; MAX_LANES]) -> Self {
+        Scalar(values[0])
+    }
+
+    #[inline(always)]
+    fn write(self, values: &mut [u64; MAX_LANES]) {
+        values[0] = self.0;
+    }
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        Scalar(self.0.wrapping_add(b.0))
+    }
+
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        Scalar(self.0.wrapping_sub(b.0))
+    }
+
+    #[inline(always)]
+    fn and(self, b: Self) -> Self {
+        Scalar(self.0 & b.0)
+    }
+
+    #[inline(always)]
+    fn or(self, b: Self) -> Self {
+        Scalar(self.0 | b.0)
+    }
+
+    #[inline(always)]
+    fn shr(self, count: u32) -> Self {
+        Scalar(self.0 >> count)
+    }
+
+    #[inline(always)]
+    fn shl(self, count: u32) -> Self {
+        Scalar(self.0 << count)
+    }
+
+    #[inline(always)]
+    fn equals(self, b: Self) -> u64 {
+        let difference = self.0 ^ b.0;
+        // The top bit of d | −d is set unless d = 0.
+        core::hint::black_box(((difference | difference.wrapping_neg()) >> 63).wrapping_sub(1))
+    }
+
+    #[inline(always)]
+    fn select(mask: u64, a: Self, b: Self) -> Self {
+        Scalar(b.0 ^ (mask & (a.0 ^ b.0)))
+    }
+
+    #[inline(always)]
+    fn mul_add(low: &mut Self, high: &mut Self, a: Self, b: Self) {
+        let limb = (1 << WIDTH) - 1;
+        let product = u128::from(a.0 & limb) * u128::from(b.0 & limb);
+        if HALVES {
+            low.0 += product as u64 & limb;
+            high.0 += (product >> WIDTH) as u64;
+        } else {
+            low.0 += product as u64;
+        }
+    }
+
+    #[inline(always)]
+    fn mul_low(a: Self, b: Self) -> Self {
+        Scalar(a.0.wrapping_mul(b.0) & ((1 << WIDTH) - 1))
+    }
+}
