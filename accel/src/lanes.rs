@@ -21,12 +21,18 @@
 //!
 //! Limbs are always fully carried (below β) between operations; numbers may be up to 2m.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
 mod backend;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod ifma;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod scalar;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+pub(crate) mod sse2;
 
-pub(crate) use backend::lane_backend;
+pub(crate) use backend::{compiled_products, lane_backend};
 
 use swarmseal_core::kernels::{
     ByteOrder, Comb, Power,
@@ -82,6 +88,20 @@ pub(crate) trait Lanes: Copy {
     /// a·b mod β, for the low BITS bits of a and of b.
     fn mul_low(a: Self, b: Self) -> Self;
 
+    /// [`Moduli::mul_here`], compiled out of line for this instruction set.
+    fn mont_mul<const L: usize, const C: usize>(
+        moduli: &Moduli<Self, L>,
+        a: &Limbs<Self, L>,
+        b: &Limbs<Self, L>,
+        out: &mut Limbs<Self, L>,
+    );
+    /// [`Moduli::square_here`], compiled out of line for this instruction set.
+    fn mont_sqr<const L: usize, const C: usize>(
+        moduli: &Moduli<Self, L>,
+        a: &Limbs<Self, L>,
+        out: &mut Limbs<Self, L>,
+    );
+
     /// `words[i]` gets the little-endian 64-bit word i of each of LANES blocks of 8 · `words.len()` bytes.
     #[inline(always)]
     fn load_blocks(blocks: &[u8], words: &mut [Self]) {
@@ -132,7 +152,7 @@ pub(crate) trait Lanes: Copy {
 }
 
 /// A number in each lane.
-type Limbs<V, const L: usize> = [V; L];
+pub(crate) type Limbs<V, const L: usize> = [V; L];
 
 /// Fails to compile where a column could overflow or R is too small for a modulus of that many bits.
 pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
@@ -317,7 +337,7 @@ fn canonical<V: Lanes, const L: usize>(a: &mut Limbs<V, L>, m: &Limbs<V, L>) {
 // ---- Almost-Montgomery multiplication ----
 
 /// m in the lanes, and −m^−1 mod β.
-struct Moduli<V, const L: usize> {
+pub(crate) struct Moduli<V, const L: usize> {
     m: Limbs<V, L>,
     neg_inv: V,
 }
@@ -373,11 +393,23 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
         }
     }
 
+    /// `out = a b R^−1 mod m`: see [`Moduli::mul_here`].
+    #[inline(always)]
+    fn mul<const C: usize>(&self, a: &Limbs<V, L>, b: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+        V::mont_mul::<L, C>(self, a, b, out);
+    }
+
+    /// `out = a² R^−1 mod m`: see [`Moduli::square_here`].
+    #[inline(always)]
+    fn square<const C: usize>(&self, a: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+        V::mont_sqr::<L, C>(self, a, out);
+    }
+
     /// `out = a b R^−1 mod m`, below 2m. Bounds: a, b < 2m, so the sum is below (4m² + R m) / R ≤ 2m as R ≥ 4m.
     ///
     /// Walter, "Montgomery exponentiation needs no final subtractions", 1999.
     #[inline(always)]
-    fn mul<const C: usize>(&self, a: &Limbs<V, L>, b: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+    fn mul_here<const C: usize>(&self, a: &Limbs<V, L>, b: &Limbs<V, L>, out: &mut Limbs<V, L>) {
         let mut q: Limbs<V, L> = zeros();
         let mut carry = Carry::new();
         for k in (0..L).step_by(C) {
@@ -394,9 +426,9 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
         }
     }
 
-    /// `out = a² R^−1 mod m`: [`Moduli::mul`] with the products off the diagonal taken once and doubled.
+    /// `out = a² R^−1 mod m`: [`Moduli::mul_here`] with the products off the diagonal taken once and doubled.
     #[inline(always)]
-    fn square<const C: usize>(&self, a: &Limbs<V, L>, out: &mut Limbs<V, L>) {
+    fn square_here<const C: usize>(&self, a: &Limbs<V, L>, out: &mut Limbs<V, L>) {
         let mut q: Limbs<V, L> = zeros();
         let mut carry = Carry::new();
         for k in (0..L).step_by(C) {
@@ -474,8 +506,8 @@ impl<V: Lanes, const L: usize> Fixed<V, L> {
         wipe(&mut u);
         // R − p: complement every limb and add one, whose carry stops at the lowest limb as p is odd.
         let mut complement: Limbs<V, L> = zeros();
-        for i in 0..L {
-            complement[i] = V::splat((1 << V::BITS) - 1).sub(moduli.m[i]);
+        for (out, &limb) in complement.iter_mut().zip(&moduli.m) {
+            *out = V::splat((1 << V::BITS) - 1).sub(limb);
         }
         complement[0] = complement[0].add(V::splat(1));
         Fixed { factor, quotient, complement, p: moduli.m }
@@ -560,19 +592,21 @@ pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
     let width = m.len() * WORD_BYTES;
     assert!(blocks.len().is_multiple_of(width));
     let mut fixed = Fixed::<V, L>::new::<C>(m, factor);
-    let mut groups = blocks.chunks_exact_mut(V::LANES * width);
-    for group in &mut groups {
-        mul_group::<V, L, C>(&fixed, order, width, group);
+    let mut padded = [0; MAX_LANES * MAX_WORDS * 8];
+    let padded = &mut padded[..V::LANES * width];
+    for group in blocks.chunks_mut(V::LANES * width) {
+        // One call for whole groups and the rest, so that the kernel is compiled in once.
+        let whole = group.len() == padded.len();
+        if !whole {
+            padded[..group.len()].copy_from_slice(group);
+        }
+        mul_group::<V, L, C>(&fixed, order, width, if whole { &mut *group } else { &mut *padded });
+        if !whole {
+            group.copy_from_slice(&padded[..group.len()]);
+        }
     }
-    let rest = groups.into_remainder();
-    if !rest.is_empty() {
-        let mut group = [0; MAX_LANES * MAX_WORDS * 8];
-        group[..rest.len()].copy_from_slice(rest);
-        mul_group::<V, L, C>(&fixed, order, width, &mut group[..V::LANES * width]);
-        rest.copy_from_slice(&group[..rest.len()]);
-        group.fill(0);
-        core::hint::black_box(&mut group);
-    }
+    padded.fill(0);
+    core::hint::black_box(padded);
     fixed.wipe();
 }
 

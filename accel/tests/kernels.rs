@@ -8,11 +8,16 @@ use swarmseal_core::{Group, Kernels, LIMBS, Word};
 
 type Number = [Word; LIMBS];
 
+fn everything() -> impl Iterator<Item = &'static Kernels> {
+    swarmseal_accel::each().chain(swarmseal_accel::models())
+}
+
 /// A group's arithmetic by crypto-bigint.
 struct Oracle {
     params: FixedMontyParams<{ U4096::LIMBS }>,
     /// R mod p, for the R of the group's width.
     r: FixedMontyForm<{ U4096::LIMBS }>,
+    r_inverse: FixedMontyForm<{ U4096::LIMBS }>,
 }
 
 impl Oracle {
@@ -21,7 +26,7 @@ impl Oracle {
         let params = FixedMontyParams::new_vartime(Odd::new(U4096::from_words(p)).unwrap());
         let two = FixedMontyForm::new(&U4096::from_u8(2), &params);
         let r = two.pow(&U4096::from_u64(group.bits() as u64));
-        Oracle { params, r }
+        Oracle { params, r, r_inverse: r.invert().unwrap() }
     }
 
     fn form(&self, a: &Number) -> FixedMontyForm<{ U4096::LIMBS }> {
@@ -30,7 +35,7 @@ impl Oracle {
 
     /// a b R^−1 mod p.
     fn mont_mul(&self, a: &Number, b: &Number) -> Number {
-        (self.form(a) * self.form(b) * self.r.invert().unwrap()).retrieve().to_words()
+        (self.form(a) * self.form(b) * self.r_inverse).retrieve().to_words()
     }
 
     /// a b mod p.
@@ -40,7 +45,7 @@ impl Oracle {
 
     /// The mont form of (base R^−1)^exponent.
     fn mont_pow(&self, base: &Number, exponent: &Number) -> Number {
-        let plain = self.form(base) * self.r.invert().unwrap();
+        let plain = self.form(base) * self.r_inverse;
         (plain.pow(&U4096::from_words(*exponent)) * self.r).retrieve().to_words()
     }
 }
@@ -186,7 +191,7 @@ fn check_block(kernels: &Kernels, group: &Group, oracle: &Oracle, factor: &Numbe
 
 #[test]
 fn products_of_edges() {
-    for kernels in swarmseal_accel::each() {
+    for kernels in everything() {
         for group in groups(kernels) {
             let oracle = Oracle::new(&group);
             let edges = edges(&group);
@@ -212,7 +217,7 @@ fn products_of_edges() {
 
 #[test]
 fn a_buffer_of_any_number_of_blocks() {
-    for kernels in swarmseal_accel::each() {
+    for kernels in everything() {
         let group = Group::ffdhe2048(kernels);
         let (m, width) = (group.modulus(), group.bytes());
         let whole: Vec<u8> = (0..37 * width).map(|i| (i * i % 251) as u8).collect();
@@ -228,7 +233,7 @@ fn a_buffer_of_any_number_of_blocks() {
 
 #[test]
 fn powers_of_edges() {
-    for kernels in swarmseal_accel::each() {
+    for kernels in everything() {
         for group in groups(kernels).filter(|group| group.bits() <= 2048) {
             let oracle = Oracle::new(&group);
             let m = group.modulus();
@@ -241,7 +246,7 @@ fn powers_of_edges() {
 
 #[test]
 fn moduli_of_one_length_share_a_batch() {
-    for kernels in swarmseal_accel::each() {
+    for kernels in everything() {
         for group in groups(kernels) {
             let len = group.modulus().len();
             let exponent = Exponent::from_be(&[0xa5; 9]);
@@ -268,7 +273,7 @@ proptest! {
         b in prop::collection::vec(any::<u8>(), 512),
         exponent in prop::collection::vec(any::<u8>(), 1..40),
     ) {
-        for kernels in swarmseal_accel::each() {
+        for kernels in everything() {
             for group in groups(kernels) {
                 let oracle = Oracle::new(&group);
                 let cut = |bytes: &[u8]| {

@@ -5,9 +5,9 @@ use core::arch::x86_64::*;
 use swarmseal_core::Word;
 use swarmseal_core::kernels::scalar::CombShape;
 
-use super::{Lanes, MAX_LANES, lane_backend};
+use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
-lane_backend!("ifma", "avx512f,avx512ifma", swarmseal_core::kernels::Portable, 1, {
+lane_backend!("ifma", #[target_feature(enable = "avx512f,avx512ifma")], 1, {
     1024: Ifma, 20, 5;
     1536: Ifma, 30, 5;
     2048: Ifma, 40, 5;
@@ -25,6 +25,8 @@ impl Lanes for Ifma {
     const BITS: u32 = 52;
     const SPLIT: bool = true;
     type Mask = __mmask8;
+
+    compiled_products!(#[target_feature(enable = "avx512f,avx512ifma")]);
 
     #[inline(always)]
     fn splat(value: u64) -> Self {

@@ -1,6 +1,34 @@
 //! One lane in plain Rust: the lane kernels' control flow where no vector unit is needed, at any limb width.
 
-use super::{Lanes, MAX_LANES};
+use super::{Lanes, MAX_LANES, compiled_products};
+
+/// The scalar instance in the form of the IFMA kernels.
+pub(crate) mod halves {
+    use super::Scalar;
+    use crate::lanes::lane_backend;
+
+    lane_backend!("lanes-52", , 0, {
+        1024: Scalar<52, true>, 20, 5;
+        1536: Scalar<52, true>, 30, 5;
+        2048: Scalar<52, true>, 40, 5;
+        3072: Scalar<52, true>, 60, 5;
+        4096: Scalar<52, true>, 80, 5;
+    });
+}
+
+/// The scalar instance in the form of the AVX2, SSE2 and NEON kernels.
+pub(crate) mod whole {
+    use super::Scalar;
+    use crate::lanes::lane_backend;
+
+    lane_backend!("lanes-28", , 0, {
+        1024: Scalar<28, false>, 40, 4;
+        1536: Scalar<28, false>, 56, 4;
+        2048: Scalar<28, false>, 76, 4;
+        3072: Scalar<28, false>, 112, 4;
+        4096: Scalar<27, false>, 152, 4;
+    });
+}
 
 /// A `u64` as a vector of one lane: limbs of `BITS` bits, products whole or `SPLIT` in halves.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +40,8 @@ impl<const WIDTH: u32, const HALVES: bool> Lanes for Scalar<WIDTH, HALVES> {
     const SPLIT: bool = HALVES;
     /// All ones or zero.
     type Mask = u64;
+
+    compiled_products!();
 
     #[inline(always)]
     fn splat(value: u64) -> Self {
