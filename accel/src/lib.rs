@@ -3,9 +3,17 @@
 //! [`detect`] is what a program calls once; [`each`] lists every backend that this CPU can run, so that tests and benches
 //! can force one. A backend can only be obtained from here: safe code cannot come by one that the CPU cannot run.
 //!
-//! The portable backend of the core is the only one yet.
+//! This crate alone may be `unsafe`, for assembly and vector instructions. Every block says why it is sound, and every
+//! kernel's module says why its numbers fit.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+mod adx;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"))]
+mod limbs;
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+mod x86_64;
 
 use swarmseal_core::Kernels;
 
@@ -16,7 +24,10 @@ pub fn detect() -> &'static Kernels {
 
 /// Every backend that this CPU can run, the slowest first.
 pub fn each() -> impl Iterator<Item = &'static Kernels> {
-    core::iter::once(Kernels::portable())
+    let backends = core::iter::once(Kernels::portable());
+    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+    let backends = backends.chain(x86_64::each());
+    backends
 }
 
 /// The backend of that name, if this CPU can run it.
