@@ -3,25 +3,34 @@
 //! [`detect`] is what a program calls once; [`each`] lists every backend that this CPU can run, so that tests and benches
 //! can force one. A backend can only be obtained from here: safe code cannot come by one that the CPU cannot run.
 //!
-//! | name | what it needs | |
+//! | name | what it needs | how it works |
 //! |---|---|---|
 //! | `portable` | nothing | the core's own: plain Rust |
+//! | `sse2` | SSE2; 32-bit x86 too | two numbers at once, radix 2^28 |
+//! | `adx` | MULX, ADCX and ADOX | one number, two carry chains |
+//! | `avx2` | AVX2 | four numbers at once, radix 2^28 |
 //! | `ifma` | AVX-512 F and IFMA | eight numbers at once, radix 2^52 |
+//! | `neon` | AArch64 | two numbers at once, radix 2^28 |
+//!
+//! A backend with lanes has its single operations from the best scalar one of the same machine.
+//!
+//! This crate alone may be `unsafe`, for assembly and vector instructions. Every block says why it is sound, and every
+//! kernel's module says why its numbers fit.
 #![no_std]
+#![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+mod adx;
 #[allow(clippy::needless_range_loop)] // Rows, columns and limbs go by number, as the formulas have them.
 mod lanes;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"))]
+mod limbs;
+mod list;
 
 use swarmseal_core::Kernels;
 use swarmseal_core::kernels::Portable;
 
-// Each asks the CPU once, and the operating system about its registers (XCR0), and remembers the answer.
-#[cfg(target_arch = "x86_64")]
-cpufeatures::new!(has_ifma, "avx512f", "avx512ifma");
-#[cfg(target_arch = "x86_64")]
-cpufeatures::new!(has_avx2, "avx2");
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-cpufeatures::new!(has_sse2, "sse2");
+pub use list::Candidate;
 
 /// The fastest backend for this CPU.
 pub fn detect() -> &'static Kernels {
@@ -30,17 +39,17 @@ pub fn detect() -> &'static Kernels {
 
 /// Every backend that this CPU can run, the slowest first.
 pub fn each() -> impl Iterator<Item = &'static Kernels> {
-    let always = core::iter::once(Kernels::portable());
-    #[cfg(target_arch = "x86")]
-    let always = always.chain(has_sse2::get().then_some(const { &lanes::sse2::kernels::<Portable>() }));
-    #[cfg(target_arch = "x86_64")]
-    let always = always
-        .chain(has_sse2::get().then_some(const { &lanes::sse2::kernels::<Portable>() }))
-        .chain(has_avx2::get().then_some(const { &lanes::avx2::kernels::<Portable>() }))
-        .chain(has_ifma::get().then_some(const { &lanes::ifma::kernels::<Portable>() }));
-    #[cfg(target_arch = "aarch64")]
-    let always = always.chain([const { &lanes::neon::kernels::<Portable>() }]);
-    always
+    candidates().filter_map(|candidate| candidate.kernels())
+}
+
+/// The backend of that name, if this CPU can run it.
+pub fn by_name(name: &str) -> Option<&'static Kernels> {
+    each().find(|kernels| kernels.name == name)
+}
+
+/// Every backend of this build's architecture, with what it needs of the CPU.
+pub fn candidates() -> impl Iterator<Item = Candidate> {
+    list::CANDIDATES.iter().copied()
 }
 
 /// The lane kernels on one lane of plain Rust: any CPU and any checker of memory or branches can run them. Slow.
@@ -52,11 +61,6 @@ pub fn models() -> impl Iterator<Item = &'static Kernels> {
     .into_iter()
 }
 
-/// The backend of that name, if this CPU can run it.
-pub fn by_name(name: &str) -> Option<&'static Kernels> {
-    each().find(|kernels| kernels.name == name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +70,14 @@ mod tests {
         assert!(each().any(|kernels| kernels.name == detect().name));
         assert_eq!(by_name("portable").unwrap().name, "portable");
         assert!(by_name("none such").is_none());
+    }
+
+    #[test]
+    fn candidates_have_the_names_of_their_kernels() {
+        for candidate in candidates() {
+            if let Some(kernels) = candidate.kernels() {
+                assert_eq!(kernels.name, candidate.name);
+            }
+        }
     }
 }

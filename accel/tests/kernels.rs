@@ -264,8 +264,14 @@ fn moduli_of_one_length_share_a_batch() {
     }
 }
 
+/// Six cases meet every backend and group; `PROPTEST_CASES` asks for more.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(6);
+    ProptestConfig::with_cases(cases)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases())]
 
     #[test]
     fn random_products_and_powers(
