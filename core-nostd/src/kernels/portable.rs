@@ -55,12 +55,8 @@ impl Arithmetic for Portable {
         let (p, a) = (m.limbs(), &a[..n]);
         let mut sum = [0 as Word; 2 * LIMBS];
         let t = &mut sum[..2 * n];
-        for i in 0..n {
-            let mut carry = 0;
-            for j in i + 1..n {
-                (t[i + j], carry) = mac(t[i + j], a[i], a[j], carry);
-            }
-            t[i + n] = carry;
+        for i in (0..n - n % 2).step_by(2) {
+            two_rows_above(&mut t[2 * i + 1..i + n + 2], &a[i..]);
         }
         let (mut doubled, mut carry) = (0, 0);
         for (i, &a_i) in a.iter().enumerate() {
@@ -72,11 +68,15 @@ impl Arithmetic for Portable {
             }
         }
         let mut top = 0;
-        for i in 0..n {
+        for i in (0..n - n % 2).step_by(2) {
+            top = reduce_two(m, &mut t[i..i + n + 2], top);
+        }
+        if n % 2 == 1 {
+            let i = n - 1;
             let q = t[i].wrapping_mul(m.neg_inv());
-            let (_, mut carry) = mac(t[i], q, p[0], 0);
-            for j in 1..n {
-                (t[i + j], carry) = mac(t[i + j], q, p[j], carry);
+            let mut carry = 0;
+            for (t, &p) in t[i..i + n].iter_mut().zip(p) {
+                (*t, carry) = mac(*t, q, p, carry);
             }
             (t[i + n], top) = adc(t[i + n], carry, top);
         }
@@ -85,4 +85,48 @@ impl Arithmetic for Portable {
         out.copy_from_slice(high);
         sum.zeroize();
     }
+}
+
+/// `t += a_0 (a_1 + a_2 w + …) + a_1 (a_2 + …) w²`, w being the word's radix: two rows of a square above the diagonal, on
+/// two carry chains. The last two words of `t`, or more if `a` is short, are zero before.
+#[inline(always)]
+fn two_rows_above(t: &mut [Word], a: &[Word]) {
+    let n = a.len();
+    let t = &mut t[..n + 1];
+    let (mut carry_0, mut carry_1) = (0, 0);
+    (t[0], carry_0) = mac(t[0], a[0], a[1], carry_0);
+    if n == 2 {
+        t[1] = carry_0;
+        return;
+    }
+    (t[1], carry_0) = mac(t[1], a[0], a[2], carry_0);
+    for j in 3..n {
+        let word;
+        (word, carry_0) = mac(t[j - 1], a[0], a[j], carry_0);
+        (t[j - 1], carry_1) = mac(word, a[1], a[j - 1], carry_1);
+    }
+    (t[n - 1], t[n]) = mac(carry_0, a[1], a[n - 1], carry_1);
+}
+
+/// Adds the multiple of m to `t` + `top` w^n that clears its two lowest words, on two carry chains. `t` has `len` + 2
+/// words; the carry out of it.
+#[inline(always)]
+fn reduce_two(m: &Modulus, t: &mut [Word], top: Word) -> Word {
+    let (p, n) = (m.limbs(), m.len());
+    let t = &mut t[..n + 2];
+    let q_0 = t[0].wrapping_mul(m.neg_inv());
+    let (_, carry_0) = mac(t[0], q_0, p[0], 0);
+    let (word, mut carry_0) = mac(t[1], q_0, p[1], carry_0);
+    let q_1 = word.wrapping_mul(m.neg_inv());
+    let (_, mut carry_1) = mac(word, q_1, p[0], 0);
+    for j in 2..n {
+        let word;
+        (word, carry_0) = mac(t[j], q_0, p[j], carry_0);
+        (t[j], carry_1) = mac(word, q_1, p[j - 1], carry_1);
+    }
+    let (word, carry) = adc(t[n], carry_0, top);
+    (t[n], carry_1) = mac(word, q_1, p[n - 1], carry_1);
+    let top;
+    (t[n + 1], top) = adc(t[n + 1], carry_1, carry);
+    top
 }
