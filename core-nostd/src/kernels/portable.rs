@@ -15,31 +15,24 @@ impl Arithmetic for Portable {
     const NAME: &'static str = "portable";
 
     /// Finely integrated operand scanning (Koç, Acar, Kaliski, "Analyzing and comparing Montgomery multiplication
-    /// algorithms", 1996).
+    /// algorithms", 1996), two rows at once.
     ///
     /// Bounds: a < R, b < m; the sum before the last step is below (R m + R m) / R = 2m, so one subtraction makes it
     /// canonical. Time depends on `len` alone.
     fn mont_mul(m: &Modulus, a: &[Word], b: &[Word], out: &mut [Word]) {
         let n = m.len();
-        let (p, a, b) = (m.limbs(), &a[..n], &b[..n]);
         let mut sum = [0 as Word; LIMBS];
         let t = &mut sum[..n];
+        let (a, b) = (&a[..n], &b[..n]);
         let mut top = 0;
-        for &a_i in a {
-            // t = (t + a_i b + q m) / 2^w, where q clears the lowest word.
-            let (low, mut carry_ab) = mac(t[0], a_i, b[0], 0);
-            let q = low.wrapping_mul(m.neg_inv());
-            let (_, mut carry_qm) = mac(low, q, p[0], 0);
-            for j in 1..n {
-                let word;
-                (word, carry_ab) = mac(t[j], a_i, b[j], carry_ab);
-                (t[j - 1], carry_qm) = mac(word, q, p[j], carry_qm);
-            }
-            let (word, carry) = adc(top, carry_ab, 0);
-            let (word, carry_2) = adc(word, carry_qm, 0);
-            t[n - 1] = word;
-            top = carry + carry_2;
+        let (first, pairs) = a.split_at(n % 2);
+        for &a_i in first {
+            top = row(m, a_i, b, t, top);
         }
+        for pair in pairs.chunks_exact(2) {
+            top = two_rows(m, [pair[0], pair[1]], b, t, top);
+        }
+        let p = m.limbs();
         subtract_once(t, top, p);
         out.copy_from_slice(t);
         sum.zeroize();
@@ -85,6 +78,58 @@ impl Arithmetic for Portable {
         out.copy_from_slice(high);
         sum.zeroize();
     }
+}
+
+/// `t = (t + top R + x b + q m) / w`, w being the word's radix and q what clears the lowest word. The new top.
+#[inline(always)]
+fn row(m: &Modulus, x: Word, b: &[Word], t: &mut [Word], top: Word) -> Word {
+    let n = m.len();
+    let (p, b, t) = (&m.limbs()[..n], &b[..n], &mut t[..n]);
+    let (low, mut carry_xb) = mac(t[0], x, b[0], 0);
+    let q = low.wrapping_mul(m.neg_inv());
+    let (_, mut carry_qm) = mac(low, q, p[0], 0);
+    for j in 1..n {
+        let word;
+        (word, carry_xb) = mac(t[j], x, b[j], carry_xb);
+        (t[j - 1], carry_qm) = mac(word, q, p[j], carry_qm);
+    }
+    let (word, carry) = adc(top, carry_xb, 0);
+    let (word, carry_2) = adc(word, carry_qm, 0);
+    t[n - 1] = word;
+    carry + carry_2
+}
+
+/// Two turns of [`row`] at once, on four carry chains: each word of `t` is read and written once.
+#[inline(always)]
+fn two_rows(m: &Modulus, x: [Word; 2], b: &[Word], t: &mut [Word], top: Word) -> Word {
+    let n = m.len();
+    let (p, b, t) = (&m.limbs()[..n], &b[..n], &mut t[..n]);
+    let (low, mut xb_0) = mac(t[0], x[0], b[0], 0);
+    let q_0 = low.wrapping_mul(m.neg_inv());
+    let (_, mut qm_0) = mac(low, q_0, p[0], 0);
+    let word;
+    (word, xb_0) = mac(t[1], x[0], b[1], xb_0);
+    let (word, mut xb_1) = mac(word, x[1], b[0], 0);
+    let (word, carry) = mac(word, q_0, p[1], qm_0);
+    qm_0 = carry;
+    let q_1 = word.wrapping_mul(m.neg_inv());
+    let (_, mut qm_1) = mac(word, q_1, p[0], 0);
+    for j in 2..n {
+        let mut word = t[j];
+        (word, xb_0) = mac(word, x[0], b[j], xb_0);
+        (word, xb_1) = mac(word, x[1], b[j - 1], xb_1);
+        (word, qm_0) = mac(word, q_0, p[j], qm_0);
+        (t[j - 2], qm_1) = mac(word, q_1, p[j - 1], qm_1);
+    }
+    // Column n: the top, what the first rows carry, and the last products of the second ones.
+    let (word, carry) = adc(top, xb_0, 0);
+    let (word, carry_2) = adc(word, qm_0, 0);
+    let (word, xb_1) = mac(word, x[1], b[n - 1], xb_1);
+    (t[n - 2], qm_1) = mac(word, q_1, p[n - 1], qm_1);
+    // Column n + 1.
+    let (word, carry) = adc(xb_1, qm_1, carry + carry_2);
+    t[n - 1] = word;
+    carry
 }
 
 /// `t += a_0 (a_1 + a_2 w + …) + a_1 (a_2 + …) w²`, w being the word's radix: two rows of a square above the diagonal, on
