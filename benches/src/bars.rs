@@ -8,6 +8,14 @@ pub const BITS: usize = 2048;
 /// Larger sizes must keep this share of the ratio at [`BITS`].
 const KEPT: f64 = 0.8;
 
+/// Name, among rivals, of a loop of `vpmadd52` that wait for nothing.
+pub const PORT_LIMIT: &str = "vpmadd52 port limit";
+/// Name, among backends, of ifma's fixed multiplier without what is around it.
+pub const IFMA_ARITHMETIC: &str = "ifma arithmetic";
+/// How many times as long as [`PORT_LIMIT`] each may take at [`BITS`].
+static PORT_LIMITS: [(&str, &str, f64); 2] =
+    [(IFMA_ARITHMETIC, "arithmetic alone", 1.35), ("ifma", "bytes to bytes", 1.7)];
+
 /// Whom a backend is judged against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Against {
@@ -108,6 +116,17 @@ pub fn bars(rows: &[Row], ops: &[Op]) -> Vec<Verdict> {
     BARS.iter().filter(|bar| ops.contains(&bar.op)).map(judge).collect()
 }
 
+/// What of ifma was timed beside [`PORT_LIMIT`] at [`BITS`], how many times as long it took, and how many it may.
+pub fn port_limits(rows: &[Row]) -> Vec<(&'static str, f64, f64)> {
+    let timed = |backend: &str| {
+        rows.iter().find(|row| row.bits == BITS && row.backend == backend && row.rival == PORT_LIMIT)
+    };
+    PORT_LIMITS
+        .iter()
+        .filter_map(|&(backend, what, most)| Some((what, timed(backend)?.ratio.recip(), most)))
+        .collect()
+}
+
 /// Whether the ratios at 3072 and 4096 bits keep up with those at [`BITS`], where both were run.
 pub fn larger_sizes(rows: &[Row]) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = Vec::new();
@@ -165,6 +184,13 @@ mod tests {
         assert_eq!(word(&rows, "portable"), "not tested");
         rows.push(row(2048, "portable", CRYPTO_BIGINT, 1.2, false));
         assert_eq!(word(&rows, "portable"), "pass");
+    }
+
+    #[test]
+    fn the_port_limit_is_what_ours_takes_longer_than() {
+        let rows = [row(2048, "ifma", PORT_LIMIT, 0.8, true), row(4096, "ifma", PORT_LIMIT, 0.5, true)];
+        assert_eq!(port_limits(&rows), [("bytes to bytes", 1.25, 1.7)]);
+        assert_eq!(best(&rows, Op::T256k, BITS, "ifma").map(|row| row.ratio), None);
     }
 
     #[test]

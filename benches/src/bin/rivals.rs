@@ -1,17 +1,20 @@
 //! Our backends beside the libraries that a user could pick instead, in one process and in turns.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+use swarmseal_accel::bench;
 use swarmseal_bench::bars::{self, Verdict};
 use swarmseal_bench::ours::{Ours, PIECES, backends};
-use swarmseal_bench::problem::{BATCH, Problem, Width};
+use swarmseal_bench::problem::{BATCH, Problem, Width, named_group};
 use swarmseal_bench::report::{Op, Row, cells, table, time};
 use swarmseal_bench::rivals::{self, Rival};
 use swarmseal_bench::timing::{Contender, interleave};
+use swarmseal_core::Kernels;
 
 /// Multiplications in a row that make one sample of `modmul`.
 const CHAIN: usize = 256;
@@ -151,6 +154,11 @@ fn time_op(
         let rival = &rivals[i];
         Contender::new(move || pow_in_pairs(rival.borrow_mut().as_mut(), op))
     }));
+    let limit_at = contenders.len();
+    if op == Op::T256k && backends.contains(&"ifma") {
+        contenders.extend(port_limit(problem));
+        contenders.extend(arithmetic_alone(problem));
+    }
     let medians = interleave(&mut contenders, budget);
 
     let (ours_ns, theirs_ns) = medians.split_at(backends.len());
@@ -163,7 +171,46 @@ fn time_op(
             Row::new((op, problem.bits), (backend, ns), (rival, rival_ns), *reference)
         }));
     }
+    if let [limit_ns, arithmetic @ ..] = &medians[limit_at..] {
+        let whole = backends.iter().zip(ours_ns).filter(|(backend, _)| **backend == "ifma");
+        let alone = arithmetic.iter().map(|ns| (&bars::IFMA_ARITHMETIC, ns));
+        rows.extend(whole.chain(alone).map(|(backend, &ns)| {
+            Row::new((op, problem.bits), (backend, ns), (bars::PORT_LIMIT, *limit_ns), true)
+        }));
+    }
     rows
+}
+
+/// Groups of eight blocks in a piece, the last one perhaps not full.
+fn groups_of_eight(problem: &Problem) -> usize {
+    (problem.blocks.len() / problem.width()).div_ceil(8)
+}
+
+/// As many `vpmadd52` as the fixed multiplier needs at the least, 3 L (L + 1) for eight blocks of L limbs, with nothing to
+/// wait for.
+fn port_limit(problem: &Problem) -> Option<Contender<'static>> {
+    // Values reach 3p: two bits more than p has.
+    let limbs = (problem.bits + 2).div_ceil(52);
+    let count = 3 * limbs * (limbs + 1) * groups_of_eight(problem);
+    let share = problem.share_of_a_piece();
+    bench::ifma_port_limit(1)?;
+    Some(Contender::new(move || {
+        black_box(bench::ifma_port_limit(count));
+        share
+    }))
+}
+
+/// The arithmetic of ifma's fixed multiplier over as many blocks as a piece has, where there is an entry for it.
+fn arithmetic_alone<'a>(problem: &'a Problem) -> Option<Contender<'a>> {
+    let (_, group) = named_group(problem.bits, Kernels::portable())?;
+    let groups = groups_of_eight(problem);
+    let share = problem.share_of_a_piece();
+    let work = move |groups| bench::ifma_arithmetic(group.modulus(), group.modulus().one(), groups);
+    work(1)?;
+    Some(Contender::new(move || {
+        black_box(work(groups));
+        share
+    }))
 }
 
 fn has_pairs(rival: &mut dyn Rival, op: Op) -> bool {
@@ -288,6 +335,15 @@ fn print(rows: &[Row], ops: &[Op]) {
     println!("{}", table(&lines));
     if rows.iter().any(|row| row.bits == bars::BITS) {
         print_verdicts("The bars, against the best rival:", &bars::bars(rows, ops));
+    }
+    let limits = bars::port_limits(rows);
+    if !limits.is_empty() {
+        println!("ifma beside a loop of as many vpmadd52 that wait for nothing:");
+        for (what, times, most) in limits {
+            let word = if times <= most { "pass" } else { "miss" };
+            println!("{what}: {times:.2} times its time, at most {most:.2}: {word}");
+        }
+        println!();
     }
     print_verdicts("Larger sizes keep 0.8 of the ratio at 2048 bits:", &bars::larger_sizes(rows));
 }
