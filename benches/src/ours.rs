@@ -28,6 +28,12 @@ pub fn backends(names: &[String]) -> Result<Vec<&'static Kernels>> {
     names.iter().map(named).collect()
 }
 
+/// A backend that this build has, whether or not this CPU says that it can run it: valgrind's says less than it can do.
+pub fn forced(name: &str) -> Option<&'static Kernels> {
+    // accel's forced constructor belongs here.
+    swarmseal_accel::by_name(name)
+}
+
 /// One backend, prepared for one [`Problem`]. Its numbers are mont but where they are bytes.
 pub struct Ours<'p> {
     problem: &'p Problem,
@@ -188,14 +194,14 @@ impl Keys {
     }
 }
 
-/// From W little-endian bytes.
-fn words(bytes: &[u8]) -> Vec<Word> {
+/// From whole words of little-endian bytes.
+pub fn words(bytes: &[u8]) -> Vec<Word> {
     let (words, []) = bytes.as_chunks::<{ size_of::<Word>() }>() else { panic!("whole words") };
     words.iter().map(|&word| Word::from_le_bytes(word)).collect()
 }
 
-/// From little-endian bytes.
-fn exponent(bytes: &[u8]) -> Exponent {
+/// From little-endian bytes; the width is that of the bytes.
+pub fn exponent(bytes: &[u8]) -> Exponent {
     let mut bytes = bytes.to_vec();
     bytes.reverse();
     Exponent::from_be(&bytes)
