@@ -87,6 +87,12 @@ impl<'p> Ours<'p> {
         }
     }
 
+    /// base_0², in Montgomery form.
+    pub fn square(&mut self) {
+        let m = self.group.modulus();
+        (self.kernels.mont_sqr)(m, &self.bases[0], &mut self.results[..m.len()]);
+    }
+
     /// base_i ^ exponent_i.
     pub fn pow(&mut self, index: usize, width: Width) {
         let m = self.group.modulus();
