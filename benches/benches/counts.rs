@@ -7,8 +7,9 @@
 use std::hint::black_box;
 
 use iai_callgrind::{library_benchmark, library_benchmark_group, main};
-use swarmseal_bench::ours::{exponent, forced, words};
+use swarmseal_bench::ours::{exponent, words};
 use swarmseal_bench::problem::{Problem, Width, named_group};
+use swarmseal_bench::valgrind;
 use swarmseal_core::kernels::{ByteOrder, Exponent};
 use swarmseal_core::{Group, Kernels, Word};
 
@@ -29,7 +30,7 @@ struct Ready {
 /// None where this build has no such backend.
 fn ready(backend: &str) -> Option<Box<Ready>> {
     let problem = Problem::new(BITS)?;
-    let kernels = forced(backend)?;
+    let kernels = valgrind::backend(backend)?;
     let (_, group) = named_group(BITS, kernels)?;
     Some(Box::new(Ready {
         kernels,

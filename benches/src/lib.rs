@@ -10,3 +10,4 @@ pub mod problem;
 pub mod report;
 pub mod rivals;
 pub mod timing;
+pub mod valgrind;

@@ -28,12 +28,6 @@ pub fn backends(names: &[String]) -> Result<Vec<&'static Kernels>> {
     names.iter().map(named).collect()
 }
 
-/// A backend that this build has, whether or not this CPU says that it can run it: valgrind's says less than it can do.
-pub fn forced(name: &str) -> Option<&'static Kernels> {
-    // accel's forced constructor belongs here.
-    swarmseal_accel::by_name(name)
-}
-
 /// One backend, prepared for one [`Problem`]. Its numbers are mont but where they are bytes.
 pub struct Ours<'p> {
     problem: &'p Problem,
