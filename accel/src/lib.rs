@@ -21,6 +21,9 @@
 
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 mod adx;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 #[allow(clippy::needless_range_loop)] // Rows, columns and limbs go by number, as the formulas have them.
 mod lanes;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"))]

@@ -1,1 +1,13 @@
-//! Benchmarks of Swarmseal, under `benches/`: `cargo bench -p swarmseal-bench`. Nothing is published from here.
+//! Benchmarks of Swarmseal: `cargo bench -p swarmseal-bench`, and the programs under `src/bin/`. Nothing is published from
+//! here.
+//!
+//! The programs share this library: a [`problem::Problem`] is what everybody is given, [`ours::Ours`] solves it with one
+//! backend, each of [`rivals`] with another library, and [`timing`] runs them in turns.
+
+pub mod bars;
+pub mod ours;
+pub mod problem;
+pub mod report;
+pub mod rivals;
+pub mod timing;
+pub mod valgrind;
