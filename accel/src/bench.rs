@@ -17,7 +17,11 @@ pub fn ifma_port_limit(count: usize) -> Option<u64> {
 /// The fixed multiplier's arithmetic of the `ifma` backend, without loading, storing or transposing, over `groups` groups
 /// of eight blocks. None where there is no such kernel.
 pub fn ifma_arithmetic(m: &Modulus, factor: &[Word], groups: usize) -> Option<u64> {
-    // The kernel's entry belongs here.
+    #[cfg(target_arch = "x86_64")]
+    if crate::by_name("ifma").is_some() {
+        // SAFETY: this backend is there, for which the CPU and the operating system have both features.
+        return unsafe { crate::lanes::ifma::multiply_alone(m, factor, groups) };
+    }
     let _ = (m, factor, groups);
     None
 }

@@ -610,6 +610,26 @@ pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
     fixed.wipe();
 }
 
+/// What [`mul_blocks`] does between loading and storing, `groups` times over the same blocks: for the benches.
+#[cfg(feature = "bench")]
+#[inline(always)]
+pub(crate) fn multiply_alone<V: Lanes, const L: usize, const C: usize>(
+    m: &Modulus,
+    factor: &[Word],
+    groups: usize,
+) -> u64 {
+    let fixed = Fixed::<V, L>::new::<C>(m, factor);
+    let x: Limbs<V, L> = splat_number(m.r2());
+    let mut product: Limbs<V, L> = zeros();
+    for _ in 0..groups {
+        fixed.mul::<C>(core::hint::black_box(&x), &mut product);
+        core::hint::black_box(&mut product);
+    }
+    let mut lanes = [0; MAX_LANES];
+    product[0].write(&mut lanes);
+    lanes[0]
+}
+
 /// Multiplies a block a lane.
 #[inline(always)]
 fn mul_group<V: Lanes, const L: usize, const C: usize>(

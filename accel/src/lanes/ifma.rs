@@ -15,6 +15,27 @@ lane_backend!("ifma", #[target_feature(enable = "avx512f,avx512ifma")], 1, {
     4096: Ifma, 80, 5;
 });
 
+/// The arithmetic of `mul_blocks` alone, over `groups` groups of eight blocks, at the size of `m`.
+///
+/// # Safety
+/// AVX-512 F and IFMA.
+#[cfg(feature = "bench")]
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(crate) unsafe fn multiply_alone(
+    m: &swarmseal_core::Modulus,
+    factor: &[Word],
+    groups: usize,
+) -> Option<u64> {
+    match m.len() * Word::BITS as usize {
+        1024 => Some(super::multiply_alone::<Ifma, 20, 5>(m, factor, groups)),
+        1536 => Some(super::multiply_alone::<Ifma, 30, 5>(m, factor, groups)),
+        2048 => Some(super::multiply_alone::<Ifma, 40, 5>(m, factor, groups)),
+        3072 => Some(super::multiply_alone::<Ifma, 60, 5>(m, factor, groups)),
+        4096 => Some(super::multiply_alone::<Ifma, 80, 5>(m, factor, groups)),
+        _ => None,
+    }
+}
+
 /// Eight 64-bit lanes of a zmm register. Made and used only below this backend's entry points, which are handed out where
 /// the CPU and the operating system have AVX-512 F and IFMA.
 #[derive(Clone, Copy)]
