@@ -115,11 +115,7 @@ impl Group {
         len: usize,
         g: Number,
     ) -> Option<Self> {
-        let mut q = ZERO;
-        for i in 0..len {
-            let above = if i + 1 < len { p[i + 1] } else { 0 };
-            q[i] = (p[i] >> 1) | (above << (Word::BITS - 1));
-        }
+        let q = half(&p, len);
         let mut group = Group {
             kernels,
             name,
@@ -385,6 +381,16 @@ impl PartialEq for Group {
 }
 
 impl Eq for Group {}
+
+/// ⌊a/2⌋ of a number of `len` words.
+fn half(a: &Number, len: usize) -> Number {
+    let mut out = ZERO;
+    for i in 0..len {
+        let above = if i + 1 < len { a[i + 1] } else { 0 };
+        out[i] = (a[i] >> 1) | (above << (Word::BITS - 1));
+    }
+    out
+}
 
 fn padded(words: &[Word]) -> Number {
     let mut number = ZERO;

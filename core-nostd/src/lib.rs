@@ -15,7 +15,7 @@
 //! | PDec | [`decrypt_piece`] |
 //! | T | [`re_encrypt_piece`] |
 //!
-//! There is no heap and no `unsafe`; the crate knows no CPU. A [`Group`] carries the [`Kernels`]
+//! There is no heap (but in `Group::generate`) and no `unsafe`; the crate knows no CPU. A [`Group`] carries the [`Kernels`]
 //! that do its arithmetic, [`Kernels::portable`] or what `swarmseal-accel` detects.
 //!
 //! Every function over a secret key, a tracker-site key, an encryption or decryption key, a package
@@ -24,6 +24,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "generate")]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 

@@ -1,9 +1,13 @@
 //! SGen: fresh safe primes. Paper §2.1, Definition 2.2(1).
 
-use crypto_bigint::{WideWord, Word};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crypto_bigint::Word;
 use rand_core::CryptoRng;
 
-use super::Group;
+use super::{Group, half};
+use crate::fixed_base::BATCH;
 use crate::kernels::Kernels;
 use crate::modulus::Modulus;
 use crate::number::{LIMBS, Number, ZERO};
@@ -18,17 +22,25 @@ pub struct Progress {
     pub tested: u64,
 }
 
-/// Odd primes below 2^13, which are sieved out of q and p = 2q + 1 before anything is raised to a power.
-const SMALL_PRIMES: [u16; 1027] = small_primes();
 /// Candidates looked at before a fresh start point is drawn.
-const WINDOW: u64 = 1 << 16;
+const WINDOW: usize = 1 << 17;
+
+/// Sieving by primes up to here costs less than the tests that it saves, for primes of that many bits.
+const fn sieve_bound(bits: usize) -> usize {
+    match bits {
+        0..=512 => 1 << 13,
+        513..=1024 => 1 << 17,
+        _ => 1 << 20,
+    }
+}
 
 impl Group {
     /// SGen(1^n): a random safe prime p = 2q + 1 ≡ 7 mod 8 of `bits` bits with its top bit set, and the generator 2,
     /// which then has order q. (The paper's g generates all of Z_p^*, which leaks a residue symbol of K; ours does not.)
     ///
-    /// `progress` is called now and then and stops the search by returning false. Errors: [`Error::BadGroup`] for a
-    /// size outside 64 … 4,096 in steps of 64, [`Error::GenerationStopped`].
+    /// Candidates with a small factor of p or q are sieved out, the others' q tested in batches with base 2, then p's, and
+    /// what passes both as [`Group::from_parts`] does. `progress` is called for every batch and stops the search by returning
+    /// false. Errors: [`Error::BadGroup`] for a size outside 64 … 4,096 in steps of 64, [`Error::GenerationStopped`].
     pub fn generate(
         kernels: &'static Kernels,
         bits: usize,
@@ -39,48 +51,77 @@ impl Group {
             return Err(Error::BadGroup);
         }
         let len = bits / Word::BITS as usize;
+        let primes = odd_primes(sieve_bound(bits));
         let mut count = Progress { sieved: 0, tested: 0 };
         loop {
             let start = start_point(rng, len);
-            let sieve = Sieve::new(&start[..len]);
-            for offset in 0..WINDOW {
-                if count.sieved.is_multiple_of(1024) && !progress(count) {
+            let window = sieve(&start[..len], &primes);
+            let mut looked_at = 0;
+            let mut survivors =
+                window.iter().enumerate().filter_map(|(offset, &out)| (!out).then_some(offset));
+            loop {
+                let mut batch: [Option<Number>; BATCH] = [None; BATCH];
+                let mut taken = 0_u64;
+                for (slot, offset) in batch.iter_mut().zip(&mut survivors) {
+                    *slot = candidate(&start, len, offset);
+                    looked_at = offset + 1;
+                    taken += 1;
+                }
+                if taken < BATCH as u64 {
+                    looked_at = WINDOW;
+                }
+                let so_far =
+                    Progress { sieved: count.sieved + looked_at as u64, tested: count.tested + taken };
+                if !progress(so_far) {
                     return Err(Error::GenerationStopped);
                 }
-                count.sieved += 1;
-                if sieve.passes(offset) {
-                    count.tested += 1;
-                    if let Some(group) = Self::try_candidate(kernels, &start, len, offset) {
-                        return Ok(group);
-                    }
+                count.tested += taken;
+                if let Some(group) = Self::first_of(kernels, batch.iter().flatten(), len) {
+                    return Ok(group);
+                }
+                if taken < BATCH as u64 {
+                    break;
                 }
             }
+            count.sieved += WINDOW as u64;
         }
     }
 
-    /// The group of p = start + 8 · offset, if p is a safe prime of the right length.
-    fn try_candidate(kernels: &'static Kernels, start: &Number, len: usize, offset: u64) -> Option<Self> {
-        let mut p = *start;
-        let mut carry = u128::from(offset) << 3;
-        for limb in &mut p[..len] {
-            carry += u128::from(*limb);
-            *limb = carry as Word;
-            carry >>= Word::BITS;
-        }
-        if carry != 0 {
-            return None;
-        }
-        let modulus = Modulus::new(p, len);
-        if !primality::passes_round_vartime(kernels, &modulus, 0) {
-            return None;
-        }
-        let mut two = ZERO;
-        two[0] = 2;
-        let group = Self::assemble(kernels, None, p, len, two)?;
-        let prime = primality::is_probable_prime_vartime(kernels, &group.q)
-            && primality::is_probable_prime_vartime(kernels, &group.p);
-        prime.then_some(group)
+    /// The group of the first of at most [`BATCH`] candidates that is a safe prime.
+    fn first_of<'c>(
+        kernels: &'static Kernels,
+        candidates: impl Iterator<Item = &'c Number>,
+        len: usize,
+    ) -> Option<Self> {
+        let moduli: Vec<(&Number, Modulus)> =
+            candidates.map(|p| (p, Modulus::new(half(p, len), len))).collect();
+        let orders: Vec<&Modulus> = moduli.iter().map(|(_, q)| q).collect();
+        let passed = primality::passes_rounds_vartime(kernels, &orders, 0, 0);
+        moduli.iter().zip(passed).filter(|(_, passed)| *passed).find_map(|((p, _), _)| {
+            let modulus = Modulus::new(**p, len);
+            if !primality::passes_rounds_vartime(kernels, &[&modulus], 0, 0)[0] {
+                return None;
+            }
+            let mut two = ZERO;
+            two[0] = 2;
+            let group = Self::assemble(kernels, None, **p, len, two)?;
+            let prime = primality::is_probable_prime_vartime(kernels, &group.q)
+                && primality::is_probable_prime_vartime(kernels, &group.p);
+            prime.then_some(group)
+        })
     }
+}
+
+/// start + 8 · offset, unless it is longer than `len` words.
+fn candidate(start: &Number, len: usize, offset: usize) -> Option<Number> {
+    let mut p = *start;
+    let mut carry = (offset as u128) << 3;
+    for limb in &mut p[..len] {
+        carry += u128::from(*limb);
+        *limb = carry as Word;
+        carry >>= Word::BITS;
+    }
+    (carry == 0).then_some(p)
 }
 
 /// A random number ≡ 7 mod 8 of exactly `len` words.
@@ -96,41 +137,46 @@ fn start_point(rng: &mut impl CryptoRng, len: usize) -> Number {
     start
 }
 
-/// The start point modulo each small prime. The numbers become public; no secret is here.
-struct Sieve([u16; SMALL_PRIMES.len()]);
-
-impl Sieve {
-    fn new(start: &[Word]) -> Self {
-        Sieve(SMALL_PRIMES.map(|small| residue(start, small)))
+/// Which of p = start + 8 · offset, for the offsets of a window, have a factor among the primes, or have it in q = (p−1)/2:
+/// q ≡ 0 exactly where p ≡ 1. The numbers become public; no secret is here.
+fn sieve(start: &[Word], primes: &[u32]) -> Vec<bool> {
+    let mut out = vec![false; WINDOW];
+    for &prime in primes {
+        let prime = u64::from(prime);
+        let residue = residue(start, prime);
+        let half = prime.div_ceil(2);
+        let eighth = half * half % prime * half % prime;
+        // start + 8 o ≡ 0 where o ≡ −start/8, and ≡ 1 where o ≡ (1 − start)/8.
+        for wanted in [prime - residue, prime + 1 - residue] {
+            let first = wanted % prime * eighth % prime;
+            for hit in out.iter_mut().skip(first as usize).step_by(prime as usize) {
+                *hit = true;
+            }
+        }
     }
-
-    /// Whether no small prime divides p = start + 8 · offset or q = (p−1)/2: q ≡ 0 exactly where p ≡ 1.
-    fn passes(&self, offset: u64) -> bool {
-        SMALL_PRIMES
-            .iter()
-            .zip(&self.0)
-            .all(|(&small, &residue)| (u64::from(residue) + 8 * offset) % u64::from(small) > 1)
-    }
+    out
 }
 
-fn residue(words: &[Word], small: u16) -> u16 {
-    let small = WideWord::from(small);
-    words.iter().rev().fold(0, |acc, &word| ((acc << Word::BITS) | WideWord::from(word)) % small) as u16
+/// A number mod a prime below 2^32.
+fn residue(words: &[Word], prime: u64) -> u64 {
+    let parts = Word::BITS / 32;
+    let halves = words
+        .iter()
+        .rev()
+        .flat_map(|word| (0..parts).rev().map(move |part| (word >> (32 * part)) & 0xffff_ffff));
+    #[allow(clippy::useless_conversion)] // Words of 32 bits.
+    halves.fold(0, |acc, half| ((acc << 32) | u64::from(half)) % prime)
 }
 
-const fn small_primes() -> [u16; 1027] {
-    let mut primes = [0; 1027];
-    let (mut found, mut candidate) = (0, 3);
-    while found < primes.len() {
-        let mut i = 0;
-        while i < found && candidate % primes[i] != 0 {
-            i += 1;
+/// The odd primes below `bound`.
+fn odd_primes(bound: usize) -> Vec<u32> {
+    let mut composite = vec![false; bound];
+    let mut primes = Vec::new();
+    for i in (3..bound).step_by(2) {
+        if !composite[i] {
+            primes.push(i as u32);
+            composite.iter_mut().skip(i * i).step_by(2 * i).for_each(|multiple| *multiple = true);
         }
-        if i == found {
-            primes[found] = candidate;
-            found += 1;
-        }
-        candidate += 2;
     }
     primes
 }
