@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `portable` | nothing | the core's own: plain Rust |
 //! | `sse2` | SSE2; 32-bit x86 too | two numbers at once, radix 2^28 |
+//! | `mul` | x86-64 | one number, by columns |
 //! | `adx` | MULX, ADCX and ADOX | one number, two carry chains |
 //! | `avx2` | AVX2 | four numbers at once, radix 2^28 |
 //! | `ifma` | AVX-512 F and IFMA | eight numbers at once, radix 2^52 |
@@ -29,6 +30,8 @@ mod lanes;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"))]
 mod limbs;
 mod list;
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+mod mul;
 
 use swarmseal_core::Kernels;
 use swarmseal_core::kernels::Portable;

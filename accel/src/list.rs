@@ -1,11 +1,14 @@
 //! What there is for each architecture, and what this CPU has of it.
 
 use swarmseal_core::Kernels;
+#[cfg(not(target_arch = "x86_64"))]
 use swarmseal_core::kernels::Portable;
 
 #[cfg(target_arch = "x86_64")]
 use crate::adx::Adx;
 use crate::lanes;
+#[cfg(target_arch = "x86_64")]
+use crate::mul::Mul;
 
 /// A backend of this architecture, which this CPU may be able to run or not.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +58,11 @@ cpufeatures::new!(has_ifma, "avx512f", "avx512ifma");
 pub(crate) static CANDIDATES: &[Candidate] = &[
     PORTABLE,
     {
-        static SSE2: Kernels = lanes::sse2::kernels::<Portable>();
+        static MUL: Kernels = Kernels::scalar::<Mul>();
+        Candidate { name: "mul", needs: "nothing", kernels: || Some(&MUL), undetected: &MUL }
+    },
+    {
+        static SSE2: Kernels = lanes::sse2::kernels::<Mul>();
         Candidate {
             name: "sse2",
             needs: "SSE2",
@@ -73,7 +80,7 @@ pub(crate) static CANDIDATES: &[Candidate] = &[
         }
     },
     {
-        static AVX2: Kernels = lanes::avx2::kernels::<Portable>();
+        static AVX2: Kernels = lanes::avx2::kernels::<Mul>();
         static AVX2_ADX: Kernels = lanes::avx2::kernels::<Adx>();
         Candidate {
             name: "avx2",
@@ -84,7 +91,7 @@ pub(crate) static CANDIDATES: &[Candidate] = &[
     },
     {
         // Every CPU with IFMA has had BMI2 and ADX, but a hypervisor may hide them.
-        static IFMA: Kernels = lanes::ifma::kernels::<Portable>();
+        static IFMA: Kernels = lanes::ifma::kernels::<Mul>();
         static IFMA_ADX: Kernels = lanes::ifma::kernels::<Adx>();
         Candidate {
             name: "ifma",
