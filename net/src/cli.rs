@@ -1,6 +1,7 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
 mod completions;
+mod cpu;
 mod data_dir;
 mod demo;
 mod exit;
@@ -33,7 +34,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant"]),
     ("Operator", &["tracker"]),
-    ("Tools", &["inspect", "completions", "demo"]),
+    ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
 /// Paid content through BitTorrent: any peer may carry it, only a licensed subscriber can open it.
@@ -58,6 +59,9 @@ struct Global {
     /// What to log on standard error: error, warn, info, debug, trace, or a filter such as swarmseal::peer=debug
     #[arg(long, global = true, env = "SWARMSEAL_LOG", value_name = "FILTER", default_value = "warn")]
     log: String,
+    /// The arithmetic to use instead of the fastest that this CPU runs; `swarmseal cpu` lists them
+    #[arg(long, global = true, env = "SWARMSEAL_BACKEND", value_name = "NAME")]
+    backend: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,6 +89,8 @@ enum Verb {
     Tracker(tracker::Args),
     /// Show what is in a .torrent, license, key file or stored piece
     Inspect(inspect::Args),
+    /// Show the arithmetic that this CPU can run, which is chosen, and how fast it is
+    Cpu(cpu::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Run a whole swarm on this machine, and attack it
@@ -129,7 +135,8 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let output = Output::new(cli.global.json);
-    match start_logging(&cli.global.log).and_then(|()| run(cli, output)) {
+    let started = start_logging(&cli.global.log).and_then(|()| choose_backend(cli.global.backend.as_deref()));
+    match started.and_then(|()| run(cli, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
@@ -149,6 +156,10 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+fn choose_backend(name: Option<&str>) -> Result<(), Failure> {
+    name.map_or(Ok(()), crate::backend::force).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
 fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     let data = || DataDir::open(cli.global.data.clone());
     match cli.verb {
@@ -163,6 +174,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
+        Verb::Cpu(args) => cpu::run(args, output),
         Verb::Completions(args) => completions::run(args),
         Verb::Demo(args) => block_on(demo::run(args, cli.global.data, output)),
         Verb::Stranger(args) => block_on(demo::stranger(args, output)),

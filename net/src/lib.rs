@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+pub mod backend;
 pub mod cli;
 pub mod peer;
 pub mod player;

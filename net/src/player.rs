@@ -4,6 +4,7 @@
 //! releases plaintext. [`Player::verify`] says which pieces are bad without releasing any.
 
 mod extract;
+mod keys;
 mod ordered;
 mod policy_state;
 mod session;
@@ -13,9 +14,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
-use swarmseal_core::{DecryptionKey, SecretKey, decrypt_piece, package};
+use swarmseal_core::{SecretKey, decrypt_piece_with, package};
 use zeroize::Zeroizing;
 
+use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
 use crate::wire::content;
 use crate::wire::identity::Identity;
@@ -216,6 +218,7 @@ pub struct Player {
     metainfo: Metainfo,
     secret: SecretKey,
     license: License,
+    opened: OpenedKeys,
 }
 
 impl Player {
@@ -235,7 +238,8 @@ impl Player {
         }
         let subscriber = keys.subscriber(&seal.params);
         let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;
-        Ok(Arc::new(Player { metainfo, secret: keys.secret.clone(), license }))
+        let secret = keys.secret.clone();
+        Ok(Arc::new(Player { metainfo, secret, license, opened: OpenedKeys::default() }))
     }
 
     /// The .torrent.
@@ -301,12 +305,10 @@ impl Player {
             }
             Some(_) => {}
         }
-        let width = params.group().bytes();
-        let keys = license.keys.chunks_exact(width).nth(index as usize);
-        let malformed = || Error::MalformedLicense(format!("its key of piece {index} is none"));
-        let key = keys.and_then(|key| DecryptionKey::from_bytes(params, key).ok()).ok_or_else(malformed)?;
+        let key = self.opened.get(params, &self.secret, &license.keys, index);
+        let key = key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
         let corrupt = |_| Error::CorruptPiece { index };
-        decrypt_piece(params, &self.secret, &key, &mut piece).map_err(corrupt)?;
+        decrypt_piece_with(params, &key, &mut piece).map_err(corrupt)?;
         let found: [u8; 20] = Sha1::digest(&*piece).into();
         if info.pieces.get(index as usize) != Some(&found) {
             return Err(Error::CorruptPiece { index });

@@ -405,3 +405,29 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
     assert_eq!(full.status.code(), Some(12), "{}", String::from_utf8_lossy(&full.stderr));
     assert!(resumed.unwrap() > 0, "what was stored is still there");
 }
+
+#[test]
+fn a_backend_can_be_forced_and_one_that_is_not_there_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let Output { status, stdout, stderr } = program(dir.path(), args).output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    };
+    let quick = ["cpu", "--seconds", "0"];
+    for name in swarmseal_accel::each().map(|kernels| kernels.name) {
+        let (code, out, err) = run(&[&quick, &["--backend", name][..]].concat());
+        assert_eq!(code, Some(0), "{err}");
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["chosen"], &lines[0]["forced"]), (&Value::from(name), &Value::from(true)));
+        let chosen: Vec<&Value> = lines[1..].iter().filter(|line| line["chosen"] == true).collect();
+        assert_eq!(chosen.len(), 1);
+        assert_eq!((&chosen[0]["backend"], &chosen[0]["runs"]), (&Value::from(name), &Value::from(true)));
+    }
+    // Whatever the verb, before it does anything.
+    let mut inspect = program(dir.path(), &["inspect", "film.torrent"]);
+    let refused = inspect.env("SWARMSEAL_BACKEND", "adxx").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("no backend \"adxx\"") && message.contains("portable"), "{message}");
+    assert_eq!(run(&[&quick, &["--seconds", "soon"][..]].concat()).0, Some(2));
+}

@@ -138,7 +138,7 @@ fn params(args: &Args) -> Result<Arc<Params>, Failure> {
             "the profile `paper` protects nothing: expected --insecure-paper-profile beside it",
         ));
     }
-    let group = Group::by_name(&args.group, swarmseal_accel::detect()).ok_or_else(|| {
+    let group = Group::by_name(&args.group, crate::backend::kernels()).ok_or_else(|| {
         let names: Vec<_> = Group::names().collect();
         Failure::new(Exit::Usage, format!("--group {}: expected one of {}", args.group, names.join(", ")))
     })?;

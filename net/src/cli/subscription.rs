@@ -42,7 +42,7 @@ pub(super) fn read_metainfo(path: &Path, insecure: bool) -> Result<Metainfo, Fai
         return Err(Failure::new(Exit::Failed, format!("{}: too long for a .torrent", path.display())));
     }
     let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
-    let metainfo = Metainfo::from_bytes(&bytes, swarmseal_accel::detect()).map_err(|error| {
+    let metainfo = Metainfo::from_bytes(&bytes, crate::backend::kernels()).map_err(|error| {
         let exit = match error {
             crate::wire::metainfo::Error::NewerVersion { .. } => Exit::NewerVersion,
             _ => Exit::Failed,

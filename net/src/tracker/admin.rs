@@ -89,7 +89,7 @@ pub(super) struct Register {
 pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Response {
     blocking(tracker, body, |tracker, body| {
         let bytes = hex::decode(&body.metainfo).map_err(|_| bad("metainfo: expected hexadecimal digits"))?;
-        let metainfo = Metainfo::from_bytes(&bytes, swarmseal_accel::detect())
+        let metainfo = Metainfo::from_bytes(&bytes, crate::backend::kernels())
             .map_err(|error| bad(error.to_string()))?;
         let seal = &metainfo.info.seal;
         if seal.license_key != tracker.license_key.public() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Error, FixedBase, MasterKey, Params, PublicKey, ReKey, SubscriberId,
-    SubscriberTables, TorrentId, TsKeys, Word,
+    SubscriberTables, TorrentId, TsKey, TsKeys, Word,
 };
 use zeroize::Zeroizing;
 
@@ -116,10 +116,14 @@ pub(super) fn rekeys(
     let (r_j, r_k) = (uploader.ts_keys(params, torrent), downloader.ts_keys(params, torrent));
     let j = SubscriberTables::from_words(params, &uploader.tables.words)?;
     let k = SubscriberTables::from_words(params, &downloader.tables.words)?;
-    each(params, pieces, |piece, out| {
-        let (r_j, r_k) = (r_j.key(piece), r_k.key(piece));
-        ReKey::derive_with(params, (&j, &r_j), (&k, &r_k)).to_bytes(params, out)
-    })
+    let mut keys = Encoded::new(params, pieces.len());
+    for pieces in pieces.chunks(BATCH) {
+        let (r_j, r_k) = (of_pieces(&r_j, pieces), of_pieces(&r_k, pieces));
+        ReKey::derive_batch(params, (&j, &r_j), (&k, &r_k), |_, key| {
+            keys.push(|out| key.to_bytes(params, out))
+        });
+    }
+    keys.finish()
 }
 
 /// K_ik for each piece, for an original seed.
@@ -131,9 +135,13 @@ pub(super) fn encryption_keys(
 ) -> Result<Vec<u8>, Error> {
     let r = downloader.ts_keys(params, torrent);
     let k = SubscriberTables::from_words(params, &downloader.tables.words)?;
-    each(params, pieces, |piece, out| {
-        EncryptionKey::derive_with(params, &k, &r.key(piece)).to_bytes(params, out)
-    })
+    let mut keys = Encoded::new(params, pieces.len());
+    for pieces in pieces.chunks(BATCH) {
+        EncryptionKey::derive_batch(params, &k, &of_pieces(&r, pieces), |_, key| {
+            keys.push(|out| key.to_bytes(params, out));
+        });
+    }
+    keys.finish()
 }
 
 /// (g^−1)^r for every piece of the torrent, for a license.
@@ -150,23 +158,46 @@ pub(super) fn decryption_keys(
     let mut words = vec![0; FixedBase::words(params)];
     let table = DecryptionKey::table(params, &mut words)?;
     let pieces: Vec<u32> = (0..piece_count).collect();
-    each(params, &pieces, |piece, out| {
-        DecryptionKey::derive_with(params, &table, &r.key(piece)).to_bytes(params, out)
-    })
-    .map(Zeroizing::new)
+    let mut keys = Encoded::new(params, pieces.len());
+    for pieces in pieces.chunks(BATCH) {
+        DecryptionKey::derive_batch(params, &table, &of_pieces(&r, pieces), |_, key| {
+            keys.push(|out| key.to_bytes(params, out));
+        });
+    }
+    keys.finish().map(Zeroizing::new)
 }
 
-fn each(
-    params: &Params,
-    pieces: &[u32],
-    mut key: impl FnMut(u32, &mut [u8]) -> Result<(), Error>,
-) -> Result<Vec<u8>, Error> {
-    let width = params.group().bytes();
-    let mut keys = vec![0; pieces.len() * width];
-    for (&piece, out) in pieces.iter().zip(keys.chunks_exact_mut(width)) {
-        key(piece, out)?;
+/// Pieces whose keys are in memory at once: several of what a backend takes at a time.
+const BATCH: usize = 64;
+
+fn of_pieces(keys: &TsKeys<'_>, pieces: &[u32]) -> Vec<TsKey> {
+    pieces.iter().map(|&piece| keys.key(piece)).collect()
+}
+
+/// Keys of W bytes, one after the other.
+struct Encoded {
+    bytes: Vec<u8>,
+    width: usize,
+    written: usize,
+    result: Result<(), Error>,
+}
+
+impl Encoded {
+    fn new(params: &Params, count: usize) -> Self {
+        let width = params.group().bytes();
+        Encoded { bytes: vec![0; count * width], width, written: 0, result: Ok(()) }
     }
-    Ok(keys)
+
+    /// The next key.
+    fn push(&mut self, write: impl FnOnce(&mut [u8]) -> Result<(), Error>) {
+        let out = &mut self.bytes[self.written..][..self.width];
+        self.written += self.width;
+        self.result = self.result.and_then(|()| write(out));
+    }
+
+    fn finish(self) -> Result<Vec<u8>, Error> {
+        self.result.map(|()| self.bytes)
+    }
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl Tracker {
         let store = Store::open(&directory.join("tracker.redb"))?;
         let mut torrents = HashMap::new();
         for record in store.torrents()? {
-            let metainfo = Metainfo::from_bytes(&record.metainfo, swarmseal_accel::detect())?;
+            let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
             let torrent = Torrent::new(&metainfo, record.name);
             if torrent.params.profile() == Profile::Paper && !config.insecure_paper_profile {
                 return Err(Error::PaperProfile { torrent: torrent.id });

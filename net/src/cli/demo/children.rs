@@ -37,6 +37,7 @@ impl Running {
             .args(args)
             // The pipe closes when this process ends, however it ends.
             .env(UNTIL_EOF, "1")
+            .env("SWARMSEAL_BACKEND", crate::backend::kernels().name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
