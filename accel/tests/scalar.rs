@@ -31,7 +31,7 @@ impl Random {
                 5 => 1 << (Word::BITS - 1),
                 _ => self.next() as Word,
             };
-            let run = if self.next() % 4 == 0 { self.next() as usize % 20 } else { 1 };
+            let run = if self.next().is_multiple_of(4) { self.next() as usize % 20 } else { 1 };
             words.extend(std::iter::repeat_n(word, run));
         }
         words.truncate(len);
