@@ -10,12 +10,13 @@
 //! both last carries.
 //!
 //! **The product** T = a b, `len` = 8 k words each: for every block of b a *sweep* of the rows of a, at rising
-//! addresses of T; at its end the window is the next 8 words of T. After the sweep of block J, T < 2^(64 (len + 8 J + 8)).
+//! addresses of T; at its end the window is the next 8 words of T.
 //!
 //! **The square**: for every block y_J the rows below it, x ∈ y_0 … y_(J−1), then the products within the block above
-//! its diagonal. With y = y' + h 2^448, h its top word, those are h y' 2^448 + (the same within y'), below
-//! 2^960 − 2^896 + 2^832, and the window below 2^512: 15 words, so the 16th is zero. Then T is doubled and the squares
-//! of the words are added, on the two chains; the sum is a² < 2^(128 len), so the last carries are zero.
+//! its diagonal: row i is y_i (y_(i+1) … y_7), at word 2 i + 1. The sum is below 2^(64 (i + 8)) before it (the window is,
+//! at i = 0), and the row is at most (2^64 − 1)(2^(64 (7 − i)) − 1) 2^(64 (2 i + 1)) < 2^(64 (i + 9)) − 2^(64 (i + 8)), so the
+//! sum is below 2^(64 (i + 9)) after it: each row adds one word, and after row 6 the 16th is zero. Then T is doubled and
+//! the squares of the words are added, on the two chains; the sum is a² < 2^(128 len), so the last carries are zero.
 //!
 //! **The reduction** takes 8 words of T at a time. q_i = w_0 (−m^−1) mod 2^64 makes the row q_i × (lowest block of m)
 //! clear w_0, so 8 such rows clear the 8 words, whose place keeps q; the sweep goes on with x from the other blocks of

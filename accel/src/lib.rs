@@ -6,11 +6,12 @@
 //! | name | what it needs | how it works |
 //! |---|---|---|
 //! | `portable` | nothing | the core's own: plain Rust |
-//! | `sse2` | SSE2; 32-bit x86 too | two numbers at once, radix 2^28 |
 //! | `mul` | x86-64 | one number, by columns |
+//! | `sse2` | SSE2; 32-bit x86 too | two numbers at once, radix 2^28 |
 //! | `adx` | MULX, ADCX and ADOX | one number, two carry chains |
 //! | `avx2` | AVX2 | four numbers at once, radix 2^28 |
 //! | `ifma` | AVX-512 F and IFMA | eight numbers at once, radix 2^52 |
+//! | `umulh` | AArch64 | one number, a row's block in registers |
 //! | `neon` | AArch64 | two numbers at once, radix 2^28 |
 //!
 //! A backend with lanes has its single operations from the best scalar one of the same machine.
@@ -32,6 +33,8 @@ mod limbs;
 mod list;
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 mod mul;
+#[cfg(target_arch = "aarch64")]
+mod umulh;
 
 use swarmseal_core::Kernels;
 use swarmseal_core::kernels::Portable;

@@ -66,6 +66,44 @@ pub(crate) unsafe fn subtract_once(sum: *const Word, carry: Word, m: &[Word], ou
             options(nostack),
         );
     }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the loop's turns, one per 8 words, read `sum` and `m` and write `out`, all of that length. All registers
+    // are declared. SUB and CBNZ leave the carry, which is set where there is no borrow.
+    unsafe {
+        macro_rules! words {
+            () => {
+                "ldp {s0}, {s1}, [{sum}], #16
+                 ldp {m0}, {m1}, [{m}], #16
+                 sbcs {s0}, {s0}, {m0}
+                 sbcs {s1}, {s1}, {m1}
+                 stp {s0}, {s1}, [{out}], #16"
+            };
+        }
+        asm!(
+            "cmp xzr, xzr",
+            "2:",
+            words!(),
+            words!(),
+            words!(),
+            words!(),
+            "sub {turns}, {turns}, #1",
+            "cbnz {turns}, 2b",
+            // All ones if the difference is negative: a borrow that the carry word does not cover.
+            "sbcs {carry}, {carry}, xzr",
+            "sbc {borrow}, xzr, xzr",
+            borrow = lateout(reg) borrow,
+            carry = inout(reg) carry => _,
+            turns = inout(reg) out.len() / BLOCK => _,
+            sum = inout(reg) sum => _,
+            m = inout(reg) m.as_ptr() => _,
+            out = inout(reg) out.as_mut_ptr() => _,
+            s0 = out(reg) _,
+            s1 = out(reg) _,
+            m0 = out(reg) _,
+            m1 = out(reg) _,
+            options(nostack),
+        );
+    }
     // From an asm block, so the compiler cannot know that the mask has two values only.
     let keep = borrow;
     for (i, word) in out.iter_mut().enumerate() {

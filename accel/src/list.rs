@@ -1,7 +1,7 @@
 //! What there is for each architecture, and what this CPU has of it.
 
 use swarmseal_core::Kernels;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "x86")]
 use swarmseal_core::kernels::Portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -9,6 +9,8 @@ use crate::adx::Adx;
 use crate::lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::mul::Mul;
+#[cfg(target_arch = "aarch64")]
+use crate::umulh::Umulh;
 
 /// A backend of this architecture, which this CPU may be able to run or not.
 #[derive(Clone, Copy, Debug)]
@@ -113,10 +115,14 @@ pub(crate) static CANDIDATES: &[Candidate] = &[PORTABLE, {
 #[cfg(target_arch = "aarch64")]
 pub(crate) static CANDIDATES: &[Candidate] = &[
     {
-        static NEON: Kernels = lanes::neon::kernels::<Portable>();
+        static NEON: Kernels = lanes::neon::kernels::<Umulh>();
         Candidate { name: "neon", needs: "NEON", kernels: || Some(&NEON), undetected: &NEON }
     },
     PORTABLE,
+    {
+        static UMULH: Kernels = Kernels::scalar::<Umulh>();
+        Candidate { name: "umulh", needs: "nothing", kernels: || Some(&UMULH), undetected: &UMULH }
+    },
 ];
 
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
