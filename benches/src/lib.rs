@@ -11,3 +11,4 @@ pub mod report;
 pub mod rivals;
 pub mod timing;
 pub mod valgrind;
+pub mod welch;
