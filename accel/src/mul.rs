@@ -1,9 +1,9 @@
 //! x86-64 without BMI2 or ADX: MUL, which overwrites the flags, so the sums go by columns.
 //!
-//! Column k of x y is Σ x_i y_(k−i): a [`dot`] of one number upwards and the other downwards, into three words. Product
-//! and reduction share the columns (finely integrated product scanning; Koç, Acar, Kaliski, "Analyzing and comparing
-//! Montgomery multiplication algorithms", 1996): in column k < n = `len`, q_k = (lowest word) (−m^−1) mod 2^64 makes
-//! that word zero; from column n on, the lowest word is one of the result.
+//! Column k of x y is Σ x_i y_(k−i): one number upwards and the other downwards, into three words. Product and reduction
+//! share the columns (finely integrated product scanning; Koç, Acar, Kaliski, "Analyzing and comparing Montgomery
+//! multiplication algorithms", 1996): in column k < n = `len`, q_k = (lowest word) (−m^−1) mod 2^64 makes that word
+//! zero; from column n on, the lowest word is one of the result.
 //!
 //! **Three words suffice.** A column sums at most 2 n ≤ 128 products below 2^128 and what the last column left above its
 //! lowest word. If that is below 2^128, the sum is below 2^136, and leaves less than 2^72. A square's column takes at
