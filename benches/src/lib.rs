@@ -5,6 +5,7 @@
 //! backend, each of [`rivals`] with another library, and [`timing`] runs them in turns.
 
 pub mod bars;
+pub mod chart;
 pub mod ours;
 pub mod problem;
 pub mod report;

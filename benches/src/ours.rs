@@ -5,8 +5,8 @@ use std::hint::black_box;
 use anyhow::{Context, Result};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power};
 use swarmseal_core::{
-    DecryptionKey, FixedBase, Group, Kernels, MasterKey, Params, ReKey, SecretKey, SubscriberTables,
-    TorrentId, TsKey, TsKeys, Word,
+    DecryptionKey, FixedBase, Group, Kernels, MasterKey, Params, Progress, ReKey, SecretKey,
+    SubscriberTables, TorrentId, TsKey, TsKeys, Word,
 };
 
 use crate::problem::{ByWidth, Problem, Random, Width, named_group};
@@ -134,20 +134,19 @@ impl<'p> Ours<'p> {
         Some(Keys::new(self.problem.params(self.kernels, width)?))
     }
 
-    /// Searches for safe primes from the same start points in every run. Returns the candidates tested.
-    pub fn search(&self) -> f64 {
-        (0..)
-            .find_map(|seed| {
-                let mut tested = 0;
-                let found =
-                    Group::generate(self.kernels, self.problem.bits, &mut Random::new(seed), |so_far| {
-                        tested = so_far.tested;
-                        tested < SEARCHED
-                    });
-                // A search that ended early by finding a prime would be too short a sample.
-                found.is_err().then_some(tested as f64)
-            })
-            .expect("most searches go on")
+    /// Searches for safe primes from the same start points in every run, and says how far it came.
+    pub fn search(&self) -> Progress {
+        let search = |seed| {
+            let mut reached = Progress { sieved: 0, tested: 0 };
+            let mut random = Random::new(seed);
+            let found = Group::generate(self.kernels, self.problem.bits, &mut random, |so_far| {
+                reached = so_far;
+                so_far.tested < SEARCHED
+            });
+            // A search that ended early by finding a prime would be too short a sample.
+            found.is_err().then_some(reached)
+        };
+        (0..).find_map(search).expect("most searches go on")
     }
 }
 

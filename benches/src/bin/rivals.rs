@@ -267,7 +267,7 @@ fn our_contender<'a>(problem: &Problem, ours: &'a mut Ours<'_>, op: Op) -> Optio
                 PIECES as f64
             })
         }
-        Op::Sgen => Contender::new(|| ours.search()),
+        Op::Sgen => Contender::new(|| ours.search().tested as f64),
     })
 }
 
