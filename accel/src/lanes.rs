@@ -35,7 +35,7 @@ pub(crate) mod sse2;
 pub(crate) use backend::{compiled_products, lane_backend};
 
 use swarmseal_core::kernels::{
-    ByteOrder, Comb, Power,
+    ByteOrder, Comb, Power, TwoPower,
     scalar::{Arithmetic, CombShape},
 };
 use swarmseal_core::{LIMBS, Modulus, Word};
@@ -128,9 +128,9 @@ pub(crate) trait Lanes: Copy {
         }
     }
 
-    /// `entries[index]` in each lane, reading all entries.
+    /// `entries[index]` in each lane, reading all entries: 32 or 64.
     #[inline(always)]
-    fn pick(entries: &[Word; CombShape::ENTRIES], index: Self) -> Self {
+    fn pick(entries: &[Word], index: Self) -> Self {
         let mut picked = Self::splat(0);
         for (i, &entry) in entries.iter().enumerate() {
             picked = Self::select(index.equals(Self::splat(i as u64)), Self::splat(widen(entry)), picked);
@@ -305,7 +305,7 @@ impl<V: Lanes> Carry<V> {
     /// The column's whole sum.
     #[inline(always)]
     fn sum(&self, low: V) -> V {
-        low.add(self.carry).add(self.high)
+        low.add(self.high).add(self.carry)
     }
 
     /// Closes a column, whose whole sum is given: its limb.
@@ -336,23 +336,42 @@ fn canonical<V: Lanes, const L: usize>(a: &mut Limbs<V, L>, m: &Limbs<V, L>) {
 
 // ---- Almost-Montgomery multiplication ----
 
-/// m in the lanes, and −m^−1 mod β.
+/// m in the lanes, and what its multiples are made of.
+///
+/// Where m ≡ −1 mod β in every lane, as for RFC 7919's primes, a column's digit q is the column itself, and T + q m is
+/// (T − q) + q (m + 1): the column is cleared without a product, and the other products are those with m + 1.
 pub(crate) struct Moduli<V, const L: usize> {
     m: Limbs<V, L>,
+    /// −m^−1 mod β.
     neg_inv: V,
+    /// m, or m + 1 where m ≡ −1 mod β in every lane.
+    multiple: Limbs<V, L>,
+    unit: bool,
 }
 
 impl<V: Lanes, const L: usize> Moduli<V, L> {
     #[inline(always)]
     fn splat(m: &Modulus) -> Self {
-        Moduli { m: splat_number(m.limbs()), neg_inv: V::splat(word64(m.neg_inv_words(), 0)).limb() }
+        Self::gather(1, |_| m)
     }
 
-    /// A modulus for each lane; lanes without one repeat the first.
+    /// A modulus for each lane; the lanes from `count` on repeat the first.
     #[inline(always)]
-    fn gather(powers: &[Power<'_>]) -> Self {
-        let neg_inv = read_lanes::<V>(powers.len(), |i| word64(powers[i].modulus.neg_inv_words(), 0));
-        Moduli { m: gather_numbers(powers.len(), |i| powers[i].modulus.limbs()), neg_inv: neg_inv.limb() }
+    fn gather<'m>(count: usize, modulus: impl Fn(usize) -> &'m Modulus) -> Self {
+        let beta_less_1 = (1 << V::BITS) - 1;
+        let m: Limbs<V, L> = gather_numbers(count, |i| modulus(i).limbs());
+        let neg_inv = read_lanes::<V>(count, |i| word64(modulus(i).neg_inv_words(), 0)).limb();
+        let unit = (0..count).all(|i| word64(modulus(i).limbs(), 0) & beta_less_1 == beta_less_1);
+        let mut multiple = m;
+        if unit {
+            let mut carry = V::splat(1);
+            for limb in &mut multiple {
+                let sum = limb.add(carry);
+                carry = sum.carry();
+                *limb = sum.limb();
+            }
+        }
+        Moduli { m, neg_inv, multiple, unit }
     }
 
     /// Ends the lower half's tile of columns k..k+C of a Montgomery product: adds q m, where q clears the columns.
@@ -364,30 +383,41 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
         (low, high): (&mut [V; C], &mut [V; C]),
         k: usize,
     ) {
-        rows(low, high, q, &self.m, k, 0, k);
-        for c in 0..C {
-            low[c] = carry.sum(low[c]);
-            let digit = V::mul_low(low[c].limb(), self.neg_inv);
-            for d in c..C {
-                V::mul_add(&mut low[d], &mut high[d], digit, self.m[d - c]);
+        rows(low, high, q, &self.multiple, k, 0, k);
+        if self.unit {
+            for c in 0..C {
+                low[c] = carry.sum(low[c]);
+                let digit = carry.close(low[c], high[c]);
+                for d in c + 1..C {
+                    V::mul_add(&mut low[d], &mut high[d], digit, self.multiple[d - c]);
+                }
+                q[k + c] = digit;
             }
-            q[k + c] = digit;
-            carry.close(low[c], high[c]);
+        } else {
+            for c in 0..C {
+                low[c] = carry.sum(low[c]);
+                let digit = V::mul_low(low[c].limb(), self.neg_inv);
+                for d in c..C {
+                    V::mul_add(&mut low[d], &mut high[d], digit, self.multiple[d - c]);
+                }
+                q[k + c] = digit;
+                carry.close(low[c], high[c]);
+            }
         }
     }
 
-    /// Ends the upper half's tile of columns L+k..L+k+C: adds q m and carries out the result's limbs k..k+C.
+    /// Ends the upper half's tile of columns L+k..L+k+C: adds q m and carries out the result's limbs k..k+C. They take
+    /// the place of q's, of which this tile and those after it need the limbs above k alone.
     #[inline(always)]
     fn finish_tile<const C: usize>(
         &self,
-        q: &Limbs<V, L>,
         out: &mut Limbs<V, L>,
         carry: &mut Carry<V>,
         (low, high): (&mut [V; C], &mut [V; C]),
         k: usize,
     ) {
-        high_triangle::<V, C, 0>(low, high, &q[k..], &self.m);
-        rows(low, high, q, &self.m, L + k, k + C, L);
+        high_triangle::<V, C, 0>(low, high, &out[k..], &self.multiple);
+        rows(low, high, out, &self.multiple, L + k, k + C, L);
         for c in 0..C {
             out[k + c] = carry.close(carry.sum(low[c]), high[c]);
         }
@@ -410,26 +440,25 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
     /// Walter, "Montgomery exponentiation needs no final subtractions", 1999.
     #[inline(always)]
     fn mul_here<const C: usize>(&self, a: &Limbs<V, L>, b: &Limbs<V, L>, out: &mut Limbs<V, L>) {
-        let mut q: Limbs<V, L> = zeros();
+        // `out` keeps q until the upper half replaces it from below, where it is no longer needed.
         let mut carry = Carry::new();
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             rows(&mut low, &mut high, a, b, k, 0, k);
             low_triangle::<V, C>(&mut low, &mut high, &a[k..], b);
-            self.reduce_tile::<C>(&mut q, &mut carry, (&mut low, &mut high), k);
+            self.reduce_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             high_triangle::<V, C, 0>(&mut low, &mut high, &a[k..], b);
             rows(&mut low, &mut high, a, b, L + k, k + C, L);
-            self.finish_tile::<C>(&q, out, &mut carry, (&mut low, &mut high), k);
+            self.finish_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
     }
 
     /// `out = a² R^−1 mod m`: [`Moduli::mul_here`] with the products off the diagonal taken once and doubled.
     #[inline(always)]
     fn square_here<const C: usize>(&self, a: &Limbs<V, L>, out: &mut Limbs<V, L>) {
-        let mut q: Limbs<V, L> = zeros();
         let mut carry = Carry::new();
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
@@ -440,7 +469,7 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
             } else {
                 diagonal::<V, C, C>(&mut low, &mut high, &a[middle..][..2 * C]);
             }
-            self.reduce_tile::<C>(&mut q, &mut carry, (&mut low, &mut high), k);
+            self.reduce_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
@@ -456,7 +485,7 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
                 // Two chunks, but for the last tile: there the number ends.
                 diagonal::<V, C, C>(&mut low, &mut high, &a[middle..L.min(middle + 2 * C)]);
             }
-            self.finish_tile::<C>(&q, out, &mut carry, (&mut low, &mut high), k);
+            self.finish_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
     }
 }
@@ -513,19 +542,18 @@ impl<V: Lanes, const L: usize> Fixed<V, L> {
         Fixed { factor, quotient, complement, p: moduli.m }
     }
 
-    /// `out = x w mod p`, canonical.
+    /// The work's product = x w mod p, canonical.
     #[inline(always)]
-    fn mul<const C: usize>(&self, x: &Limbs<V, L>, out: &mut Limbs<V, L>) {
-        let mut q: Limbs<V, L> = zeros();
-        self.quotient_of::<C>(x, &mut q);
-        let mut less: Limbs<V, L> = zeros();
+    fn mul<const C: usize>(&self, work: &mut Work<V, L>) {
+        let Work { x, q, product: out, less, .. } = work;
+        self.quotient_of::<C>(x, q);
         let mut borrow = V::splat(0);
         let mut carry = Carry::new();
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             rows(&mut low, &mut high, x, &self.factor, k, 0, k);
             low_triangle::<V, C>(&mut low, &mut high, &x[k..], &self.factor);
-            rows(&mut low, &mut high, &q, &self.complement, k, 0, k);
+            rows(&mut low, &mut high, q, &self.complement, k, 0, k);
             low_triangle::<V, C>(&mut low, &mut high, &q[k..], &self.complement);
             for c in 0..C {
                 out[k + c] = carry.close(carry.sum(low[c]), high[c]);
@@ -581,6 +609,32 @@ impl<V: Lanes, const L: usize> Fixed<V, L> {
     }
 }
 
+/// What is under way for a group of blocks. Kept from group to group, and secret.
+struct Work<V, const L: usize> {
+    words: [V; MAX_WORDS],
+    x: Limbs<V, L>,
+    q: Limbs<V, L>,
+    product: Limbs<V, L>,
+    /// The product less p.
+    less: Limbs<V, L>,
+}
+
+impl<V: Lanes, const L: usize> Work<V, L> {
+    #[inline(always)]
+    fn new() -> Self {
+        Work { words: zeros(), x: zeros(), q: zeros(), product: zeros(), less: zeros() }
+    }
+
+    #[inline(always)]
+    fn wipe(&mut self) {
+        wipe(&mut self.words);
+        wipe(&mut self.x);
+        wipe(&mut self.q);
+        wipe(&mut self.product);
+        wipe(&mut self.less);
+    }
+}
+
 /// See [`Kernels::mul_blocks`](swarmseal_core::Kernels::mul_blocks).
 #[inline(always)]
 pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
@@ -592,6 +646,7 @@ pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
     let width = m.len() * WORD_BYTES;
     assert!(blocks.len().is_multiple_of(width));
     let mut fixed = Fixed::<V, L>::new::<C>(m, factor);
+    let mut work = Work::new();
     let mut padded = [0; MAX_LANES * MAX_WORDS * 8];
     let padded = &mut padded[..V::LANES * width];
     for group in blocks.chunks_mut(V::LANES * width) {
@@ -600,7 +655,7 @@ pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
         if !whole {
             padded[..group.len()].copy_from_slice(group);
         }
-        mul_group::<V, L, C>(&fixed, order, width, if whole { &mut *group } else { &mut *padded });
+        mul_group::<V, L, C>(&fixed, &mut work, order, width, if whole { &mut *group } else { &mut *padded });
         if !whole {
             group.copy_from_slice(&padded[..group.len()]);
         }
@@ -608,6 +663,7 @@ pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
     padded.fill(0);
     core::hint::black_box(padded);
     fixed.wipe();
+    work.wipe();
 }
 
 /// What [`mul_blocks`] does between loading and storing, `groups` times over the same blocks: for the benches.
@@ -619,14 +675,13 @@ pub(crate) fn multiply_alone<V: Lanes, const L: usize, const C: usize>(
     groups: usize,
 ) -> u64 {
     let fixed = Fixed::<V, L>::new::<C>(m, factor);
-    let x: Limbs<V, L> = splat_number(m.r2());
-    let mut product: Limbs<V, L> = zeros();
+    let mut work = Work::new();
+    work.x = splat_number(m.r2());
     for _ in 0..groups {
-        fixed.mul::<C>(core::hint::black_box(&x), &mut product);
-        core::hint::black_box(&mut product);
+        fixed.mul::<C>(core::hint::black_box(&mut work));
     }
     let mut lanes = [0; MAX_LANES];
-    product[0].write(&mut lanes);
+    work.product[0].write(&mut lanes);
     lanes[0]
 }
 
@@ -634,6 +689,7 @@ pub(crate) fn multiply_alone<V: Lanes, const L: usize, const C: usize>(
 #[inline(always)]
 fn mul_group<V: Lanes, const L: usize, const C: usize>(
     fixed: &Fixed<V, L>,
+    work: &mut Work<V, L>,
     order: ByteOrder,
     width: usize,
     group: &mut [u8],
@@ -641,14 +697,11 @@ fn mul_group<V: Lanes, const L: usize, const C: usize>(
     if order == ByteOrder::Big {
         group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
-    let mut words: [V; MAX_WORDS] = zeros();
-    let words = &mut words[..width / 8];
-    let (mut x, mut product): (Limbs<V, L>, Limbs<V, L>) = (zeros(), zeros());
-    V::load_blocks(group, words);
-    split(words, &mut x);
-    fixed.mul::<C>(&x, &mut product);
-    join(&product, words);
-    V::store_blocks(words, group);
+    V::load_blocks(group, &mut work.words[..width / 8]);
+    split(&work.words[..width / 8], &mut work.x);
+    fixed.mul::<C>(work);
+    join(&work.product, &mut work.words[..width / 8]);
+    V::store_blocks(&work.words[..width / 8], group);
     if order == ByteOrder::Big {
         group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
@@ -689,68 +742,141 @@ pub(crate) fn modpow_batch<V: Lanes, const L: usize, const C: usize>(powers: &[P
     let bits = bits_of(first.modulus);
     for (powers, out) in powers.chunks(V::LANES).zip(out.chunks_mut(V::LANES * n)) {
         let count = powers.len();
-        let moduli = Moduli::<V, L>::gather(powers);
+        let moduli = Moduli::<V, L>::gather(count, |i| powers[i].modulus);
         let one = gather_numbers(count, |i| powers[i].modulus.one());
         let r2 = gather_numbers(count, |i| powers[i].modulus.r2());
-        let mut table: [Limbs<V, L>; 1 << WINDOW] = [zeros(); 1 << WINDOW];
-        table[0] = moduli.enter::<C>(&one, &r2, bits);
-        table[1] = moduli.enter::<C>(&gather_numbers(count, |i| powers[i].base), &r2, bits);
-        for i in 2..table.len() {
-            let mut entry: Limbs<V, L> = zeros();
-            if i % 2 == 0 {
-                moduli.square::<C>(&table[i / 2], &mut entry);
-            } else {
-                moduli.mul::<C>(&table[i - 1], &table[1], &mut entry);
-            }
-            table[i] = entry;
+        let mut table = Table([zeros(); MAX_WORDS / PART]);
+        table.set(&moduli, 0, &moduli.enter::<C>(&one, &r2, bits), bits / 64);
+        let base = moduli.enter::<C>(&gather_numbers(count, |i| powers[i].base), &r2, bits);
+        table.set(&moduli, 1, &base, bits / 64);
+        let (mut rooms, mut factor) = ((base, zeros()), zeros());
+        // Swapped by reference: the numbers are long.
+        let (mut acc, mut next) = (&mut rooms.0, &mut rooms.1);
+        for i in 2..1 << WINDOW {
+            moduli.mul::<C>(acc, &base, next);
+            core::mem::swap(&mut acc, &mut next);
+            table.set(&moduli, i, acc, bits / 64);
         }
         let widest = powers.iter().map(|power| power.exponent.bits()).max().unwrap_or(0);
-        let (mut acc, mut next, mut factor) = (table[0], zeros(), zeros());
         let digits = widest.div_ceil(WINDOW);
         for digit in (0..digits).rev() {
             let index = read_lanes(count, |i| widen(powers[i].exponent.digit(digit, WINDOW)));
-            choose(&table, index, &mut factor);
+            table.choose(index, bits / 64, &mut factor);
             if digit + 1 == digits {
-                acc = factor;
+                *acc = factor;
                 continue;
             }
             for _ in 0..WINDOW {
-                moduli.square::<C>(&acc, &mut next);
+                moduli.square::<C>(acc, next);
                 core::mem::swap(&mut acc, &mut next);
             }
-            moduli.mul::<C>(&acc, &factor, &mut next);
+            moduli.mul::<C>(acc, &factor, next);
             core::mem::swap(&mut acc, &mut next);
         }
-        moduli.leave::<C>(&acc, &one, &mut next);
-        scatter(&next, n, out);
-        for secret in table.iter_mut().chain([&mut acc, &mut next, &mut factor]) {
-            wipe(secret);
+        if digits == 0 {
+            *acc = moduli.enter::<C>(&one, &r2, bits);
         }
+        moduli.leave::<C>(acc, &one, next);
+        scatter(next, n, out);
+        table.wipe();
+        wipe(&mut rooms.0);
+        wipe(&mut rooms.1);
+        wipe(&mut factor);
     }
 }
 
-/// Entry `index` of each lane's own table.
+/// Words of an entry of a [`Table`] that are chosen at a time. Every size has a multiple of them.
+const PART: usize = 8;
+
+/// See [`Kernels::two_pow_batch_vartime`](swarmseal_core::Kernels::two_pow_batch_vartime). Two bits of the exponents at a time:
+/// two squarings and a factor of 1, 2, 4 or 8, without a reduction of its own.
+///
+/// Bounds: a number below 2m times 8 is below 16m, and its square's sum (256m² + R m) / R is at most 2m, as R ≥ 2^8 m.
 #[inline(always)]
-fn choose<V: Lanes, const L: usize>(table: &[Limbs<V, L>], index: V, out: &mut Limbs<V, L>) {
-    const PART: usize = 8;
-    for from in (0..L).step_by(PART) {
-        let to = L.min(from + PART);
-        let mut picked: [V; PART] = zeros();
-        for (i, entry) in table.iter().enumerate() {
-            let mask = index.equals(V::splat(i as u64));
-            for (picked, &limb) in picked.iter_mut().zip(&entry[from..to]) {
-                *picked = V::select(mask, limb, *picked);
+pub(crate) fn two_pow_batch_vartime<V: Lanes, const L: usize, const C: usize>(
+    powers: &[TwoPower<'_>],
+    out: &mut [Word],
+) {
+    let Some(first) = powers.first() else { return assert!(out.is_empty()) };
+    let n = first.modulus.len();
+    assert!(out.len() == powers.len() * n && powers.iter().all(|power| power.modulus.len() == n));
+    let bits = bits_of(first.modulus);
+    for (powers, out) in powers.chunks(V::LANES).zip(out.chunks_mut(V::LANES * n)) {
+        let count = powers.len();
+        let moduli = Moduli::<V, L>::gather(count, |i| powers[i].modulus);
+        let one = gather_numbers(count, |i| powers[i].modulus.one());
+        let r2 = gather_numbers(count, |i| powers[i].modulus.r2());
+        let mut acc = moduli.enter::<C>(&one, &r2, bits);
+        let mut next = zeros();
+        let widest = powers.iter().map(|power| power.exponent.bits()).max().unwrap_or(0);
+        for digit in (0..widest.div_ceil(2)).rev() {
+            moduli.square::<C>(&acc, &mut next);
+            moduli.square::<C>(&next, &mut acc);
+            let factor = read_lanes::<V>(count, |i| 1 << powers[i].exponent.digit(digit, 2));
+            let mut carry = Carry::new();
+            for limb in &mut acc {
+                let (mut low, mut high) = (V::splat(0), V::splat(0));
+                V::mul_add(&mut low, &mut high, *limb, factor);
+                *limb = carry.close(carry.sum(low), high);
             }
         }
-        out[from..to].copy_from_slice(&picked[..to - from]);
+        // Up to 16m: a product with 2^B mod m brings it below 2m as well.
+        moduli.leave::<C>(&acc, &one, &mut next);
+        scatter(&next, n, out);
+    }
+}
+
+/// Powers for each lane, as 64-bit words: a quarter to two thirds less memory to scan than limbs. The first words of every
+/// entry, then the next words of every entry, so that a scan goes through memory in order.
+struct Table<V>([[V; PART << WINDOW]; MAX_WORDS / PART]);
+
+impl<V: Lanes> Table<V> {
+    /// Stores an entry below 2m.
+    #[inline(always)]
+    fn set<const L: usize>(
+        &mut self,
+        moduli: &Moduli<V, L>,
+        entry: usize,
+        value: &Limbs<V, L>,
+        words: usize,
+    ) {
+        let mut value = *value;
+        canonical(&mut value, &moduli.m);
+        let mut packed: [V; MAX_WORDS] = zeros();
+        join(&value, &mut packed[..words]);
+        for (part, words) in self.0.iter_mut().zip(packed[..words].chunks_exact(PART)) {
+            part[entry * PART..][..PART].copy_from_slice(words);
+        }
+    }
+
+    /// Entry `index` of each lane, reading all entries. The words that are chosen stay in registers meanwhile.
+    #[inline(always)]
+    fn choose<const L: usize>(&self, index: V, words: usize, out: &mut Limbs<V, L>) {
+        let mut packed: [V; MAX_WORDS] = zeros();
+        for (part, out) in self.0.iter().zip(packed[..words].chunks_exact_mut(PART)) {
+            let mut picked: [V; PART] = zeros();
+            for (i, words) in part.chunks_exact(PART).enumerate() {
+                let mask = index.equals(V::splat(i as u64));
+                for c in 0..PART {
+                    picked[c] = V::select(mask, words[c], picked[c]);
+                }
+            }
+            out.copy_from_slice(&picked);
+        }
+        split(&packed[..words], out);
+    }
+
+    #[inline(always)]
+    fn wipe(&mut self) {
+        self.0.iter_mut().for_each(|part| wipe(part));
     }
 }
 
 // ---- Combs ----
 
 /// See [`Kernels::comb_words`](swarmseal_core::Kernels::comb_words): a limb a word.
-pub(crate) const fn comb_words<const L: usize>() -> usize {
-    CombShape::V * L * CombShape::ENTRIES
+pub(crate) const fn comb_words<const L: usize>(bits: usize) -> usize {
+    CombShape::V * L * CombShape::new(bits).entries()
 }
 
 /// See [`Kernels::comb_fill`](swarmseal_core::Kernels::comb_fill). Limb l of entry d of table v, in Montgomery form to R and below 2m,
@@ -763,21 +889,22 @@ pub(crate) fn comb_fill<V: Lanes, A: Arithmetic, const L: usize, const C: usize>
     table: &mut [Word],
 ) {
     let n = m.len();
-    assert_eq!(table.len(), comb_words::<L>());
-    let mut entries = [0; CombShape::V * CombShape::ENTRIES * LIMBS];
-    let entries = &mut entries[..CombShape::V * CombShape::ENTRIES * n];
+    assert_eq!(table.len(), comb_words::<L>(bits));
+    let each = CombShape::new(bits).entries();
+    let mut entries = [0; CombShape::V * CombShape::MAX_ENTRIES * LIMBS];
+    let entries = &mut entries[..CombShape::V * each * n];
     swarmseal_core::kernels::scalar::comb_fill::<A>(m, base, bits, entries);
     let moduli = Moduli::<V, L>::splat(m);
     let r2 = splat_number(m.r2());
-    for from in (0..CombShape::V * CombShape::ENTRIES).step_by(V::LANES) {
+    for from in (0..CombShape::V * each).step_by(V::LANES) {
         let plain = gather_numbers(V::LANES, |i| &entries[(from + i) * n..][..n]);
         let entered = moduli.enter::<C>(&plain, &r2, bits_of(m));
         for (l, limb) in entered.iter().enumerate() {
             let mut lanes = [0; MAX_LANES];
             limb.write(&mut lanes);
             for (i, &lane) in lanes[..V::LANES].iter().enumerate() {
-                let (v, d) = ((from + i) / CombShape::ENTRIES, (from + i) % CombShape::ENTRIES);
-                table[(v * L + l) * CombShape::ENTRIES + d] = lane as Word;
+                let (v, d) = ((from + i) / each, (from + i) % each);
+                table[(v * L + l) * each + d] = lane as Word;
             }
         }
     }
@@ -795,38 +922,40 @@ pub(crate) fn comb_pow<V: Lanes, const L: usize, const C: usize>(
     let shape = CombShape::new(bits);
     let items = out.len() / n;
     assert!(out.len() == items * n && combs.iter().all(|comb| comb.exponents.len() == items));
-    assert!(combs.iter().all(|comb| comb.table.len() == comb_words::<L>()));
+    assert!(combs.iter().all(|comb| comb.table.len() == comb_words::<L>(bits)));
     assert!(combs.iter().flat_map(|comb| comb.exponents).all(|exponent| exponent.bits() <= bits));
     let moduli = Moduli::<V, L>::splat(m);
     let one = splat_number(m.one());
     let start = moduli.enter::<C>(&one, &splat_number(m.r2()), bits_of(m));
-    let (mut next, mut factor) = (zeros(), zeros());
+    let (mut rooms, mut factor) = ((zeros(), zeros()), zeros());
     for from in (0..items).step_by(V::LANES) {
         let count = V::LANES.min(items - from);
-        let mut acc = start;
+        rooms.0 = start;
+        // Swapped by reference: the numbers are long.
+        let (mut acc, mut next) = (&mut rooms.0, &mut rooms.1);
         for column in (0..shape.block).rev() {
             if column + 1 != shape.block {
-                moduli.square::<C>(&acc, &mut next);
+                moduli.square::<C>(acc, next);
                 core::mem::swap(&mut acc, &mut next);
             }
             for comb in combs {
                 for v in 0..CombShape::V {
                     let index =
                         read_lanes(count, |i| widen(shape.digit(comb.exponents[from + i], v, column)));
-                    let table = &comb.table[v * L * CombShape::ENTRIES..][..L * CombShape::ENTRIES];
-                    for (l, entries) in table.chunks_exact(CombShape::ENTRIES).enumerate() {
-                        factor[l] = V::pick(entries.first_chunk().expect("all entries of a limb"), index);
+                    let table = &comb.table[v * L * shape.entries()..][..L * shape.entries()];
+                    for (l, entries) in table.chunks_exact(shape.entries()).enumerate() {
+                        factor[l] = V::pick(entries, index);
                     }
-                    moduli.mul::<C>(&acc, &factor, &mut next);
+                    moduli.mul::<C>(acc, &factor, next);
                     core::mem::swap(&mut acc, &mut next);
                 }
             }
         }
-        moduli.leave::<C>(&acc, &one, &mut next);
-        scatter(&next, n, &mut out[from * n..][..count * n]);
-        wipe(&mut acc);
+        moduli.leave::<C>(acc, &one, next);
+        scatter(next, n, &mut out[from * n..][..count * n]);
     }
-    wipe(&mut next);
+    wipe(&mut rooms.0);
+    wipe(&mut rooms.1);
     wipe(&mut factor);
 }
 

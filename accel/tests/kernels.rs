@@ -3,8 +3,8 @@
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U4096};
 use proptest::prelude::*;
-use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power};
-use swarmseal_core::{Group, Kernels, LIMBS, Word};
+use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
+use swarmseal_core::{Group, Kernels, LIMBS, Modulus, Word};
 
 type Number = [Word; LIMBS];
 
@@ -238,8 +238,146 @@ fn powers_of_edges() {
             let oracle = Oracle::new(&group);
             let m = group.modulus();
             let bases = [offset(&[], 0), offset(&[], 1), number(m.one()), offset(m.limbs(), -1)];
-            let exponents: [&[u8]; 6] = [&[0], &[1], &[0x80, 0], &[0xff; 3], &[0xff; 32], &[0x80; 48]];
+            let full = vec![0xfe; group.bytes()];
+            let exponents: [&[u8]; 7] = [&[0], &[1], &[0x80, 0], &[0xff; 3], &[0xff; 32], &[0x80; 48], &full];
             check_powers(kernels, &group, &oracle, &bases, &exponents);
+        }
+    }
+}
+
+/// Odd moduli unlike the named primes, whose lowest and highest 64 bits are all ones.
+fn odd_moduli(len: usize) -> Vec<Modulus> {
+    let top = 1 << (Word::BITS - 1);
+    let of = |word: &dyn Fn(usize) -> Word| {
+        let mut words: Vec<Word> = (0..len).map(word).collect();
+        words[0] |= 1;
+        words[len - 1] |= top;
+        Modulus::from_words(&words).unwrap()
+    };
+    vec![
+        of(&|_| Word::MAX),
+        of(&|_| 0),
+        of(&|i| if i == 0 { Word::MAX } else { 0 }),
+        of(&|i| if i == 0 { Word::MAX - 1 } else { Word::MAX }),
+        of(&|i| (i as Word + 5).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as Word).rotate_left(i as u32)),
+        of(&|i| {
+            (i as Word + 77).wrapping_mul(0xd134_2543_de82_ef95_u64 as Word).rotate_left(3 * i as u32) << 20
+        }),
+    ]
+}
+
+#[test]
+fn any_odd_modulus_gives_what_portable_gives() {
+    let portable = Kernels::portable();
+    for kernels in everything() {
+        for bits in [512, 768, 1024, 1536, 2048, 3072, 4096] {
+            let len = bits / Word::BITS as usize;
+            let moduli = odd_moduli(len);
+            for m in &moduli {
+                let mut numbers = vec![
+                    vec![0; len],
+                    offset(m.limbs(), -1)[..len].to_vec(),
+                    m.one().to_vec(),
+                    m.r2().to_vec(),
+                ];
+                for seed in 0..4 {
+                    let mut x = vec![0; len];
+                    (portable.mont_mul)(m, &numbers[numbers.len() - 1], &numbers[1 + seed], &mut x);
+                    numbers.push(x);
+                }
+                let (mut found, mut expected) = (vec![0; len], vec![0; len]);
+                for a in &numbers {
+                    (kernels.mont_sqr)(m, a, &mut found);
+                    (portable.mont_mul)(m, a, a, &mut expected);
+                    assert_eq!(found, expected, "{} {bits} {a:x?}", kernels.name);
+                    for b in &numbers {
+                        (kernels.mont_mul)(m, a, b, &mut found);
+                        (portable.mont_mul)(m, a, b, &mut expected);
+                        assert_eq!(found, expected, "{} {bits} {a:x?} {b:x?}", kernels.name);
+                    }
+                    let mut blocks: Vec<u8> =
+                        numbers.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+                    blocks.extend(vec![0xff; bits / 8]);
+                    let mut truth = blocks.clone();
+                    (kernels.mul_blocks)(m, a, ByteOrder::Little, &mut blocks);
+                    (portable.mul_blocks)(m, a, ByteOrder::Little, &mut truth);
+                    assert_eq!(blocks, truth, "{} {bits} {a:x?}", kernels.name);
+                }
+                let exponents = [Exponent::from_be(&[0xff, 0xfe]), Exponent::from_be(&[0x35; 9])];
+                let mut table = vec![0; (kernels.comb_words)(m, 72)];
+                (kernels.comb_fill)(m, &numbers[4], 72, &mut table);
+                let refs: Vec<&Exponent> = exponents.iter().collect();
+                let mut comb = vec![0; 2 * len];
+                (kernels.comb_pow)(m, 72, &[Comb { table: &table, exponents: &refs }], &mut comb);
+                for (exponent, power) in exponents.iter().zip(comb.chunks_exact(len)) {
+                    (portable.modpow)(m, &numbers[4], exponent, &mut expected);
+                    assert_eq!(power, expected, "{} {bits} {m:x?}", kernels.name, m = m.limbs());
+                }
+            }
+            // All of them at once: lanes with moduli of their own.
+            let exponent = Exponent::from_be(&[0x9d; 12]);
+            let powers: Vec<Power<'_>> = moduli
+                .iter()
+                .map(|modulus| Power { modulus, base: modulus.one(), exponent: &exponent })
+                .collect();
+            let two: Vec<TwoPower<'_>> =
+                moduli.iter().map(|modulus| TwoPower { modulus, exponent: &exponent }).collect();
+            let (mut found, mut expected) = (vec![0; len * powers.len()], vec![0; len * powers.len()]);
+            (kernels.modpow_batch)(&powers, &mut found);
+            (portable.modpow_batch)(&powers, &mut expected);
+            assert_eq!(found, expected, "{} {bits}", kernels.name);
+            (kernels.two_pow_batch_vartime)(&two, &mut found);
+            (portable.two_pow_batch_vartime)(&two, &mut expected);
+            assert_eq!(found, expected, "{} {bits} powers of two", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn powers_of_two() {
+    for kernels in everything() {
+        for group in groups(kernels) {
+            let len = group.modulus().len();
+            let two = {
+                let mut two = number(group.modulus().one());
+                let one = two;
+                (kernels.mont_mul)(
+                    group.modulus(),
+                    &offset(&[], 2)[..len],
+                    group.modulus().r2(),
+                    &mut two[..len],
+                );
+                assert_ne!(two, one);
+                two
+            };
+            let bytes: [&[u8]; 9] =
+                [&[], &[0], &[1], &[2], &[0xff], &[0x80, 0], &[0xff; 9], &[0xa7; 40], &[0xfe; 63]];
+            let exponents = bytes.map(Exponent::from_be);
+            for count in [0, 1, 5, 9] {
+                let powers: Vec<TwoPower<'_>> = exponents[..count]
+                    .iter()
+                    .map(|exponent| TwoPower { modulus: group.modulus(), exponent })
+                    .collect();
+                let mut batch = vec![0; count * len];
+                (kernels.two_pow_batch_vartime)(&powers, &mut batch);
+                for (power, found) in powers.iter().zip(batch.chunks_exact(len)) {
+                    let mut expected = [0; LIMBS];
+                    (Kernels::portable().modpow)(
+                        power.modulus,
+                        &two[..len],
+                        power.exponent,
+                        &mut expected[..len],
+                    );
+                    assert_eq!(
+                        found,
+                        &expected[..len],
+                        "{} {} {:?}",
+                        kernels.name,
+                        group.bits(),
+                        power.exponent
+                    );
+                }
+            }
         }
     }
 }

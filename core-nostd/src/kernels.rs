@@ -37,6 +37,9 @@ pub struct Kernels {
     pub modpow: fn(m: &Modulus, base: &[Word], exponent: &Exponent, out: &mut [Word]),
     /// Several powers, one after the other in `out`, all of one length. Faster than as many single ones.
     pub modpow_batch: fn(powers: &[Power<'_>], out: &mut [Word]),
+    /// 2^exponent mod m, mont, for several m of one length, one after the other in `out`: a test of public candidates for
+    /// primes. The exponents are public: the time depends on them.
+    pub two_pow_batch_vartime: fn(powers: &[TwoPower<'_>], out: &mut [Word]),
     /// Words of a table for [`Kernels::comb_fill`]. `bits` is the width of the exponents.
     pub comb_words: fn(m: &Modulus, bits: usize) -> usize,
     /// Fills a table of powers of `base` (mont, below m), in the backend's own layout.
@@ -54,6 +57,15 @@ pub struct Power<'a> {
     /// Mont, below m.
     pub base: &'a [Word],
     /// Its width may differ from its neighbours': the widest sets the time.
+    pub exponent: &'a Exponent,
+}
+
+/// One power of a [`Kernels::two_pow_batch_vartime`].
+#[derive(Clone, Copy)]
+pub struct TwoPower<'a> {
+    /// m > 2. Its length is that of its neighbours; its value may differ.
+    pub modulus: &'a Modulus,
+    /// Public.
     pub exponent: &'a Exponent,
 }
 
@@ -81,6 +93,7 @@ impl Kernels {
             mul_blocks: A::mul_blocks,
             modpow: scalar::modpow::<A>,
             modpow_batch: scalar::modpow_batch::<A>,
+            two_pow_batch_vartime: scalar::two_pow_batch_vartime::<A>,
             comb_words: scalar::comb_words,
             comb_fill: scalar::comb_fill::<A>,
             comb_pow: scalar::comb_pow::<A>,

@@ -2,6 +2,7 @@
 
 use crypto_bigint::Word;
 
+use crate::Error;
 use crate::kernels::{Arithmetic, Portable};
 use crate::number::{LIMBS, Number, ZERO, add_assign, bit_length_vartime, less_than, mac, subtract_once};
 
@@ -19,6 +20,18 @@ pub struct Modulus {
 }
 
 impl Modulus {
+    /// Any odd modulus > 1 of 64 to 4,096 bits in steps of 64, least significant word first, for kernels by themselves: a
+    /// [`Group`](crate::Group) makes its own. Errors: [`Error::BadGroup`].
+    pub fn from_words(words: &[Word]) -> Result<Self, Error> {
+        let whole = !words.is_empty() && words.len().is_multiple_of(EXTRA / 2) && words.len() <= LIMBS;
+        if !whole || words[0] & 1 == 0 || bit_length_vartime(words) < 2 {
+            return Err(Error::BadGroup);
+        }
+        let mut limbs = ZERO;
+        limbs[..words.len()].copy_from_slice(words);
+        Ok(Self::new(limbs, words.len()))
+    }
+
     /// Prepares an odd `limbs` > 1 whose used length is `len` words. The modulus is public.
     pub(crate) fn new(limbs: Number, len: usize) -> Self {
         assert!((1..=limbs.len()).contains(&len) && limbs[0] & 1 == 1);
@@ -86,7 +99,8 @@ impl Modulus {
         subtract_once(&mut a[..self.len], carry, self.limbs());
     }
 
-    fn double(&self, a: &mut Number) {
+    /// `2 a mod m` for a < m.
+    pub(crate) fn double(&self, a: &mut Number) {
         let copy = *a;
         self.add(a, &copy);
     }

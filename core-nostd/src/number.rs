@@ -88,14 +88,38 @@ pub(crate) fn is_zero(a: &[Word]) -> Choice {
     a.iter().fold(0, |acc, &x| acc | x).ct_eq(&0)
 }
 
-/// `out` = entry `index` of a table, reading all of it. Time depends on the table's size alone.
-pub(crate) fn read_entry<'t>(table: impl Iterator<Item = &'t [Word]>, index: Word, out: &mut [Word]) {
-    out.fill(0);
-    for (i, entry) in table.enumerate() {
-        let wanted = mask((i as Word).ct_eq(&index));
-        for (o, &e) in out.iter_mut().zip(entry) {
-            *o |= e & wanted;
+/// Most entries of a table that [`read_entry`] reads.
+const ENTRIES: usize = 64;
+
+/// `out` = entry `index` of a table, entries of `out.len()` words one after the other, reading all of it. Time depends on
+/// the table's size alone.
+pub(crate) fn read_entry(table: &[Word], index: Word, out: &mut [Word]) {
+    /// Words that stay in registers while the entries go by.
+    const PART: usize = 8;
+    let n = out.len();
+    let mut masks = [0; ENTRIES];
+    let masks = &mut masks[..table.len() / n];
+    let index = core::hint::black_box(index);
+    for (i, wanted) in masks.iter_mut().enumerate() {
+        // The top bit of d | −d is set unless d = 0.
+        let difference = i as Word ^ index;
+        *wanted = ((difference | difference.wrapping_neg()) >> (Word::BITS - 1)).wrapping_sub(1);
+    }
+    let mut parts = out.chunks_exact_mut(PART);
+    for (part, out) in (&mut parts).enumerate() {
+        let mut picked = [0; PART];
+        for (entry, &wanted) in table.chunks_exact(n).zip(&*masks) {
+            for (picked, &word) in picked.iter_mut().zip(&entry[part * PART..][..PART]) {
+                *picked |= word & wanted;
+            }
         }
+        out.copy_from_slice(&picked);
+    }
+    let rest = parts.into_remainder();
+    let from = n - rest.len();
+    for (i, out) in rest.iter_mut().enumerate() {
+        let words = table.chunks_exact(n).zip(&*masks);
+        *out = words.fold(0, |picked, (entry, &wanted)| picked | (entry[from + i] & wanted));
     }
 }
 

@@ -5,7 +5,7 @@ use crypto_bigint::Word;
 use crate::exponent::Exponent;
 use crate::fixed_base::BATCH;
 use crate::kdf::Kdf;
-use crate::kernels::{Kernels, Power};
+use crate::kernels::{Kernels, Power, TwoPower};
 use crate::modulus::Modulus;
 use crate::number::{LIMBS, Number, WORD_BYTES, ZERO, bit_length_vartime, sbb};
 
@@ -14,44 +14,45 @@ const ROUNDS: usize = 64;
 /// Miller–Rabin with 64 bases, each drawn by BLAKE3 from the number itself: whoever made the number could not
 /// choose it to suit the bases without breaking the hash. A composite passes with probability below 4^−64.
 pub(crate) fn is_probable_prime_vartime(kernels: &Kernels, candidate: &Modulus) -> bool {
-    let batch = [candidate; BATCH];
-    (0..ROUNDS)
-        .step_by(BATCH)
-        .all(|first| passes_rounds_vartime(kernels, &batch, first, 1).into_iter().all(|passed| passed))
+    pass_base_two_vartime(kernels, &[candidate])[0]
+        && (1..ROUNDS).step_by(BATCH).all(|first| {
+            let rounds = BATCH.min(ROUNDS - first);
+            passes_rounds_vartime(kernels, candidate, first, rounds)
+        })
 }
 
-/// One round of Miller–Rabin for each of at most [`BATCH`] candidates of one length: candidate i with the base number
-/// `first + i step`. The entries beyond the candidates are false.
-pub(crate) fn passes_rounds_vartime(
-    kernels: &Kernels,
-    candidates: &[&Modulus],
-    first: usize,
-    step: usize,
-) -> [bool; BATCH] {
-    let Some(n) = candidates.first().map(|candidate| candidate.len()) else { return [false; BATCH] };
-    let mut bases = [ZERO; BATCH];
-    let exponents: [(Exponent, usize); BATCH] = core::array::from_fn(|i| match candidates.get(i) {
-        Some(candidate) => {
-            bases[i] = mont(kernels, candidate, &base_of(candidate, (first + i * step) as u64));
-            odd_part(candidate)
-        }
-        None => (Exponent::from_be(&[]), 0),
-    });
-    let powers: [Power<'_>; BATCH] = core::array::from_fn(|i| Power {
+/// The round with base 2, the cheapest, for each of at most [`BATCH`] candidates of one length. The entries beyond the
+/// candidates are false.
+pub(crate) fn pass_base_two_vartime(kernels: &Kernels, candidates: &[&Modulus]) -> [bool; BATCH] {
+    let mut passed = [false; BATCH];
+    let Some(n) = candidates.first().map(|candidate| candidate.len()) else { return passed };
+    let exponents: [(Exponent, usize); BATCH] =
+        core::array::from_fn(|i| odd_part(candidates.get(i).unwrap_or(&candidates[0])));
+    let powers: [TwoPower<'_>; BATCH] = core::array::from_fn(|i| TwoPower {
         modulus: candidates.get(i).unwrap_or(&candidates[0]),
-        base: &bases[i][..n],
         exponent: &exponents[i].0,
     });
     let mut words = [0; BATCH * LIMBS];
     let words = &mut words[..candidates.len() * n];
-    (kernels.modpow_batch)(&powers[..candidates.len()], words);
-    let mut passed = [false; BATCH];
+    (kernels.two_pow_batch_vartime)(&powers[..candidates.len()], words);
     for (i, (candidate, power)) in candidates.iter().zip(words.chunks_exact(n)).enumerate() {
-        let mut x = ZERO;
-        x[..n].copy_from_slice(power);
-        passed[i] = ends_well(kernels, candidate, x, exponents[i].1);
+        passed[i] = ends_well(kernels, candidate, power, exponents[i].1);
     }
     passed
+}
+
+/// At most [`BATCH`] rounds from number `first` on.
+fn passes_rounds_vartime(kernels: &Kernels, candidate: &Modulus, first: usize, rounds: usize) -> bool {
+    let n = candidate.len();
+    let (d, s) = odd_part(candidate);
+    let bases: [Number; BATCH] =
+        core::array::from_fn(|i| mont(kernels, candidate, &base_of(candidate, (first + i) as u64)));
+    let powers: [Power<'_>; BATCH] =
+        core::array::from_fn(|i| Power { modulus: candidate, base: &bases[i][..n], exponent: &d });
+    let mut words = [0; BATCH * LIMBS];
+    let words = &mut words[..rounds * n];
+    (kernels.modpow_batch)(&powers[..rounds], words);
+    words.chunks_exact(n).all(|power| ends_well(kernels, candidate, power, s))
 }
 
 /// (d, s) of m − 1 = 2^s d.
@@ -67,8 +68,10 @@ fn odd_part(m: &Modulus) -> (Exponent, usize) {
 }
 
 /// Whether x = a^d is 1, or is −1 after fewer than s squarings.
-fn ends_well(kernels: &Kernels, m: &Modulus, mut x: Number, s: usize) -> bool {
+fn ends_well(kernels: &Kernels, m: &Modulus, power: &[Word], s: usize) -> bool {
     let n = m.len();
+    let mut x = ZERO;
+    x[..n].copy_from_slice(power);
     let minus_one = negative_one(m);
     if x[..n] == *m.one() || x == minus_one {
         return true;
@@ -99,13 +102,9 @@ fn mont(kernels: &Kernels, m: &Modulus, a: &Number) -> Number {
     out
 }
 
-/// A base of the modulus' width; the first is 2, which is the cheapest to understand in a trace.
+/// The base of a round after the first, of the modulus' width.
 fn base_of(m: &Modulus, round: u64) -> Number {
     let mut base = ZERO;
-    if round == 0 {
-        base[0] = 2;
-        return base;
-    }
     let mut kdf = Kdf::new("swarmseal v1 miller rabin base").number(round);
     for limb in m.limbs() {
         kdf = kdf.field(&limb.to_le_bytes());

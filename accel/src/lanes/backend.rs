@@ -12,6 +12,7 @@ macro_rules! lane_backend {
                 name: $name,
                 mul_blocks: mul_blocks::<A>,
                 modpow_batch: modpow_batch::<A>,
+                two_pow_batch_vartime: two_pow_batch_vartime::<A>,
                 comb_words,
                 comb_fill: comb_fill::<A>,
                 comb_pow: comb_pow::<A>,
@@ -70,9 +71,29 @@ macro_rules! lane_backend {
             }
         }
 
+        #[allow(unused_unsafe)]
+        fn two_pow_batch_vartime<A: swarmseal_core::kernels::Arithmetic>(
+            powers: &[swarmseal_core::kernels::TwoPower<'_>],
+            out: &mut [swarmseal_core::Word],
+        ) {
+            $(#[$features])?
+            fn compiled<V: $crate::lanes::Lanes, const L: usize, const C: usize>(
+                powers: &[swarmseal_core::kernels::TwoPower<'_>],
+                out: &mut [swarmseal_core::Word],
+            ) {
+                $crate::lanes::two_pow_batch_vartime::<V, L, C>(powers, out);
+            }
+            let len = powers.first().map_or(0, |power| power.modulus.len());
+            match len * swarmseal_core::Word::BITS as usize {
+                // SAFETY: this function is reached through `kernels` alone, which promises the features.
+                $($bits if powers.len() > $few => unsafe { compiled::<$vector, $limbs, $tile>(powers, out) },)*
+                _ => swarmseal_core::kernels::scalar::two_pow_batch_vartime::<A>(powers, out),
+            }
+        }
+
         fn comb_words(m: &swarmseal_core::Modulus, bits: usize) -> usize {
             match m.len() * swarmseal_core::Word::BITS as usize {
-                $($bits => $crate::lanes::comb_words::<$limbs>(),)*
+                $($bits => $crate::lanes::comb_words::<$limbs>(bits),)*
                 _ => swarmseal_core::kernels::scalar::comb_words(m, bits),
             }
         }

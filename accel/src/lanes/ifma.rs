@@ -3,7 +3,6 @@
 use core::arch::x86_64::*;
 
 use swarmseal_core::Word;
-use swarmseal_core::kernels::scalar::CombShape;
 
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
@@ -45,7 +44,8 @@ impl Lanes for Ifma {
     const LANES: usize = 8;
     const BITS: u32 = 52;
     const SPLIT: bool = true;
-    type Mask = __mmask8;
+    /// All ones or zero, not a mask register: a merging masked load waits long for what it merges into.
+    type Mask = __m512i;
 
     compiled_products!(#[target_feature(enable = "avx512f,avx512ifma")]);
 
@@ -104,15 +104,15 @@ impl Lanes for Ifma {
     }
 
     #[inline(always)]
-    fn equals(self, b: Self) -> __mmask8 {
+    fn equals(self, b: Self) -> __m512i {
         // SAFETY: AVX-512 F is there, see the type.
-        unsafe { _mm512_cmpeq_epi64_mask(self.0, b.0) }
+        unsafe { _mm512_maskz_set1_epi64(_mm512_cmpeq_epi64_mask(self.0, b.0), -1) }
     }
 
     #[inline(always)]
-    fn select(mask: __mmask8, a: Self, b: Self) -> Self {
-        // SAFETY: AVX-512 F is there, see the type.
-        unsafe { Ifma(_mm512_mask_blend_epi64(mask, b.0, a.0)) }
+    fn select(mask: __m512i, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is there, see the type. 0xca is the truth table of `mask ? a : b`.
+        unsafe { Ifma(_mm512_ternarylogic_epi64(mask, a.0, b.0, 0xca)) }
     }
 
     #[inline(always)]
@@ -164,19 +164,28 @@ impl Lanes for Ifma {
     }
 
     #[inline(always)]
-    fn pick(entries: &[Word; CombShape::ENTRIES], index: Self) -> Self {
-        // Two permutations choose among 16 entries each by the index's low four bits; bit four chooses between them.
+    fn pick(entries: &[Word], index: Self) -> Self {
+        // Two permutations choose among 16 entries each by the index's low four bits; bit four chooses between them, and bit
+        // five between two such choices.
         let part = |i: usize| {
-            let values: &[u64; 8] = entries[8 * i..].first_chunk().expect("32 entries");
+            let values: &[u64; 8] = entries[8 * i..].first_chunk().expect("eight entries");
             Self::read(values).0
         };
-        let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+        let four = |i: usize| {
+            // SAFETY: AVX-512 F is there, see the type.
+            unsafe {
+                let low = _mm512_permutex2var_epi64(part(i), index.0, part(i + 1));
+                let high = _mm512_permutex2var_epi64(part(i + 2), index.0, part(i + 3));
+                _mm512_mask_blend_epi64(_mm512_test_epi64_mask(index.0, _mm512_set1_epi64(16)), low, high)
+            }
+        };
+        if entries.len() == 32 {
+            return Ifma(four(0));
+        }
+        let (low, high) = (four(0), four(4));
         // SAFETY: AVX-512 F is there, see the type.
         unsafe {
-            let low = _mm512_permutex2var_epi64(a, index.0, b);
-            let high = _mm512_permutex2var_epi64(c, index.0, d);
-            let upper = _mm512_test_epi64_mask(index.0, _mm512_set1_epi64(16));
-            Ifma(_mm512_mask_blend_epi64(upper, low, high))
+            Ifma(_mm512_mask_blend_epi64(_mm512_test_epi64_mask(index.0, _mm512_set1_epi64(32)), low, high))
         }
     }
 }

@@ -96,10 +96,10 @@ impl Group {
         let moduli: Vec<(&Number, Modulus)> =
             candidates.map(|p| (p, Modulus::new(half(p, len), len))).collect();
         let orders: Vec<&Modulus> = moduli.iter().map(|(_, q)| q).collect();
-        let passed = primality::passes_rounds_vartime(kernels, &orders, 0, 0);
+        let passed = primality::pass_base_two_vartime(kernels, &orders);
         moduli.iter().zip(passed).filter(|(_, passed)| *passed).find_map(|((p, _), _)| {
             let modulus = Modulus::new(**p, len);
-            if !primality::passes_rounds_vartime(kernels, &[&modulus], 0, 0)[0] {
+            if !primality::pass_base_two_vartime(kernels, &[&modulus])[0] {
                 return None;
             }
             let mut two = ZERO;

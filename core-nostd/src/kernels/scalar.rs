@@ -5,7 +5,7 @@
 use crypto_bigint::Word;
 use zeroize::Zeroize;
 
-use super::{ByteOrder, Comb, Exponent, Power, load, store};
+use super::{ByteOrder, Comb, Exponent, Power, TwoPower, load, store};
 use crate::modulus::Modulus;
 use crate::number::{LIMBS, Number, WORD_BYTES, ZERO, read_entry};
 
@@ -38,32 +38,44 @@ pub trait Arithmetic {
 
 /// A number that is multiplied again and again, and the room for its next value.
 struct Accumulator {
-    value: Number,
-    next: Number,
+    rooms: [Number; 2],
+    /// Which room has the value: the parity of the operations done.
+    at: usize,
 }
 
 impl Accumulator {
     fn one(m: &Modulus) -> Self {
         let mut value = ZERO;
         value[..m.len()].copy_from_slice(m.one());
-        Accumulator { value, next: ZERO }
+        Accumulator { rooms: [value, ZERO], at: 0 }
+    }
+
+    fn value(&mut self) -> &mut Number {
+        &mut self.rooms[self.at]
+    }
+
+    /// The value, and the room for the next, whose turn it is.
+    fn step(&mut self, n: usize) -> (&[Word], &mut [Word]) {
+        let [first, second] = &mut self.rooms;
+        let (value, next) = if self.at == 0 { (first, second) } else { (second, first) };
+        self.at ^= 1;
+        (&value[..n], &mut next[..n])
     }
 
     fn square<A: Arithmetic>(&mut self, m: &Modulus) {
-        A::mont_sqr(m, &self.value[..m.len()], &mut self.next[..m.len()]);
-        core::mem::swap(&mut self.value, &mut self.next);
+        let (value, next) = self.step(m.len());
+        A::mont_sqr(m, value, next);
     }
 
     fn multiply<A: Arithmetic>(&mut self, m: &Modulus, factor: &[Word]) {
-        A::mont_mul(m, &self.value[..m.len()], factor, &mut self.next[..m.len()]);
-        core::mem::swap(&mut self.value, &mut self.next);
+        let (value, next) = self.step(m.len());
+        A::mont_mul(m, value, factor, next);
     }
 }
 
 impl Drop for Accumulator {
     fn drop(&mut self) {
-        self.value.zeroize();
-        self.next.zeroize();
+        self.rooms.zeroize();
     }
 }
 
@@ -90,9 +102,9 @@ pub fn modpow<A: Arithmetic>(m: &Modulus, base: &[Word], exponent: &Exponent, ou
     let mut factor = ZERO;
     let digits = exponent.bits().div_ceil(WINDOW);
     for digit in (0..digits).rev() {
-        read_entry(table.chunks_exact(n), exponent.digit(digit, WINDOW), &mut factor[..n]);
+        read_entry(table, exponent.digit(digit, WINDOW), &mut factor[..n]);
         if digit + 1 == digits {
-            acc.value = factor;
+            *acc.value() = factor;
             continue;
         }
         for _ in 0..WINDOW {
@@ -100,7 +112,7 @@ pub fn modpow<A: Arithmetic>(m: &Modulus, base: &[Word], exponent: &Exponent, ou
         }
         acc.multiply::<A>(m, &factor[..n]);
     }
-    out.copy_from_slice(&acc.value[..n]);
+    out.copy_from_slice(&acc.value()[..n]);
     factor.zeroize();
     table.zeroize();
 }
@@ -115,13 +127,34 @@ pub fn modpow_batch<A: Arithmetic>(powers: &[Power<'_>], out: &mut [Word]) {
     }
 }
 
+/// See [`Kernels::two_pow_batch_vartime`](super::Kernels::two_pow_batch_vartime): a squaring a bit, and a doubling where it is set.
+pub fn two_pow_batch_vartime<A: Arithmetic>(powers: &[TwoPower<'_>], out: &mut [Word]) {
+    let Some(first) = powers.first() else { return assert!(out.is_empty()) };
+    let n = first.modulus.len();
+    assert_eq!(out.len(), powers.len() * n);
+    for (power, out) in powers.iter().zip(out.chunks_exact_mut(n)) {
+        let m = power.modulus;
+        let mut acc = Accumulator::one(m);
+        for bit in (0..power.exponent.bits()).rev() {
+            acc.square::<A>(m);
+            if power.exponent.bit(bit) == 1 {
+                m.double(acc.value());
+            }
+        }
+        out.copy_from_slice(&acc.value()[..n]);
+    }
+}
+
 /// The shape of a comb: Lim and Lee, "More flexible exponentiation with precomputation", 1994.
 ///
 /// The exponent's bits are written in H rows of a = ⌈bits/H⌉ and each row in V blocks of b = ⌈a/V⌉. Entry d of table v is
 /// ∏ base^{2^(h a + v b)} over the bits h of d; digit 0 selects the stored 1. One exponentiation is b−1 squarings and V b
-/// multiplications: 12 and 52 for 256 bits. Each entry is read by a scan of its whole table.
+/// multiplications: 12 and 52 for 256 bits. Each entry is read by a scan of its whole table, so H = 6 pays for long
+/// exponents alone: 85 and 344 for 2,047 bits, instead of 102 and 412.
 #[derive(Clone, Copy, Debug)]
 pub struct CombShape {
+    /// H: rows that a digit gathers a bit from.
+    pub rows: usize,
     /// a: bits of a row.
     pub row: usize,
     /// b: bits of a block of a row.
@@ -129,17 +162,21 @@ pub struct CombShape {
 }
 
 impl CombShape {
-    /// Rows that a digit gathers a bit from.
-    pub const H: usize = 5;
     /// Tables.
     pub const V: usize = 4;
-    /// Entries of a table.
-    pub const ENTRIES: usize = 1 << Self::H;
+    /// Entries of the largest table.
+    pub const MAX_ENTRIES: usize = 64;
 
     /// For exponents of that many bits.
     pub const fn new(bits: usize) -> Self {
-        let row = bits.div_ceil(Self::H);
-        CombShape { row, block: row.div_ceil(Self::V) }
+        let rows = if bits <= 512 { 5 } else { 6 };
+        let row = bits.div_ceil(rows);
+        CombShape { rows, row, block: row.div_ceil(Self::V) }
+    }
+
+    /// Entries of a table, 32 or 64.
+    pub const fn entries(&self) -> usize {
+        1 << self.rows
     }
 
     /// The entry of table `v` that the exponent asks for at `column`, which counts the bits of a block.
@@ -150,13 +187,13 @@ impl CombShape {
         if position >= self.row {
             return 0;
         }
-        (0..Self::H).fold(0, |digit, h| digit | (exponent.bit(h * self.row + position) << h))
+        (0..self.rows).fold(0, |digit, h| digit | (exponent.bit(h * self.row + position) << h))
     }
 }
 
 /// See [`Kernels::comb_words`](super::Kernels::comb_words): V tables of 2^H entries of `len` words.
-pub fn comb_words(m: &Modulus, _bits: usize) -> usize {
-    CombShape::V * CombShape::ENTRIES * m.len()
+pub fn comb_words(m: &Modulus, bits: usize) -> usize {
+    CombShape::V * CombShape::new(bits).entries() * m.len()
 }
 
 /// See [`Kernels::comb_fill`](super::Kernels::comb_fill). Entry d of table v at `(v 2^H + d) len`.
@@ -164,14 +201,14 @@ pub fn comb_fill<A: Arithmetic>(m: &Modulus, base: &[Word], bits: usize, table: 
     let n = m.len();
     assert_eq!(table.len(), comb_words(m, bits));
     let shape = CombShape::new(bits);
-    for table in table.chunks_exact_mut(n << CombShape::H) {
+    for table in table.chunks_exact_mut(n << shape.rows) {
         table[..n].copy_from_slice(m.one());
     }
     let mut power = Accumulator::one(m);
-    power.value[..n].copy_from_slice(base);
+    power.value()[..n].copy_from_slice(base);
     let mut exponent = 0;
-    for h in 0..CombShape::H {
-        for (v, table) in table.chunks_exact_mut(n << CombShape::H).enumerate() {
+    for h in 0..shape.rows {
+        for (v, table) in table.chunks_exact_mut(n << shape.rows).enumerate() {
             // base^{2^(h a + v b)}. A block that begins beyond its row is never read from: it gets any power.
             if v * shape.block < shape.row {
                 let wanted = h * shape.row + v * shape.block;
@@ -182,7 +219,7 @@ pub fn comb_fill<A: Arithmetic>(m: &Modulus, base: &[Word], bits: usize, table: 
             }
             let (done, rest) = table.split_at_mut(n << h);
             for (entry, low) in rest.chunks_exact_mut(n).zip(done.chunks_exact(n)) {
-                A::mont_mul(m, low, &power.value[..n], entry);
+                A::mont_mul(m, low, &power.value()[..n], entry);
             }
         }
     }
@@ -204,14 +241,14 @@ pub fn comb_pow<A: Arithmetic>(m: &Modulus, bits: usize, combs: &[Comb<'_>], out
                 acc.square::<A>(m);
             }
             for comb in combs {
-                for (v, table) in comb.table.chunks_exact(n << CombShape::H).enumerate() {
+                for (v, table) in comb.table.chunks_exact(n << shape.rows).enumerate() {
                     let digit = shape.digit(comb.exponents[i], v, column);
-                    read_entry(table.chunks_exact(n), digit, &mut factor[..n]);
+                    read_entry(table, digit, &mut factor[..n]);
                     acc.multiply::<A>(m, &factor[..n]);
                 }
             }
         }
-        out.copy_from_slice(&acc.value[..n]);
+        out.copy_from_slice(&acc.value()[..n]);
     }
     factor.zeroize();
 }
