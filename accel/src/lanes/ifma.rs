@@ -165,29 +165,38 @@ impl Lanes for Ifma {
 
     #[inline(always)]
     fn pick(entries: &[Word], index: Self) -> Self {
-        // Two permutations choose among 16 entries each by the index's low four bits; bit four chooses between them, and bit
-        // five between two such choices.
-        let part = |i: usize| {
-            let values: &[u64; 8] = entries[8 * i..].first_chunk().expect("eight entries");
-            Self::read(values).0
-        };
-        let four = |i: usize| {
-            // SAFETY: AVX-512 F is there, see the type.
-            unsafe {
-                let low = _mm512_permutex2var_epi64(part(i), index.0, part(i + 1));
-                let high = _mm512_permutex2var_epi64(part(i + 2), index.0, part(i + 3));
-                _mm512_mask_blend_epi64(_mm512_test_epi64_mask(index.0, _mm512_set1_epi64(16)), low, high)
-            }
-        };
+        // Bit five chooses between two choices among 32.
+        let low = pick_of_32(entries, index);
         if entries.len() == 32 {
-            return Ifma(four(0));
+            return low;
         }
-        let (low, high) = (four(0), four(4));
+        let high = pick_of_32(&entries[32..], index);
         // SAFETY: AVX-512 F is there, see the type.
         unsafe {
-            Ifma(_mm512_mask_blend_epi64(_mm512_test_epi64_mask(index.0, _mm512_set1_epi64(32)), low, high))
+            let upper = _mm512_test_epi64_mask(index.0, _mm512_set1_epi64(32));
+            Ifma(_mm512_mask_blend_epi64(upper, low.0, high.0))
         }
     }
+}
+
+/// One of the first 32 entries in each lane by the index's low five bits: two permutations choose among 16 each, and bit four
+/// between them.
+#[inline(always)]
+fn pick_of_32(entries: &[Word], index: Ifma) -> Ifma {
+    let (a, b, c, d) = (eight(entries), eight(&entries[8..]), eight(&entries[16..]), eight(&entries[24..]));
+    // SAFETY: AVX-512 F is there, see the type.
+    unsafe {
+        let low = _mm512_permutex2var_epi64(a.0, index.0, b.0);
+        let high = _mm512_permutex2var_epi64(c.0, index.0, d.0);
+        let upper = _mm512_test_epi64_mask(index.0, _mm512_set1_epi64(16));
+        Ifma(_mm512_mask_blend_epi64(upper, low, high))
+    }
+}
+
+/// The first eight of a table's entries.
+#[inline(always)]
+fn eight(entries: &[Word]) -> Ifma {
+    Ifma::read(entries.first_chunk().expect("tables have 32 or 64 entries"))
 }
 
 /// The transpose of eight rows of eight words.
