@@ -141,31 +141,46 @@ fn start_point(rng: &mut impl CryptoRng, len: usize) -> Number {
 /// q ≡ 0 exactly where p ≡ 1. The numbers become public; no secret is here.
 fn sieve(start: &[Word], primes: &[u32]) -> Vec<bool> {
     let mut out = vec![false; WINDOW];
-    for &prime in primes {
-        let prime = u64::from(prime);
-        let residue = residue(start, prime);
-        let half = prime.div_ceil(2);
-        let eighth = half * half % prime * half % prime;
-        // start + 8 o ≡ 0 where o ≡ −start/8, and ≡ 1 where o ≡ (1 − start)/8.
-        for wanted in [prime - residue, prime + 1 - residue] {
-            let first = wanted % prime * eighth % prime;
-            for hit in out.iter_mut().skip(first as usize).step_by(prime as usize) {
-                *hit = true;
+    for primes in primes.chunks(ABREAST) {
+        for (&prime, residue) in primes.iter().zip(residues(start, primes)) {
+            let prime = u64::from(prime);
+            let half = prime.div_ceil(2);
+            let eighth = half * half % prime * half % prime;
+            // start + 8 o ≡ 0 where o ≡ −start/8, and ≡ 1 where o ≡ (1 − start)/8.
+            for wanted in [prime - residue, prime + 1 - residue] {
+                let first = wanted % prime * eighth % prime;
+                for hit in out.iter_mut().skip(first as usize).step_by(prime as usize) {
+                    *hit = true;
+                }
             }
         }
     }
     out
 }
 
-/// A number mod a prime below 2^32.
-fn residue(words: &[Word], prime: u64) -> u64 {
+/// Primes that a number is divided by at once: each division waits for itself alone.
+const ABREAST: usize = 8;
+
+/// A number mod each of at most [`ABREAST`] primes below 2^20.
+fn residues(words: &[Word], primes: &[u32]) -> [u64; ABREAST] {
+    let primes: [u64; ABREAST] = core::array::from_fn(|i| u64::from(primes[i.min(primes.len() - 1)]));
+    let inverses = primes.map(|prime| u64::MAX / prime);
+    let mut residues = [0; ABREAST];
     let parts = Word::BITS / 32;
-    let halves = words
-        .iter()
-        .rev()
-        .flat_map(|word| (0..parts).rev().map(move |part| (word >> (32 * part)) & 0xffff_ffff));
-    #[allow(clippy::useless_conversion)] // Words of 32 bits.
-    halves.fold(0, |acc, half| ((acc << 32) | u64::from(half)) % prime)
+    for word in words.iter().rev() {
+        for part in (0..parts).rev() {
+            #[allow(clippy::useless_conversion)] // Words of 32 bits.
+            let half = u64::from((word >> (32 * part)) & 0xffff_ffff);
+            for i in 0..ABREAST {
+                // Barrett: x < 2^52, so the quotient by ⌊(2^64−1)/p⌋ is the right one or one too small.
+                let x = (residues[i] << 32) | half;
+                let quotient = ((u128::from(x) * u128::from(inverses[i])) >> 64) as u64;
+                let rest = x - quotient * primes[i];
+                residues[i] = if rest >= primes[i] { rest - primes[i] } else { rest };
+            }
+        }
+    }
+    residues
 }
 
 /// The odd primes below `bound`.
