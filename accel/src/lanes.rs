@@ -156,7 +156,7 @@ pub(crate) type Limbs<V, const L: usize> = [V; L];
 
 /// Fails to compile where a column could overflow or R is too small for a modulus of that many bits.
 pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
-    assert!(L.is_multiple_of(C) && C > 2 && V::LANES <= MAX_LANES);
+    assert!(L.is_multiple_of(C) && C > 2 && V::LANES <= MAX_LANES && V::BITS <= Word::BITS);
     assert!(L * V::BITS as usize >= modulus_bits + 8 && L * V::BITS as usize <= modulus_bits + 128);
     let limb = (1_u128 << V::BITS) - 1;
     let terms = 2 * L as u128;

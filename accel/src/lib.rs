@@ -64,7 +64,10 @@ pub fn candidates() -> impl Iterator<Item = Candidate> {
 /// The lane kernels on one lane of plain Rust: any CPU and any checker of memory or branches can run them. Slow.
 pub fn models() -> impl Iterator<Item = &'static Kernels> {
     [
-        const { &lanes::scalar::halves::kernels::<Portable>() },
+        #[cfg(target_pointer_width = "64")]
+        const {
+            &lanes::scalar::halves::kernels::<Portable>()
+        },
         const { &lanes::scalar::whole::kernels::<Portable>() },
     ]
     .into_iter()

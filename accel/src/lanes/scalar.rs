@@ -2,7 +2,8 @@
 
 use super::{Lanes, MAX_LANES, compiled_products};
 
-/// The scalar instance in the form of the IFMA kernels.
+/// The scalar instance in the form of the IFMA kernels. Its combs keep a limb a word.
+#[cfg(target_pointer_width = "64")]
 pub(crate) mod halves {
     use super::Scalar;
     use crate::lanes::lane_backend;
