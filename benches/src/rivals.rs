@@ -5,7 +5,7 @@ mod crypto_bigint;
 #[cfg(feature = "rivals")]
 mod botan;
 #[cfg(feature = "rivals")]
-mod gmp;
+pub mod gmp;
 #[cfg(feature = "rivals")]
 mod openssl;
 

@@ -156,3 +156,51 @@ impl Rival for Gmp<'_> {
         unsafe { gmp::mpz_probab_prime_p(&self.candidates[candidate].0, reps) != 0 }
     }
 }
+
+/// Montgomery arithmetic for one odd modulus, by nothing but GMP's products, remainders and powers: what every backend must equal.
+/// Numbers are little-endian bytes, as long as the modulus.
+pub struct Oracle {
+    width: usize,
+    modulus: Number,
+    r: Number,
+    r_inverse: Number,
+}
+
+impl Oracle {
+    /// For an odd modulus > 1 of whole 64-bit words.
+    pub fn new(modulus: &[u8]) -> Self {
+        let mut r = vec![0; modulus.len() + 8];
+        r[modulus.len()] = 1;
+        let width = modulus.len();
+        let (modulus, r, mut r_inverse) = (Number::from_le(modulus), Number::from_le(&r), Number::new());
+        // SAFETY: live numbers; the modulus is not 0. It is odd, so R has an inverse.
+        let inverted = unsafe { gmp::mpz_invert(&mut r_inverse.0, &r.0, &modulus.0) };
+        assert_ne!(inverted, 0, "the modulus is odd");
+        Oracle { width, modulus, r, r_inverse }
+    }
+
+    /// a b R^−1 mod m.
+    pub fn product(&self, a: &[u8], b: &[u8]) -> Vec<u8> {
+        let mut product = Number::from_le(a);
+        product.mul_mod(&Number::from_le(b), &self.modulus);
+        self.finish(product, &self.r_inverse)
+    }
+
+    /// base^exponent, both the base and the result in Montgomery form. The exponent has whole 64-bit words.
+    pub fn power(&self, base: &[u8], exponent: &[u8]) -> Vec<u8> {
+        let mut plain = Number::from_le(base);
+        plain.mul_mod(&self.r_inverse, &self.modulus);
+        let exponent = Number::from_le(exponent);
+        let mut power = Number::new();
+        // SAFETY: live numbers; the exponent is not negative and the modulus not 0.
+        unsafe { gmp::mpz_powm(&mut power.0, &plain.0, &exponent.0, &self.modulus.0) };
+        self.finish(power, &self.r)
+    }
+
+    fn finish(&self, mut number: Number, factor: &Number) -> Vec<u8> {
+        number.mul_mod(factor, &self.modulus);
+        let mut bytes = vec![0; self.width];
+        number.store(&mut bytes);
+        bytes
+    }
+}
