@@ -158,6 +158,8 @@ pub(crate) type Limbs<V, const L: usize> = [V; L];
 pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
     assert!(L.is_multiple_of(C) && C > 2 && V::LANES <= MAX_LANES && V::BITS <= Word::BITS);
     assert!(L * V::BITS as usize >= modulus_bits + 8 && L * V::BITS as usize <= modulus_bits + 128);
+    let (size, width) = group(V::BITS);
+    assert!(size * V::BITS as usize == width * 64 && L.div_ceil(size) * width <= MAX_WORDS + 32);
     let limb = (1_u128 << V::BITS) - 1;
     let terms = 2 * L as u128;
     // Halves: low and high ones of 2L products. Or whole products.
@@ -611,7 +613,7 @@ impl<V: Lanes, const L: usize> Fixed<V, L> {
 
 /// What is under way for a group of blocks. Kept from group to group, and secret.
 struct Work<V, const L: usize> {
-    words: [V; MAX_WORDS],
+    words: Words<V>,
     x: Limbs<V, L>,
     q: Limbs<V, L>,
     product: Limbs<V, L>,
@@ -698,9 +700,9 @@ fn mul_group<V: Lanes, const L: usize, const C: usize>(
         group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
     V::load_blocks(group, &mut work.words[..width / 8]);
-    split(&work.words[..width / 8], &mut work.x);
+    split(&work.words, &mut work.x);
     fixed.mul::<C>(work);
-    join(&work.product, &mut work.words[..width / 8]);
+    join(&work.product, &mut work.words, width / 8);
     V::store_blocks(&work.words[..width / 8], group);
     if order == ByteOrder::Big {
         group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
@@ -842,8 +844,8 @@ impl<V: Lanes> Table<V> {
     ) {
         let mut value = *value;
         canonical(&mut value, &moduli.m);
-        let mut packed: [V; MAX_WORDS] = zeros();
-        join(&value, &mut packed[..words]);
+        let mut packed: Words<V> = zeros();
+        join(&value, &mut packed, words);
         for (part, words) in self.0.iter_mut().zip(packed[..words].chunks_exact(PART)) {
             part[entry * PART..][..PART].copy_from_slice(words);
         }
@@ -852,7 +854,7 @@ impl<V: Lanes> Table<V> {
     /// Entry `index` of each lane, reading all entries. The words that are chosen stay in registers meanwhile.
     #[inline(always)]
     fn choose<const L: usize>(&self, index: V, words: usize, out: &mut Limbs<V, L>) {
-        let mut packed: [V; MAX_WORDS] = zeros();
+        let mut packed: Words<V> = zeros();
         for (part, out) in self.0.iter().zip(packed[..words].chunks_exact_mut(PART)) {
             let mut picked: [V; PART] = zeros();
             for (i, words) in part.chunks_exact(PART).enumerate() {
@@ -863,7 +865,7 @@ impl<V: Lanes> Table<V> {
             }
             out.copy_from_slice(&picked);
         }
-        split(&packed[..words], out);
+        split(&packed, out);
     }
 
     #[inline(always)]
@@ -965,30 +967,50 @@ fn bits_of(m: &Modulus) -> usize {
     m.len() * Word::BITS as usize
 }
 
-/// Cuts 64-bit words into limbs; limbs beyond the words are zero.
+/// A number as 64-bit words; those beyond the number are zero.
+type Words<V> = [V; MAX_WORDS + 32];
+
+/// Limbs that fill a number of words exactly, and those words: between such groups the pattern of shifts repeats, and within one all
+/// shifts are constants, if the loop unrolls.
+const fn group(bits: u32) -> (usize, usize) {
+    let limbs = if bits.is_multiple_of(4) { 16 } else { 64 };
+    (limbs, limbs * bits as usize / 64)
+}
+
+/// Cuts words into limbs.
 #[inline(always)]
-fn split<V: Lanes, const L: usize>(words: &[V], limbs: &mut Limbs<V, L>) {
-    for (k, limb) in limbs.iter_mut().enumerate() {
-        let (word, shift) = (k * V::BITS as usize / 64, (k as u32 * V::BITS) % 64);
-        *limb = if word < words.len() { words[word].shr(shift) } else { V::splat(0) };
-        if shift + V::BITS > 64 && word + 1 < words.len() {
-            *limb = limb.or(words[word + 1].shl(64 - shift));
+fn split<V: Lanes, const L: usize>(words: &Words<V>, limbs: &mut Limbs<V, L>) {
+    let (size, width) = const { group(V::BITS) };
+    for group in 0..L.div_ceil(size) {
+        let words = &words[group * width..][..width];
+        for k in 0..size {
+            let Some(limb) = limbs.get_mut(group * size + k) else { break };
+            let (word, shift) = (k * V::BITS as usize / 64, (k as u32 * V::BITS) % 64);
+            *limb = words[word].shr(shift);
+            if shift + V::BITS > 64 {
+                *limb = limb.or(words[word + 1].shl(64 - shift));
+            }
+            *limb = limb.limb();
         }
-        *limb = limb.limb();
     }
 }
 
-/// The inverse of [`split`], for a number that fits.
+/// The inverse of [`split`], for a number that fits the first n words.
 #[inline(always)]
-fn join<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, words: &mut [V]) {
-    for (i, word) in words.iter_mut().enumerate() {
-        let (mut k, shift) = (i * 64 / V::BITS as usize, (i * 64) as u32 % V::BITS);
-        *word = limbs[k].shr(shift);
-        let mut filled = V::BITS - shift;
-        while filled < 64 {
-            k += 1;
-            *word = word.or(limbs[k].shl(filled));
-            filled += V::BITS;
+fn join<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, words: &mut Words<V>, n: usize) {
+    let (size, width) = const { group(V::BITS) };
+    for group in 0..n.div_ceil(width) {
+        let limb = |k| limbs.get(group * size + k).copied().unwrap_or(V::splat(0));
+        let words = &mut words[group * width..][..width];
+        for (i, word) in words.iter_mut().enumerate() {
+            let (mut k, shift) = (i * 64 / V::BITS as usize, (i * 64) as u32 % V::BITS);
+            *word = limb(k).shr(shift);
+            let mut filled = V::BITS - shift;
+            while filled < 64 {
+                k += 1;
+                *word = word.or(limb(k).shl(filled));
+                filled += V::BITS;
+            }
         }
     }
 }
@@ -1015,7 +1037,7 @@ fn gather_numbers<'n, V: Lanes, const L: usize>(
     count: usize,
     number: impl Fn(usize) -> &'n [Word],
 ) -> Limbs<V, L> {
-    let mut words: [V; MAX_WORDS + 2] = zeros();
+    let mut words: Words<V> = zeros();
     for (i, word) in words.iter_mut().enumerate() {
         *word = read_lanes(count, |lane| word64(number(lane), i));
     }
@@ -1029,10 +1051,9 @@ fn gather_numbers<'n, V: Lanes, const L: usize>(
 #[inline(always)]
 fn scatter<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, n: usize, out: &mut [Word]) {
     let per = 64 / Word::BITS as usize;
-    let mut words: [V; MAX_WORDS] = zeros();
-    let words = &mut words[..n / per];
-    join(limbs, words);
-    for (i, word) in words.iter().enumerate() {
+    let mut words: Words<V> = zeros();
+    join(limbs, &mut words, n / per);
+    for (i, word) in words[..n / per].iter().enumerate() {
         let mut lanes = [0; MAX_LANES];
         word.write(&mut lanes);
         for (lane, out) in lanes.iter().zip(out.chunks_exact_mut(n)) {
@@ -1041,5 +1062,5 @@ fn scatter<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, n: usize, out: &mut [W
             }
         }
     }
-    wipe(words);
+    wipe(&mut words);
 }
