@@ -32,9 +32,10 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use swarmseal_core::kernels::{Arithmetic, Portable};
+use swarmseal_core::kernels::{Arithmetic, ByteOrder, Portable};
 use swarmseal_core::{LIMBS, Modulus, Word};
 
+use crate::fixed::{self, Sweep};
 use crate::limbs::{BLOCK, in_blocks, subtract_once, wipe};
 
 /// The backend. Its functions must only run on a CPU that has BMI2 and ADX.
@@ -88,6 +89,17 @@ impl Arithmetic for Adx {
             subtract_once(t.add(n), carry, m.limbs(), out);
             wipe(t, 2 * n);
         }
+    }
+
+    fn mul_blocks(m: &Modulus, factor: &[Word], order: ByteOrder, blocks: &mut [u8]) {
+        fixed::mul_blocks::<Self>(m, factor, order, blocks);
+    }
+}
+
+impl Sweep for Adx {
+    unsafe fn sweep(y: *const Word, x: *const Word, n: usize, t: *mut Word) {
+        // SAFETY: the caller's, and see the type.
+        unsafe { sweep(y, x, n, t) }
     }
 }
 

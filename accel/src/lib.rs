@@ -26,6 +26,8 @@ mod adx;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"))]
+mod fixed;
 #[allow(clippy::needless_range_loop)] // Rows, columns and limbs go by number, as the formulas have them.
 mod lanes;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_pointer_width = "64"))]

@@ -17,10 +17,11 @@
 
 use core::arch::asm;
 
-use swarmseal_core::kernels::{Arithmetic, Portable};
+use swarmseal_core::kernels::{Arithmetic, ByteOrder, Portable};
 use swarmseal_core::{LIMBS, Modulus, Word};
 
-use crate::limbs::{in_blocks, subtract_once, wipe};
+use crate::fixed::{self, Halves, Room};
+use crate::limbs::{BLOCK, in_blocks, subtract_once, wipe};
 
 /// The backend. Any x86-64 CPU can run it.
 pub(crate) struct Mul;
@@ -44,6 +45,39 @@ impl Arithmetic for Mul {
         }
         assert!(a.len() == n);
         reduce(m, out, Square { a });
+    }
+
+    fn mul_blocks(m: &Modulus, factor: &[Word], order: ByteOrder, blocks: &mut [u8]) {
+        fixed::mul_blocks::<Self>(m, factor, order, blocks);
+    }
+}
+
+impl Halves for Mul {
+    fn quotient(x: &[Word], inverse: &[Word], room: &mut Room) {
+        let n = x.len();
+        let mut sum = Sum::default();
+        for k in n - 1..2 * n {
+            let from = k.saturating_sub(n);
+            let mut column = Column::default();
+            column.add_dot(&x[from..], &inverse[..=k - from], n.min(k + 1) - from);
+            sum.add(column.total());
+            room[k + BLOCK - n - 1] = sum.shift();
+        }
+        room[BLOCK + n - 1] = sum.0[0];
+    }
+
+    fn remainder(x: &[Word], w: &[Word], q: &[Word], c: &[Word], room: &mut Room) -> Word {
+        let n = x.len();
+        let mut sum = Sum::default();
+        for k in 0..n {
+            let mut column = Column::default();
+            column.add_dot(x, &w[..=k], k + 1);
+            column.add_dot(q, &c[..=k], k + 1);
+            sum.add(column.total());
+            room[k] = sum.shift();
+        }
+        let odd = |a: &[Word], b: &[Word]| (1..n).fold(0, |odd, i| odd ^ (a[i] & b[n - i]));
+        sum.0[0] ^ odd(x, w) ^ odd(q, c)
     }
 }
 

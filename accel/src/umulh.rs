@@ -30,9 +30,10 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use swarmseal_core::kernels::{Arithmetic, Portable};
+use swarmseal_core::kernels::{Arithmetic, ByteOrder, Portable};
 use swarmseal_core::{LIMBS, Modulus, Word};
 
+use crate::fixed::{self, Sweep};
 use crate::limbs::{BLOCK, in_blocks, subtract_once, wipe};
 
 /// The backend. Any AArch64 CPU can run it.
@@ -86,6 +87,17 @@ impl Arithmetic for Umulh {
             subtract_once(t.add(n), carry, m.limbs(), out);
             wipe(t, 2 * n);
         }
+    }
+
+    fn mul_blocks(m: &Modulus, factor: &[Word], order: ByteOrder, blocks: &mut [u8]) {
+        fixed::mul_blocks::<Self>(m, factor, order, blocks);
+    }
+}
+
+impl Sweep for Umulh {
+    unsafe fn sweep(y: *const Word, x: *const Word, n: usize, t: *mut Word) {
+        // SAFETY: the caller's.
+        unsafe { sweep(y, x, n / BLOCK, t) }
     }
 }
 

@@ -20,20 +20,25 @@ pub trait Arithmetic {
     /// See [`Kernels::mont_sqr`](super::Kernels::mont_sqr).
     fn mont_sqr(m: &Modulus, a: &[Word], out: &mut [Word]);
 
-    /// See [`Kernels::mul_blocks`](super::Kernels::mul_blocks). A block below R times a mont factor below m is the
-    /// canonical product itself.
+    /// See [`Kernels::mul_blocks`](super::Kernels::mul_blocks).
     fn mul_blocks(m: &Modulus, factor: &[Word], order: ByteOrder, blocks: &mut [u8]) {
-        let n = m.len();
-        let mut block = ZERO;
-        let mut product = ZERO;
-        for bytes in blocks.chunks_exact_mut(n * WORD_BYTES) {
-            load(order, bytes, &mut block[..n]);
-            Self::mont_mul(m, &block[..n], factor, &mut product[..n]);
-            store(order, &product[..n], bytes);
-        }
-        block.zeroize();
-        product.zeroize();
+        mul_blocks::<Self>(m, factor, order, blocks);
     }
+}
+
+/// See [`Kernels::mul_blocks`](super::Kernels::mul_blocks). A block below R times a mont factor below m is the canonical product
+/// itself.
+pub fn mul_blocks<A: Arithmetic + ?Sized>(m: &Modulus, factor: &[Word], order: ByteOrder, blocks: &mut [u8]) {
+    let n = m.len();
+    let mut block = ZERO;
+    let mut product = ZERO;
+    for bytes in blocks.chunks_exact_mut(n * WORD_BYTES) {
+        load(order, bytes, &mut block[..n]);
+        A::mont_mul(m, &block[..n], factor, &mut product[..n]);
+        store(order, &product[..n], bytes);
+    }
+    block.zeroize();
+    product.zeroize();
 }
 
 /// A number that is multiplied again and again, and the room for its next value.
