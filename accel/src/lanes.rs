@@ -16,7 +16,9 @@
 //!
 //! [`check`] proves at compile time, for every instance and size, that
 //! - a column's sum fits 64 bits: at most 2L products go into one (L in each of two multiplications; where halves are
-//!   split, L low and L high halves of each), each at most (β−1)², or β−1 where split, plus a carry below 2^(64−BITS);
+//!   split, L low and L high halves of each), each at most (β−1)², or β−1 where split, plus a carry below 2^(64−BITS).
+//!   Where 2L products would not fit, see [`crowded`], the first multiplication's columns are carried out by themselves, so that L
+//!   products and a limb go into one;
 //! - R ≥ 2^(B+8), so that sums below 2m or 2p have room and quotients are good enough (see [`Fixed`]).
 //!
 //! Limbs are always fully carried (below β) between operations; numbers may be up to 2m.
@@ -158,13 +160,21 @@ pub(crate) type Limbs<V, const L: usize> = [V; L];
 pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
     assert!(L.is_multiple_of(C) && C > 2 && V::LANES <= MAX_LANES && V::BITS <= Word::BITS);
     assert!(L * V::BITS as usize >= modulus_bits + 8 && L * V::BITS as usize <= modulus_bits + 128);
-    let (size, width) = group(V::BITS);
-    assert!(size * V::BITS as usize == width * 64 && L.div_ceil(size) * width <= MAX_WORDS + 32);
+    assert!(V::BITS.is_multiple_of(4) && L.div_ceil(GROUP) * (V::BITS as usize / 4) <= MAX_WORDS + GROUP);
     let limb = (1_u128 << V::BITS) - 1;
-    let terms = 2 * L as u128;
-    // Halves: low and high ones of 2L products. Or whole products.
-    let sum = if V::SPLIT { 2 * terms * limb } else { terms * limb * limb };
+    let sum = if crowded::<V, L>() { L as u128 * limb * limb + limb } else { two_products::<V, L>() };
     assert!(sum + (1 << (64 - V::BITS)) <= u64::MAX as u128);
+}
+
+/// The largest sum of a column of two multiplications: low and high halves of 2L products, or 2L whole ones.
+const fn two_products<V: Lanes, const L: usize>() -> u128 {
+    let (limb, terms) = ((1_u128 << V::BITS) - 1, 2 * L as u128);
+    if V::SPLIT { 2 * terms * limb } else { terms * limb * limb }
+}
+
+/// Whether a column has no room for the products of two multiplications.
+const fn crowded<V: Lanes, const L: usize>() -> bool {
+    two_products::<V, L>() + (1 << (64 - V::BITS)) > u64::MAX as u128
 }
 
 #[inline(always)]
@@ -319,6 +329,17 @@ impl<V: Lanes> Carry<V> {
     }
 }
 
+/// Carries out a tile of the first of two multiplications where both do not fit: each column keeps a limb. `high` is zero, as nothing
+/// is split.
+#[inline(always)]
+fn make_room<V: Lanes, const L: usize, const C: usize>(carry: &mut Carry<V>, low: &mut [V; C]) {
+    if const { crowded::<V, L>() } {
+        for column in low {
+            *column = carry.close(carry.sum(*column), V::splat(0));
+        }
+    }
+}
+
 /// a − m in the lanes where a ≥ m. Bounds: a < 2m before, a < m after.
 #[inline(always)]
 fn canonical<V: Lanes, const L: usize>(a: &mut Limbs<V, L>, m: &Limbs<V, L>) {
@@ -443,17 +464,19 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
     #[inline(always)]
     fn mul_here<const C: usize>(&self, a: &Limbs<V, L>, b: &Limbs<V, L>, out: &mut Limbs<V, L>) {
         // `out` keeps q until the upper half replaces it from below, where it is no longer needed.
-        let mut carry = Carry::new();
+        let (mut carry, mut product) = (Carry::new(), Carry::new());
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             rows(&mut low, &mut high, a, b, k, 0, k);
             low_triangle::<V, C>(&mut low, &mut high, &a[k..], b);
+            make_room::<V, L, C>(&mut product, &mut low);
             self.reduce_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             high_triangle::<V, C, 0>(&mut low, &mut high, &a[k..], b);
             rows(&mut low, &mut high, a, b, L + k, k + C, L);
+            make_room::<V, L, C>(&mut product, &mut low);
             self.finish_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
     }
@@ -461,7 +484,7 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
     /// `out = a² R^−1 mod m`: [`Moduli::mul_here`] with the products off the diagonal taken once and doubled.
     #[inline(always)]
     fn square_here<const C: usize>(&self, a: &Limbs<V, L>, out: &mut Limbs<V, L>) {
-        let mut carry = Carry::new();
+        let (mut carry, mut product) = (Carry::new(), Carry::new());
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             let middle = k / C / 2 * C;
@@ -471,6 +494,7 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
             } else {
                 diagonal::<V, C, C>(&mut low, &mut high, &a[middle..][..2 * C]);
             }
+            make_room::<V, L, C>(&mut product, &mut low);
             self.reduce_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
         for k in (0..L).step_by(C) {
@@ -487,6 +511,7 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
                 // Two chunks, but for the last tile: there the number ends.
                 diagonal::<V, C, C>(&mut low, &mut high, &a[middle..L.min(middle + 2 * C)]);
             }
+            make_room::<V, L, C>(&mut product, &mut low);
             self.finish_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
     }
@@ -550,11 +575,12 @@ impl<V: Lanes, const L: usize> Fixed<V, L> {
         let Work { x, q, product: out, less, .. } = work;
         self.quotient_of::<C>(x, q);
         let mut borrow = V::splat(0);
-        let mut carry = Carry::new();
+        let (mut carry, mut first) = (Carry::new(), Carry::new());
         for k in (0..L).step_by(C) {
             let (mut low, mut high) = (zeros(), zeros());
             rows(&mut low, &mut high, x, &self.factor, k, 0, k);
             low_triangle::<V, C>(&mut low, &mut high, &x[k..], &self.factor);
+            make_room::<V, L, C>(&mut first, &mut low);
             rows(&mut low, &mut high, q, &self.complement, k, 0, k);
             low_triangle::<V, C>(&mut low, &mut high, &q[k..], &self.complement);
             for c in 0..C {
@@ -968,23 +994,20 @@ fn bits_of(m: &Modulus) -> usize {
 }
 
 /// A number as 64-bit words; those beyond the number are zero.
-type Words<V> = [V; MAX_WORDS + 32];
+type Words<V> = [V; MAX_WORDS + GROUP];
 
-/// Limbs that fill a number of words exactly, and those words: between such groups the pattern of shifts repeats, and within one all
-/// shifts are constants, if the loop unrolls.
-const fn group(bits: u32) -> (usize, usize) {
-    let limbs = if bits.is_multiple_of(4) { 16 } else { 64 };
-    (limbs, limbs * bits as usize / 64)
-}
+/// Limbs that fill BITS / 4 words exactly: between such groups the pattern of shifts repeats, and within one all shifts are constants,
+/// as the loops unroll.
+const GROUP: usize = 16;
 
 /// Cuts words into limbs.
 #[inline(always)]
 fn split<V: Lanes, const L: usize>(words: &Words<V>, limbs: &mut Limbs<V, L>) {
-    let (size, width) = const { group(V::BITS) };
-    for group in 0..L.div_ceil(size) {
+    let width = V::BITS as usize / 4;
+    for group in 0..L.div_ceil(GROUP) {
         let words = &words[group * width..][..width];
-        for k in 0..size {
-            let Some(limb) = limbs.get_mut(group * size + k) else { break };
+        for k in 0..GROUP {
+            let Some(limb) = limbs.get_mut(group * GROUP + k) else { break };
             let (word, shift) = (k * V::BITS as usize / 64, (k as u32 * V::BITS) % 64);
             *limb = words[word].shr(shift);
             if shift + V::BITS > 64 {
@@ -998,9 +1021,9 @@ fn split<V: Lanes, const L: usize>(words: &Words<V>, limbs: &mut Limbs<V, L>) {
 /// The inverse of [`split`], for a number that fits the first n words.
 #[inline(always)]
 fn join<V: Lanes, const L: usize>(limbs: &Limbs<V, L>, words: &mut Words<V>, n: usize) {
-    let (size, width) = const { group(V::BITS) };
+    let width = V::BITS as usize / 4;
     for group in 0..n.div_ceil(width) {
-        let limb = |k| limbs.get(group * size + k).copied().unwrap_or(V::splat(0));
+        let limb = |k| limbs.get(group * GROUP + k).copied().unwrap_or(V::splat(0));
         let words = &mut words[group * width..][..width];
         for (i, word) in words.iter_mut().enumerate() {
             let (mut k, shift) = (i * 64 / V::BITS as usize, (i * 64) as u32 % V::BITS);

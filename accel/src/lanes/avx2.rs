@@ -1,25 +1,25 @@
-//! AVX2: four lanes, radix 2^28 (2^27 at 4,096 bits), whole products of 32-bit halves.
+//! AVX2: four lanes, radix 2^28, whole products of 32-bit halves.
 
 use core::arch::x86_64::*;
 
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("avx2", #[target_feature(enable = "avx2")], 1, {
-    1024: Avx2<28>, 40, 4;
-    1536: Avx2<28>, 56, 4;
-    2048: Avx2<28>, 76, 4;
-    3072: Avx2<28>, 112, 4;
-    4096: Avx2<27>, 152, 4;
+    1024: Avx2, 40, 4;
+    1536: Avx2, 56, 4;
+    2048: Avx2, 76, 4;
+    3072: Avx2, 112, 4;
+    4096: Avx2, 148, 4;
 });
 
 /// Four 64-bit lanes of a ymm register. Made and used only below this backend's entry points, which are handed out where
 /// the CPU and the operating system have AVX2.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2<const WIDTH: u32>(__m256i);
+pub(crate) struct Avx2(__m256i);
 
-impl<const WIDTH: u32> Lanes for Avx2<WIDTH> {
+impl Lanes for Avx2 {
     const LANES: usize = 4;
-    const BITS: u32 = WIDTH;
+    const BITS: u32 = 28;
     const SPLIT: bool = false;
     /// All ones or zero.
     type Mask = __m256i;
@@ -138,7 +138,7 @@ impl<const WIDTH: u32> Lanes for Avx2<WIDTH> {
 
 /// The transpose of four rows of four words.
 #[inline(always)]
-fn transpose<const WIDTH: u32>(r: [Avx2<WIDTH>; 4]) -> [Avx2<WIDTH>; 4] {
+fn transpose(r: [Avx2; 4]) -> [Avx2; 4] {
     // SAFETY: AVX2 is there, see the type.
     unsafe {
         // Words of neighbouring rows side by side, in pairs within 128 bits; then the halves of two of those.

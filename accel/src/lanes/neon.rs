@@ -1,4 +1,4 @@
-//! NEON: two lanes, radix 2^28 (2^27 at 4,096 bits), whole products of 32-bit halves.
+//! NEON: two lanes, radix 2^28, whole products of 32-bit halves.
 //!
 //! Not chosen by itself: AArch64 cores multiply 64-bit words about as fast as NEON multiplies two pairs of 28-bit limbs, of which
 //! there are five times as many. It is here to be measured where that is in doubt.
@@ -8,20 +8,20 @@ use core::arch::aarch64::*;
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("neon", #[target_feature(enable = "neon")], 1, {
-    1024: Neon<28>, 40, 4;
-    1536: Neon<28>, 56, 4;
-    2048: Neon<28>, 76, 4;
-    3072: Neon<28>, 112, 4;
-    4096: Neon<27>, 152, 4;
+    1024: Neon, 40, 4;
+    1536: Neon, 56, 4;
+    2048: Neon, 76, 4;
+    3072: Neon, 112, 4;
+    4096: Neon, 148, 4;
 });
 
 /// Two 64-bit lanes of a vector register. NEON is part of every AArch64 target that this crate is built for.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon<const WIDTH: u32>(uint64x2_t);
+pub(crate) struct Neon(uint64x2_t);
 
-impl<const WIDTH: u32> Lanes for Neon<WIDTH> {
+impl Lanes for Neon {
     const LANES: usize = 2;
-    const BITS: u32 = WIDTH;
+    const BITS: u32 = 28;
     const SPLIT: bool = false;
     /// All ones or zero.
     type Mask = uint64x2_t;

@@ -27,7 +27,7 @@ pub(crate) mod whole {
         1536: Scalar<28, false>, 56, 4;
         2048: Scalar<28, false>, 76, 4;
         3072: Scalar<28, false>, 112, 4;
-        4096: Scalar<27, false>, 152, 4;
+        4096: Scalar<28, false>, 148, 4;
     });
 }
 

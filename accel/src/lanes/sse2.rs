@@ -1,4 +1,4 @@
-//! SSE2: two lanes, radix 2^28 (2^27 at 4,096 bits), whole products of 32-bit halves. The Pentium 4's way, on i686 and x86_64.
+//! SSE2: two lanes, radix 2^28, whole products of 32-bit halves. The Pentium 4's way, on i686 and x86_64.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -8,21 +8,21 @@ use core::arch::x86_64::*;
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("sse2", #[target_feature(enable = "sse2")], 0, {
-    1024: Sse2<28>, 40, 4;
-    1536: Sse2<28>, 56, 4;
-    2048: Sse2<28>, 76, 4;
-    3072: Sse2<28>, 112, 4;
-    4096: Sse2<27>, 152, 4;
+    1024: Sse2, 40, 4;
+    1536: Sse2, 56, 4;
+    2048: Sse2, 76, 4;
+    3072: Sse2, 112, 4;
+    4096: Sse2, 148, 4;
 });
 
 /// Two 64-bit lanes of an xmm register. Made and used only below this backend's entry points, which are handed out where
 /// the CPU has SSE2.
 #[derive(Clone, Copy)]
-pub(crate) struct Sse2<const WIDTH: u32>(__m128i);
+pub(crate) struct Sse2(__m128i);
 
-impl<const WIDTH: u32> Lanes for Sse2<WIDTH> {
+impl Lanes for Sse2 {
     const LANES: usize = 2;
-    const BITS: u32 = WIDTH;
+    const BITS: u32 = 28;
     const SPLIT: bool = false;
     /// All ones or zero.
     type Mask = __m128i;
