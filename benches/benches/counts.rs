@@ -14,7 +14,8 @@ use swarmseal_core::kernels::{ByteOrder, Exponent};
 use swarmseal_core::{Group, Kernels, Word};
 
 const BITS: usize = 2048;
-const BLOCKS: usize = 4;
+/// Enough for every kernel to prepare its factor.
+const BLOCKS: usize = 32;
 
 /// A backend with its operands. Any number below p is as good as another in Montgomery form.
 struct Ready {

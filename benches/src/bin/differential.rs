@@ -128,7 +128,7 @@ impl Trial {
         (kernels.mont_sqr)(&m, &words(&a), &mut out);
         check("mont_sqr", &out, &self.oracle.product(&a, &a), &[&a])?;
 
-        let count = 1 + self.random.next_u32() as usize % 17;
+        let count = 1 + self.random.next_u32() as usize % 40;
         let blocks: Vec<Vec<u8>> = (0..count).map(|_| self.any()).collect();
         for order in [ByteOrder::Little, ByteOrder::Big] {
             let mut buffer: Vec<u8> = blocks.iter().flat_map(|block| ordered(block, order)).collect();

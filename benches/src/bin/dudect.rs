@@ -18,7 +18,8 @@ use swarmseal_core::{Group, Kernels, Modulus, Word};
 const BOUND: f64 = 10.0;
 /// Inputs of each class. The fixed class has as many copies, so that caches meet both alike.
 const INPUTS: usize = 32;
-const BLOCKS: usize = 8;
+/// Enough for every kernel to prepare its factor.
+const BLOCKS: usize = 32;
 
 /// Times every operation on a fixed secret and on random ones, and prints Welch's t of the two.
 ///

@@ -24,7 +24,8 @@ use swarmseal_core::{
 
 /// Seven lanes of eight, and one more than fills a vector.
 const COUNTS: [u32; 2] = [7, 9];
-const BLOCKS: usize = 9;
+/// Enough for every kernel to prepare its factor, and one more than fills vectors.
+const BLOCKS: usize = 33;
 const TORRENT: TorrentId = TorrentId([7; 32]);
 const WHOLE: &str = "whole blocks";
 

@@ -195,3 +195,49 @@ fn odd_primes(bound: usize) -> Vec<u32> {
     }
     primes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number mod a small one, a bit at a time.
+    fn remainder(words: &[Word], divisor: u64) -> u64 {
+        let bits = words.iter().rev().flat_map(|word| (0..Word::BITS).rev().map(move |i| word >> i & 1));
+        bits.fold(0, |rest, bit| (2 * rest + u64::from(bit == 1)) % divisor)
+    }
+
+    #[test]
+    fn the_sieve_is_trial_division() {
+        let all = odd_primes(1 << 20);
+        assert_eq!(all.len(), 82_024, "π(2^20) less one");
+        // The smallest, the largest, and a last chunk that is not full.
+        let primes = [&all[..45], &all[all.len() - 30..]].concat();
+        let pattern = |i: usize| (i as Word).wrapping_mul(0x9e37_79b9) ^ (i as Word) << (Word::BITS - 9);
+        let numbers: [Vec<Word>; 4] = [
+            vec![Word::MAX; 2048 / Word::BITS as usize],
+            vec![7; 1024 / Word::BITS as usize],
+            (1..=512 / Word::BITS as usize).map(|i| pattern(i) | 7).collect(),
+            vec![Word::MAX - 8; 64 / Word::BITS as usize],
+        ];
+        for start in numbers {
+            let mut expected = vec![false; WINDOW];
+            for &prime in &primes {
+                let prime = u64::from(prime);
+                let first = remainder(&start, prime);
+                for (offset, out) in expected.iter_mut().enumerate() {
+                    *out |= (first + 8 * offset as u64) % prime < 2;
+                }
+            }
+            assert!(sieve(&start, &primes) == expected, "{start:x?}");
+        }
+    }
+
+    #[test]
+    fn candidates_end_with_their_length() {
+        let mut start = ZERO;
+        start[0] = Word::MAX;
+        assert_eq!(candidate(&start, 1, 0).map(|p| p[0]), Some(Word::MAX));
+        assert_eq!(candidate(&start, 1, 1), None);
+        assert_eq!(candidate(&start, 2, 1).map(|p| (p[0], p[1])), Some((7, 1)));
+    }
+}
