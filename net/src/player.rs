@@ -10,12 +10,12 @@ mod policy_state;
 mod session;
 
 use std::io;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
 use swarmseal_core::{SecretKey, decrypt_piece_with, package};
-use zeroize::Zeroizing;
 
 use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
@@ -276,7 +276,7 @@ impl Player {
         let total = self.metainfo.info.piece_count;
         let mut bad = Vec::new();
         let check = |index| {
-            let fault = match self.open_piece(pieces, index) {
+            let fault = match self.decrypt_piece(pieces, index) {
                 Ok(_) => None,
                 Err(Error::MissingPiece { .. }) => Some(Fault::Missing),
                 Err(Error::WrongEpoch { .. }) => Some(Fault::OtherEpoch),
@@ -293,12 +293,20 @@ impl Player {
         bad
     }
 
-    /// The payload of one piece: read, PDec, SHA-1 against the .torrent, unpacked.
-    fn open_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
+    /// The payload of one piece.
+    fn open_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
+        let mut piece = self.decrypt_piece(pieces, index)?;
+        let unpacked = package::unpack(&self.metainfo.info.seal.params, &mut piece.bytes);
+        piece.len = unpacked.map_err(|_| Error::CorruptPiece { index })?;
+        Ok(piece)
+    }
+
+    /// One piece in its package: read, PDec, SHA-1 against the .torrent.
+    fn decrypt_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let info = &self.metainfo.info;
         let (params, license) = (&info.seal.params, &self.license);
-        let mut piece = Zeroizing::new(vec![0; info.piece_length as usize]);
-        match pieces.read_piece(index, &mut piece).map_err(|error| Error::PieceIo { index, error })? {
+        let mut piece = Plaintext::new(info.piece_length as usize);
+        match pieces.read_piece(index, &mut piece.bytes).map_err(|error| Error::PieceIo { index, error })? {
             None => return Err(Error::MissingPiece { index }),
             Some(stored) if stored != license.epoch => {
                 return Err(Error::WrongEpoch { index, stored, license: license.epoch });
@@ -307,14 +315,38 @@ impl Player {
         }
         let key = self.opened.get(params, &self.secret, &license.keys, index);
         let key = key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
-        let corrupt = |_| Error::CorruptPiece { index };
-        decrypt_piece_with(params, &key, &mut piece).map_err(corrupt)?;
-        let found: [u8; 20] = Sha1::digest(&*piece).into();
+        decrypt_piece_with(params, &key, &mut piece.bytes).map_err(|_| Error::CorruptPiece { index })?;
+        let found: [u8; 20] = Sha1::digest(&piece.bytes).into();
         if info.pieces.get(index as usize) != Some(&found) {
             return Err(Error::CorruptPiece { index });
         }
-        let len = package::unpack(params, &mut piece).map_err(corrupt)?;
-        piece.truncate(len);
         Ok(piece)
+    }
+}
+
+/// A decrypted piece, wiped on drop. `zeroize` writes a `Vec` byte by byte, which takes as long as T; this goes at memory's speed.
+struct Plaintext {
+    bytes: Vec<u8>,
+    /// Of the payload.
+    len: usize,
+}
+
+impl Plaintext {
+    fn new(len: usize) -> Self {
+        Plaintext { bytes: vec![0; len], len }
+    }
+}
+
+impl Deref for Plaintext {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Drop for Plaintext {
+    fn drop(&mut self) {
+        zeroize::zeroize_bytes(&mut self.bytes);
     }
 }
