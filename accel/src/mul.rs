@@ -12,6 +12,9 @@
 //! **One subtraction makes it canonical**: (a b + q m) / R with a < R, b < m and q < R is below 2m (for a square,
 //! a² < m² < R m); after the last column but one, what is left is the highest word and the carry above it.
 //!
+//! **Half products**, for many blocks by one factor (`fixed.rs`): the columns from n − 1 up of x w', which leaves out less than
+//! n 2^128 2^(64 (n − 2)); and those below n of x w + q c, with the bits that reach word n by themselves.
+//!
 //! Addresses and loop counts depend on `len` alone, and nothing branches on data. `len` is 16, 24, … 64; other
 //! lengths go to the portable backend.
 
