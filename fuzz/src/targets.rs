@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Component;
+use std::path::{Component, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
@@ -15,9 +15,11 @@ use swarmseal::wire::content::{FileList, PREFIX};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SeedFile, SubscriberKeys};
+use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::{Metainfo, Seal};
+use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, Parties, SealMessage};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
@@ -225,6 +227,22 @@ pub fn api_bodies(data: &[u8]) {
     }
 }
 
+/// An ordinary .torrent: its files fill it without a gap, and lie below one directory.
+pub fn plain_metainfo(data: &[u8]) {
+    if let Ok(read) = PlainMetainfo::from_bytes(data) {
+        let mut end = 0;
+        for file in &read.files {
+            assert_eq!(file.range.start, end);
+            end = file.range.end;
+            let path: PathBuf = file.path.iter().collect();
+            assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
+            assert!(file.padding || path.components().count() == file.path.len());
+        }
+        assert_eq!(end, read.layout.length());
+        assert_eq!(read.pieces.len(), read.layout.piece_count() as usize);
+    }
+}
+
 /// The first 68 bytes of a connection.
 pub fn handshake(data: &[u8]) {
     if let Some(bytes) = data.first_chunk()
@@ -238,7 +256,7 @@ pub fn handshake(data: &[u8]) {
 /// What follows the handshake: it decodes to the same in whatever portions it comes. The first byte sizes the portions.
 pub fn peer_messages(data: &[u8]) {
     let Some((&size, stream)) = data.split_first() else { return };
-    let decoder = Decoder::new(SWARM.0, SWARM.1);
+    let decoder = Decoder::new(Layout::of_whole(SWARM.0, SWARM.1).expect("not empty"));
     let whole = decode(decoder, [stream].into_iter());
     let portions = decode(decoder, stream.chunks(1 + usize::from(size)));
     assert_eq!(portions, whole);

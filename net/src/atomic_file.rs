@@ -30,6 +30,27 @@ pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> i
     file.commit(existing)
 }
 
+/// Creates the directories above a file whose path has these components, one after another: a link on the way could lead out of
+/// `directory`. The file's path. Errors, with the path that they are about: [`io::ErrorKind::NotADirectory`] for a link as well.
+pub fn make_parents(directory: &Path, components: &[String]) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let mut path = directory.to_owned();
+    let Some((name, parents)) = components.split_last() else { return Ok(path) };
+    for parent in parents {
+        path.push(parent);
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                    return Err((path, io::ErrorKind::NotADirectory.into()));
+                }
+            }
+            Err(error) => return Err((path, error)),
+        }
+    }
+    path.push(name);
+    Ok(path)
+}
+
 /// A file being written under a temporary name, removed again unless it is committed.
 #[derive(Debug)]
 pub struct PendingFile {

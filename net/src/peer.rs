@@ -1,13 +1,16 @@
 //! Peers and original seeds: a pure state machine for each torrent (`state`) and the node that drives it (`node`).
 
+mod file_store;
 mod journal;
 mod node;
 mod plain;
+mod positioned;
 mod rate_limit;
 mod state;
 mod store;
 mod tracker;
 
+pub use file_store::FileStore;
 pub use node::{AddError, Member, Node, NodeConfig, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};

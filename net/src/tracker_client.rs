@@ -4,6 +4,7 @@
 
 mod admin;
 mod clock;
+mod ordinary;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
 
 pub use admin::{AdminClient, Registered, Terms};
+pub use ordinary::OrdinaryTrackers;
 
 use self::clock::TrackerClock;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
@@ -384,11 +386,16 @@ async fn read(mut answer: reqwest::Response, limit: usize) -> Result<Vec<u8>, Er
     Ok(bytes)
 }
 
-fn http_client() -> Result<reqwest::Client, Error> {
+/// What every HTTP client calls itself. Sees to the cryptography that TLS needs, too.
+fn user_agent() -> &'static str {
     // The first to come installs it; that another was installed before is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    concat!("swarmseal/", env!("CARGO_PKG_VERSION"))
+}
+
+fn http_client() -> Result<reqwest::Client, Error> {
     let client = reqwest::Client::builder()
-        .user_agent(concat!("swarmseal/", env!("CARGO_PKG_VERSION")))
+        .user_agent(user_agent())
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())

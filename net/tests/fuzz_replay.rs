@@ -24,6 +24,7 @@ macro_rules! targets {
 targets! {
     bencode 2000
     metainfo 400
+    plain_metainfo 500
     license_envelope 200
     content_list 1000
     keyfile 500

@@ -11,11 +11,13 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Member, Node, NodeConfig, PlainSource, Role,
-    Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, FileStore, KeyError, Member, Node, NodeConfig,
+    PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{SigningKey, purpose, verify};
+use swarmseal::wire::layout::Layout;
+use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
     SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, package,
@@ -164,8 +166,7 @@ fn pattern(index: u32, len: usize) -> Vec<u8> {
 fn config(role: Role, tracker: &Arc<FakeTracker>, us: SubscriberId) -> TorrentConfig {
     TorrentConfig {
         info_hash: INFO_HASH,
-        piece_len: PIECE_LEN,
-        piece_count: PIECES,
+        layout: Layout::of_whole(PIECES, PIECE_LEN).unwrap(),
         role,
         tracker: Arc::new(Session { tracker: tracker.clone(), us }),
         peers: Vec::new(),
@@ -322,19 +323,31 @@ async fn a_plain_torrent_moves_too() {
     let tracker = FakeTracker::new();
     let us = SubscriberId([0; 32]);
     let seed = Node::bind(local()).await.unwrap();
+    // The last piece is short, and its last block too.
+    let layout = Layout::new(u64::from(PIECES * PIECE_LEN) - 20_001, PIECE_LEN).unwrap();
     let role = Role::PlainSeed { source: Arc::new(Pattern) };
-    let _seeding = seed.add_torrent(config(role, &tracker, us)).unwrap();
-    let hash = |piece| Sha1::digest(pattern(piece, PIECE_LEN as usize)).into();
-    let hashes: Arc<[[u8; 20]]> = (0..PIECES).map(hash).collect();
+    let _seeding = seed.add_torrent(TorrentConfig { layout, ..config(role, &tracker, us) }).unwrap();
+    let content: Vec<Vec<u8>> =
+        (0..PIECES).map(|piece| pattern(piece, layout.len_of(piece) as usize)).collect();
+    let hashes: Vec<[u8; 20]> = content.iter().map(|piece| Sha1::digest(piece).into()).collect();
+    let plain = PlainTorrent {
+        name: "film",
+        files: None,
+        length: layout.length(),
+        piece_len: PIECE_LEN,
+        pieces: &hashes,
+        announce: None,
+        private: false,
+    };
+    let metainfo = PlainMetainfo::from_bytes(&plain.to_bytes()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(dir.path(), TorrentId([0; 32])));
+    let store = Arc::new(FileStore::open(dir.path(), &metainfo, &|_| {}).unwrap());
     let node = Node::bind(local()).await.unwrap();
-    let role = Role::PlainPeer { hashes, store: store.clone() };
-    let torrent = node.add_torrent(config(role, &tracker, us)).unwrap();
-    until(&torrent, |stats| stats.complete).await;
-    let mut piece = vec![0; PIECE_LEN as usize];
-    store.read(3, &mut piece).unwrap();
-    assert_eq!(piece, pattern(3, PIECE_LEN as usize));
+    let role = Role::PlainPeer { store };
+    let torrent = node.add_torrent(TorrentConfig { layout, ..config(role, &tracker, us) }).unwrap();
+    let last = until(&torrent, |stats| stats.complete).await;
+    assert_eq!((last.left, last.from_peers + last.from_seeds), (0, layout.length()));
+    assert_eq!(std::fs::read(dir.path().join("film")).unwrap(), content.concat());
     node.shutdown().await;
     seed.shutdown().await;
 }
@@ -404,7 +417,8 @@ async fn garbage_seed(listener: TcpListener) {
             let mut theirs = [0; handshake::LEN];
             stream.read_exact(&mut theirs).await?;
             stream.write_all(&out).await?;
-            let (decoder, mut pending) = (Decoder::new(PIECES, PIECE_LEN), bytes::BytesMut::new());
+            let (decoder, mut pending) =
+                (Decoder::new(Layout::of_whole(PIECES, PIECE_LEN).unwrap()), bytes::BytesMut::new());
             while stream.read_buf(&mut pending).await? > 0 {
                 while let Ok(Some(message)) = decoder.decode(&mut pending) {
                     if let Message::Request(block) = message {

@@ -1,5 +1,7 @@
 //! `get`: fetches a torrent, and uploads what has been fetched.
 
+mod ordinary;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +44,12 @@ pub(super) struct Args {
     /// Connections at most
     #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
     max_peers: usize,
+    /// An ordinary torrent's: where its files go, or are [default: the current directory]
+    #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// An ordinary torrent's: a peer known beforehand. Can be repeated
+    #[arg(long = "peer", env = "SWARMSEAL_PEERS", value_name = "ADDRESS", value_delimiter = ',')]
+    peers: Vec<SocketAddr>,
     /// Append every ticket and re-key that passes to this file, a JSON object a line: for audits
     #[arg(long, env = "SWARMSEAL_TRANSCRIPT", value_name = "FILE")]
     transcript: Option<PathBuf>,
@@ -52,6 +60,19 @@ pub(super) struct Args {
 
 /// Fetches, and seeds on unless told to exit.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    if let Some(torrent) = ordinary::read(&args.torrent)? {
+        return ordinary::run(args, &torrent, output).await;
+    }
+    for (given, flag) in [(args.output.is_some(), "--output"), (!args.peers.is_empty(), "--peer")] {
+        if given {
+            return Err(Failure::new(
+                super::Exit::Usage,
+                format!(
+                    "{flag} goes with ordinary torrents: expected a sealed one without it; `play` has an --output"
+                ),
+            ));
+        }
+    }
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &data, output).await?);
     if args.voucher.is_some() {
@@ -66,15 +87,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             .map_err(|error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}")))??;
     }
 
-    let node = Node::bind(NodeConfig {
-        listen: args.listen,
-        max_connections: args.max_peers,
-        upload_limit: args.upload_limit,
-        download_limit: args.download_limit,
-        ..NodeConfig::default()
-    })
-    .await
-    .map_err(|error| glue::listen_failure(args.listen, &error))?;
+    let node = bind(&args).await?;
     let address = node.local_addr();
     output.note(format!("Listening on {address} as subscriber {}", subscription.id));
     if output.is_json() {
@@ -105,8 +118,34 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         )
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
+    let completed = || {
+        std::fs::remove_file(subscription.dir.bad_pieces())
+            .or_else(ignore_missing)
+            .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))
+    };
+    until_told(&args, node, handle.stats(), completed, output).await
+}
 
-    let mut stats = handle.stats();
+async fn bind(args: &Args) -> Result<Node, Failure> {
+    Node::bind(NodeConfig {
+        listen: args.listen,
+        max_connections: args.max_peers,
+        upload_limit: args.upload_limit,
+        download_limit: args.download_limit,
+        ..NodeConfig::default()
+    })
+    .await
+    .map_err(|error| glue::listen_failure(args.listen, &error))
+}
+
+/// Waits for the last piece and, unless it is to exit then, until it is told to stop.
+async fn until_told(
+    args: &Args,
+    node: Node,
+    mut stats: tokio::sync::watch::Receiver<Stats>,
+    completed: impl FnOnce() -> Result<(), Failure>,
+    output: Output,
+) -> Result<(), Failure> {
     let outcome = tokio::select! {
         outcome = follow(&mut stats, output) => outcome,
         () = glue::told_to_stop() => {
@@ -116,9 +155,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         }
     };
     let last = outcome?;
-    std::fs::remove_file(subscription.dir.bad_pieces())
-        .or_else(ignore_missing)
-        .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))?;
+    completed()?;
     let human = if args.exit { "Complete" } else { "Complete; seeding, Ctrl-C stops" };
     output.result(human, json_of("complete", &last));
     if !args.exit {

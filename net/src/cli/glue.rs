@@ -2,6 +2,7 @@
 
 mod failure;
 mod link;
+mod ordinary;
 mod values;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub(super) use failure::{
     publish_failure, store_failure, tracker_failure,
 };
 pub(super) use link::TrackerLink;
+pub(super) use ordinary::OrdinaryLink;
 pub(super) use values::{date, duration, size, time};
 
 /// Flags of everything that talks to a tracker's admin API.
@@ -99,8 +101,7 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
     TorrentConfig {
         info_hash: metainfo.info_hash,
-        piece_len: metainfo.info.piece_length,
-        piece_count: metainfo.info.piece_count,
+        layout: metainfo.info.layout(),
         role,
         tracker,
         peers: Vec::new(),

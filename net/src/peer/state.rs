@@ -35,6 +35,7 @@ use self::random::Random;
 use self::rate::Rate;
 use super::tracker::KeyError;
 use crate::wire::identity::SigningKey;
+use crate::wire::layout::Layout;
 use crate::wire::message::Message;
 use crate::wire::seal::{self, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
 
@@ -76,7 +77,7 @@ pub(crate) struct Seal {
 /// What a swarm starts from.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) piece_len: u32,
+    pub(crate) layout: Layout,
     pub(crate) peer_id: [u8; 20],
     /// `None`: a plain torrent.
     pub(crate) seal: Option<Seal>,
@@ -390,8 +391,9 @@ impl Swarm {
         self.config.seal.is_some()
     }
 
+    /// Bytes of all pieces but the last.
     fn piece_len(&self) -> usize {
-        self.config.piece_len as usize
+        self.config.layout.piece_len() as usize
     }
 
     fn send(&mut self, id: ConnectionId, message: Message) {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Content, Error, PieceReader, Session};
-use crate::atomic_file::{Access, Existing, PendingFile};
+use crate::atomic_file::{Access, Existing, PendingFile, make_parents};
 use crate::wire::content::FileEntry;
 
 impl Content {
@@ -99,7 +99,11 @@ impl Files<'_> {
             }
             let Some((entry, rest)) = self.rest.split_first() else { return Ok(()) };
             self.rest = rest;
-            let path = make_parents(self.directory, entry)?;
+            let path =
+                make_parents(self.directory, &entry.path).map_err(|(path, error)| match error.kind() {
+                    io::ErrorKind::NotADirectory => Error::NotADirectory { path },
+                    _ => Error::Io { path, error },
+                })?;
             let file = PendingFile::create(&path, Access::Shared)
                 .map_err(|error| Error::Io { path: path.clone(), error })?;
             self.current = Some(Current { path, file, left: entry.size });
@@ -108,24 +112,4 @@ impl Files<'_> {
             }
         }
     }
-}
-
-/// Creates the directories above a file, one after another: a link on the way could lead out of `directory`.
-fn make_parents(directory: &Path, entry: &FileEntry) -> Result<PathBuf, Error> {
-    let mut path = directory.to_owned();
-    let Some((name, parents)) = entry.path.split_last() else { return Ok(path) };
-    for parent in parents {
-        path.push(parent);
-        match fs::create_dir(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-                    return Err(Error::NotADirectory { path });
-                }
-            }
-            Err(error) => return Err(Error::Io { path, error }),
-        }
-    }
-    path.push(name);
-    Ok(path)
 }

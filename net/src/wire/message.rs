@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::layout::Layout;
+
 /// Bytes of a requested block, the last of a piece included: pieces are whole multiples of it.
 pub const BLOCK: u32 = 16 * 1024;
 
@@ -161,14 +163,14 @@ pub fn bitfield_len(piece_count: u32) -> usize {
 /// Turns a connection's bytes into messages, in whatever portions they come.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
+    layout: Layout,
     piece_count: u32,
-    piece_len: u32,
 }
 
 impl Decoder {
-    /// For one torrent: pieces, and bytes of each.
-    pub fn new(piece_count: u32, piece_len: u32) -> Self {
-        Decoder { piece_count, piece_len }
+    /// For one torrent.
+    pub fn new(layout: Layout) -> Self {
+        Decoder { layout, piece_count: layout.piece_count() }
     }
 
     /// Takes the first whole message off `bytes`; `None` where more bytes are needed. Messages of unknown kinds are
@@ -246,7 +248,10 @@ impl Decoder {
     fn check_block(&self, id: u8, block: Block) -> Result<(), MessageError> {
         let Block { piece, begin, len } = block;
         let end = u64::from(begin) + u64::from(len);
-        if piece < self.piece_count && (1..=BLOCK).contains(&len) && end <= u64::from(self.piece_len) {
+        if piece < self.piece_count
+            && (1..=BLOCK).contains(&len)
+            && end <= u64::from(self.layout.len_of(piece))
+        {
             Ok(())
         } else {
             Err(MessageError::OutOfRange { id, piece, begin, len })
@@ -263,7 +268,7 @@ mod tests {
     const PIECE_LEN: u32 = 4 * BLOCK;
 
     fn decoder() -> Decoder {
-        Decoder::new(PIECES, PIECE_LEN)
+        Decoder::new(Layout::of_whole(PIECES, PIECE_LEN).unwrap())
     }
 
     fn block() -> impl Strategy<Value = Block> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha1::{Digest, Sha1};
 use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, TorrentId};
 
+use super::layout::Layout;
 use super::{bencode, identity};
 
 /// The newest version of `info.swarmseal` that is understood.
@@ -104,6 +105,11 @@ impl Info {
     /// N·P, the torrent's length in bytes.
     pub fn length(&self) -> u64 {
         u64::from(self.piece_count) * u64::from(self.piece_length)
+    }
+
+    /// How the torrent's bytes are cut.
+    pub fn layout(&self) -> Layout {
+        Layout::of_whole(self.piece_count, self.piece_length).expect("neither is zero")
     }
 
     /// Plaintext bytes that a piece carries.

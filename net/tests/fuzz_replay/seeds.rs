@@ -18,6 +18,7 @@ use swarmseal::wire::keyfile::{ExportedKeys, SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::plain::PlainTorrent;
 use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
@@ -37,6 +38,20 @@ pub(crate) struct Seed {
 
 const ID: SubscriberId = SubscriberId([9; 32]);
 
+/// An ordinary torrent of 50,000 bytes.
+fn plain_torrent(files: Option<&FileList>) -> Vec<u8> {
+    let torrent = PlainTorrent {
+        name: "film",
+        files,
+        length: 50_000,
+        piece_len: 1 << 14,
+        pieces: &[[7; 20]; 4],
+        announce: Some("http://127.0.0.1:7000/announce"),
+        private: true,
+    };
+    torrent.to_bytes()
+}
+
 /// All of them.
 pub(crate) fn all() -> Vec<Seed> {
     let mut seeds = Vec::new();
@@ -49,6 +64,17 @@ pub(crate) fn all() -> Vec<Seed> {
 
     add("metainfo", "sealed", torrent(sealed(kernels()), 1 << 18, 3).to_bytes());
     add("metainfo", "paper", torrent(paper(kernels()), 1 << 14, 5).to_bytes());
+    add("plain_metainfo", "single", plain_torrent(None));
+    let parts = [("a", 20_000), ("b", 0), ("c", 30_000)];
+    let entry = |(name, size): (&str, u64)| FileEntry {
+        mime: String::new(),
+        path: vec!["below".to_owned(), name.to_owned()],
+        size,
+    };
+    let below = FileList::new(parts.map(entry).to_vec()).expect("different names");
+    add("plain_metainfo", "several", plain_torrent(Some(&below)));
+    let padded = b"d13:announce-listll9:http://b/el9:http://c/ee4:infod5:filesld6:lengthi2e4:pathl1:xeed4:attr1:p6:lengthi3e4:pathl4:.pad1:3eee4:name1:n12:piece lengthi8e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
+    add("plain_metainfo", "padded", padded.to_vec());
 
     for (name, pieces) in [("no-pieces", 0), ("two-pieces", 2)] {
         add("license_envelope", name, license(pieces));

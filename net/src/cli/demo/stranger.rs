@@ -77,7 +77,7 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
     send(&mut stream, &Message::Extended { id: 0, payload: Bytes::from(extended.to_bytes()) }).await?;
     send(&mut stream, &Message::Interested).await?;
 
-    let decoder = Decoder::new(metainfo.info.piece_count, metainfo.info.piece_length);
+    let decoder = Decoder::new(metainfo.info.layout());
     let mut buffer = BytesMut::new();
     loop {
         while let Some(message) = decoder.decode(&mut buffer).map_err(|error| invalid(error.to_string()))? {

@@ -50,28 +50,8 @@ impl TrackerLink {
     }
 
     async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
-        let request = announce::Announce {
-            info_hash: announce.info_hash,
-            peer_id: announce.peer_id,
-            port: announce.port,
-            uploaded: announce.uploaded,
-            downloaded: announce.downloaded,
-            left: announce.left,
-            event: match announce.event {
-                AnnounceEvent::Interval => None,
-                AnnounceEvent::Started => Some(announce::Event::Started),
-                AnnounceEvent::Completed => Some(announce::Event::Completed),
-                AnnounceEvent::Stopped => Some(announce::Event::Stopped),
-            },
-            numwant: None,
-            compact: true,
-            no_peer_id: false,
-            ip: None,
-            passkey: None,
-        };
-        let reply = self.client.announce(&self.passkey, &request).await.map_err(|error| error.to_string())?;
-        let peers: Vec<SocketAddr> = reply.peers.iter().map(|peer| peer.address).collect();
-        Ok(AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers })
+        let reply = self.client.announce(&self.passkey, &on_the_wire(announce)).await;
+        Ok(from_the_wire(&reply.map_err(|error| error.to_string())?))
     }
 
     /// Keys for any number of pieces, [`MAX_PIECES`] a call.
@@ -94,6 +74,35 @@ impl TrackerLink {
         }
         Ok(all)
     }
+}
+
+/// A peer's announce as trackers read it.
+pub(super) fn on_the_wire(announce: &Announce) -> announce::Announce {
+    announce::Announce {
+        info_hash: announce.info_hash,
+        peer_id: announce.peer_id,
+        port: announce.port,
+        uploaded: announce.uploaded,
+        downloaded: announce.downloaded,
+        left: announce.left,
+        event: match announce.event {
+            AnnounceEvent::Interval => None,
+            AnnounceEvent::Started => Some(announce::Event::Started),
+            AnnounceEvent::Completed => Some(announce::Event::Completed),
+            AnnounceEvent::Stopped => Some(announce::Event::Stopped),
+        },
+        numwant: None,
+        compact: true,
+        no_peer_id: false,
+        ip: None,
+        passkey: None,
+    }
+}
+
+/// A tracker's answer as a peer reads it.
+pub(super) fn from_the_wire(reply: &announce::AnnounceReply) -> AnnounceReply {
+    let peers: Vec<SocketAddr> = reply.peers.iter().map(|peer| peer.address).collect();
+    AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers }
 }
 
 /// Whether it is the ticket's holder or we who is refused.

@@ -93,7 +93,7 @@ fn message(info_hash: [u8; 20], shared: &Shared, stats: &Stats, event: AnnounceE
         port: shared.port,
         uploaded: stats.uploaded,
         downloaded: stats.from_seeds + stats.from_peers,
-        left: u64::from(stats.total - stats.pieces) * u64::from(stats.piece_len),
+        left: stats.left,
         event,
     }
 }

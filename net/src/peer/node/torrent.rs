@@ -15,12 +15,14 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
 use super::{HANDSHAKE, Shared, announce, call, stopping, work};
+use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, evidence_line, rekey_line};
 use crate::peer::plain::PlainSource;
 use crate::peer::state::{Command, Config, ConnectionId, Event, Evidence, Now, Seal, StoreFailure, Swarm};
-use crate::peer::store::Store;
+use crate::peer::store::{Shape, Store};
 use crate::peer::tracker::Tracker;
 use crate::wire::identity::SigningKey;
+use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -73,12 +75,10 @@ pub enum Role {
         /// The content: a payload is a piece.
         source: Arc<dyn PlainSource>,
     },
-    /// Fetches an ordinary torrent.
+    /// Fetches an ordinary torrent, or has it.
     PlainPeer {
-        /// SHA-1 of each piece.
-        hashes: Arc<[[u8; 20]]>,
-        /// Its pieces.
-        store: Arc<Store>,
+        /// Its files.
+        store: Arc<FileStore>,
     },
 }
 
@@ -90,10 +90,12 @@ impl Role {
         }
     }
 
-    fn store(&self) -> Option<&Arc<Store>> {
+    /// Makes what was stored survive a power cut; an error's text.
+    fn sync(&self) -> Result<(), String> {
         match self {
-            Role::Peer { store, .. } | Role::PlainPeer { store, .. } => Some(store),
-            Role::Seed { .. } | Role::PlainSeed { .. } => None,
+            Role::Peer { store, .. } => store.sync().map_err(|error| error.to_string()),
+            Role::PlainPeer { store } => store.sync().map_err(|error| error.to_string()),
+            Role::Seed { .. } | Role::PlainSeed { .. } => Ok(()),
         }
     }
 }
@@ -113,10 +115,8 @@ impl fmt::Debug for Role {
 pub struct TorrentConfig {
     /// SHA-1 of the metainfo's raw info.
     pub info_hash: [u8; 20],
-    /// Bytes of a piece: a multiple of 16 KiB and, sealed, of the group's W.
-    pub piece_len: u32,
-    /// How many there are.
-    pub piece_count: u32,
+    /// How it is cut. Sealed: whole pieces of whole blocks of 16 KiB and of W bytes.
+    pub layout: Layout,
     /// What we do.
     pub role: Role,
     /// Its tracker.
@@ -150,13 +150,12 @@ pub enum AddError {
     Duplicate,
     /// The pieces have an impossible shape.
     #[error(
-        "{piece_count} pieces of {piece_len} bytes: expected at least one, of whole 16 KiB blocks and whole cipher blocks"
+        "{} bytes in pieces of {}: expected whole pieces, of whole 16 KiB blocks and whole cipher blocks",
+        layout.length(), layout.piece_len()
     )]
     BadShape {
-        /// Bytes of a piece.
-        piece_len: u32,
-        /// How many there are.
-        piece_count: u32,
+        /// How the torrent is cut.
+        layout: Layout,
     },
     /// The store was opened for another torrent.
     #[error("the store belongs to another torrent")]
@@ -178,8 +177,8 @@ pub struct Stats {
     pub pieces: u32,
     /// Pieces that there are.
     pub total: u32,
-    /// Bytes of a piece.
-    pub piece_len: u32,
+    /// Bytes that are missing.
+    pub left: u64,
     /// Bytes received from original seeds.
     pub from_seeds: u64,
     /// Bytes received from peers.
@@ -265,20 +264,20 @@ pub(super) fn start(
     config.peers.iter().for_each(|&peer| dialer.add(peer));
     let started = Instant::now();
     let now = Now { elapsed: Duration::ZERO, unix: config.tracker.now() };
-    let total = config.piece_count;
+    let total = config.layout.piece_count();
     let swarm = Swarm::new(swarm_config, now);
     let first = Stats {
         pieces: swarm.have().count(),
         total,
-        piece_len: config.piece_len,
+        left: left(&swarm, config.layout),
         complete: swarm.have().count() == total,
         ..Stats::default()
     };
     let (stats, watched) = watch::channel(first);
     let task = Task {
-        decoder: Decoder::new(config.piece_count, config.piece_len),
+        decoder: Decoder::new(config.layout),
         info_hash: config.info_hash,
-        piece_len: config.piece_len,
+        layout: config.layout,
         role: Arc::new(config.role),
         tracker: config.tracker,
         shared,
@@ -301,37 +300,52 @@ pub(super) fn start(
     Ok((torrent, handle))
 }
 
+/// Bytes that are missing.
+fn left(swarm: &Swarm, layout: Layout) -> u64 {
+    let have = swarm.have();
+    let missing = u64::from(layout.piece_count() - have.count()) * u64::from(layout.piece_len());
+    let last = layout.piece_count() - 1;
+    let short = u64::from(layout.piece_len() - layout.len_of(last));
+    if have.has(last) { missing } else { missing - short }
+}
+
 fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
     Journal::open(path).map_err(|source| AddError::Journal { path: path.to_owned(), source })
 }
 
 fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddError> {
-    let TorrentConfig { piece_len, piece_count, ref role, .. } = *config;
+    let TorrentConfig { layout, ref role, .. } = *config;
     let member = role.member();
-    let block = member.map_or(1, |member| member.params.group().bytes());
-    let whole = piece_len > 0 && (piece_len as usize).is_multiple_of(block);
-    // One block of 16 KiB at least keeps the arithmetic of requests simple; small test pieces are one short block.
-    let blocks = piece_len.is_multiple_of(BLOCK) || piece_len < BLOCK;
-    if !whole || !blocks || piece_count == 0 {
-        return Err(AddError::BadShape { piece_len, piece_count });
+    if let Some(member) = member {
+        let (piece_len, block) = (layout.piece_len(), member.params.group().bytes());
+        let whole =
+            layout.length().is_multiple_of(piece_len.into()) && (piece_len as usize).is_multiple_of(block);
+        // Small test pieces are one short block.
+        if !whole || !(piece_len.is_multiple_of(BLOCK) || piece_len < BLOCK) {
+            return Err(AddError::BadShape { layout });
+        }
     }
-    let have = match role.store() {
-        Some(store) => {
-            let shape = store.shape();
-            let torrent_id = member.map_or(TorrentId([0; 32]), |member| member.torrent_id);
-            if (shape.piece_len, shape.piece_count, shape.torrent_id) != (piece_len, piece_count, torrent_id)
-            {
+    let have = match role {
+        Role::Peer { member, store } => {
+            let (piece_len, piece_count) = (layout.piece_len(), layout.piece_count());
+            if store.shape() != (Shape { torrent_id: member.torrent_id, piece_len, piece_count }) {
                 return Err(AddError::ForeignStore);
             }
             store.pieces().iter().map(|piece| piece.map(|piece| piece.epoch)).collect()
         }
-        None => vec![Some(0); piece_count as usize],
+        Role::PlainPeer { store } => {
+            if store.layout() != layout {
+                return Err(AddError::ForeignStore);
+            }
+            store.pieces().into_iter().map(|have| have.then_some(0)).collect()
+        }
+        Role::Seed { .. } | Role::PlainSeed { .. } => vec![Some(0); layout.piece_count() as usize],
     };
     let mut seed = [0; 8];
     // A fixed seed does no harm: nothing secret hangs on it.
     let _ = getrandom::fill(&mut seed);
     Ok(Config {
-        piece_len,
+        layout,
         peer_id: shared.peer_id,
         seal: member.map(|member| Seal {
             torrent_id: member.torrent_id,
@@ -343,7 +357,7 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
         have,
         port: Some(shared.port),
         slots: shared.config.slots,
-        super_seed: config.super_seed && role.store().is_none(),
+        super_seed: config.super_seed && matches!(role, Role::Seed { .. } | Role::PlainSeed { .. }),
         ready_bytes: shared.config.ready_bytes,
         max_connections: shared.config.max_connections,
         avoid: config.avoid.clone(),
@@ -354,7 +368,7 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
 struct Task {
     decoder: Decoder,
     info_hash: [u8; 20],
-    piece_len: u32,
+    layout: Layout,
     role: Arc<Role>,
     tracker: Arc<dyn Tracker>,
     shared: Arc<Shared>,
@@ -422,7 +436,7 @@ impl Task {
         drop((links, inputs, stats));
         let _ = timeout(LAST_JOBS, async { while receiver.recv().await.is_some() {} }).await;
         statements.into_iter().chain(transcript).for_each(|mut journal| journal.flush());
-        let synced = tokio::task::spawn_blocking(move || role.store().map_or(Ok(()), |store| store.sync()));
+        let synced = tokio::task::spawn_blocking(move || role.sync());
         if let Ok(Err(error)) = synced.await {
             tracing::warn!(%error, "pieces may not have reached the disk");
         }
@@ -582,7 +596,7 @@ impl Task {
     }
 
     fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>) {
-        let (role, piece_len) = (self.role.clone(), self.piece_len as usize);
+        let (role, piece_len) = (self.role.clone(), self.layout.len_of(piece));
         self.blocking(
             move || {
                 work::prepare(&role, piece, piece_len, key.as_ref())
@@ -628,7 +642,7 @@ impl Task {
     /// Rare and small: one record is appended.
     fn discard(&mut self, piece: u32) {
         self.dialer.wake();
-        if let Some(store) = self.role.store()
+        if let Role::Peer { store, .. } = &*self.role
             && let Err(error) = store.discard(piece)
         {
             tracing::warn!(piece, %error, "a bad piece could not be discarded");
@@ -652,7 +666,7 @@ impl Task {
         let stats = Stats {
             pieces,
             total,
-            piece_len: self.piece_len,
+            left: left(&self.swarm, self.layout),
             from_seeds: totals.from_seeds,
             from_peers: totals.from_peers,
             uploaded: totals.sent,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha1::{Digest, Sha1};
 use swarmseal_core::{
     EncryptionKey, Params, ReKey, Ticket, check_piece, encrypt_piece, package, re_encrypt_piece,
 };
@@ -38,14 +37,14 @@ pub(super) async fn fetch_keys(
 pub(super) fn prepare(
     role: &Role,
     piece: u32,
-    piece_len: usize,
+    piece_len: u32,
     key: Option<&Bytes>,
 ) -> Result<(Bytes, [u8; 32]), Box<dyn std::error::Error + Send + Sync>> {
-    let mut data = vec![0; piece_len];
+    let mut data = vec![0; piece_len as usize];
     match role {
         Role::Seed { member, source, secret } => {
             let params: &Params = &member.params;
-            source.read_payload(piece, &mut data[..params.payload_bytes(piece_len)])?;
+            source.read_payload(piece, &mut data[..params.payload_bytes(piece_len as usize)])?;
             package::pack(params, secret, &member.torrent_id, piece, &mut data)?;
             let key = EncryptionKey::from_bytes(params, key.ok_or("no key")?)?;
             encrypt_piece(params, &key, &mut data)?;
@@ -56,7 +55,7 @@ pub(super) fn prepare(
             re_encrypt_piece(&member.params, &key, &mut data)?;
         }
         Role::PlainSeed { source } => source.read_payload(piece, &mut data)?,
-        Role::PlainPeer { store, .. } => store.read(piece, &mut data)?,
+        Role::PlainPeer { store } => store.read(piece, &mut data)?,
     }
     let hash = if role.member().is_some() { *blake3::hash(&data).as_bytes() } else { [0; 32] };
     Ok((Bytes::from(data), hash))
@@ -70,21 +69,22 @@ pub(super) fn store(
     sender: Sender,
     epoch: u64,
 ) -> Result<[u8; 32], StoreFailure> {
-    let (store, good) = match &**role {
-        Role::Peer { member, store } => (store, check_piece(&member.params, data).is_ok()),
-        Role::PlainPeer { hashes, store } => {
-            let digest: [u8; 20] = Sha1::digest(data).into();
-            (store, hashes.get(piece as usize) == Some(&digest))
+    let disk = |error: &dyn std::fmt::Display| StoreFailure::Disk(error.to_string());
+    match &**role {
+        Role::Peer { member, store } => {
+            check_piece(&member.params, data).map_err(|_| StoreFailure::BadPiece)?;
+            let hash = *blake3::hash(data).as_bytes();
+            let stored = StoredPiece { epoch, hash, sender: sender.id };
+            store.put(piece, data, stored).map_err(|error| disk(&error))?;
+            Ok(hash)
         }
+        Role::PlainPeer { store } => match store.put(piece, data) {
+            Ok(true) => Ok([0; 32]),
+            Ok(false) => Err(StoreFailure::BadPiece),
+            Err(error) => Err(disk(&error)),
+        },
         Role::Seed { .. } | Role::PlainSeed { .. } => {
-            return Err(StoreFailure::Disk("a seed stores no pieces".to_owned()));
+            Err(StoreFailure::Disk("a seed stores no pieces".to_owned()))
         }
-    };
-    if !good {
-        return Err(StoreFailure::BadPiece);
     }
-    let hash = *blake3::hash(data).as_bytes();
-    let stored = StoredPiece { epoch, hash, sender: sender.id };
-    store.put(piece, data, stored).map_err(|error| StoreFailure::Disk(error.to_string()))?;
-    Ok(hash)
 }

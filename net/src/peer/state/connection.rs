@@ -83,6 +83,7 @@ pub(crate) struct Download {
 pub(crate) struct Incoming {
     pub(crate) piece: u32,
     pub(crate) since: Duration,
+    len: u32,
     /// Empty until the first block comes.
     data: Vec<u8>,
     blocks: Vec<BlockState>,
@@ -99,35 +100,35 @@ enum BlockState {
 }
 
 impl Incoming {
-    pub(crate) fn new(piece: u32, piece_len: u32, since: Duration) -> Self {
-        let blocks = vec![BlockState::Missing; piece_len.div_ceil(BLOCK) as usize];
-        Incoming { piece, since, data: Vec::new(), blocks, next: 0, received: 0 }
+    pub(crate) fn new(piece: u32, len: u32, since: Duration) -> Self {
+        let blocks = vec![BlockState::Missing; len.div_ceil(BLOCK) as usize];
+        Incoming { piece, since, len, data: Vec::new(), blocks, next: 0, received: 0 }
     }
 
     /// The next block to ask for.
-    pub(crate) fn request(&mut self, piece_len: u32) -> Option<Block> {
+    pub(crate) fn request(&mut self) -> Option<Block> {
         while self.blocks.get(self.next).is_some_and(|&state| state != BlockState::Missing) {
             self.next += 1;
         }
         *self.blocks.get_mut(self.next)? = BlockState::Requested;
-        Some(self.block(self.next, piece_len))
+        Some(self.block(self.next))
     }
 
-    fn block(&self, index: usize, piece_len: u32) -> Block {
+    fn block(&self, index: usize) -> Block {
         let begin = index as u32 * BLOCK;
-        Block { piece: self.piece, begin, len: BLOCK.min(piece_len - begin) }
+        Block { piece: self.piece, begin, len: BLOCK.min(self.len - begin) }
     }
 
     /// Takes a block in. Whether it had been asked for.
-    pub(crate) fn receive(&mut self, begin: u32, data: &[u8], piece_len: u32) -> bool {
+    pub(crate) fn receive(&mut self, begin: u32, data: &[u8]) -> bool {
         let index = (begin / BLOCK) as usize;
         if self.blocks.get(index) != Some(&BlockState::Requested)
-            || self.block(index, piece_len) != (Block { piece: self.piece, begin, len: data.len() as u32 })
+            || self.block(index) != (Block { piece: self.piece, begin, len: data.len() as u32 })
         {
             return false;
         }
         if self.data.is_empty() {
-            self.data = vec![0; piece_len as usize];
+            self.data = vec![0; self.len as usize];
         }
         self.data[begin as usize..][..data.len()].copy_from_slice(data);
         self.blocks[index] = BlockState::Received;
@@ -147,10 +148,10 @@ impl Incoming {
     }
 
     /// Blocks asked for that have not come.
-    pub(crate) fn requested(&self, piece_len: u32) -> impl Iterator<Item = Block> + '_ {
+    pub(crate) fn requested(&self) -> impl Iterator<Item = Block> + '_ {
         (0..self.blocks.len())
             .filter(|&index| self.blocks[index] == BlockState::Requested)
-            .map(move |index| self.block(index, piece_len))
+            .map(move |index| self.block(index))
     }
 
     pub(crate) fn whole(&self) -> bool {

@@ -66,7 +66,7 @@ impl Swarm {
 
     /// Assigns pieces to the peer and asks for blocks, as many as its rate deserves.
     pub(super) fn download_from(&mut self, id: ConnectionId) {
-        let (piece_len, block) = (self.config.piece_len, u64::from(BLOCK));
+        let (layout, block) = (self.config.layout, u64::from(BLOCK));
         let Some(connection) = self.connections.get(&id) else { return };
         if connection.choked_by_it
             || !connection.interested_in_it
@@ -81,14 +81,15 @@ impl Swarm {
         let depth = depth.min(u64::from(connection.reqq)) as u32;
         let blocks_ahead = u64::from(depth).max(AHEAD_SECONDS * rate / block);
         let fair_share = u64::from(self.pieces.missing() / 4).max(2);
-        let ahead = if snubbed { 1 } else { (blocks_ahead * block).div_ceil(u64::from(piece_len)) + 1 };
+        let ahead =
+            if snubbed { 1 } else { (blocks_ahead * block).div_ceil(u64::from(layout.piece_len())) + 1 };
         let ahead = ahead.min(fair_share).min(MAX_WANT as u64) as usize;
 
         let mut wanted = Vec::new();
         while self.connections.get(&id).is_some_and(|connection| connection.download.pieces.len() < ahead) {
             let Some(piece) = self.pick_for(id) else { break };
             self.pieces.assign(piece);
-            let incoming = Incoming::new(piece, piece_len, self.now.elapsed);
+            let incoming = Incoming::new(piece, layout.len_of(piece), self.now.elapsed);
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.download.pieces.push_back(incoming);
             }
@@ -107,7 +108,7 @@ impl Swarm {
         let idle = download.outstanding == 0;
         for incoming in &mut download.pieces {
             while download.outstanding < depth {
-                let Some(block) = incoming.request(self.config.piece_len) else { break };
+                let Some(block) = incoming.request() else { break };
                 download.outstanding += 1;
                 connection.last_sent = now;
                 self.out.push(Command::Send { id, message: Message::Request(block) });
@@ -153,13 +154,12 @@ impl Swarm {
         begin: u32,
         data: &[u8],
     ) -> Result<(), Reason> {
-        let (now, piece_len) = (self.now.elapsed, self.config.piece_len);
+        let now = self.now.elapsed;
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let download = &mut connection.download;
         connection.down.add(data.len());
         let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
-        let Some(place) = place.filter(|&place| download.pieces[place].receive(begin, data, piece_len))
-        else {
+        let Some(place) = place.filter(|&place| download.pieces[place].receive(begin, data)) else {
             download.unsolicited += data.len();
             return if download.unsolicited > MAX_UNSOLICITED {
                 Err(Reason::Protocol("blocks that nobody asked for"))
@@ -200,14 +200,13 @@ impl Swarm {
 
     /// The end game is over for this piece.
     fn cancel_elsewhere(&mut self, piece: u32) {
-        let piece_len = self.config.piece_len;
         for id in self.ids() {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             let download = &mut connection.download;
             let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
             let Some(incoming) = place.and_then(|place| download.pieces.remove(place)) else { continue };
             self.pieces.release(piece);
-            for block in incoming.requested(piece_len) {
+            for block in incoming.requested() {
                 download.outstanding -= 1;
                 self.out.push(Command::Send { id, message: Message::Cancel(block) });
             }
@@ -323,12 +322,11 @@ impl Swarm {
 
     /// Takes all pieces back from a connection; with `cancel`, tells the peer.
     pub(super) fn release_pieces(&mut self, id: ConnectionId, cancel: bool) {
-        let piece_len = self.config.piece_len;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.download.outstanding = 0;
         for incoming in std::mem::take(&mut connection.download.pieces) {
             self.pieces.release(incoming.piece);
-            for block in incoming.requested(piece_len).filter(|_| cancel) {
+            for block in incoming.requested().filter(|_| cancel) {
                 self.out.push(Command::Send { id, message: Message::Cancel(block) });
             }
         }

@@ -59,7 +59,7 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
         if seed { SubscriberId::of_seed(&TORRENT, &key.public()) } else { SubscriberId([number as u8; 32]) };
     let seal = Seal { torrent_id: TORRENT, profile: Profile::Sealed, id, key, epoch: 1 };
     Config {
-        piece_len: PIECE_LEN,
+        layout: Layout::of_whole(PIECES, PIECE_LEN).unwrap(),
         peer_id: [number as u8; 20],
         seal: sealed.then_some(seal),
         have: vec![seed.then_some(0); PIECES as usize],

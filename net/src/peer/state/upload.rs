@@ -238,7 +238,6 @@ impl Swarm {
     }
 
     fn send_blocks(&mut self, id: ConnectionId) {
-        let piece_len = self.piece_len();
         let mut finished = false;
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -259,7 +258,7 @@ impl Swarm {
             let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
             let bytes = block.len as usize;
             *sent += bytes;
-            let whole = *sent >= piece_len;
+            let whole = *sent >= data.len();
             let entry = Entry { piece: block.piece, hash: *hash };
             if whole {
                 upload.pieces.remove(place);

@@ -1,0 +1,51 @@
+//! An ordinary torrent's trackers, as the node asks them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::link::{from_the_wire, on_the_wire};
+use crate::peer::{Announce, AnnounceReply, BoxFuture, KeyError, Tracker};
+use crate::tracker_client::OrdinaryTrackers;
+
+/// How long to wait where there is nobody to announce to.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Announces, and no keys: nothing is sealed.
+pub(crate) struct OrdinaryLink(pub(crate) OrdinaryTrackers);
+
+impl OrdinaryLink {
+    async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
+        let reply = self.0.announce(&on_the_wire(announce)).await.map_err(|error| error.to_string())?;
+        Ok(reply.map_or(AnnounceReply { interval: IDLE, peers: Vec::new() }, |reply| from_the_wire(&reply)))
+    }
+}
+
+impl Tracker for OrdinaryLink {
+    fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
+        Box::pin(self.announce(announce))
+    }
+
+    fn rekeys<'a>(
+        &'a self,
+        _: &'a [u8],
+        _: u64,
+        _: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(no_keys()) })
+    }
+
+    fn encryption_keys<'a>(
+        &'a self,
+        _: &'a [u8],
+        _: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(no_keys()) })
+    }
+
+    fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+fn no_keys() -> KeyError {
+    KeyError::Unavailable("an ordinary torrent has no keys".to_owned())
+}

@@ -1,0 +1,131 @@
+//! The trackers of an ordinary torrent: announces over HTTP (BEP 3), in tiers of equals (BEP 12).
+
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::sync::Mutex;
+
+use super::{CONNECT_TIMEOUT, Error, announce_error, read, user_agent};
+use crate::wire::announce::{self, Announce, AnnounceReply};
+
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_REDIRECTS: usize = 3;
+
+/// Trackers, those that answered last first in their tiers.
+#[derive(Debug)]
+pub struct OrdinaryTrackers {
+    http: reqwest::Client,
+    tiers: Mutex<Vec<Vec<Url>>>,
+}
+
+impl OrdinaryTrackers {
+    /// Those of `tiers` that speak HTTP. Errors: the HTTP client cannot be made.
+    pub fn new(tiers: &[Vec<String>]) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(user_agent())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
+            .build()?;
+        let url =
+            |text: &String| Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let tiers = tiers.iter().map(|tier| tier.iter().filter_map(url).collect::<Vec<_>>());
+        Ok(OrdinaryTrackers { http, tiers: Mutex::new(tiers.filter(|tier| !tier.is_empty()).collect()) })
+    }
+
+    /// Announces to the first that answers. None: there is no tracker to ask. Errors: the last one's, where all fail.
+    pub async fn announce(&self, request: &Announce) -> Result<Option<AnnounceReply>, Error> {
+        let tiers = self.tiers.lock().await.clone();
+        let mut last = None;
+        for (number, tier) in tiers.iter().enumerate() {
+            for (place, url) in tier.iter().enumerate() {
+                match self.ask(url.clone(), request).await {
+                    Ok(reply) => {
+                        self.tiers.lock().await[number][..=place].rotate_right(1);
+                        return Ok(Some(reply));
+                    }
+                    Err(error) => last = Some(error),
+                }
+            }
+        }
+        last.map_or(Ok(None), Err)
+    }
+
+    async fn ask(&self, mut url: Url, request: &Announce) -> Result<AnnounceReply, Error> {
+        // Some have a key of their own in the query. Ours is encoded already, and binary: it must not be encoded again.
+        let query = match url.query().filter(|query| !query.is_empty()) {
+            Some(query) => format!("{query}&{}", request.to_query()),
+            None => request.to_query(),
+        };
+        url.set_query(Some(&query));
+        let answer = self.http.get(url).send().await?;
+        if !answer.status().is_success() {
+            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+        }
+        AnnounceReply::from_bytes(&read(answer, announce::MAX_REPLY).await?).map_err(announce_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A tracker that answers every announce; its port.
+    async fn tracker() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let len = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..len]).into_owned();
+                // Both queries, whole: %01 is not encoded again.
+                let body = if request.starts_with("GET /a?key=7&info_hash=%01%01") {
+                    "d8:intervali60e5:peers6:\x7f\0\0\x01\x1a\x0ae"
+                } else {
+                    "d14:failure reason3:huhe"
+                };
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    fn request() -> Announce {
+        Announce {
+            info_hash: [1; 20],
+            peer_id: [2; 20],
+            port: 7,
+            uploaded: 0,
+            downloaded: 0,
+            left: 1,
+            event: None,
+            numwant: None,
+            compact: true,
+            no_peer_id: false,
+            ip: None,
+            passkey: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_is_asked_where_one_fails_and_stays_first() {
+        let port = tracker().await;
+        let good = format!("http://127.0.0.1:{port}/a?key=7");
+        let bad = format!("http://127.0.0.1:{port}/other");
+        let trackers =
+            OrdinaryTrackers::new(&[vec!["udp://127.0.0.1:1".into()], vec![bad.clone(), good.clone()]])
+                .unwrap();
+        let reply = trackers.announce(&request()).await.unwrap().unwrap();
+        assert_eq!(reply.peers[0].address, "127.0.0.1:6666".parse().unwrap());
+        let order: Vec<String> = trackers.tiers.lock().await[0].iter().map(Url::to_string).collect();
+        assert_eq!(order, [good, bad.clone()]);
+        let only_bad = OrdinaryTrackers::new(&[vec![bad]]).unwrap();
+        assert!(matches!(only_bad.announce(&request()).await, Err(Error::AnnounceRefused(_))));
+        assert!(OrdinaryTrackers::new(&[]).unwrap().announce(&request()).await.unwrap().is_none());
+    }
+}
