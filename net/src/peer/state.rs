@@ -443,7 +443,6 @@ impl Swarm {
             original: false,
             reqq: REQQ,
             have: Bits::new(count),
-            announced: false,
             useful: 0,
             choking_it: true,
             choked_by_it: true,
@@ -536,12 +535,8 @@ impl Swarm {
                 }
             }
             Message::Extended { .. } => {}
-            Message::Bitfield(bits) => {
-                if connection.announced {
-                    return Err(Reason::Protocol("a second bitfield"));
-                }
-                self.has(id, Bits::from_bytes(&bits));
-            }
+            // BEP 3 has it first and once. aria2 says `have` before it; nothing is lost by listening.
+            Message::Bitfield(bits) => self.has(id, Bits::from_bytes(&bits)),
             Message::Have(piece) => {
                 let mut bits = Bits::new(self.pieces.count());
                 bits.insert(piece);
@@ -638,7 +633,6 @@ impl Swarm {
     /// The peer has these pieces too.
     fn has(&mut self, id: ConnectionId, theirs: Bits) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.announced = true;
         let count = self.pieces.count();
         for piece in theirs.iter().filter(|&piece| piece < count) {
             if connection.have.insert(piece) {

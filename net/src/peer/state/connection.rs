@@ -31,7 +31,6 @@ pub(crate) struct Connection {
     pub(crate) original: bool,
     pub(crate) reqq: u32,
     pub(crate) have: Bits,
-    pub(crate) announced: bool,
     /// Pieces that it has and we do not.
     pub(crate) useful: u32,
     pub(crate) choking_it: bool,

@@ -1,0 +1,254 @@
+//! Ordinary torrents both ways with clients that nobody modified: aria2, Transmission and qBittorrent.
+//!
+//! Each test starts itself again in a network namespace of its own, where the loopback device has an address that Transmission takes
+//! peers at, and nothing leads out.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sha1::{Digest, Sha1};
+use swarmseal::wire::announce::{Announce, AnnounceReply, Event, Peer};
+use swarmseal::wire::content::{FileEntry, FileList};
+use swarmseal::wire::plain::PlainTorrent;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// A client takes some seconds to call; no step takes nearly as long.
+const DEADLINE: Duration = Duration::from_secs(120);
+const PIECE: u32 = 1 << 15;
+const CLIENT_PORT: u16 = 7102;
+
+/// Runs the test of that name once more in a namespace; whether this is that run.
+fn inside(test: &str) -> bool {
+    const MARK: &str = "SWARMSEAL_TEST_NAMESPACE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let script = format!("ip link set lo up && ip addr add {ADDRESS}/32 dev lo && exec \"$0\" \"$@\"");
+    let status = Command::new("unshare")
+        .args(["--map-root-user", "--net", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env(MARK, "1")
+        .status()
+        .expect("unshare, of util-linux");
+    assert!(status.success(), "the run in the namespace: {status}");
+    false
+}
+
+/// A process that is killed at the end.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Running(command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A tracker that knows of one swarm; its announce URL.
+fn tracker() -> String {
+    let listener = TcpListener::bind((ADDRESS, 0)).unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut swarm = HashMap::new();
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut request = String::new();
+            let mut reader = BufReader::new(&stream);
+            let _ = reader.read_line(&mut request);
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|len| len > 2) {
+                line.clear();
+            }
+            let query = request.split([' ', '?']).nth(2).unwrap_or("");
+            let Ok(said) = Announce::from_query(query) else { continue };
+            let peer = Peer { address: SocketAddr::from((ADDRESS, said.port)), id: None };
+            if said.event == Some(Event::Stopped) {
+                swarm.remove(&said.peer_id);
+            } else {
+                swarm.insert(said.peer_id, peer);
+            }
+            let others = swarm.iter().filter(|(id, _)| **id != said.peer_id).map(|(_, peer)| *peer);
+            let reply = AnnounceReply { interval: 2, peers: others.collect(), ..AnnounceReply::default() };
+            let body = reply.to_bytes(true);
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = (&stream).write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    url
+}
+
+/// A directory with a torrent of several files, and the files below `have`.
+struct World {
+    dir: tempfile::TempDir,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = [("a.bin", 1_000_003), ("below/empty", 0), ("below/b.bin", 70_001), ("c.bin", 2_000_000)];
+        let mut random = 1_u64;
+        let mut byte = || {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (random >> 56) as u8
+        };
+        let files: Vec<(PathBuf, Vec<u8>)> = sizes
+            .iter()
+            .map(|&(path, size)| (Path::new("all").join(path), (0..size).map(|_| byte()).collect()))
+            .collect();
+        let entry = |(path, content): &(PathBuf, Vec<u8>)| FileEntry {
+            mime: String::new(),
+            path: path.iter().skip(1).map(|name| name.to_str().unwrap().to_owned()).collect(),
+            size: content.len() as u64,
+        };
+        let list = FileList::new(files.iter().map(entry).collect()).unwrap();
+        let stream: Vec<u8> = files.iter().flat_map(|(_, content)| content).copied().collect();
+        let pieces: Vec<[u8; 20]> =
+            stream.chunks(PIECE as usize).map(|piece| Sha1::digest(piece).into()).collect();
+        let torrent = PlainTorrent {
+            name: "all",
+            files: Some(&list),
+            length: stream.len() as u64,
+            piece_len: PIECE,
+            pieces: &pieces,
+            announce: Some(&tracker()),
+            private: true,
+        };
+        fs::write(dir.path().join("all.torrent"), torrent.to_bytes()).unwrap();
+        let world = World { dir, files };
+        for (path, content) in &world.files {
+            let path = world.path("have").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Our peer on that directory; it ends when it has everything, if it is to.
+    fn ours(&self, directory: &str, exit: bool) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_swarmseal"));
+        command
+            .args(["get", "--json"])
+            .arg(self.path("all.torrent"))
+            .arg("--output")
+            .arg(self.path(directory));
+        command.args(["--listen", &format!("{ADDRESS}:7101")]).args(exit.then_some("--exit"));
+        Running::start(command.stdout(Stdio::null()))
+    }
+
+    /// Whether every file is there. Transmission makes no empty ones.
+    fn is_whole(&self, directory: &str) -> bool {
+        let directory = self.path(directory);
+        let same = |(path, content): &(PathBuf, Vec<u8>)| {
+            if content.is_empty() && directory.ends_with("theirs") {
+                return true;
+            }
+            // Some clients write a file's last bytes after they give it its name.
+            fs::File::open(directory.join(path)).is_ok_and(|mut file| {
+                let mut found = Vec::new();
+                file.read_to_end(&mut found).is_ok() && found == *content
+            })
+        };
+        self.files.iter().all(same)
+    }
+
+    fn until_whole(&self, directory: &str) {
+        let start = Instant::now();
+        while !self.is_whole(directory) {
+            assert!(start.elapsed() < DEADLINE, "{directory} is not whole");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Both ways: the client fetches from us, and we fetch from it. `client` starts one that downloads to or seeds from a directory,
+    /// with a profile of its own.
+    fn both_ways(&self, client: impl Fn(&Path, &Path) -> Command) {
+        let start = |profile: &str| {
+            let (directory, profile) = (self.path("theirs"), self.path(profile));
+            fs::create_dir_all(&directory).unwrap();
+            fs::create_dir_all(&profile).unwrap();
+            let mut command = client(&directory, &profile);
+            Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+        };
+        let (ours, theirs) = (self.ours("have", false), start("first"));
+        self.until_whole("theirs");
+        drop((ours, theirs));
+        let (mut ours, theirs) = (self.ours("ours", true), start("second"));
+        self.until_whole("ours");
+        assert!(ours.0.wait().unwrap().success());
+        drop(theirs);
+    }
+}
+
+#[test]
+#[ignore = "needs aria2"]
+fn aria2() {
+    if !inside("aria2") {
+        return;
+    }
+    let world = World::new();
+    world.both_ways(|directory, _| {
+        let mut command = Command::new("aria2c");
+        command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+        command.args(["--check-integrity", "--seed-ratio=0", &format!("--listen-port={CLIENT_PORT}")]);
+        command.arg("--dir").arg(directory).arg(world.path("all.torrent"));
+        command
+    });
+}
+
+#[test]
+#[ignore = "needs transmission-cli"]
+fn transmission() {
+    if !inside("transmission") {
+        return;
+    }
+    let world = World::new();
+    world.both_ways(|directory, profile| {
+        let mut command = Command::new("transmission-cli");
+        command.args(["--no-portmap", "--verify", "--port", &CLIENT_PORT.to_string()]);
+        command.arg("--config-dir").arg(profile).arg("--download-dir").arg(directory);
+        command.arg(world.path("all.torrent"));
+        command
+    });
+}
+
+#[test]
+#[ignore = "needs qbittorrent-nox"]
+fn qbittorrent() {
+    if !inside("qbittorrent") {
+        return;
+    }
+    let world = World::new();
+    let settings = format!(
+        "[LegalNotice]\nAccepted=true\n[BitTorrent]\nSession\\Port={CLIENT_PORT}\nSession\\DHTEnabled=false\n\
+         Session\\LSDEnabled=false\nSession\\PeXEnabled=false\n[Preferences]\nWebUI\\Enabled=false\n"
+    );
+    world.both_ways(|directory, profile| {
+        let config = profile.join("qBittorrent/config");
+        fs::create_dir_all(&config).unwrap();
+        fs::write(config.join("qBittorrent.conf"), &settings).unwrap();
+        let mut command = Command::new("qbittorrent-nox");
+        command.arg(format!("--profile={}", profile.display()));
+        command.arg(format!("--save-path={}", directory.display()));
+        command.args(["--add-paused=false", "--skip-dialog=true"]).arg(world.path("all.torrent"));
+        command
+    });
+}
