@@ -20,7 +20,7 @@ use crate::player::Fault;
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  swarmseal get film.torrent --exit\n  swarmseal get debian.torrent --output DIR (an ordinary torrent)"
+    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)"
 )]
 pub(super) struct Args {
     /// The .torrent
