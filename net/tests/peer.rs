@@ -164,17 +164,8 @@ fn pattern(index: u32, len: usize) -> Vec<u8> {
 }
 
 fn config(role: Role, tracker: &Arc<FakeTracker>, us: SubscriberId) -> TorrentConfig {
-    TorrentConfig {
-        info_hash: INFO_HASH,
-        layout: Layout::of_whole(PIECES, PIECE_LEN).unwrap(),
-        role,
-        tracker: Arc::new(Session { tracker: tracker.clone(), us }),
-        peers: Vec::new(),
-        super_seed: false,
-        avoid: Vec::new(),
-        statements: None,
-        transcript: None,
-    }
+    let layout = Layout::of_whole(PIECES, PIECE_LEN).unwrap();
+    TorrentConfig::new(INFO_HASH, layout, role, Arc::new(Session { tracker: tracker.clone(), us }))
 }
 
 fn local() -> NodeConfig {

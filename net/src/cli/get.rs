@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
-use super::subscription::{Subscription, read_metainfo};
+use super::subscription::{Subscription, parse_metainfo, read_torrent};
 use super::{DataDir, Failure, Output, license, play};
 use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
 use crate::player::Fault;
@@ -62,7 +62,8 @@ pub(super) struct Args {
 
 /// Fetches, and seeds on unless told to exit.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
-    if let Some(torrent) = ordinary::read(&args.torrent)? {
+    let bytes = read_torrent(&args.torrent)?;
+    if let Some(torrent) = ordinary::parse(&args.torrent, &bytes)? {
         return ordinary::run(args, &torrent, output).await;
     }
     for (given, flag) in [(args.output.is_some(), "--output"), (!args.peers.is_empty(), "--peer")] {
@@ -75,7 +76,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             ));
         }
     }
-    let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
+    let metainfo = Arc::new(parse_metainfo(&args.torrent, &bytes, args.insecure_paper_profile)?);
     let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &data, output).await?);
     if args.voucher.is_some() {
         license::fetch(&subscription, args.voucher.as_deref()).await?;

@@ -99,17 +99,7 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 
 /// A torrent to join, with nothing out of the ordinary.
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
-    TorrentConfig {
-        info_hash: metainfo.info_hash,
-        layout: metainfo.info.layout(),
-        role,
-        tracker,
-        peers: Vec::new(),
-        super_seed: false,
-        avoid: Vec::new(),
-        statements: None,
-        transcript: None,
-    }
+    TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker)
 }
 
 /// A seed's plaintext, as the node asks for it.

@@ -37,12 +37,21 @@ pub(super) fn at(path: &Path) -> impl Fn(keyfile::Error) -> Failure {
 
 /// Reads a .torrent. A torrent of the profile `paper` is refused unless `insecure` says that it is wanted.
 pub(super) fn read_metainfo(path: &Path, insecure: bool) -> Result<Metainfo, Failure> {
+    parse_metainfo(path, &read_torrent(path)?, insecure)
+}
+
+/// The bytes of a .torrent, sealed or not.
+pub(super) fn read_torrent(path: &Path) -> Result<Vec<u8>, Failure> {
     let len = path.metadata().map_err(|error| Failure::file(path, &error))?.len();
     if len > MAX_FILE as u64 {
         return Err(Failure::new(Exit::Failed, format!("{}: too long for a .torrent", path.display())));
     }
-    let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
-    let metainfo = Metainfo::from_bytes(&bytes, crate::backend::kernels()).map_err(|error| {
+    std::fs::read(path).map_err(|error| Failure::file(path, &error))
+}
+
+/// [`read_metainfo`] of bytes that were read before.
+pub(super) fn parse_metainfo(path: &Path, bytes: &[u8], insecure: bool) -> Result<Metainfo, Failure> {
+    let metainfo = Metainfo::from_bytes(bytes, crate::backend::kernels()).map_err(|error| {
         let exit = match error {
             crate::wire::metainfo::Error::NewerVersion { .. } => Exit::NewerVersion,
             _ => Exit::Failed,

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha1::{Digest, Sha1};
 
-use super::plain::PlainSource;
 use super::positioned::{read_at, write_at};
 use super::store::{StoreError, failed};
 use crate::atomic_file::make_parents;
@@ -41,6 +40,15 @@ struct StoredFile {
     padding: bool,
     /// Pieces of it that are missing.
     missing: AtomicU32,
+}
+
+/// What of a piece is in one file.
+struct Part {
+    file: usize,
+    /// Which of the piece's bytes.
+    bytes: Range<usize>,
+    /// Where they begin in the file.
+    offset: u64,
 }
 
 /// Handles by file and by whether they can write; the one used longest ago is closed first.
@@ -78,7 +86,7 @@ impl FileStore {
             have: Mutex::new(vec![false; torrent.layout.piece_count() as usize]),
             open: Mutex::default(),
         };
-        let have = store.check(progress)?;
+        let have = store.check(progress);
         for file in &store.files {
             let missing = store.pieces_of(file).filter(|&piece| !have[piece as usize]).count();
             file.missing.store(missing as u32, Ordering::Relaxed);
@@ -110,23 +118,15 @@ impl FileStore {
         if data.len() != self.layout.len_of(piece) as usize || !self.is_right(piece, data) {
             return Ok(false);
         }
-        let start = self.layout.range(piece).start;
-        for index in self.files_of(piece) {
-            let file = &self.files[index];
-            let (here, there) = overlap(&self.layout.range(piece), &file.range);
-            if file.padding || here.is_empty() {
-                continue;
-            }
-            let handle = self.handle(index, true).map_err(|source| failed(&file.path, source))?;
-            let bytes = &data[(here.start - start) as usize..(here.end - start) as usize];
-            write_at(&handle, bytes, there).map_err(|source| failed(&file.path, source))?;
+        for part in self.parts(piece).filter(|part| !self.files[part.file].padding) {
+            let path = &self.files[part.file].path;
+            let handle = self.handle(part.file, true).map_err(|source| failed(path, source))?;
+            write_at(&handle, &data[part.bytes], part.offset).map_err(|source| failed(path, source))?;
         }
         let fresh = !std::mem::replace(&mut self.have()[piece as usize], true);
-        for index in self.files_of(piece).filter(|_| fresh) {
-            if !overlap(&self.layout.range(piece), &self.files[index].range).0.is_empty() {
-                self.files[index].missing.fetch_sub(1, Ordering::AcqRel);
-                self.finish_if_whole(index)?;
-            }
+        for part in self.parts(piece).filter(|_| fresh) {
+            self.files[part.file].missing.fetch_sub(1, Ordering::AcqRel);
+            self.finish_if_whole(part.file)?;
         }
         Ok(true)
     }
@@ -165,12 +165,20 @@ impl FileStore {
         self.hashes.get(piece as usize) == Some(&digest)
     }
 
-    /// The files that a piece's bytes are in, and empty ones between.
-    fn files_of(&self, piece: u32) -> Range<usize> {
+    /// Where a piece's bytes are, file by file; nothing of files that have none.
+    fn parts(&self, piece: u32) -> impl Iterator<Item = Part> + '_ {
         let range = self.layout.range(piece);
         let first = self.files.partition_point(|file| file.range.end <= range.start);
-        let behind = self.files.partition_point(|file| file.range.start < range.end);
-        first..behind.max(first)
+        let files = self.files.iter().enumerate().skip(first);
+        let start = range.start;
+        files.take_while(move |(_, file)| file.range.start < range.end).filter_map(move |(index, file)| {
+            let here = range.start.max(file.range.start)..range.end.min(file.range.end);
+            (!here.is_empty()).then(|| Part {
+                file: index,
+                bytes: (here.start - start) as usize..(here.end - start) as usize,
+                offset: here.start - file.range.start,
+            })
+        })
     }
 
     fn pieces_of(&self, file: &StoredFile) -> Range<u32> {
@@ -182,23 +190,20 @@ impl FileStore {
     }
 
     fn read_files(&self, piece: u32, out: &mut [u8]) -> Result<(), StoreError> {
-        let start = self.layout.range(piece).start;
-        for index in self.files_of(piece) {
-            let file = &self.files[index];
-            let (here, there) = overlap(&self.layout.range(piece), &file.range);
-            let bytes = &mut out[(here.start - start) as usize..(here.end - start) as usize];
+        for part in self.parts(piece) {
+            let (file, bytes) = (&self.files[part.file], &mut out[part.bytes]);
             if file.padding {
                 bytes.fill(0);
-            } else if !bytes.is_empty() {
-                let handle = self.handle(index, false).map_err(|source| failed(&file.path, source))?;
-                read_at(&handle, bytes, there).map_err(|source| failed(&file.path, source))?;
+            } else {
+                let handle = self.handle(part.file, false).map_err(|source| failed(&file.path, source))?;
+                read_at(&handle, bytes, part.offset).map_err(|source| failed(&file.path, source))?;
             }
         }
         Ok(())
     }
 
     /// Which pieces are on the disk.
-    fn check(&self, progress: &(dyn Fn(u32) + Sync)) -> Result<Vec<bool>, StoreError> {
+    fn check(&self, progress: &(dyn Fn(u32) + Sync)) -> Vec<bool> {
         let count = self.layout.piece_count();
         let (next, done) = (AtomicU32::new(0), AtomicU32::new(0));
         let found = Mutex::new(vec![false; count as usize]);
@@ -221,7 +226,7 @@ impl FileStore {
                 });
             }
         });
-        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A file's handle. For writing, the file is created in its full length; for reading, whichever of its two names is there.
@@ -261,19 +266,6 @@ impl FileStore {
             renamed => renamed.map_err(io),
         }
     }
-}
-
-impl PlainSource for FileStore {
-    fn read_payload(&self, index: u32, payload: &mut [u8]) -> io::Result<()> {
-        self.read(index, payload).map_err(io::Error::other)
-    }
-}
-
-/// What two ranges have in common, and where in the second that begins.
-fn overlap(range: &Range<u64>, file: &Range<u64>) -> (Range<u64>, u64) {
-    let start = range.start.max(file.start);
-    let end = range.end.min(file.end).max(start);
-    (start..end, start - file.start)
 }
 
 fn part(path: &Path) -> PathBuf {

@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::layout::Layout;
 
-/// Bytes of a requested block, the last of a piece included: pieces are whole multiples of it.
+/// Bytes of a requested block; the last of a piece may be shorter.
 pub const BLOCK: u32 = 16 * 1024;
 
 /// Bytes of the largest extension message that is read.

@@ -11,22 +11,16 @@ use crate::cli::{Exit, Failure, Output};
 use crate::peer::{FileStore, Role, TorrentConfig};
 use crate::tracker_client::OrdinaryTrackers;
 use crate::wire::bencode;
-use crate::wire::metainfo::MAX_FILE;
 use crate::wire::plain::PlainMetainfo;
 
-/// The torrent in a file, if it is an ordinary one. What is no torrent at all is left to who reads sealed ones.
-pub(super) fn read(path: &Path) -> Result<Option<PlainMetainfo>, Failure> {
-    let len = path.metadata().map_err(|error| Failure::file(path, &error))?.len();
-    if len > MAX_FILE as u64 {
-        return Err(Failure::new(Exit::Failed, format!("{}: too long for a .torrent", path.display())));
-    }
-    let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
-    let sealed = bencode::dict_entry(&bytes, b"info")
+/// The torrent in a file's bytes, if it is an ordinary one. What is no torrent at all is left to who reads sealed ones.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Option<PlainMetainfo>, Failure> {
+    let sealed = bencode::dict_entry(bytes, b"info")
         .and_then(|info| info.map_or(Ok(None), |info| bencode::dict_entry(info, b"swarmseal")));
     if !matches!(sealed, Ok(None)) {
         return Ok(None);
     }
-    let torrent = PlainMetainfo::from_bytes(&bytes);
+    let torrent = PlainMetainfo::from_bytes(bytes);
     torrent.map(Some).map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
 }
 
@@ -75,16 +69,10 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
         );
     }
     let trackers = OrdinaryTrackers::new(&torrent.trackers).map_err(glue::client_failure)?;
+    let (role, tracker) = (Role::PlainPeer { store: Arc::new(store) }, Arc::new(OrdinaryLink(trackers)));
     let config = TorrentConfig {
-        info_hash: torrent.info_hash,
-        layout: torrent.layout,
-        role: Role::PlainPeer { store: Arc::new(store) },
-        tracker: Arc::new(OrdinaryLink(trackers)),
         peers: args.peers.clone(),
-        super_seed: false,
-        avoid: Vec::new(),
-        statements: None,
-        transcript: None,
+        ..TorrentConfig::new(torrent.info_hash, torrent.layout, role, tracker)
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     until_told(&args, node, handle.stats(), || Ok(()), output).await

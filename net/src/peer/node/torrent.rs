@@ -133,6 +133,23 @@ pub struct TorrentConfig {
     pub transcript: Option<PathBuf>,
 }
 
+impl TorrentConfig {
+    /// Nothing out of the ordinary.
+    pub fn new(info_hash: [u8; 20], layout: Layout, role: Role, tracker: Arc<dyn Tracker>) -> Self {
+        TorrentConfig {
+            info_hash,
+            layout,
+            role,
+            tracker,
+            peers: Vec::new(),
+            super_seed: false,
+            avoid: Vec::new(),
+            statements: None,
+            transcript: None,
+        }
+    }
+}
+
 impl fmt::Debug for TorrentConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TorrentConfig")
