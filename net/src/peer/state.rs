@@ -566,7 +566,7 @@ impl Swarm {
                 self.fill_slots();
             }
             Message::Request(block) => return self.requested(id, block),
-            Message::Cancel(block) => connection.upload.requests.retain(|request| *request != block),
+            Message::Cancel(block) => connection.upload.requests.cancel(block),
             Message::Piece { piece, begin, data } => return self.block(id, piece, begin, &data),
         }
         Ok(())

@@ -170,7 +170,7 @@ pub(crate) struct Upload {
     pub(crate) pieces: VecDeque<Outgoing>,
     /// Pieces that it named, after those.
     pub(crate) wanted: VecDeque<u32>,
-    pub(crate) requests: VecDeque<Block>,
+    pub(crate) requests: Requests,
     /// Bytes of blocks handed to the connection and not yet written.
     pub(crate) in_flight: usize,
     /// Whether a call for keys is under way.
@@ -182,6 +182,75 @@ pub(crate) struct Upload {
     pub(crate) unstated_since: Duration,
     pub(crate) bytes: u64,
     pub(crate) receipted: u64,
+}
+
+/// A peer's requests in the order in which it made them, those of one piece together: some hundred requests are a few
+/// dozen pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    pieces: VecDeque<(u32, VecDeque<Block>)>,
+    count: usize,
+}
+
+impl Requests {
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Requests::default();
+    }
+
+    pub(crate) fn push(&mut self, block: Block) {
+        self.count += 1;
+        // The last piece is the likeliest.
+        match self.pieces.iter_mut().rev().find(|(piece, _)| *piece == block.piece) {
+            Some((_, blocks)) => blocks.push_back(block),
+            None => self.pieces.push_back((block.piece, VecDeque::from([block]))),
+        }
+    }
+
+    /// The pieces that are asked for.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.pieces.iter().map(|(piece, _)| *piece)
+    }
+
+    /// Takes the next request for a piece.
+    pub(crate) fn pop(&mut self, piece: u32) -> Option<Block> {
+        let place = self.pieces.iter().position(|(requested, _)| *requested == piece)?;
+        let blocks = &mut self.pieces[place].1;
+        let block = blocks.pop_front()?;
+        if blocks.is_empty() {
+            self.pieces.remove(place);
+        }
+        self.count -= 1;
+        Some(block)
+    }
+
+    /// Forgets every request that is equal to `block`.
+    pub(crate) fn cancel(&mut self, block: Block) {
+        self.retain(block.piece, |request| *request != block);
+    }
+
+    /// Forgets the requests for a piece.
+    pub(crate) fn forget(&mut self, piece: u32) {
+        self.retain(piece, |_| false);
+    }
+
+    fn retain(&mut self, piece: u32, keep: impl Fn(&Block) -> bool) {
+        let Some(place) = self.pieces.iter().position(|(requested, _)| *requested == piece) else { return };
+        let blocks = &mut self.pieces[place].1;
+        let before = blocks.len();
+        blocks.retain(keep);
+        self.count -= before - blocks.len();
+        if blocks.is_empty() {
+            self.pieces.remove(place);
+        }
+    }
 }
 
 /// A piece on its way to a peer.
@@ -227,4 +296,31 @@ pub(crate) struct Revealed {
     /// Of those, the pieces that have not come back from it yet.
     pub(crate) open: Vec<u32>,
     pub(crate) last_have: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(piece: u32, index: u32) -> Block {
+        Block { piece, begin: index * BLOCK, len: BLOCK }
+    }
+
+    #[test]
+    fn requests_keep_their_order_and_count() {
+        let mut requests = Requests::default();
+        for (piece, index) in [(3, 0), (3, 1), (5, 0), (3, 2), (7, 0)] {
+            requests.push(block(piece, index));
+        }
+        assert_eq!((requests.len(), requests.pieces().collect::<Vec<_>>()), (5, vec![3, 5, 7]));
+        requests.cancel(block(3, 1));
+        requests.cancel(block(9, 0));
+        assert_eq!(requests.pop(3), Some(block(3, 0)));
+        assert_eq!(requests.pop(5), Some(block(5, 0)));
+        assert_eq!((requests.pop(5), requests.len()), (None, 2));
+        requests.forget(3);
+        assert_eq!((requests.len(), requests.pieces().collect::<Vec<_>>()), (1, vec![7]));
+        requests.clear();
+        assert!(requests.is_empty() && requests.pieces().next().is_none());
+    }
 }

@@ -77,8 +77,12 @@ impl Swarm {
             return Err(Reason::Protocol("more requests than we announced"));
         }
         upload.last_request = self.now.elapsed;
-        upload.requests.push_back(block);
-        self.upload_to(id);
+        upload.requests.push(block);
+        // Where the socket is full and the piece is under way, nothing follows from one request more.
+        let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
+        if !under_way || upload.in_flight < SEND_WINDOW {
+            self.upload_to(id);
+        }
         Ok(())
     }
 
@@ -114,13 +118,10 @@ impl Swarm {
         let mut queued: Vec<u32> = upload.pieces.iter().map(|outgoing| outgoing.piece).collect();
         let known = queued.len();
         let mut taken = 0;
-        let mut last = None;
-        for block in &upload.requests {
-            // Requests come piece by piece.
-            if last != Some(block.piece) && queued.len() < MAX_PIECES && !queued.contains(&block.piece) {
-                queued.push(block.piece);
+        for piece in upload.requests.pieces() {
+            if queued.len() < MAX_PIECES && !queued.contains(&piece) {
+                queued.push(piece);
             }
-            last = Some(block.piece);
         }
         for &piece in &upload.wanted {
             if queued.len() >= MAX_PIECES {
@@ -231,7 +232,7 @@ impl Swarm {
             Some((data, hash)) => upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0 },
             None => {
                 upload.pieces.remove(place);
-                upload.requests.retain(|block| block.piece != piece);
+                upload.requests.forget(piece);
             }
         }
         self.upload_to(id);
@@ -245,14 +246,14 @@ impl Swarm {
             if upload.in_flight >= SEND_WINDOW {
                 break;
             }
-            let ready = |block: &Block| {
+            let ready = |piece: u32| {
                 upload.pieces.iter().position(|outgoing| {
-                    outgoing.piece == block.piece && matches!(outgoing.stage, Stage::Ready { .. })
+                    outgoing.piece == piece && matches!(outgoing.stage, Stage::Ready { .. })
                 })
             };
-            let next = upload.requests.iter().enumerate().find_map(|(at, block)| Some((at, ready(block)?)));
-            let Some((at, place)) = next else { break };
-            let Some(block) = upload.requests.remove(at) else { break };
+            let next = upload.requests.pieces().find_map(|piece| Some((piece, ready(piece)?)));
+            let Some((piece, place)) = next else { break };
+            let Some(block) = upload.requests.pop(piece) else { break };
             let Stage::Ready { data, hash, sent } = &mut upload.pieces[place].stage else { break };
             let range = block.begin as usize..(block.begin + block.len) as usize;
             let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
