@@ -12,10 +12,12 @@ mod admin;
 mod announce;
 mod calls;
 mod clock;
+mod hash_work;
 mod http;
 mod masters;
 mod metrics;
 mod nonces;
+mod personal;
 mod records;
 mod refusal;
 mod rekey;
@@ -86,6 +88,10 @@ pub struct Config {
     /// Bytes of tables that make re-keys fast, some 80 KiB for each active subscriber.
     #[serde(default = "Config::default_table_cache_bytes")]
     pub table_cache_bytes: usize,
+    /// A torrent's bytes times its subscribers up to which seeds compute everybody's cipher hashes by themselves; beyond
+    /// it, those of whoever asks.
+    #[serde(default = "Config::default_cipher_hash_bytes")]
+    pub cipher_hash_bytes: u64,
     /// Proxies whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
@@ -108,6 +114,7 @@ impl Config {
             workers: None,
             max_waiting_calls: Self::default_max_waiting_calls(),
             table_cache_bytes: Self::default_table_cache_bytes(),
+            cipher_hash_bytes: Self::default_cipher_hash_bytes(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -146,6 +153,11 @@ impl Config {
 
     const fn default_max_waiting_calls() -> usize {
         256
+    }
+
+    /// Some hours of one core.
+    const fn default_cipher_hash_bytes() -> u64 {
+        4 << 40
     }
 
     const fn default_table_cache_bytes() -> usize {

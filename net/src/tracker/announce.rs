@@ -69,7 +69,8 @@ fn answer_announce(
 ) -> Result<Vec<u8>, String> {
     let request = Announce::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
     let (member, torrent) = admit(tracker, passkey, request.passkey)?;
-    if torrent.info_hash != request.info_hash {
+    let own = tracker.personals.find(&request.info_hash).is_some_and(|own| own.subscriber == member.id);
+    if torrent.info_hash != request.info_hash && !own {
         return Err("this passkey is for another torrent".to_owned());
     }
     if request.port == 0 {
@@ -88,7 +89,11 @@ fn answer_announce(
     };
     let now = clock::now();
     let chance = u64::from_le_bytes(random().map_err(|error| error.to_string())?);
-    let found = tracker.swarms.announce(&torrent.info_hash, &arrival, now, chance);
+    let mut found = tracker.swarms.announce(&request.info_hash, &arrival, now, chance);
+    if own {
+        // Whoever has the sealed torrent can serve it; nobody has the personal one.
+        found = tracker.swarms.visit(&torrent.info_hash, &arrival, now, chance);
+    }
     count(&tracker.counters.announces, 1);
     let mut reply = AnnounceReply {
         interval: config.announce_interval,
@@ -107,10 +112,13 @@ fn answer_announce(
 
 fn answer_scrape(tracker: &Tracker, passkey: Option<&str>, query: Option<String>) -> Result<Vec<u8>, String> {
     let request = Scrape::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
-    let (_, torrent) = admit(tracker, passkey, request.passkey)?;
+    let (member, torrent) = admit(tracker, passkey, request.passkey)?;
     let now = clock::now();
-    let known = request.info_hashes.iter().filter(|hash| **hash == torrent.info_hash);
-    let files = known.map(|hash| (*hash, tracker.swarms.scrape(hash, now))).collect();
+    let known = request.info_hashes.iter().filter(|hash| {
+        let own = || tracker.personals.find(hash).is_some_and(|own| own.subscriber == member.id);
+        **hash == torrent.info_hash || own()
+    });
+    let files = known.map(|hash| (*hash, tracker.swarms.scrape(&torrent.info_hash, now))).collect();
     count(&tracker.counters.scrapes, 1);
     Ok(ScrapeReply { files, now: Some(now) }.to_bytes())
 }

@@ -28,8 +28,8 @@ use crate::wire::bencode;
 use crate::wire::identity::{self, purpose};
 use crate::wire::license::License;
 
-type Shared = State<Arc<Tracker>>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Shared = State<Arc<Tracker>>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// `POST /challenge`
 pub(super) async fn challenge(State(tracker): Shared) -> Response {
@@ -82,6 +82,7 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
     };
     let record = tracker.store.subscribe(subscriber, fresh)?;
     tracker.add_member(record.passkey, state::member(subscriber, Role::Subscriber, torrent.id));
+    tracker.hash_work.joined(&torrent.id, subscriber);
     Ok(Subscribed { passkey: record.passkey, subscriber, epoch: record.epoch, now })
 }
 
@@ -162,17 +163,8 @@ pub(super) async fn seed_keys(State(tracker): Shared, headers: HeaderMap, body: 
 }
 
 fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysRequest) -> Result<Keys, Refusal> {
-    if session.role != Role::Seed {
-        return Err(ApiError::WrongRole.into());
-    }
     let torrent = tracker.torrent(&request.torrent_id)?;
-    let seed = tracker.store.seed(&session.id)?.ok_or(ApiError::UnknownSubscriber)?;
-    if seed.torrent_id != torrent.id {
-        return Err(ApiError::WrongTorrent.into());
-    }
-    if seed.revoked {
-        return Err(ApiError::Revoked.into());
-    }
+    seed_of(tracker, session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
     let master = master(tracker, request.ticket.epoch)?;
@@ -182,6 +174,22 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
+}
+
+/// Refuses whoever is no seed of the torrent. Blocks. Errors: [`ApiError::WrongRole`], [`ApiError::WrongTorrent`],
+/// [`ApiError::Revoked`].
+pub(super) fn seed_of(tracker: &Tracker, session: &Session, torrent: &TorrentId) -> Result<(), Refusal> {
+    if session.role != Role::Seed {
+        return Err(ApiError::WrongRole.into());
+    }
+    let seed = tracker.store.seed(&session.id)?.ok_or(ApiError::UnknownSubscriber)?;
+    if seed.torrent_id != *torrent {
+        return Err(ApiError::WrongTorrent.into());
+    }
+    if seed.revoked {
+        return Err(ApiError::Revoked.into());
+    }
+    Ok(())
 }
 
 /// The downloader, if the ticket is its word to this uploader about this torrent, and in time. Errors:
@@ -211,7 +219,7 @@ fn check_ticket(
     Ok(downloader)
 }
 
-fn master(tracker: &Tracker, epoch: u64) -> Result<&MasterKey, ApiError> {
+pub(super) fn master(tracker: &Tracker, epoch: u64) -> Result<&MasterKey, ApiError> {
     tracker.masters.key(epoch).ok_or(ApiError::UnknownEpoch)
 }
 
@@ -267,12 +275,12 @@ fn make_license(
     Ok(LicenseReply { license, now })
 }
 
-fn bearer(headers: &HeaderMap) -> Option<Token> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     Token::from_hex(value.strip_prefix("Bearer ")?)
 }
 
-fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
+pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
     let body = body.map_err(|rejection| {
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
@@ -283,7 +291,7 @@ fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
     Ok(api::from_bytes(&body, api::MAX_BODY)?)
 }
 
-fn respond<T: Serialize>(tracker: &Tracker, answer: Result<T, Refusal>) -> Response {
+pub(super) fn respond<T: Serialize>(tracker: &Tracker, answer: Result<T, Refusal>) -> Response {
     match answer {
         Ok(answer) => bencoded(bencode::to_bytes(&answer)),
         Err(refusal) => {

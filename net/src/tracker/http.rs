@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::announce::Remote;
 use super::state::Tracker;
-use super::{admin, announce, calls};
+use super::{admin, announce, calls, personal};
 use crate::wire::api;
 
 /// Seconds for a request's headers, and for the next request on a connection that is kept alive.
@@ -40,6 +40,12 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/rekey", post(calls::rekey))
         .route("/license", post(calls::license))
         .route("/seed/keys", post(calls::seed_keys))
+        .route("/seed/work", post(personal::work))
+        .route("/seed/hashes", post(personal::new_hashes))
+        .route("/seed/personal", post(personal::seed_personal))
+        .route("/hashes", post(personal::hashes))
+        .route("/personal", post(personal::personal))
+        .route("/personal/rekey", post(personal::personal_rekey))
         .layer(DefaultBodyLimit::max(api::MAX_BODY));
     let admin = Router::new()
         .route("/admin/torrents", get(admin::torrents).post(admin::register))

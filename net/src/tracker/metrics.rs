@@ -52,6 +52,8 @@ counters! {
     rekeys,
     /// Encryption keys issued to seeds.
     encryption_keys,
+    /// Cipher hashes that seeds computed.
+    cipher_hashes,
     /// Licenses issued.
     licenses,
     /// Calls refused.

@@ -51,6 +51,16 @@ pub(super) struct SubscriberRecord {
     pub(super) revoked: bool,
 }
 
+/// Whose personal torrent an info-hash is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PersonalRecord {
+    #[serde(with = "id")]
+    pub(super) torrent_id: TorrentId,
+    #[serde(with = "id")]
+    pub(super) subscriber: SubscriberId,
+    pub(super) epoch: u64,
+}
+
 /// The right to a license, of as many devices as it covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GrantRecord {

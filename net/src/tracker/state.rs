@@ -7,16 +7,19 @@ use std::time::Instant;
 
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
 
+use super::hash_work::HashWork;
 use super::masters::Masters;
 use super::metrics::{Counters, Gauges, Stats};
 use super::nonces::Nonces;
+use super::personal::Personals;
 use super::records::SubscriberRecord;
+use super::refusal::Refusal;
 use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
 use super::store::{Member, Store, Totals};
 use super::swarm::Swarms;
 use super::workers::Workers;
-use super::{Config, Error, clock, secret_files};
+use super::{Config, Error, calls, clock, secret_files};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
@@ -27,6 +30,8 @@ pub(super) struct Torrent {
     pub(super) info_hash: [u8; 20],
     pub(super) params: Arc<Params>,
     pub(super) piece_count: u32,
+    /// Bytes.
+    pub(super) piece_length: u32,
     /// The publisher's public label.
     pub(super) label: String,
     /// The operator's.
@@ -40,9 +45,15 @@ impl Torrent {
             info_hash: metainfo.info_hash,
             params: Arc::clone(&metainfo.info.seal.params),
             piece_count: metainfo.info.piece_count,
+            piece_length: metainfo.info.piece_length,
             label: metainfo.info.name.clone(),
             name,
         }
+    }
+
+    /// Bytes in all.
+    pub(super) fn length(&self) -> u64 {
+        u64::from(self.piece_count) * u64::from(self.piece_length)
     }
 
     /// Checks indices of one call. Errors: [`ApiError::BadPiece`].
@@ -68,6 +79,8 @@ pub(super) struct Tracker {
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
     pub(super) tables: TableCache,
+    pub(super) hash_work: HashWork,
+    pub(super) personals: Personals,
     pub(super) counters: Counters,
     /// Calls within sessions, and the admin's.
     pub(super) workers: Workers,
@@ -112,6 +125,8 @@ impl Tracker {
             sessions: Sessions::default(),
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
+            hash_work: HashWork::new(config.cipher_hash_bytes),
+            personals: Personals::new(store.personals()?),
             counters: Counters::default(),
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
@@ -187,6 +202,15 @@ impl Tracker {
             return Err(ApiError::Revoked.into());
         }
         Ok(record)
+    }
+
+    /// Refuses a session whose subscriber or seed is not of this torrent. Blocks. Errors: those of
+    /// [`Tracker::subscriber_of`].
+    pub(super) fn member_of(&self, session: &Session, torrent: &TorrentId) -> Result<(), Refusal> {
+        match session.role {
+            Role::Subscriber => self.subscriber_of(session, torrent).map(drop).map_err(Refusal::from),
+            Role::Seed => calls::seed_of(self, session, torrent),
+        }
     }
 
     /// Everything that is measured. Blocks.

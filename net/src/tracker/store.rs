@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use super::records::{GrantRecord, Holder, SeedRecord, SubscriberRecord, TorrentRecord};
+use super::records::{GrantRecord, Holder, PersonalRecord, SeedRecord, SubscriberRecord, TorrentRecord};
 use crate::wire::api::{ApiError, Passkey, Role};
 use crate::wire::bencode;
 
@@ -35,6 +35,10 @@ const HELD: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("held g
 const VOUCHERS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("vouchers");
 /// Hash of torrent id and account → its grant.
 const ACCOUNTS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("accounts");
+/// (subscriber, epoch, first piece) → cipher hashes of a run of pieces, 20 bytes each. Runs follow each other without gaps.
+const HASHES: TableDefinition<'_, (Bytes32, u64, u32), &[u8]> = TableDefinition::new("cipher hashes");
+/// Info-hash of a personal torrent → whose it is.
+const PERSONAL: TableDefinition<'_, [u8; 20], &[u8]> = TableDefinition::new("personal torrents");
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +164,8 @@ impl Store {
                 write.open_table(table)?;
             }
             write.open_table(MEMBERS_OF)?;
+            write.open_table(HASHES)?;
+            write.open_table(PERSONAL)?;
         }
         write.commit()?;
         Ok(store)
@@ -429,6 +435,68 @@ impl Store {
         Ok(found)
     }
 
+    /// Adds cipher hashes from piece `first` on; the last run comes with the personal torrent that they make. Errors:
+    /// [`ApiError::BadHashes`] where `first` is not the next one.
+    pub(super) fn add_hashes(
+        &self,
+        (subscriber, epoch): (&SubscriberId, u64),
+        first: u32,
+        hashes: &[u8],
+        personal: Option<(&[u8; 20], PersonalRecord)>,
+    ) -> Result<(), ChangeError> {
+        let write = self.begin()?;
+        {
+            let mut table = write.open_table(HASHES)?;
+            let last = table.range(runs_of(subscriber, epoch))?.next_back().transpose()?;
+            let next = last.map_or(0, |(key, run)| key.value().2 + count_of(run.value()));
+            if next != first {
+                return Err(ApiError::BadHashes.into());
+            }
+            table.insert((subscriber.0, epoch, first), hashes)?;
+            if let Some((info_hash, record)) = personal {
+                write.open_table(PERSONAL)?.insert(info_hash, encode(&record).as_slice())?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// A subscriber's cipher hashes from piece `first` on, as far as they are there, 20 bytes each.
+    pub(super) fn hashes(
+        &self,
+        (subscriber, epoch): (&SubscriberId, u64),
+        first: u32,
+    ) -> Result<Vec<u8>, StoreError> {
+        let read = self.database.begin_read()?;
+        let mut hashes = Vec::new();
+        for row in read.open_table(HASHES)?.range(runs_of(subscriber, epoch))? {
+            let (key, run) = row?;
+            let skip = first.saturating_sub(key.value().2).min(count_of(run.value())) as usize;
+            hashes.extend_from_slice(&run.value()[20 * skip..]);
+        }
+        Ok(hashes)
+    }
+
+    /// How many of a subscriber's cipher hashes are there.
+    pub(super) fn hash_count(&self, (subscriber, epoch): (&SubscriberId, u64)) -> Result<u32, StoreError> {
+        let read = self.database.begin_read()?;
+        let last = read.open_table(HASHES)?.range(runs_of(subscriber, epoch))?.next_back().transpose()?;
+        Ok(last.map_or(0, |(key, run)| key.value().2 + count_of(run.value())))
+    }
+
+    /// All personal torrents.
+    pub(super) fn personals(&self) -> Result<Vec<([u8; 20], PersonalRecord)>, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(PERSONAL)?;
+        table
+            .iter()?
+            .map(|row| {
+                let (info_hash, bytes) = row?;
+                Ok((info_hash.value(), decode("personal torrents", bytes.value())?))
+            })
+            .collect()
+    }
+
     /// How many of each there are.
     pub(super) fn totals(&self) -> Result<Totals, StoreError> {
         let read = self.database.begin_read()?;
@@ -504,6 +572,16 @@ fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 fn decode<T: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<T, StoreError> {
     bencode::from_bytes(bytes, MAX_RECORD)
         .map_err(|source| StoreError::Damaged { table: table.to_owned(), source })
+}
+
+/// The keys of a subscriber's runs of cipher hashes.
+fn runs_of(subscriber: &SubscriberId, epoch: u64) -> std::ops::RangeInclusive<(Bytes32, u64, u32)> {
+    (subscriber.0, epoch, 0)..=(subscriber.0, epoch, u32::MAX)
+}
+
+/// How many hashes a run has.
+fn count_of(run: &[u8]) -> u32 {
+    (run.len() / 20) as u32
 }
 
 #[cfg(test)]
@@ -614,6 +692,24 @@ mod tests {
         let unknown = store.grant([4; 32], &SubscriberId([4; 32]), grant(1));
         assert_eq!(refusal(unknown), ApiError::UnknownSubscriber);
         assert_eq!(store.totals().unwrap().licensed, 3);
+    }
+
+    #[test]
+    fn hashes_follow_each_other() {
+        let (_directory, store) = store();
+        let whose = (&SubscriberId([1; 32]), 2);
+        let runs = [[7; 40].as_slice(), &[8; 20]];
+        assert_eq!(refusal(store.add_hashes(whose, 1, runs[0], None)), ApiError::BadHashes);
+        store.add_hashes(whose, 0, runs[0], None).unwrap();
+        assert_eq!(refusal(store.add_hashes(whose, 0, runs[0], None)), ApiError::BadHashes);
+        assert_eq!(store.hash_count(whose).unwrap(), 2);
+        let record = PersonalRecord { torrent_id: TORRENT, subscriber: *whose.0, epoch: 2 };
+        store.add_hashes(whose, 2, runs[1], Some((&[3; 20], record))).unwrap();
+        assert_eq!(store.hashes(whose, 0).unwrap(), runs.concat());
+        assert_eq!(store.hashes(whose, 1).unwrap(), [[7; 20], [8; 20]].concat());
+        assert!(store.hashes(whose, 3).unwrap().is_empty());
+        assert!(store.hashes((whose.0, 1), 0).unwrap().is_empty());
+        assert_eq!(store.personals().unwrap(), [([3; 20], record)]);
     }
 
     #[test]

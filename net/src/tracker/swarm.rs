@@ -103,6 +103,24 @@ impl Swarms {
         Found { peers: swarm.choose(&key, arrival, random), ..swarm.counts() }
     }
 
+    /// Peers of a swarm for somebody who is not in it, and its counts.
+    pub(super) fn visit(&self, info_hash: &[u8; 20], arrival: &Arrival, now: u64, random: u64) -> Found {
+        let mut shard = self.shard(info_hash);
+        let Some(swarm) = shard.get_mut(info_hash) else { return Found::default() };
+        swarm.drop_silent(now, self.lifetime);
+        let nobody = Key { member: arrival.member, peer_id: [0; 20], v6: false };
+        Found { peers: swarm.choose(&nobody, arrival, random), ..swarm.counts() }
+    }
+
+    /// Whether a member is in a swarm.
+    pub(super) fn has(&self, info_hash: &[u8; 20], member: &SubscriberId, now: u64) -> bool {
+        let mut shard = self.shard(info_hash);
+        shard.get_mut(info_hash).is_some_and(|swarm| {
+            swarm.drop_silent(now, self.lifetime);
+            swarm.of_member.contains_key(member)
+        })
+    }
+
     /// Counts of one swarm.
     pub(super) fn scrape(&self, info_hash: &[u8; 20], now: u64) -> ScrapeEntry {
         let mut shard = self.shard(info_hash);

@@ -8,8 +8,14 @@
 //! | `/rekey` | [`ReKeyRequest`] | [`Keys`]: re-keys |
 //! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
 //! | `/seed/keys` | [`SeedKeysRequest`] | [`Keys`]: encryption keys |
+//! | `/seed/work` | [`WorkRequest`] | [`Work`]: cipher hashes to compute |
+//! | `/seed/hashes` | [`NewHashes`] | [`Acknowledged`] |
+//! | `/hashes` | [`HashesRequest`] | [`Hashes`]: the subscriber's own |
+//! | `/personal` | [`PersonalRequest`] | [`Personal`]: whose torrent it is |
+//! | `/personal/rekey` | [`PersonalKeysRequest`] | [`Keys`]: re-keys |
+//! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
-//! The last three go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
+//! All but the first three go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
 //! with a [`Failure`]. Every answer carries `now`, the tracker's clock.
 
 use std::fmt;
@@ -104,6 +110,10 @@ codes! {
     BadVoucher = "bad-voucher", 403;
     /// The voucher was redeemed by as many devices as it covers.
     UsedVoucher = "used-voucher", 403;
+    /// There is no personal torrent of this info-hash, or its subscriber is not there.
+    UnknownPersonal = "unknown-personal", 404;
+    /// The hashes do not follow those that there are.
+    BadHashes = "bad-hashes", 409;
     /// The subscriber or seed, or the downloader of the ticket, was revoked.
     Revoked = "revoked", 403;
     /// Too many calls: wait.
@@ -497,6 +507,138 @@ impl Drop for Keys {
     }
 }
 
+/// Asks, as a seed, for cipher hashes to compute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+}
+
+/// What there is to compute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Nothing, if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub job: Option<HashJob>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// A run of one subscriber's pieces to hash.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashJob {
+    /// The subscriber.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
+    /// The epoch of its keys.
+    pub epoch: u64,
+    /// The first piece.
+    pub first: u32,
+    /// Encryption keys of that piece and those that follow, W bytes each.
+    #[serde(with = "serde_bytes")]
+    pub keys: Vec<u8>,
+}
+
+impl fmt::Debug for HashJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HashJob({}, epoch {}, from piece {})", self.subscriber, self.epoch, self.first)
+    }
+}
+
+impl Drop for HashJob {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.keys);
+    }
+}
+
+/// Cipher hashes that a seed has computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewHashes {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The subscriber.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
+    /// The epoch of its keys.
+    pub epoch: u64,
+    /// The first piece.
+    pub first: u32,
+    /// SHA-1 of the subscriber's ciphertext of that piece and those that follow, 20 bytes each.
+    #[serde(with = "serde_bytes")]
+    pub hashes: Vec<u8>,
+}
+
+/// Done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// Asks for the cipher hashes of the session's subscriber.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashesRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// Those of this piece and of those that follow.
+    pub first: u32,
+    /// 1: they are wanted, though nobody may have begun with them.
+    pub wanted: u8,
+}
+
+/// Cipher hashes, as far as they are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hashes {
+    /// The epoch that they are for.
+    pub epoch: u64,
+    /// SHA-1 of the ciphertext of the pieces from the one asked for on, 20 bytes each.
+    #[serde(with = "serde_bytes")]
+    pub hashes: Vec<u8>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// Asks whose personal torrent it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonalRequest {
+    /// The torrent of which the session's peer is.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// What a client named in its handshake.
+    #[serde(rename = "info hash", with = "serde_bytes")]
+    pub info_hash: [u8; 20],
+}
+
+/// Whose personal torrent it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Personal {
+    /// The subscriber.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
+    /// The epoch of its keys.
+    pub epoch: u64,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// Asks for keys to the subscriber whose personal torrent it is: a client that nobody modified signs no tickets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonalKeysRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The uploader's epoch: that of its stored pieces; 0 for a seed.
+    pub epoch: u64,
+    /// The personal torrent.
+    #[serde(rename = "info hash", with = "serde_bytes")]
+    pub info_hash: [u8; 20],
+    /// 1 … [`MAX_PIECES`] indices.
+    pub pieces: Vec<u32>,
+}
+
 /// Asks for the license of the session's subscriber.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseRequest {
@@ -521,6 +663,11 @@ pub struct LicenseReply {
 /// Bytes of the longest answer to `/license` for `pieces` pieces in a group of `width` bytes.
 pub fn max_license_answer(pieces: u32, width: usize) -> usize {
     (pieces as usize).saturating_mul(width).saturating_add(64 * 1024)
+}
+
+/// Bytes of the longest answer to `/hashes` for `pieces` pieces.
+pub fn max_hashes_answer(pieces: u32) -> usize {
+    (pieces as usize).saturating_mul(20).saturating_add(4096)
 }
 
 /// Reads a body or answer of at most `max_len` bytes.

@@ -1,0 +1,328 @@
+//! Cipher hashes, and the personal torrents that are made of them: the calls, and what keeps the keys for such torrents from
+//! being harvested where no client can sign a ticket.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use swarmseal_core::{SubscriberId, TorrentId};
+
+use super::calls::{Body, Shared, bearer, master, read, respond, seed_of};
+use super::clock;
+use super::metrics::count;
+use super::records::{PersonalRecord, SubscriberRecord};
+use super::refusal::Refusal;
+use super::rekey::{self, Party};
+use super::sessions::Session;
+use super::state::Tracker;
+use crate::wire::api::{
+    Acknowledged, ApiError, HashJob, Hashes, HashesRequest, Keys, MAX_PIECES, NewHashes, Personal,
+    PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
+};
+use crate::wire::personal::PersonalTorrent;
+
+/// How often a seed or peer may have the key of one piece for one subscriber within [`BUDGET_SECONDS`].
+const MAX_OF_ONE_KEY: u8 = 4;
+const BUDGET_SECONDS: u64 = 24 * 3600;
+/// Pairs of uploader and downloader that are remembered.
+const MAX_PAIRS: usize = 1 << 16;
+
+/// Whose personal torrents there are.
+#[derive(Default)]
+pub(super) struct Personals {
+    by_info_hash: RwLock<HashMap<[u8; 20], PersonalRecord>>,
+    budgets: Mutex<HashMap<(SubscriberId, SubscriberId), Budget>>,
+}
+
+struct Budget {
+    since: u64,
+    epoch: u64,
+    given: HashMap<u32, u8>,
+}
+
+impl Personals {
+    /// Those that the store has.
+    pub(super) fn new(records: Vec<([u8; 20], PersonalRecord)>) -> Self {
+        Personals { by_info_hash: RwLock::new(records.into_iter().collect()), ..Personals::default() }
+    }
+
+    /// Whose it is.
+    pub(super) fn find(&self, info_hash: &[u8; 20]) -> Option<PersonalRecord> {
+        self.by_info_hash.read().unwrap_or_else(PoisonError::into_inner).get(info_hash).copied()
+    }
+
+    fn add(&self, info_hash: [u8; 20], record: PersonalRecord) {
+        self.by_info_hash.write().unwrap_or_else(PoisonError::into_inner).insert(info_hash, record);
+    }
+
+    /// Takes the keys of these pieces from what an uploader may have for a downloader. Errors: [`ApiError::Rate`] where
+    /// that is not enough; nothing is taken then.
+    fn spend(
+        &self,
+        pair: (SubscriberId, SubscriberId),
+        epoch: u64,
+        pieces: &[u32],
+        now: u64,
+    ) -> Result<(), ApiError> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = |budget: &Budget| now.saturating_sub(budget.since) > BUDGET_SECONDS;
+        if budgets.len() >= MAX_PAIRS {
+            budgets.retain(|_, budget| !old(budget));
+        }
+        if budgets.len() >= MAX_PAIRS && !budgets.contains_key(&pair) {
+            return Err(ApiError::Rate);
+        }
+        let fresh = || Budget { since: now, epoch, given: HashMap::new() };
+        let budget = budgets.entry(pair).or_insert_with(fresh);
+        if old(budget) || budget.epoch != epoch {
+            *budget = fresh();
+        }
+        let mut given = HashMap::new();
+        for piece in pieces {
+            let count = given.entry(*piece).or_insert_with(|| budget.given.get(piece).copied().unwrap_or(0));
+            *count = count.saturating_add(1);
+        }
+        if given.values().any(|&count| count > MAX_OF_ONE_KEY) {
+            return Err(ApiError::Rate);
+        }
+        budget.given.extend(given);
+        Ok(())
+    }
+}
+
+/// `POST /seed/work`
+pub(super) async fn work(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: WorkRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || find_work(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Result<Work, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    seed_of(tracker, session, &torrent.id)?;
+    loop {
+        let now = clock::now();
+        let Some(subscriber) = tracker.hash_work.next(&tracker.store, &torrent, now)? else {
+            return Ok(Work { job: None, now });
+        };
+        let record = tracker.store.subscriber(&subscriber)?.filter(|record| !record.revoked);
+        let Some(record) = record else {
+            tracker.hash_work.done(&torrent.id, &subscriber, true);
+            continue;
+        };
+        let first = tracker.store.hash_count((&subscriber, record.epoch))?;
+        let last = torrent.piece_count.min(first + MAX_PIECES as u32);
+        if first == last {
+            tracker.hash_work.done(&torrent.id, &subscriber, true);
+            continue;
+        }
+        let params = &torrent.params;
+        let tables = tracker.tables.tables(params, &subscriber, &record.y)?;
+        let master = master(tracker, record.epoch)?;
+        let to = Party { tables: &tables, master, epoch: record.epoch };
+        let pieces: Vec<u32> = (first..last).collect();
+        let keys = rekey::encryption_keys(params, &torrent.id, &to, &pieces)?;
+        count(&tracker.counters.encryption_keys, pieces.len() as u64);
+        return Ok(Work { job: Some(HashJob { subscriber, epoch: record.epoch, first, keys }), now });
+    }
+}
+
+/// `POST /seed/hashes`
+pub(super) async fn new_hashes(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: NewHashes = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || keep_hashes(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn keep_hashes(tracker: &Tracker, session: &Session, request: &NewHashes) -> Result<Acknowledged, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    seed_of(tracker, session, &torrent.id)?;
+    let record = tracker.store.subscriber(&request.subscriber)?.ok_or(ApiError::UnknownSubscriber)?;
+    if record.torrent_id != torrent.id || record.epoch != request.epoch {
+        return Err(ApiError::BadHashes.into());
+    }
+    let (hashes, rest) = request.hashes.as_chunks::<20>();
+    let end = request.first.checked_add(hashes.len() as u32).filter(|&end| end <= torrent.piece_count);
+    let end = end.filter(|_| !hashes.is_empty() && rest.is_empty()).ok_or(ApiError::BadHashes)?;
+    let whose = (&request.subscriber, request.epoch);
+    let complete = end == torrent.piece_count;
+    let personal = if complete {
+        let before = tracker.store.hashes(whose, 0)?;
+        if before.len() != 20 * request.first as usize {
+            return Err(ApiError::BadHashes.into());
+        }
+        let all = [before.as_chunks::<20>().0, hashes].concat();
+        let own =
+            PersonalTorrent { label: &torrent.label, piece_length: torrent.piece_length, hashes: &all };
+        let record =
+            PersonalRecord { torrent_id: torrent.id, subscriber: request.subscriber, epoch: request.epoch };
+        Some((own.info_hash(), record))
+    } else {
+        None
+    };
+    let added = personal.as_ref().map(|(info_hash, record)| (info_hash, *record));
+    tracker.store.add_hashes(whose, request.first, &request.hashes, added)?;
+    if let Some((info_hash, record)) = personal {
+        tracker.personals.add(info_hash, record);
+    }
+    tracker.hash_work.done(&torrent.id, &request.subscriber, complete);
+    count(&tracker.counters.cipher_hashes, hashes.len() as u64);
+    Ok(Acknowledged { now: clock::now() })
+}
+
+/// `POST /hashes`
+pub(super) async fn hashes(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: HashesRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || own_hashes(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> Result<Hashes, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let own = tracker.subscriber_of(session, &torrent.id)?;
+    let hashes = tracker.store.hashes((&session.id, own.epoch), request.first)?;
+    let there = u64::from(request.first) + hashes.len() as u64 / 20;
+    if request.wanted != 0 && there < u64::from(torrent.piece_count) {
+        tracker.hash_work.wanted(&tracker.store, &torrent, session.id)?;
+    }
+    Ok(Hashes { epoch: own.epoch, hashes, now: clock::now() })
+}
+
+/// `POST /personal`
+pub(super) async fn personal(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: PersonalRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || who_is_it(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn who_is_it(tracker: &Tracker, session: &Session, request: &PersonalRequest) -> Result<Personal, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    tracker.member_of(session, &torrent.id)?;
+    let (record, _) = downloader(tracker, &torrent.id, &request.info_hash)?;
+    Ok(Personal { subscriber: record.subscriber, epoch: record.epoch, now: clock::now() })
+}
+
+/// The subscriber of a personal torrent, who announced it under its passkey a while ago at most: that is its word. Errors:
+/// [`ApiError::UnknownPersonal`], [`ApiError::Revoked`].
+fn downloader(
+    tracker: &Tracker,
+    torrent: &TorrentId,
+    info_hash: &[u8; 20],
+) -> Result<(PersonalRecord, SubscriberRecord), Refusal> {
+    let record = tracker.personals.find(info_hash).filter(|record| record.torrent_id == *torrent);
+    let record = record.ok_or(ApiError::UnknownPersonal)?;
+    let subscriber = tracker.store.subscriber(&record.subscriber)?.ok_or(ApiError::UnknownPersonal)?;
+    if subscriber.revoked {
+        return Err(Refusal::new(ApiError::Revoked, "the downloader's subscription was revoked"));
+    }
+    // An epoch that came later has hashes, and a torrent, of its own.
+    let there = tracker.swarms.has(info_hash, &record.subscriber, clock::now());
+    if subscriber.epoch != record.epoch || !there {
+        return Err(ApiError::UnknownPersonal.into());
+    }
+    Ok((record, subscriber))
+}
+
+/// `POST /personal/rekey`
+pub(super) async fn personal_rekey(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: PersonalKeysRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || make_rekeys(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn make_rekeys(
+    tracker: &Tracker,
+    session: &Session,
+    request: &PersonalKeysRequest,
+) -> Result<Keys, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let own = tracker.subscriber_of(session, &torrent.id)?;
+    torrent.check_pieces(&request.pieces)?;
+    let (personal, downloader) = downloader(tracker, &torrent.id, &request.info_hash)?;
+    let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, personal.epoch)?);
+    let pair = (session.id, personal.subscriber);
+    tracker.personals.spend(pair, personal.epoch, &request.pieces, clock::now())?;
+    let params = &torrent.params;
+    let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
+    let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
+    let from = Party { tables: &own_tables, master: own_master, epoch: request.epoch };
+    let to = Party { tables: &tables, master, epoch: personal.epoch };
+    let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    count(&tracker.counters.rekeys, request.pieces.len() as u64);
+    Ok(Keys { keys, now: clock::now() })
+}
+
+/// `POST /seed/personal`
+pub(super) async fn seed_personal(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: PersonalKeysRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || make_seed_keys(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn make_seed_keys(
+    tracker: &Tracker,
+    session: &Session,
+    request: &PersonalKeysRequest,
+) -> Result<Keys, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    seed_of(tracker, session, &torrent.id)?;
+    torrent.check_pieces(&request.pieces)?;
+    let (personal, downloader) = downloader(tracker, &torrent.id, &request.info_hash)?;
+    let master = master(tracker, personal.epoch)?;
+    let pair = (session.id, personal.subscriber);
+    tracker.personals.spend(pair, personal.epoch, &request.pieces, clock::now())?;
+    let params = &torrent.params;
+    let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
+    let to = Party { tables: &tables, master, epoch: personal.epoch };
+    let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
+    count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
+    Ok(Keys { keys, now: clock::now() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_given_a_few_times_a_day() {
+        let personals = Personals::default();
+        let pair = |n| (SubscriberId([n; 32]), SubscriberId([9; 32]));
+        for _ in 0..MAX_OF_ONE_KEY {
+            assert_eq!(personals.spend(pair(1), 1, &[3, 4], 10), Ok(()));
+        }
+        assert_eq!(personals.spend(pair(1), 1, &[5, 3], 10), Err(ApiError::Rate));
+        // What was refused was not counted, and others have budgets of their own.
+        assert_eq!(personals.spend(pair(1), 1, &[5; MAX_OF_ONE_KEY as usize], 10), Ok(()));
+        assert_eq!(personals.spend(pair(1), 1, &[5], 10), Err(ApiError::Rate));
+        assert_eq!(personals.spend(pair(2), 1, &[3], 10), Ok(()));
+        assert_eq!(personals.spend(pair(1), 2, &[3], 10), Ok(()));
+        assert_eq!(personals.spend(pair(1), 2, &[3; 4], 10), Err(ApiError::Rate));
+        assert_eq!(personals.spend(pair(1), 2, &[3; 4], 11 + BUDGET_SECONDS), Ok(()));
+    }
+}
