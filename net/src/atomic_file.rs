@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::platform;
+
 /// Who may read a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -69,12 +71,9 @@ impl PendingFile {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
-        #[cfg(unix)]
         if access == Access::Private {
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            platform::private(&mut options);
         }
-        #[cfg(not(unix))]
-        let _ = access;
         // A name that is long already must not grow past what a file system takes.
         let stem: String = name.to_string_lossy().chars().take(40).collect();
         loop {
@@ -132,14 +131,8 @@ impl Drop for PendingFile {
 
 /// Makes a new name survive a crash, where directories can be flushed.
 fn sync_parent(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    platform::sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 #[cfg(test)]

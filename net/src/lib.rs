@@ -5,6 +5,7 @@ pub mod atomic_file;
 pub mod backend;
 pub mod cli;
 pub mod peer;
+mod platform;
 pub mod player;
 pub mod publish;
 pub mod tracker;

@@ -1,10 +1,10 @@
 //! Peers and original seeds: a pure state machine for each torrent (`state`) and the node that drives it (`node`).
 
+mod cipher_hashes;
 mod file_store;
 mod journal;
 mod node;
 mod plain;
-mod positioned;
 mod rate_limit;
 mod state;
 mod store;
@@ -14,4 +14,4 @@ pub use file_store::FileStore;
 pub use node::{AddError, Member, Node, NodeConfig, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
-pub use tracker::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Tracker};
+pub use tracker::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Personal, Tracker};

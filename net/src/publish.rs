@@ -1,5 +1,6 @@
 //! Publishing: files become a plaintext stream, the stream becomes packaged pieces, and their hashes a .torrent.
 
+mod cipher_hashes;
 mod piece_length;
 mod stream;
 mod walk;

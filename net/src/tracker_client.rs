@@ -22,12 +22,14 @@ pub use ordinary::OrdinaryTrackers;
 use self::clock::TrackerClock;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, ApiError, Challenge, Failure, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey,
-    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+    self, Acknowledged, ApiError, Challenge, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply,
+    LicenseRequest, NewHashes, OpenSession, Passkey, Personal, PersonalKeysRequest, PersonalRequest,
+    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
 use crate::wire::license::MAX_ENVELOPE;
+use crate::wire::personal::CipherHash;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Without a byte from the tracker: a license of a long torrent takes its time.
@@ -229,6 +231,60 @@ impl Client {
         let request =
             SeedKeysRequest { torrent_id: torrent, ticket: ticket.clone(), pieces: pieces.to_vec() };
         let keys: Keys = self.call_in_session("seed/keys", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(keys.now);
+        Ok(keys)
+    }
+
+    /// Cipher hashes to compute, for an original seed.
+    pub async fn work(&self, torrent: TorrentId) -> Result<Option<HashJob>, Error> {
+        let work: Work =
+            self.call_in_session("seed/work", &WorkRequest { torrent_id: torrent }, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(work.now);
+        Ok(work.job)
+    }
+
+    /// Hands in cipher hashes, 1 to [`api::MAX_PIECES`] of them.
+    pub async fn add_hashes(&self, hashes: &NewHashes) -> Result<(), Error> {
+        let done: Acknowledged = self.call_in_session("seed/hashes", hashes, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(done.now);
+        Ok(())
+    }
+
+    /// The subscriber's cipher hashes of the torrent's `pieces` pieces, from piece `first` on and as far as they are there.
+    /// `wanted`: they are to be computed, though nobody may have begun.
+    pub async fn hashes(
+        &self,
+        torrent: TorrentId,
+        pieces: u32,
+        first: u32,
+        wanted: bool,
+    ) -> Result<(u64, Vec<CipherHash>), Error> {
+        let request = HashesRequest { torrent_id: torrent, first, wanted: wanted.into() };
+        let reply: Hashes = self.call_in_session("hashes", &request, api::max_hashes_answer(pieces)).await?;
+        self.shared.clock.heard(reply.now);
+        let (hashes, rest) = reply.hashes.as_chunks::<20>();
+        if !rest.is_empty() || u64::from(first) + hashes.len() as u64 > u64::from(pieces) {
+            return Err(Error::BadAnswer("another number of hashes".to_owned()));
+        }
+        Ok((reply.epoch, hashes.to_vec()))
+    }
+
+    /// Whose personal torrent an info-hash is.
+    pub async fn personal(&self, torrent: TorrentId, info_hash: [u8; 20]) -> Result<Personal, Error> {
+        let request = PersonalRequest { torrent_id: torrent, info_hash };
+        let reply: Personal = self.call_in_session("personal", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
+    }
+
+    /// Keys to the subscriber of a personal torrent, W bytes for each of at most [`api::MAX_PIECES`] pieces: re-keys for a
+    /// subscriber, encryption keys for a seed.
+    pub async fn personal_keys(&self, request: &PersonalKeysRequest) -> Result<Keys, Error> {
+        let call = match self.credential.as_ref().ok_or(Error::NoCredential)?.role {
+            Role::Subscriber => "personal/rekey",
+            Role::Seed => "seed/personal",
+        };
+        let keys: Keys = self.call_in_session(call, request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
         Ok(keys)
     }

@@ -6,6 +6,7 @@ use etcetera::BaseStrategy;
 use swarmseal_core::TorrentId;
 
 use super::{Exit, Failure};
+use crate::platform::make_private_dir;
 
 /// The data directory: `--data`, or `swarmseal` in the XDG data directory.
 #[derive(Clone, Debug)]
@@ -95,9 +96,5 @@ impl TorrentDir {
 }
 
 fn make_private(path: &Path) -> Result<(), Failure> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| Failure::file(path, &error))
+    make_private_dir(path).map_err(|error| Failure::file(path, &error))
 }

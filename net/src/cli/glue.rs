@@ -5,15 +5,18 @@ mod link;
 mod ordinary;
 mod values;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
 use crate::peer::{PlainSource, Role, Shape, Store, StoreReader, TorrentConfig, Tracker};
+use crate::platform::{self, read_at};
 use crate::player::PieceReader;
 use crate::publish::Packager;
 use crate::tracker_client::{AdminClient, Client};
+use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 
 pub(super) use failure::{
@@ -88,6 +91,12 @@ pub(super) fn client(subscription: &Subscription) -> Result<Client, Failure> {
     Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.id, key))
 }
 
+/// A client in an original seed's name.
+pub(super) fn seed_client(metainfo: &Metainfo, seed: &SeedFile) -> Result<Client, Failure> {
+    let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
+    Ok(client.as_seed(&seed.torrent_id, seed.signing_key.clone()))
+}
+
 /// The shape that a torrent's store has.
 pub(super) fn shape(metainfo: &Metainfo) -> Shape {
     Shape {
@@ -123,27 +132,43 @@ pub(super) async fn open_own_store(subscription: &Subscription) -> Result<Arc<St
         .map_err(store_failure)
 }
 
-impl PieceReader for StoreReader {
+/// Pieces one after the other in a file: what an ordinary client fetched by a personal torrent.
+#[derive(Debug)]
+pub(super) struct PieceFile {
+    file: File,
+    epoch: u64,
+}
+
+impl PieceFile {
+    /// Opens it. `epoch`: that of the personal torrent's subscriber.
+    pub(super) fn open(path: &Path, epoch: u64) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
+        Ok(PieceFile { file, epoch })
+    }
+}
+
+impl PieceReader for PieceFile {
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> std::io::Result<Option<u64>> {
-        match self.piece(index) {
-            Some(stored) => {
-                self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other)
-            }
-            None => Ok(None),
+        match read_at(&self.file, piece, u64::from(index) * piece.len() as u64) {
+            // A client that has not come so far.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            read => read.map(|()| Some(self.epoch)),
         }
     }
 }
 
-impl PieceReader for Store {
-    fn read_piece(&self, index: u32, piece: &mut [u8]) -> std::io::Result<Option<u64>> {
-        match self.piece(index) {
-            Some(stored) => {
+/// Both stores know their pieces and read them alike.
+macro_rules! reads_pieces {
+    ($($store:ty),+) => {$(
+        impl PieceReader for $store {
+            fn read_piece(&self, index: u32, piece: &mut [u8]) -> std::io::Result<Option<u64>> {
+                let Some(stored) = self.piece(index) else { return Ok(None) };
                 self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other)
             }
-            None => Ok(None),
         }
-    }
+    )+};
 }
+reads_pieces!(Store, StoreReader);
 
 /// With this variable set, a program ends as soon as its standard input does: a child that is not to outlive its parent,
 /// even one that was killed.
@@ -153,25 +178,9 @@ pub(crate) const UNTIL_EOF: &str = "SWARMSEAL_UNTIL_EOF";
 pub(crate) async fn told_to_stop() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
-        () = terminated() => {}
+        () = platform::terminated() => {}
         () = end_of_input() => {}
     }
-}
-
-#[cfg(unix)]
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            terminate.recv().await;
-        }
-        Err(_) => std::future::pending().await,
-    }
-}
-
-#[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
 }
 
 async fn end_of_input() {

@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// The code of a voucher to redeem, if there is no license yet
     #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
     voucher: Option<String>,
+    /// Open this file, which another client fetched with the torrent that `subscribe --personal` wrote
+    #[arg(long, env = "SWARMSEAL_PIECES", value_name = "FILE")]
+    pieces: Option<PathBuf>,
     /// Overwrite files that are there
     #[arg(long, env = "SWARMSEAL_FORCE")]
     force: bool,
@@ -62,24 +65,30 @@ fn open(
         state.record_contact(contact).map_err(glue::player_failure)?;
     }
     state.check(player.policy(), now()).map_err(glue::player_failure)?;
-    let pieces = glue::open_store(subscription)?;
+    let pieces: Box<dyn PieceReader> = match &args.pieces {
+        Some(path) => Box::new(glue::PieceFile::open(path, subscription.keys.epoch)?),
+        None => Box::new(glue::open_store(subscription)?),
+    };
+    let pieces = &*pieces;
     // A play is counted before a byte is released: one that would run into a bad piece is not begun.
     if player.policy().plays.is_some() {
-        let bad = verify(&player, &pieces, output);
+        let bad = verify(&player, pieces, output);
         if let Some(first) = bad.first() {
-            note_bad_pieces(&subscription.dir.bad_pieces(), &bad)?;
+            if args.pieces.is_none() {
+                note_bad_pieces(&subscription.dir.bad_pieces(), &bad)?;
+            }
             return Err(glue::player_failure(error_of(first)));
         }
     }
     // Nor one that could not be written.
-    let content = noting(player.content(&pieces), subscription)?;
+    let content = noting(player.content(pieces), args, subscription)?;
     if args.output == Path::new("-") {
         content.single_file().map_err(glue::player_failure)?;
     } else if !args.force {
         content.check_vacant(&args.output).map_err(glue::player_failure)?;
     }
     let session = player.begin_play(&mut state, now()).map_err(glue::player_failure)?;
-    let (files, length) = noting(release(args, &session, &content, &pieces, output), subscription)?;
+    let (files, length) = noting(release(args, &session, &content, pieces, output), args, subscription)?;
     let left = player.policy().plays.map(|plays| plays.saturating_sub(state.plays()));
     let human = match left {
         Some(left) => format!("Opened {files} files, {}; {left} plays left", bytes(length)),
@@ -96,8 +105,9 @@ fn open(
 }
 
 /// A corrupt piece is remembered for `get --repair`.
-fn noting<T>(result: Result<T, Error>, subscription: &Subscription) -> Result<T, Failure> {
-    if let Err(Error::CorruptPiece { index }) = result {
+fn noting<T>(result: Result<T, Error>, args: &Args, subscription: &Subscription) -> Result<T, Failure> {
+    if let (Err(Error::CorruptPiece { index }), None) = (&result, &args.pieces) {
+        let index = *index;
         let bad = BadPiece { index, fault: Fault::Corrupt };
         note_bad_pieces(&subscription.dir.bad_pieces(), &[bad])?;
     }

@@ -1,16 +1,21 @@
 //! `seed`: serves published torrents from their plaintext. No ciphertext touches its disk.
 
+mod hashing;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
+use swarmseal_core::TorrentId;
+use tokio::task::JoinSet;
 
 use super::glue::{self, TrackerLink};
 use super::subscription::{at, read_metainfo};
 use super::{Exit, Failure, Output};
 use crate::peer::{Member, Node, NodeConfig, Role, TorrentConfig};
 use crate::publish::Packager;
+use crate::tracker_client::Client;
 use crate::wire::keyfile::{KeyFile, SeedFile};
 
 /// Arguments of `seed`.
@@ -38,6 +43,10 @@ pub(super) struct Args {
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
+    /// Bytes of pieces a second, with K, M or G, that are hashed in the background for subscribers who want to check them
+    /// as they arrive, or to use other clients; 0: none
+    #[arg(long, env = "SWARMSEAL_CIPHER_HASHES", value_name = "RATE", value_parser = super::size, default_value = "64M")]
+    cipher_hashes: u64,
 }
 
 /// Serves until it is told to stop.
@@ -54,10 +63,14 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     .await
     .map_err(|error| glue::listen_failure(args.listen, &error))?;
     let mut torrents = Vec::new();
+    let mut hashing = JoinSet::new();
     for path in &args.seed_files {
-        let torrent = add(&node, path, &args)?;
-        output.note(format!("Seeding {} from {}", torrent.1, path.display()));
-        torrents.push(torrent.0);
+        let added = add(&node, path, &args)?;
+        output.note(format!("Seeding {} from {}", added.name, path.display()));
+        torrents.push(added.torrent_id.to_string());
+        if args.cipher_hashes > 0 {
+            hashing.spawn(hashing::run(added.client, added.torrent_id, added.packager, args.cipher_hashes));
+        }
     }
     let address = node.local_addr();
     output.result(
@@ -65,12 +78,21 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
         json!({ "event": "listening", "address": address.to_string(), "port": address.port(), "torrents": torrents }),
     );
     glue::told_to_stop().await;
+    hashing.shutdown().await;
     node.shutdown().await;
     Ok(())
 }
 
-/// Adds one torrent; its id and name.
-fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failure> {
+/// A torrent that is being seeded.
+struct Added {
+    torrent_id: TorrentId,
+    name: String,
+    packager: Arc<Packager>,
+    client: Client,
+}
+
+/// Adds one torrent.
+fn add(node: &Node, path: &Path, args: &Args) -> Result<Added, Failure> {
     let seed = KeyFile::read(path, SeedFile::KIND)
         .and_then(|file| SeedFile::from_key_file(&file))
         .map_err(at(path))?;
@@ -89,7 +111,7 @@ fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failur
         .ok_or_else(|| missing("content", "--content PATH"))?;
     // Whoever holds the seed file has decided on the profile when publishing.
     let metainfo = Arc::new(read_metainfo(&torrent, true)?);
-    let packager = Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?;
+    let packager = Arc::new(Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?);
     let seal = &metainfo.info.seal;
     let member = Member {
         torrent_id: seal.torrent_id,
@@ -99,11 +121,12 @@ fn add(node: &Node, path: &Path, args: &Args) -> Result<(String, String), Failur
         epoch: 0,
     };
     let secret = seed.package_secret.clone();
-    let role = Role::Seed { member, source: Arc::new(packager), secret };
+    let role = Role::Seed { member, source: packager.clone(), secret };
     let config = TorrentConfig {
         super_seed: args.super_seed,
         ..glue::torrent_config(&metainfo, role, Arc::new(TrackerLink::of_seed(&metainfo, &seed)?))
     };
     node.add_torrent(config).map_err(glue::add_failure)?;
-    Ok((metainfo.info.seal.torrent_id.to_string(), metainfo.info.name.clone()))
+    let client = glue::seed_client(&metainfo, &seed)?;
+    Ok(Added { torrent_id: seal.torrent_id, name: metainfo.info.name.clone(), packager, client })
 }

@@ -1,19 +1,33 @@
 //! `subscribe`: registers this device for a torrent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::subscription::{Subscription, read_metainfo};
-use super::{DataDir, Failure, Output};
+use super::{DataDir, Exit, Failure, Output, glue};
+use crate::atomic_file::{self, Access, Existing};
+use crate::wire::personal::PersonalTorrent;
+
+/// Between two looks at how far the hashes are.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Arguments of `subscribe`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal subscribe film.torrent")]
+#[command(
+    after_help = "Example:\n  swarmseal subscribe film.torrent\n  swarmseal subscribe film.torrent --personal  (for another BitTorrent client)"
+)]
 pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
+    /// Also write a .torrent for other BitTorrent clients: what they fetch with it, `play --pieces` opens
+    #[arg(long, env = "SWARMSEAL_PERSONAL")]
+    personal: bool,
+    /// Where --personal writes it [default: beside the .torrent, with .personal before .torrent]
+    #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "FILE", requires = "personal")]
+    output: Option<PathBuf>,
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
@@ -25,5 +39,50 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let subscription = Subscription::ensure(metainfo, &data, output).await?;
     let id = subscription.id.to_string();
     output.result(&id, json!({ "event": "subscribed", "subscriber": id }));
+    if args.personal {
+        let path = args.output.unwrap_or_else(|| args.torrent.with_extension("personal.torrent"));
+        tokio::select! {
+            done = write_personal(&subscription, &path, output) => done?,
+            () = glue::told_to_stop() => {
+                return Err(Failure::new(Exit::Failed, "stopped: seeds go on with the hashes, and so can this command"));
+            }
+        }
+        let shown = path.display().to_string();
+        output.result(&shown, json!({ "event": "personal", "path": shown }));
+    }
     Ok(())
+}
+
+/// Waits until seeds have computed the subscriber's cipher hashes, and writes the personal torrent.
+async fn write_personal(subscription: &Subscription, path: &Path, output: Output) -> Result<(), Failure> {
+    let info = &subscription.metainfo.info;
+    let (torrent, count) = (info.seal.torrent_id, info.piece_count);
+    let client = glue::client(subscription)?;
+    let bar = output.bar(count.into(), "{bar:40} {pos}/{len} pieces hashed by seeds, {eta} left");
+    let mut hashes = Vec::with_capacity(count as usize);
+    loop {
+        let (epoch, new) =
+            client.hashes(torrent, count, hashes.len() as u32, true).await.map_err(glue::client_failure)?;
+        if epoch != subscription.keys.epoch {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "the tracker has this subscription in epoch {epoch}: expected {}",
+                    subscription.keys.epoch
+                ),
+            ));
+        }
+        hashes.extend(new);
+        bar.set_position(hashes.len() as u64);
+        if hashes.len() == count as usize {
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    bar.finish_and_clear();
+    let passkey = subscription.keys.passkey.as_deref().unwrap_or_default();
+    let announce = format!("{}/{passkey}/announce", glue::base_url(&subscription.metainfo.announce)?);
+    let personal = PersonalTorrent { label: &info.name, piece_length: info.piece_length, hashes: &hashes };
+    atomic_file::write(path, &personal.to_bytes(&announce), Access::Private, Existing::Replace)
+        .map_err(|error| Failure::file(path, &error))
 }

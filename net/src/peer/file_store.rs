@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha1::{Digest, Sha1};
 
-use super::positioned::{read_at, write_at};
 use super::store::{StoreError, failed};
 use crate::atomic_file::make_parents;
+use crate::platform::{read_at, write_at};
 use crate::wire::layout::Layout;
 use crate::wire::plain::{PlainFile, PlainMetainfo};
 

@@ -2,11 +2,14 @@
 
 mod announce;
 mod dialer;
+mod hashes;
 mod link;
+mod personal;
 mod torrent;
 mod work;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,8 +24,10 @@ use tokio::time::timeout;
 pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
 
 use self::link::NewConnection;
+use self::personal::Personals;
 use self::torrent::Input;
 use super::rate_limit::RateLimit;
+use super::tracker::Tracker;
 use crate::wire::handshake::{self, Handshake};
 
 /// A handshake must be whole within this time.
@@ -43,6 +48,8 @@ pub struct NodeConfig {
     pub download_limit: Option<u64>,
     /// Peers of a torrent served at a time, besides one chosen at random.
     pub slots: usize,
+    /// Ordinary clients with personal torrents that are served at a time, per torrent.
+    pub personal_slots: usize,
     /// Bytes of pieces made ready for peers, per torrent.
     pub ready_bytes: usize,
     /// Pieces transformed, checked, read or written at a time; 0: one for each CPU.
@@ -57,6 +64,7 @@ impl Default for NodeConfig {
             upload_limit: None,
             download_limit: None,
             slots: 4,
+            personal_slots: 1,
             ready_bytes: 128 << 20,
             workers: 0,
         }
@@ -73,11 +81,26 @@ pub(crate) struct Shared {
     download: RateLimit,
     connections: Arc<Semaphore>,
     work: Arc<Semaphore>,
-    torrents: Mutex<HashMap<[u8; 20], mpsc::Sender<Input>>>,
+    torrents: Mutex<HashMap<[u8; 20], Joined>>,
+    personals: Personals,
+}
+
+/// A torrent that was joined.
+#[derive(Clone)]
+struct Joined {
+    inputs: mpsc::Sender<Input>,
+    /// A sealed one's, which knows of personal torrents.
+    tracker: Option<Arc<dyn Tracker>>,
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joined").field("sealed", &self.tracker.is_some()).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
-    fn torrents(&self) -> MutexGuard<'_, HashMap<[u8; 20], mpsc::Sender<Input>>> {
+    fn torrents(&self) -> MutexGuard<'_, HashMap<[u8; 20], Joined>> {
         self.torrents.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -107,7 +130,8 @@ impl Node {
             download: RateLimit::new(config.download_limit),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             work: Arc::new(Semaphore::new(workers)),
-            torrents: Mutex::new(HashMap::new()),
+            torrents: Mutex::default(),
+            personals: Personals::default(),
             config,
         });
         let (stop, stopped) = watch::channel(false);
@@ -181,12 +205,19 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
 /// The incoming side of a handshake; the info-hash says which torrent the connection is for.
 async fn welcome(mut stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
     let theirs = read_handshake(&mut stream).await?;
-    let torrent = shared.torrents().get(&theirs.info_hash).cloned();
-    let torrent = torrent.ok_or_else(|| io::Error::other("unknown info-hash"))?;
+    let joined = shared.torrents().get(&theirs.info_hash).map(|joined| joined.inputs.clone());
+    let (torrent, personal) = match joined {
+        Some(torrent) => (torrent, None),
+        None => {
+            let found = personal::find(&shared, &theirs.info_hash).await;
+            let (torrent, personal) = found.ok_or_else(|| io::Error::other("unknown info-hash"))?;
+            (torrent, Some(personal))
+        }
+    };
     let permit = shared.connections.clone().try_acquire_owned();
     let permit = permit.map_err(|_| io::Error::other("too many connections"))?;
     stream.write_all(&Handshake::new(theirs.info_hash, shared.peer_id).to_bytes()).await?;
-    let new = NewConnection { stream, addr, handshake: theirs, outgoing: false, permit };
+    let new = NewConnection { stream, addr, handshake: theirs, outgoing: false, personal, permit };
     torrent.send(Input::Connection(new)).await.map_err(|_| io::Error::other("the torrent has stopped"))
 }
 
@@ -200,7 +231,7 @@ async fn call(addr: SocketAddr, info_hash: [u8; 20], shared: &Shared) -> io::Res
     if theirs.info_hash != info_hash {
         return Err(io::Error::other("it answered with another info-hash"));
     }
-    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, permit })
+    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, personal: None, permit })
 }
 
 async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {

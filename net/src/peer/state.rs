@@ -33,7 +33,7 @@ use self::connection::{Connection, Download, Revealed, Upload};
 use self::pieces::Pieces;
 use self::random::Random;
 use self::rate::Rate;
-use super::tracker::KeyError;
+use super::tracker::{KeyError, Personal};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::Message;
@@ -86,6 +86,8 @@ pub(crate) struct Config {
     pub(crate) port: Option<u16>,
     /// Peers served at a time, besides one chosen at random.
     pub(crate) slots: usize,
+    /// Ordinary clients with personal torrents served at a time, beside those: they give nothing back.
+    pub(crate) personal_slots: usize,
     pub(crate) super_seed: bool,
     /// Bytes of pieces made ready for peers at most (each peer served may always have one).
     pub(crate) ready_bytes: usize,
@@ -105,6 +107,8 @@ pub(crate) enum Event {
         addr: SocketAddr,
         outgoing: bool,
         extended: bool,
+        /// An ordinary client that fetches its subscriber's ciphertext as an ordinary torrent.
+        personal: Option<Personal>,
     },
     Disconnected {
         id: ConnectionId,
@@ -136,6 +140,11 @@ pub(crate) enum Event {
         sender: Sender,
         stored: Result<[u8; 32], StoreFailure>,
     },
+    /// A stored piece is not what its cipher hash says.
+    FoundBad {
+        piece: u32,
+        sender: Option<SubscriberId>,
+    },
     Tick,
     /// We are about to leave: the last statements and receipts are given.
     Leaving,
@@ -153,6 +162,8 @@ pub(crate) struct Sender {
 pub(crate) enum StoreFailure {
     /// It is not what an honest peer sends.
     BadPiece,
+    /// It is not what its cipher hash says. Whoever sent it may have had it from another.
+    WrongHash,
     /// The disk's fault.
     Disk(String),
 }
@@ -168,10 +179,10 @@ pub(crate) enum Command {
         id: ConnectionId,
         reason: Reason,
     },
-    /// Ask the tracker for keys for the ticket's holder; `epoch` is that of our own ciphertext.
+    /// Ask the tracker for keys for the downloader; `epoch` is that of our own ciphertext.
     FetchKeys {
         id: ConnectionId,
-        ticket: Box<Ticket>,
+        claim: Claim,
         epoch: u64,
         pieces: Vec<u32>,
     },
@@ -196,6 +207,25 @@ pub(crate) enum Command {
     Keep(Evidence),
     /// The last piece is stored.
     Completed,
+}
+
+/// What entitles us to a downloader's keys.
+#[derive(Clone, Debug)]
+pub(crate) enum Claim {
+    /// Its word.
+    Ticket(Box<Ticket>),
+    /// Its personal torrent, which it announced.
+    Personal(Personal),
+}
+
+impl Claim {
+    /// Whose keys, and of which epoch.
+    pub(crate) fn downloader(&self) -> (SubscriberId, u64) {
+        match self {
+            Claim::Ticket(ticket) => (ticket.downloader, ticket.epoch),
+            Claim::Personal(personal) => (personal.subscriber, personal.epoch),
+        }
+    }
 }
 
 /// Signed words of others, worth keeping.
@@ -318,8 +348,8 @@ impl Swarm {
     pub(crate) fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Command>) {
         self.now = Now { elapsed: now.elapsed.max(self.now.elapsed), unix: now.unix };
         match event {
-            Event::Connected { id, peer_id, addr, outgoing, extended } => {
-                self.connected(id, peer_id, addr, outgoing, extended);
+            Event::Connected { id, peer_id, addr, outgoing, extended, personal } => {
+                self.connected(id, peer_id, (addr, outgoing), extended, personal);
             }
             Event::Disconnected { id } => self.forget(id),
             Event::Message { id, message } => {
@@ -331,6 +361,7 @@ impl Swarm {
             Event::Keys { id, pieces, keys } => self.keys(id, &pieces, keys),
             Event::Prepared { id, piece, ready } => self.prepared(id, piece, ready),
             Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
+            Event::FoundBad { piece, sender } => self.found_bad(piece, sender),
             Event::Tick => self.tick(),
             Event::Leaving => self.ids().into_iter().for_each(|id| {
                 self.state_uploads(id);
@@ -414,13 +445,14 @@ impl Swarm {
         &mut self,
         id: ConnectionId,
         peer_id: [u8; 20],
-        addr: SocketAddr,
-        outgoing: bool,
+        (addr, outgoing): (SocketAddr, bool),
         extended: bool,
+        personal: Option<Personal>,
     ) {
+        let speaks_seal = self.sealed() && personal.is_none();
         let refusal = if peer_id == self.config.peer_id {
             Some(Reason::Ourselves)
-        } else if self.sealed() && !extended {
+        } else if speaks_seal && !extended {
             Some(Reason::NotSealed)
         } else {
             self.settle_duplicate(peer_id, outgoing)
@@ -437,7 +469,8 @@ impl Swarm {
             peer_id,
             outgoing,
             since: now,
-            ready: !self.sealed(),
+            ready: !speaks_seal,
+            personal,
             hello: None,
             seal_id: 0,
             original: false,
@@ -456,7 +489,8 @@ impl Swarm {
             download: Download { last_data: now, receipt_at: now, ..Download::default() },
             upload: Upload { last_request: now, unstated_since: now, ..Upload::default() },
             revealed: Revealed {
-                all: self.config.super_seed.then(|| Bits::new(count)),
+                // A client that hands nothing on would never be told of more.
+                all: (self.config.super_seed && personal.is_none()).then(|| Bits::new(count)),
                 open: Vec::new(),
                 last_have: now,
             },
@@ -464,11 +498,11 @@ impl Swarm {
         self.connections.insert(id, connection);
         if extended {
             let handshake = ExtendedHandshake {
-                seal_id: self.sealed().then_some(seal::OUR_ID),
+                seal_id: speaks_seal.then_some(seal::OUR_ID),
                 client: concat!("Swarmseal ", env!("CARGO_PKG_VERSION")).to_owned(),
                 reqq: REQQ,
                 port: self.config.port,
-                hello: self.config.seal.as_ref().map(|seal| Hello {
+                hello: self.config.seal.as_ref().filter(|_| speaks_seal).map(|seal| Hello {
                     id: seal.id,
                     identity: seal.key.public(),
                     epoch: seal.epoch,
@@ -477,11 +511,11 @@ impl Swarm {
             };
             self.send(id, Message::Extended { id: 0, payload: handshake.to_bytes().into() });
         }
-        if !self.config.super_seed && self.pieces.have().count() > 0 {
+        if (!self.config.super_seed || personal.is_some()) && self.pieces.have().count() > 0 {
             let bits = Bytes::copy_from_slice(self.pieces.have().as_bytes());
             self.send(id, Message::Bitfield(bits));
         }
-        if !self.sealed() {
+        if !speaks_seal {
             self.became_ready(id);
         }
     }
@@ -529,7 +563,7 @@ impl Swarm {
         match message {
             Message::KeepAlive => {}
             Message::Extended { id: 0, payload } => return self.extended_handshake(id, &payload),
-            Message::Extended { id: seal::OUR_ID, payload } if sealed => {
+            Message::Extended { id: seal::OUR_ID, payload } if sealed && connection.personal.is_none() => {
                 if let Some(message) = SealMessage::from_bytes(&payload)? {
                     return self.seal_message(id, message);
                 }
@@ -577,13 +611,15 @@ impl Swarm {
         let handshake = match ExtendedHandshake::from_bytes(payload) {
             Ok(handshake) => handshake,
             // A stranger's odd handshake does no harm where we need nothing of it.
-            Err(_) if self.config.seal.is_none() => return Ok(()),
+            Err(_) if self.config.seal.is_none() || connection.personal.is_some() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         connection.reqq = handshake.reqq.clamp(1, REQQ);
         let listens_on = handshake.port.map(|port| SocketAddr::new(connection.addr.ip(), port));
         connection.listens_on = connection.listens_on.or(listens_on);
-        let Some(seal) = &self.config.seal else { return Ok(()) };
+        let Some(seal) = self.config.seal.as_ref().filter(|_| connection.personal.is_none()) else {
+            return Ok(());
+        };
         let (Some(seal_id), Some(hello)) = (handshake.seal_id, handshake.hello) else {
             return Err(Reason::NotSealed);
         };
@@ -658,7 +694,9 @@ impl Swarm {
     fn update_interest(&mut self, id: ConnectionId) {
         let stopped = self.failure.is_some();
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let interested = connection.ready && connection.useful > 0 && !stopped;
+        // What an ordinary client has is its own ciphertext, not ours.
+        let ours = connection.personal.is_none();
+        let interested = connection.ready && ours && connection.useful > 0 && !stopped;
         if interested != connection.interested_in_it {
             connection.interested_in_it = interested;
             self.send(id, if interested { Message::Interested } else { Message::NotInterested });

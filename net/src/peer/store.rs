@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use super::positioned::{read_at, write_at};
+use crate::platform::{read_at, write_at};
 
 const MAGIC: &[u8; 8] = b"SSPIECES";
 const VERSION: u32 = 1;

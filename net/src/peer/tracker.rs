@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use swarmseal_core::SubscriberId;
+
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -60,6 +62,17 @@ pub enum KeyError {
     Unavailable(String),
 }
 
+/// Whose personal torrent an info-hash is: what a client that nobody modified names in its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Personal {
+    /// The info-hash.
+    pub info_hash: [u8; 20],
+    /// The subscriber.
+    pub subscriber: SubscriberId,
+    /// The epoch of its keys.
+    pub epoch: u64,
+}
+
 /// The tracker that a torrent names, with our session and passkey.
 pub trait Tracker: Send + Sync + 'static {
     /// Announces. Errors are shown to the user: no passkey in them.
@@ -79,6 +92,31 @@ pub trait Tracker: Send + Sync + 'static {
         ticket: &'a [u8],
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>>;
+
+    /// Whose personal torrent it is, if anybody's.
+    fn personal<'a>(&'a self, info_hash: &'a [u8; 20]) -> BoxFuture<'a, Result<Option<Personal>, KeyError>> {
+        let _ = info_hash;
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Keys to the subscriber of a personal torrent, from our ciphertext of `own_epoch` or, for an original seed, from
+    /// plaintext. Shapes as [`Tracker::rekeys`].
+    fn personal_keys<'a>(
+        &'a self,
+        info_hash: &'a [u8; 20],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        let _ = (info_hash, own_epoch, pieces);
+        Box::pin(async { Err(KeyError::TicketRefused("there are no personal torrents here".to_owned())) })
+    }
+
+    /// SHA-1 of our ciphertext of piece `first` and those that follow, as far as they are there, and the epoch that they are
+    /// for.
+    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<(u64, Vec<[u8; 20]>), String>> {
+        let _ = first;
+        Box::pin(async { Ok((0, Vec::new())) })
+    }
 
     /// The tracker's time as well as we know it, in seconds since 1970.
     fn now(&self) -> u64;

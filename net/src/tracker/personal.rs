@@ -162,8 +162,7 @@ fn keep_hashes(tracker: &Tracker, session: &Session, request: &NewHashes) -> Res
             return Err(ApiError::BadHashes.into());
         }
         let all = [before.as_chunks::<20>().0, hashes].concat();
-        let own =
-            PersonalTorrent { label: &torrent.label, piece_length: torrent.piece_length, hashes: &all };
+        let own = PersonalTorrent { label: &torrent.label, piece_length: torrent.piece_length, hashes: &all };
         let record =
             PersonalRecord { torrent_id: torrent.id, subscriber: request.subscriber, epoch: request.epoch };
         Some((own.info_hash(), record))
@@ -252,11 +251,7 @@ pub(super) async fn personal_rekey(State(tracker): Shared, headers: HeaderMap, b
     respond(&tracker, answer.await)
 }
 
-fn make_rekeys(
-    tracker: &Tracker,
-    session: &Session,
-    request: &PersonalKeysRequest,
-) -> Result<Keys, Refusal> {
+fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;

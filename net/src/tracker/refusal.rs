@@ -100,6 +100,8 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::ExpiredLicense => "what was granted has expired",
         ApiError::BadVoucher => "there is no such voucher for this torrent",
         ApiError::UsedVoucher => "all devices that this covers are taken",
+        ApiError::UnknownPersonal => "there is no such personal torrent, or nobody announces it",
+        ApiError::BadHashes => "the hashes do not follow those that there are",
         ApiError::Revoked => "this subscription was revoked",
         ApiError::Rate => "too many calls at once: wait",
         ApiError::Busy => "the tracker has too much to do: try again",

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::atomic_file::{self, Access, Existing};
+use crate::platform::make_private_dir;
 
 /// Why a secret file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,7 @@ pub enum SecretFileError {
 
 /// A directory that only its owner enters.
 pub(super) fn create_directory(path: &Path) -> Result<(), SecretFileError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
+    make_private_dir(path).map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
 }
 
 /// The secret in the file; where there is no file, a fresh one. Also whether it is fresh.

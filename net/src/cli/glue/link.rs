@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use swarmseal_core::{Ticket, TorrentId};
 
-use super::{base_url, client_failure};
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
-use crate::peer::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Tracker};
+use crate::peer::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Personal, Tracker};
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey};
+use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 
@@ -21,6 +20,7 @@ pub(crate) struct TrackerLink {
     torrent: TorrentId,
     passkey: Passkey,
     width: usize,
+    piece_count: u32,
 }
 
 impl TrackerLink {
@@ -32,9 +32,7 @@ impl TrackerLink {
 
     /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
     pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
-        let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
-        let client = client.as_seed(&seed.torrent_id, seed.signing_key.clone());
-        Self::new(metainfo, client, seed.passkey.as_deref())
+        Self::new(metainfo, super::seed_client(metainfo, seed)?, seed.passkey.as_deref())
     }
 
     fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
@@ -45,8 +43,8 @@ impl TrackerLink {
             )
         })?;
         let seal = &metainfo.info.seal;
-        let width = seal.params.group().bytes();
-        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey, width })
+        let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
+        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey, width, piece_count })
     }
 
     async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
@@ -57,15 +55,12 @@ impl TrackerLink {
     /// Keys for any number of pieces, [`MAX_PIECES`] a call.
     async fn keys<'a, F: Future<Output = Result<Keys, Error>>>(
         &'a self,
-        ticket: &[u8],
         pieces: &'a [u32],
-        call: impl Fn(Ticket, &'a [u32]) -> F,
+        call: impl Fn(&'a [u32]) -> F,
     ) -> Result<Vec<Vec<u8>>, KeyError> {
-        let ticket =
-            Ticket::from_bytes(ticket).map_err(|error| KeyError::TicketRefused(error.to_string()))?;
         let mut all = Vec::with_capacity(pieces.len());
         for batch in pieces.chunks(MAX_PIECES) {
-            let answer = call(ticket.clone(), batch).await.map_err(refusal)?;
+            let answer = call(batch).await.map_err(refusal)?;
             let keys = &answer.keys;
             if keys.len() != batch.len() * self.width {
                 return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
@@ -105,6 +100,10 @@ pub(super) fn from_the_wire(reply: &announce::AnnounceReply) -> AnnounceReply {
     AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers }
 }
 
+fn parse(ticket: &[u8]) -> Result<Ticket, KeyError> {
+    Ticket::from_bytes(ticket).map_err(|error| KeyError::TicketRefused(error.to_string()))
+}
+
 /// Whether it is the ticket's holder or we who is refused.
 fn refusal(error: Error) -> KeyError {
     match error.code() {
@@ -113,6 +112,7 @@ fn refusal(error: Error) -> KeyError {
             | ApiError::ExpiredTicket
             | ApiError::UnknownSubscriber
             | ApiError::UnknownEpoch
+            | ApiError::UnknownPersonal
             | ApiError::Revoked,
         ) => KeyError::TicketRefused(error.to_string()),
         _ => KeyError::Unavailable(error.to_string()),
@@ -131,9 +131,10 @@ impl Tracker for TrackerLink {
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         let TrackerLink { client, torrent, .. } = self;
-        Box::pin(self.keys(ticket, pieces, move |ticket, pieces| async move {
-            client.rekey(*torrent, own_epoch, &ticket, pieces).await
-        }))
+        Box::pin(async move {
+            let ticket = &parse(ticket)?;
+            self.keys(pieces, |pieces| client.rekey(*torrent, own_epoch, ticket, pieces)).await
+        })
     }
 
     fn encryption_keys<'a>(
@@ -142,9 +143,47 @@ impl Tracker for TrackerLink {
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         let TrackerLink { client, torrent, .. } = self;
-        Box::pin(self.keys(ticket, pieces, move |ticket, pieces| async move {
-            client.seed_keys(*torrent, &ticket, pieces).await
+        Box::pin(async move {
+            let ticket = &parse(ticket)?;
+            self.keys(pieces, |pieces| client.seed_keys(*torrent, ticket, pieces)).await
+        })
+    }
+
+    fn personal<'a>(&'a self, info_hash: &'a [u8; 20]) -> BoxFuture<'a, Result<Option<Personal>, KeyError>> {
+        Box::pin(async move {
+            match self.client.personal(self.torrent, *info_hash).await {
+                Ok(found) => {
+                    let (subscriber, epoch) = (found.subscriber, found.epoch);
+                    Ok(Some(Personal { info_hash: *info_hash, subscriber, epoch }))
+                }
+                Err(error) if error.code() == Some(ApiError::UnknownPersonal) => Ok(None),
+                Err(error) => Err(refusal(error)),
+            }
+        })
+    }
+
+    fn personal_keys<'a>(
+        &'a self,
+        info_hash: &'a [u8; 20],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(self.keys(pieces, move |pieces| async move {
+            let request = PersonalKeysRequest {
+                torrent_id: self.torrent,
+                epoch: own_epoch,
+                info_hash: *info_hash,
+                pieces: pieces.to_vec(),
+            };
+            self.client.personal_keys(&request).await
         }))
+    }
+
+    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<(u64, Vec<[u8; 20]>), String>> {
+        Box::pin(async move {
+            let hashes = self.client.hashes(self.torrent, self.piece_count, first, false).await;
+            hashes.map_err(|error| error.to_string())
+        })
     }
 
     fn now(&self) -> u64 {

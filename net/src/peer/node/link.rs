@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::torrent::Input;
 use crate::peer::state::{ConnectionId, Event};
+use crate::peer::tracker::Personal;
 use crate::wire::handshake::Handshake;
 use crate::wire::message::{Decoder, Message};
 
@@ -36,6 +37,7 @@ pub(crate) struct NewConnection {
     pub(super) addr: SocketAddr,
     pub(super) handshake: Handshake,
     pub(super) outgoing: bool,
+    pub(super) personal: Option<Personal>,
     pub(super) permit: OwnedSemaphorePermit,
 }
 

@@ -14,11 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
-use super::{HANDSHAKE, Shared, announce, call, stopping, work};
+use super::{HANDSHAKE, Joined, Shared, announce, call, hashes, stopping, work};
+use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, evidence_line, rekey_line};
 use crate::peer::plain::PlainSource;
-use crate::peer::state::{Command, Config, ConnectionId, Event, Evidence, Now, Seal, StoreFailure, Swarm};
+use crate::peer::state::{
+    Claim, Command, Config, ConnectionId, Event, Evidence, Now, Seal, StoreFailure, Swarm,
+};
 use crate::peer::store::{Shape, Store};
 use crate::peer::tracker::Tracker;
 use crate::wire::identity::SigningKey;
@@ -275,7 +278,8 @@ pub(super) fn start(
         if torrents.contains_key(&config.info_hash) {
             return Err(AddError::Duplicate);
         }
-        torrents.insert(config.info_hash, inputs.clone());
+        let tracker = config.role.member().map(|_| config.tracker.clone());
+        torrents.insert(config.info_hash, Joined { inputs: inputs.clone(), tracker });
     }
     let mut dialer = Dialer::default();
     config.peers.iter().for_each(|&peer| dialer.add(peer));
@@ -296,6 +300,7 @@ pub(super) fn start(
         info_hash: config.info_hash,
         layout: config.layout,
         role: Arc::new(config.role),
+        hashes: Arc::default(),
         tracker: config.tracker,
         shared,
         swarm,
@@ -374,6 +379,7 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
         have,
         port: Some(shared.port),
         slots: shared.config.slots,
+        personal_slots: shared.config.personal_slots,
         super_seed: config.super_seed && matches!(role, Role::Seed { .. } | Role::PlainSeed { .. }),
         ready_bytes: shared.config.ready_bytes,
         max_connections: shared.config.max_connections,
@@ -387,6 +393,8 @@ struct Task {
     info_hash: [u8; 20],
     layout: Layout,
     role: Arc<Role>,
+    /// What our pieces hash to, as far as the tracker knows.
+    hashes: Arc<CipherHashes>,
     tracker: Arc<dyn Tracker>,
     shared: Arc<Shared>,
     swarm: Swarm,
@@ -411,6 +419,13 @@ impl Task {
             self.shared.clone(),
             self.stats.subscribe(),
             self.inputs.clone(),
+            stop.clone(),
+        ));
+        tokio::spawn(hashes::fetch(
+            self.role.clone(),
+            self.hashes.clone(),
+            self.tracker.clone(),
+            self.inputs.downgrade(),
             stop.clone(),
         ));
         let stop = stopping(stop);
@@ -516,6 +531,7 @@ impl Task {
             addr: new.addr,
             outgoing: new.outgoing,
             extended: new.handshake.extended(),
+            personal: new.personal,
         };
         let link = Link::start(id, new, self.decoder, self.shared.clone(), self.inputs.clone());
         self.links.insert(id, (link, Instant::now()));
@@ -573,9 +589,7 @@ impl Task {
                         }
                     }
                 }
-                Command::FetchKeys { id, ticket, epoch, pieces } => {
-                    self.fetch_keys(id, *ticket, epoch, pieces)
-                }
+                Command::FetchKeys { id, claim, epoch, pieces } => self.fetch_keys(id, claim, epoch, pieces),
                 Command::Prepare { id, piece, key } => self.prepare(id, piece, key),
                 Command::Store { id, piece, data, sender, epoch } => {
                     self.store(id, piece, data, sender, epoch)
@@ -595,17 +609,17 @@ impl Task {
         }
     }
 
-    fn fetch_keys(&self, id: ConnectionId, ticket: swarmseal_core::Ticket, epoch: u64, pieces: Vec<u32>) {
+    fn fetch_keys(&self, id: ConnectionId, claim: Claim, epoch: u64, pieces: Vec<u32>) {
         let (role, tracker, inputs) = (self.role.clone(), self.tracker.clone(), self.inputs.clone());
         // Encryption keys open content: only re-keys are public.
         let record = self.transcript.is_some() && matches!(*role, Role::Peer { .. });
         tokio::spawn(async move {
-            let keys = work::fetch_keys(&role, &*tracker, &ticket, epoch, &pieces).await;
+            let keys = work::fetch_keys(&role, &*tracker, &claim, epoch, &pieces).await;
             if let (true, Ok(keys)) = (record, &keys) {
-                let downloader = ticket.downloader.to_string();
+                let (downloader, epoch) = claim.downloader();
+                let downloader = downloader.to_string();
                 let lines = pieces.iter().zip(keys);
-                let lines =
-                    lines.map(|(&piece, key)| rekey_line(&downloader, ticket.epoch, piece, key)).collect();
+                let lines = lines.map(|(&piece, key)| rekey_line(&downloader, epoch, piece, key)).collect();
                 let _ = inputs.send(Input::Transcript(lines)).await;
             }
             let _ = inputs.send(Input::Event(Event::Keys { id, pieces, keys })).await;
@@ -632,9 +646,9 @@ impl Task {
         sender: crate::peer::state::Sender,
         epoch: u64,
     ) {
-        let role = self.role.clone();
+        let (role, hashes) = (self.role.clone(), self.hashes.clone());
         self.blocking(
-            move || work::store(&role, piece, &data, sender, epoch),
+            move || work::store(&role, &hashes, piece, &data, sender, epoch),
             move |stored| {
                 let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
                 Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }

@@ -1,14 +1,11 @@
 //! The slow work: keys from the tracker, pieces transformed, checked and stored, off the async threads.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use swarmseal_core::{
-    EncryptionKey, Params, ReKey, Ticket, check_piece, encrypt_piece, package, re_encrypt_piece,
-};
+use swarmseal_core::{EncryptionKey, Params, ReKey, check_piece, encrypt_piece, package, re_encrypt_piece};
 
 use super::torrent::Role;
-use crate::peer::state::{Sender, StoreFailure};
+use crate::peer::cipher_hashes::CipherHashes;
+use crate::peer::state::{Claim, Sender, StoreFailure};
 use crate::peer::store::StoredPiece;
 use crate::peer::tracker::{KeyError, Tracker};
 
@@ -16,17 +13,22 @@ use crate::peer::tracker::{KeyError, Tracker};
 pub(super) async fn fetch_keys(
     role: &Role,
     tracker: &dyn Tracker,
-    ticket: &Ticket,
+    claim: &Claim,
     epoch: u64,
     pieces: &[u32],
 ) -> Result<Vec<Bytes>, KeyError> {
-    let ticket = ticket.to_bytes();
-    let (params, keys) = match role {
-        Role::Seed { member, .. } => (&member.params, tracker.encryption_keys(&ticket, pieces).await?),
-        Role::Peer { member, .. } => (&member.params, tracker.rekeys(&ticket, epoch, pieces).await?),
-        Role::PlainSeed { .. } | Role::PlainPeer { .. } => return Ok(Vec::new()),
+    let Some(member) = role.member() else { return Ok(Vec::new()) };
+    let keys = match claim {
+        Claim::Personal(personal) => tracker.personal_keys(&personal.info_hash, epoch, pieces).await?,
+        Claim::Ticket(ticket) => {
+            let ticket = ticket.to_bytes();
+            match role {
+                Role::Seed { .. } => tracker.encryption_keys(&ticket, pieces).await?,
+                _ => tracker.rekeys(&ticket, epoch, pieces).await?,
+            }
+        }
     };
-    let width = params.group().bytes();
+    let width = member.params.group().bytes();
     if keys.len() != pieces.len() || keys.iter().any(|key| key.len() != width) {
         return Err(KeyError::Unavailable("the tracker's answer has the wrong length".to_owned()));
     }
@@ -63,16 +65,20 @@ pub(super) fn prepare(
 
 /// Checks a received piece and stores it; its BLAKE3.
 pub(super) fn store(
-    role: &Arc<Role>,
+    role: &Role,
+    hashes: &CipherHashes,
     piece: u32,
     data: &[u8],
     sender: Sender,
     epoch: u64,
 ) -> Result<[u8; 32], StoreFailure> {
     let disk = |error: &dyn std::fmt::Display| StoreFailure::Disk(error.to_string());
-    match &**role {
+    match role {
         Role::Peer { member, store } => {
             check_piece(&member.params, data).map_err(|_| StoreFailure::BadPiece)?;
+            if !hashes.allow(piece, data) {
+                return Err(StoreFailure::WrongHash);
+            }
             let hash = *blake3::hash(data).as_bytes();
             let stored = StoredPiece { epoch, hash, sender: sender.id };
             store.put(piece, data, stored).map_err(|error| disk(&error))?;

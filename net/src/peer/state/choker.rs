@@ -27,7 +27,7 @@ impl Swarm {
         let mut candidates: Vec<(u64, ConnectionId)> = self
             .connections
             .iter()
-            .filter(|(_, connection)| self.servable(connection))
+            .filter(|(_, connection)| connection.personal.is_none() && self.servable(connection))
             .map(|(&id, connection)| (speed(connection), id))
             .collect();
         candidates.sort_by_key(|&(speed, id)| (std::cmp::Reverse(speed), id));
@@ -43,6 +43,7 @@ impl Swarm {
             None => Some(rest[self.random.below(rest.len() as u64) as usize].1),
         };
         serve.extend(drawn);
+        serve.extend(self.draw_personal(keep));
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.optimistic = drawn == Some(id);
@@ -51,24 +52,48 @@ impl Swarm {
         }
     }
 
+    /// Which ordinary clients are served: the same as before or, from time to time, others. They have slots of their own,
+    /// so that they neither starve nor crowd out those who give back.
+    fn draw_personal(&mut self, keep: bool) -> Vec<ConnectionId> {
+        let servable = |(_, connection): &(&ConnectionId, &Connection)| {
+            connection.personal.is_some() && self.servable(connection)
+        };
+        let all = self.connections.iter().filter(servable);
+        let (mut drawn, mut rest): (Vec<_>, Vec<_>) =
+            all.map(|(&id, _)| id).partition(|id| keep && !self.connections[id].choking_it);
+        while drawn.len() < self.config.personal_slots && !rest.is_empty() {
+            let place = self.random.below(rest.len() as u64) as usize;
+            drawn.push(rest.swap_remove(place));
+        }
+        drawn.truncate(self.config.personal_slots);
+        drawn
+    }
+
     /// A free slot waits for nobody.
     pub(super) fn fill_slots(&mut self) {
-        let mut served = self.unchoked();
+        // One slot more is the optimistic one.
+        let mut free = [self.config.slots + 1, self.config.personal_slots];
+        for connection in self.connections.values().filter(|connection| connection.is_served()) {
+            let class = &mut free[usize::from(connection.personal.is_some())];
+            *class = class.saturating_sub(1);
+        }
         for id in self.ids() {
-            if served > self.config.slots {
-                return;
-            }
             let connection = &self.connections[&id];
-            if connection.choking_it && self.servable(connection) {
+            let class = &mut free[usize::from(connection.personal.is_some())];
+            if *class > 0 && connection.choking_it && self.servable(connection) {
+                *class -= 1;
                 self.unchoke(id);
-                served += 1;
             }
         }
     }
 
     /// A peer that kept its slot while it wanted nothing comes back to find it taken.
     pub(super) fn choke_if_too_many(&mut self, id: ConnectionId) {
-        if self.unchoked() > self.config.slots + 1 {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let personal = connection.personal.is_some();
+        let limit = if personal { self.config.personal_slots } else { self.config.slots + 1 };
+        let same = |other: &&Connection| other.is_served() && other.personal.is_some() == personal;
+        if self.connections.values().filter(same).count() > limit {
             self.choke(id);
         }
     }
@@ -77,7 +102,7 @@ impl Swarm {
     fn servable(&self, connection: &Connection) -> bool {
         connection.ready
             && connection.it_is_interested
-            && (!self.sealed() || connection.upload.ticket.is_some())
+            && (!self.sealed() || connection.claim().is_some())
             && self.pieces.have().count() > 0
     }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarmseal_core::Ticket;
 
+use super::Claim;
 use super::bits::Bits;
 use super::rate::Rate;
+use crate::peer::tracker::Personal;
 use crate::wire::message::{BLOCK, Block};
 use crate::wire::seal::{Entry, Hello};
 
@@ -23,7 +25,9 @@ pub(crate) struct Connection {
     pub(crate) since: Duration,
     /// Whether all handshakes are done, so that pieces may move.
     pub(crate) ready: bool,
-    /// Who the peer is; always there once a sealed connection is ready.
+    /// An ordinary client with a personal torrent: it is served, and speaks no `ss_seal`.
+    pub(crate) personal: Option<Personal>,
+    /// Who the peer is; always there once a sealed connection is ready, but for [`Connection::personal`].
     pub(crate) hello: Option<Hello>,
     /// The number the peer gave to `ss_seal`.
     pub(crate) seal_id: u8,
@@ -48,6 +52,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// What entitles us to its keys, if anything yet.
+    pub(crate) fn claim(&self) -> Option<Claim> {
+        match (&self.personal, &self.upload.ticket) {
+            (Some(personal), _) => Some(Claim::Personal(*personal)),
+            (None, Some(ticket)) => Some(Claim::Ticket(Box::new(ticket.clone()))),
+            (None, None) => None,
+        }
+    }
+
     /// Whether it takes up a slot.
     pub(crate) fn is_served(&self) -> bool {
         !self.choking_it && self.it_is_interested
@@ -63,6 +76,8 @@ pub(crate) struct Download {
     pub(crate) outstanding: u32,
     pub(crate) last_data: Duration,
     pub(crate) snubbed: bool,
+    /// Pieces of it that had another cipher hash.
+    pub(crate) wrong: u32,
     /// When the ticket that we gave ends (tracker time); 0 without one.
     pub(crate) ticket_expires: u64,
     /// BLAKE3 of stored pieces for which no statement came yet.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarmseal_core::Ticket;
+use swarmseal_core::{SubscriberId, Ticket};
 
 use super::connection::Incoming;
 use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
@@ -29,6 +29,8 @@ const MAX_UNSTATED: usize = 2048;
 const END_GAME: Duration = Duration::from_secs(3);
 /// For this long a repaired piece waits for another sender than the last one.
 const AVOID: Duration = Duration::from_secs(20);
+/// Pieces with another cipher hash that we take from one peer.
+const MAX_WRONG: u32 = 3;
 const RECEIPT_PIECES: u64 = 64;
 const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -232,7 +234,31 @@ impl Swarm {
                 self.disconnect(id, Reason::BadPiece);
                 self.download_all();
             }
+            Err(StoreFailure::WrongHash) => self.wrong_hash(id, piece, sender.id),
             Err(StoreFailure::Disk(error)) => self.stop_downloading(error),
+        }
+    }
+
+    /// The piece is fetched from somebody else if there is anybody; a peer that has more than a few of them is left.
+    fn wrong_hash(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
+        self.totals.rejected += 1;
+        self.avoid.extend(sender.map(|sender| (piece, sender)));
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.download.wrong += 1;
+            if connection.download.wrong >= MAX_WRONG {
+                self.disconnect(id, Reason::BadPiece);
+            }
+        }
+        self.download_all();
+    }
+
+    /// A piece that was stored before its hash was known.
+    pub(super) fn found_bad(&mut self, piece: u32, sender: Option<SubscriberId>) {
+        if self.pieces.have().has(piece) {
+            self.totals.rejected += 1;
+            self.avoid.extend(sender.map(|sender| (piece, sender)));
+            self.lose_piece(piece);
+            self.download_all();
         }
     }
 

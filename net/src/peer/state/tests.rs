@@ -28,6 +28,8 @@ enum Manner {
     Stalled,
     /// Its disk is full after one piece.
     FullDisk,
+    /// What it has, and sends on, is not what the cipher hashes say.
+    Polluted,
     /// Its tickets are refused by the tracker.
     Refused,
 }
@@ -65,6 +67,7 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
         have: vec![seed.then_some(0); PIECES as usize],
         port: None,
         slots: 4,
+        personal_slots: 1,
         super_seed: false,
         ready_bytes: 64 << 20,
         max_connections: 50,
@@ -116,7 +119,10 @@ impl Simulation {
         for (peer, id, other, outgoing) in [(a, id_a, b, true), (b, id_b, a, false)] {
             let addr = SocketAddr::from(([127, 0, 0, 1], 1000 + other as u16));
             let peer_id = [other as u8; 20];
-            self.queue.push_back((peer, Event::Connected { id, peer_id, addr, outgoing, extended: true }));
+            self.queue.push_back((
+                peer,
+                Event::Connected { id, peer_id, addr, outgoing, extended: true, personal: None },
+            ));
         }
     }
 
@@ -158,8 +164,8 @@ impl Simulation {
                     self.queue.push_back((other, Event::Disconnected { id }));
                 }
             }
-            Command::FetchKeys { id, ticket, pieces, .. } => {
-                let downloader = self.peers.iter().find(|peer| peer.id() == Some(ticket.downloader));
+            Command::FetchKeys { id, claim, pieces, .. } => {
+                let downloader = self.peers.iter().find(|peer| peer.id() == Some(claim.downloader().0));
                 let keys = if downloader.is_none_or(|peer| peer.manner == Refused) {
                     Err(KeyError::TicketRefused("forged".to_owned()))
                 } else {
@@ -168,7 +174,11 @@ impl Simulation {
                 self.queue.push_back((number, Event::Keys { id, pieces, keys }));
             }
             Command::Prepare { id, piece, .. } => {
-                let fill = if manner == Garbage { 0xff } else { piece as u8 };
+                let fill = match manner {
+                    Garbage => 0xff,
+                    Polluted => 0xfe,
+                    _ => piece as u8,
+                };
                 let data = vec![fill; PIECE_LEN as usize];
                 let hash = match manner {
                     Liar => [0; 32],
@@ -181,6 +191,8 @@ impl Simulation {
                 let peer = &mut self.peers[number];
                 let stored = if data[0] == 0xff {
                     Err(StoreFailure::BadPiece)
+                } else if data[0] == 0xfe {
+                    Err(StoreFailure::WrongHash)
                 } else if manner == FullDisk && !peer.stored.is_empty() {
                     Err(StoreFailure::Disk("no space left".to_owned()))
                 } else {
@@ -218,7 +230,7 @@ impl Peer {
     }
 }
 
-use Manner::{FullDisk, Garbage, Honest, Liar, Refused, Stalled};
+use Manner::{FullDisk, Garbage, Honest, Liar, Polluted, Refused, Stalled};
 
 #[test]
 fn a_sealed_swarm_completes_and_everybody_has_signed_words() {
@@ -507,7 +519,7 @@ proptest! {
                     current[slot as usize] = next;
                     let addr = SocketAddr::from(([127, 0, 0, 1], 1));
                     let peer_id = [100 + slot as u8; 20];
-                    Event::Connected { id: next, peer_id, addr, outgoing: slot == 0, extended: true }
+                    Event::Connected { id: next, peer_id, addr, outgoing: slot == 0, extended: true, personal: None }
                 }
                 Happening::Disconnected(slot) => Event::Disconnected { id: current[slot as usize] },
                 Happening::Message(slot, message) => Event::Message { id: current[slot as usize], message },
@@ -551,4 +563,66 @@ proptest! {
             }
         }
     }
+}
+
+/// A complete peer with connections of ordinary clients that want personal torrents; what it says to each.
+fn serve_ordinary_clients(count: u64) -> Vec<Command> {
+    let mut swarm = Swarm::new(config(0, true, true), now(Duration::ZERO));
+    let mut commands = Vec::new();
+    for id in 0..count {
+        let personal = Some(Personal {
+            info_hash: [id as u8; 20],
+            subscriber: SubscriberId([40 + id as u8; 32]),
+            epoch: 1,
+        });
+        let addr = SocketAddr::from(([127, 0, 0, 1], 2000 + id as u16));
+        let peer_id = [100 + id as u8; 20];
+        let connected =
+            Event::Connected { id, peer_id, addr, outgoing: false, extended: id % 2 == 0, personal };
+        let interested = Event::Message { id, message: Message::Interested };
+        let request = Block { piece: 1, begin: 0, len: PIECE_LEN.min(BLOCK) };
+        let request = Event::Message { id, message: Message::Request(request) };
+        for event in [connected, interested, request] {
+            swarm.handle(now(Duration::ZERO), event, &mut commands);
+        }
+    }
+    commands
+}
+
+#[test]
+fn ordinary_clients_are_served_from_slots_of_their_own() {
+    let commands = serve_ordinary_clients(5);
+    let sent = |wanted: &dyn Fn(&Message) -> bool| {
+        let sent = commands.iter().filter(|command| match command {
+            Command::Send { message, .. } => wanted(message),
+            _ => false,
+        });
+        sent.count()
+    };
+    assert_eq!(sent(&|message| matches!(message, Message::Bitfield(_))), 5);
+    assert_eq!(sent(&|message| *message == Message::Unchoke), 1);
+    assert_eq!(sent(&|message| *message == Message::Interested), 0);
+    let claims: Vec<_> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::FetchKeys { id, claim, pieces, .. } => Some((*id, claim.downloader(), pieces.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(claims, [(0, (SubscriberId([40; 32]), 1), vec![1])]);
+    assert!(!commands.iter().any(|command| matches!(command, Command::Disconnect { .. })));
+}
+
+#[test]
+fn a_piece_with_another_cipher_hash_is_fetched_elsewhere() {
+    let mut simulation = Simulation::sealed(&[Honest, Polluted, Honest]);
+    simulation.peers[1].swarm = Swarm::new(
+        Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) },
+        now(Duration::ZERO),
+    );
+    for _ in 0..400 {
+        simulation.step();
+    }
+    assert!(simulation.peers[2].complete());
+    assert!(simulation.peers[2].swarm.totals().rejected > 0);
 }

@@ -147,11 +147,11 @@ impl Swarm {
         if upload.fetching || now.elapsed < upload.retry_at {
             return;
         }
-        let Some(ticket) = &upload.ticket else { return };
-        if ticket.expires <= now.unix {
+        if upload.ticket.as_ref().is_some_and(|ticket| ticket.expires <= now.unix) {
             upload.ticket = None;
-            return;
         }
+        let Some(claim) = connection.claim() else { return };
+        let upload = &mut connection.upload;
         let mut waiting =
             upload.pieces.iter_mut().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).peekable();
         let Some(epoch) = waiting.peek().map(|outgoing| self.pieces.epoch(outgoing.piece)) else { return };
@@ -163,7 +163,7 @@ impl Swarm {
             })
             .collect();
         upload.fetching = true;
-        self.out.push(Command::FetchKeys { id, ticket: Box::new(ticket.clone()), epoch, pieces });
+        self.out.push(Command::FetchKeys { id, claim, epoch, pieces });
     }
 
     pub(super) fn keys(&mut self, id: ConnectionId, pieces: &[u32], keys: Result<Vec<Bytes>, KeyError>) {

@@ -1,0 +1,97 @@
+//! Ordinary clients that ask for a personal torrent: the tracker says whose it is and of which of our torrents.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::torrent::Input;
+use crate::peer::tracker::Personal;
+
+/// How long an answer holds.
+const KNOWN: Duration = Duration::from_secs(600);
+const UNKNOWN: Duration = Duration::from_secs(30);
+/// Info-hashes that are remembered.
+const MAX_KNOWN: usize = 4096;
+/// Trackers asked at a time: strangers may name any number of info-hashes.
+const MAX_LOOKUPS: usize = 4;
+
+/// What trackers have said.
+#[derive(Debug)]
+pub(super) struct Personals {
+    known: Mutex<HashMap<[u8; 20], (Option<Found>, Instant)>>,
+    lookups: Semaphore,
+}
+
+/// Whose torrent it is, and the info-hash of the sealed one.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    personal: Personal,
+    sealed: [u8; 20],
+}
+
+impl Default for Personals {
+    fn default() -> Self {
+        Personals { known: Mutex::default(), lookups: Semaphore::new(MAX_LOOKUPS) }
+    }
+}
+
+/// The torrent that serves a personal one, if there is any.
+pub(super) async fn find(shared: &Shared, info_hash: &[u8; 20]) -> Option<(mpsc::Sender<Input>, Personal)> {
+    let found = match shared.personals.recall(info_hash) {
+        Some(answer) => answer?,
+        None => ask(shared, info_hash).await?,
+    };
+    let inputs = shared.torrents().get(&found.sealed).map(|joined| joined.inputs.clone())?;
+    Some((inputs, found.personal))
+}
+
+/// Asks the trackers of all sealed torrents. What could not be asked is asked again next time.
+async fn ask(shared: &Shared, info_hash: &[u8; 20]) -> Option<Found> {
+    let _permit = shared.personals.lookups.acquire().await.ok()?;
+    let trackers: Vec<_> = {
+        let torrents = shared.torrents();
+        let sealed = torrents.iter().filter_map(|(sealed, joined)| Some((*sealed, joined.tracker.clone()?)));
+        sealed.collect()
+    };
+    let mut all_answered = true;
+    for (sealed, tracker) in trackers {
+        match tracker.personal(info_hash).await {
+            Ok(Some(personal)) => {
+                let found = Found { personal, sealed };
+                shared.personals.remember(*info_hash, Some(found));
+                return Some(found);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "whose torrent a client asks for is not known");
+                all_answered = false;
+            }
+        }
+    }
+    if all_answered {
+        shared.personals.remember(*info_hash, None);
+    }
+    None
+}
+
+impl Personals {
+    fn recall(&self, info_hash: &[u8; 20]) -> Option<Option<Found>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(info_hash).filter(|(_, until)| *until > Instant::now()).map(|(found, _)| *found)
+    }
+
+    fn remember(&self, info_hash: [u8; 20], found: Option<Found>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, (_, until)| *until > now);
+        }
+        if known.len() < MAX_KNOWN {
+            known.insert(info_hash, (found, now + if found.is_some() { KNOWN } else { UNKNOWN }));
+        }
+    }
+}
