@@ -279,6 +279,40 @@ fn a_corrupt_piece_is_named_and_fetched_again() {
 }
 
 #[test]
+fn an_ordinary_client_fetches_a_personal_torrent() {
+    let world = World::new(600_000);
+    let seed = world.seed(&[]);
+    let (torrent, personal) = (world.torrent(), world.file("alice.torrent"));
+    world.expect("alice", &["subscribe", &torrent, "--personal", "--output", &personal], 0);
+    world.fetch("bob");
+    // From now on there is only a peer, with ciphertext of its own.
+    let bob = world.get("bob", &[]);
+    bob.event("complete");
+    seed.kill();
+    let (to, client) = (world.file("downloads"), ["--listen", "127.0.0.1:0", "--exit"]);
+    let fetch =
+        |code| world.expect("client", &[&["get", &personal, "--output", &to], &client[..]].concat(), code);
+    assert_eq!(fetch(0)["event"], "complete");
+    let sealed = world.file("downloads/content.bin.sealed");
+    let code = world.voucher(&[]);
+    world.play("alice", &["--pieces", &sealed, "--voucher", &code], 0);
+    world.assert_opened("alice");
+    // Nobody else's license opens it, and nobody else's ciphertext passes the client's check.
+    let code = world.voucher(&[]);
+    world.play("bob", &["--pieces", &sealed, "--voucher", &code], 10);
+    let others = fs::read(world.torrent_dir("bob").join("pieces.bin")).unwrap();
+    fs::write(&sealed, others).unwrap();
+    let client = Running::start(
+        &world.path("client"),
+        &["get", &personal, "--output", &to, "--listen", "127.0.0.1:0"],
+    );
+    assert_eq!(client.event("listening")["pieces"], 0);
+    // What is left of it is fetched again.
+    client.event("complete");
+    assert_eq!(world.play("alice", &["--pieces", &sealed], 0)["event"], "played");
+}
+
+#[test]
 fn refusals_have_exit_codes_of_their_own() {
     let world = World::new(100_000);
     let other = World::new(100_001);

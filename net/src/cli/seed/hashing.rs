@@ -11,7 +11,7 @@ use crate::tracker_client::{Client, Error};
 use crate::wire::api::NewHashes;
 
 /// Until the tracker is asked again, where there was nothing to do.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 /// Where the tracker or the disk failed.
 const FAILED: Duration = Duration::from_secs(60);
 
