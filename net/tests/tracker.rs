@@ -9,10 +9,13 @@ use rand_core::UnwrapErr;
 use swarmseal::tracker::{Config, Error as TrackerError, Server};
 use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
-use swarmseal::wire::api::{ApiError, OpenSession, Passkey, Role, Subscribe, Subscribed};
+use swarmseal::wire::api::{
+    ApiError, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
+};
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::personal::PersonalTorrent;
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Params, Profile, PublicKey, ReKey, SecretKey,
     SubscriberId, Ticket, TorrentId, decrypt_piece, encrypt_piece, re_encrypt_piece,
@@ -797,4 +800,114 @@ async fn a_stopping_tracker_answers_what_is_under_way() {
     stream.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     tracker.ended.await.unwrap().unwrap();
+}
+
+/// Computes what the tracker asks for, until it asks for nothing: hashes whose bytes name the subscriber and the piece.
+async fn hash_all(seed: &Client, torrent: TorrentId) {
+    while let Some(job) = seed.work(torrent).await.unwrap() {
+        let count = (job.keys.len() / 256) as u8;
+        let hashes =
+            (0..count).flat_map(|at| [job.subscriber.0[0], job.first as u8 + at].repeat(10)).collect();
+        let (subscriber, epoch, first) = (job.subscriber, job.epoch, job.first);
+        let hashes = NewHashes { torrent_id: torrent, subscriber, epoch, first, hashes };
+        seed.add_hashes(&hashes).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let (torrent, seed) = (published.id(), published.seed(&tracker));
+    let (j, _) = Device::subscribed(&tracker, &published).await;
+    let (k, subscribed) = Device::subscribed(&tracker, &published).await;
+    assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 0, false).await.unwrap(), (1, vec![]));
+    hash_all(&seed, torrent).await;
+    let (epoch, hashes) = k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+    let expected: Vec<_> =
+        (0..PIECES as u8).map(|piece| [k.id.0[0], piece].repeat(10).try_into().unwrap()).collect();
+    assert_eq!((epoch, &hashes), (1, &expected));
+    assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 3, false).await.unwrap().1, expected[3..]);
+    let personal = PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes };
+    let info_hash = personal.info_hash();
+    tracker.stop().await;
+
+    let tracker = Running::start(directory.path()).await;
+    assert!(published.seed(&tracker).work(torrent).await.unwrap().is_none(), "it was done before");
+    let j_client = j.client(&tracker);
+    let request = PersonalKeysRequest { torrent_id: torrent, epoch: 1, info_hash, pieces: vec![0, 1] };
+    // Nobody has announced it: nobody is there to be served.
+    assert_eq!(code(j_client.personal(torrent, info_hash).await), ApiError::UnknownPersonal);
+    assert_eq!(code(j_client.personal_keys(&request).await), ApiError::UnknownPersonal);
+    let here = announce(&published, 7, 0);
+    tracker.client().announce(&published.seed_passkey, &here).await.unwrap();
+    let client = Announce { info_hash, ..announce(&published, 8, 1000) };
+    // Not with somebody else's passkey.
+    assert!(tracker.client().announce(&published.seed_passkey, &client).await.is_err());
+    let found = tracker.client().announce(&subscribed.passkey, &client).await.unwrap();
+    // It is told of the sealed torrent's peers, who are not told of it.
+    assert_eq!(found.peers.iter().map(|peer| peer.address.port()).collect::<Vec<_>>(), [1007]);
+    let again = tracker.client().announce(&published.seed_passkey, &here).await.unwrap();
+    assert!(again.peers.is_empty() && again.complete == 1 && again.incomplete == 0);
+
+    assert_eq!(j_client.personal(torrent, info_hash).await.unwrap().subscriber, k.id);
+    let keys = j_client.personal_keys(&request).await.unwrap();
+    let by_ticket = j_client.rekey(torrent, 1, &k.ticket(&published, j.id, soon()), &[0, 1]).await.unwrap();
+    assert!(keys.keys == by_ticket.keys, "they are k's re-keys");
+    let from_seed = published.seed(&tracker).personal_keys(&request).await.unwrap();
+    assert_ne!(from_seed.keys, keys.keys);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn personal_torrents_are_no_way_to_harvest_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let (published, other) = (Published::new(&tracker).await, Published::new(&tracker).await);
+    let torrent = published.id();
+    let (j, _) = Device::subscribed(&tracker, &published).await;
+    let (k, subscribed) = Device::subscribed(&tracker, &published).await;
+    let (stranger, _) = Device::subscribed(&tracker, &other).await;
+    hash_all(&published.seed(&tracker), torrent).await;
+    let (_, hashes) = k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+    let info_hash = PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes }.info_hash();
+    let client = Announce { info_hash, ..announce(&published, 8, 1000) };
+    tracker.client().announce(&subscribed.passkey, &client).await.unwrap();
+
+    // Work, and with it encryption keys, are for the torrent's own seeds.
+    assert_eq!(code(j.client(&tracker).work(torrent).await), ApiError::WrongRole);
+    assert_eq!(code(other.seed(&tracker).work(torrent).await), ApiError::WrongTorrent);
+    let forged = NewHashes { torrent_id: torrent, subscriber: k.id, epoch: 1, first: 0, hashes: vec![0; 20] };
+    assert_eq!(code(j.client(&tracker).add_hashes(&forged).await), ApiError::WrongRole);
+    assert_eq!(code(published.seed(&tracker).add_hashes(&forged).await), ApiError::BadHashes);
+    for hashes in [vec![], vec![0; 19], vec![0; 20 * (PIECES as usize + 1)]] {
+        let odd = NewHashes { hashes, ..forged.clone() };
+        assert_eq!(code(published.seed(&tracker).add_hashes(&odd).await), ApiError::BadHashes);
+    }
+    // Somebody else's hashes cannot be asked for, nor its keys by members of other torrents.
+    assert_eq!(
+        code(stranger.client(&tracker).hashes(torrent, PIECES, 0, true).await),
+        ApiError::WrongTorrent
+    );
+    let request = PersonalKeysRequest { torrent_id: torrent, epoch: 1, info_hash, pieces: vec![0] };
+    assert_eq!(code(stranger.client(&tracker).personal_keys(&request).await), ApiError::WrongTorrent);
+    assert_eq!(code(stranger.client(&tracker).personal(torrent, info_hash).await), ApiError::WrongTorrent);
+    let elsewhere = PersonalKeysRequest { torrent_id: other.id(), ..request.clone() };
+    assert_eq!(code(stranger.client(&tracker).personal_keys(&elsewhere).await), ApiError::UnknownPersonal);
+    let far = PersonalKeysRequest { pieces: vec![PIECES], ..request.clone() };
+    assert_eq!(code(j.client(&tracker).personal_keys(&far).await), ApiError::BadPiece);
+    // A key is given a few times, for a client that comes back; then no more.
+    for _ in 0..4 {
+        j.client(&tracker).personal_keys(&request).await.unwrap();
+    }
+    assert_eq!(code(j.client(&tracker).personal_keys(&request).await), ApiError::Rate);
+    // Nor for one who was revoked or has left.
+    let gone = Announce { event: Some(Event::Stopped), ..client };
+    tracker.client().announce(&subscribed.passkey, &gone).await.unwrap();
+    assert_eq!(code(j.client(&tracker).personal_keys(&request).await), ApiError::UnknownPersonal);
+    tracker.client().announce(&subscribed.passkey, &client).await.unwrap();
+    tracker.admin().revoke(k.id).await.unwrap();
+    assert_eq!(code(published.seed(&tracker).personal_keys(&request).await), ApiError::Revoked);
+    tracker.stop().await;
 }
