@@ -182,11 +182,14 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))?
-        .block_on(future)
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))?;
+    let outcome = runtime.block_on(future);
+    // What still runs then would only hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[cfg(test)]

@@ -222,6 +222,31 @@ fn a_peer_killed_midway_resumes_with_what_it_had() {
     world.assert_opened("alice");
 }
 
+#[cfg(unix)]
+#[test]
+fn told_to_end_it_ends_and_keeps_what_it_has() {
+    let world = World::new(8 << 20);
+    let mut seed = world.seed(&["--upload-limit", "2M"]);
+    let mut get = world.get("alice", &[]);
+    get.event("listening");
+    let index = world.torrent_dir("alice").join("pieces.idx");
+    let begun = std::time::Instant::now();
+    while fs::metadata(&index).map_or(0, |meta| meta.len()) < 52 + 3 * 85 {
+        assert!(begun.elapsed() < DEADLINE, "no pieces arrive");
+        std::thread::yield_now();
+    }
+    for (what, process) in [("get", &mut get), ("seed", &mut seed)] {
+        let told = std::time::Instant::now();
+        let id = process.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert_eq!(process.child.wait().unwrap().code(), Some(0));
+        println!("{what} ended {:?} after SIGTERM", told.elapsed());
+    }
+    let stored = (fs::metadata(&index).unwrap().len() - 52) / 85;
+    let get = world.get("alice", &[]);
+    assert_eq!(get.event("listening")["pieces"].as_u64().unwrap(), stored);
+}
+
 #[test]
 fn a_tracker_killed_in_the_middle_of_a_swarm_comes_back() {
     let mut world = World::new(4 << 20);

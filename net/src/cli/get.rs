@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// Connections at most
     #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
     max_peers: usize,
+    /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
+    #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
+    max_peers_per_address: usize,
     /// An ordinary torrent's: where its files go, or are [default: the current directory]
     #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "DIR")]
     output: Option<PathBuf>,
@@ -133,6 +136,7 @@ async fn bind(args: &Args) -> Result<Node, Failure> {
     Node::bind(NodeConfig {
         listen: args.listen,
         max_connections: args.max_peers,
+        max_per_address: args.max_peers_per_address,
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         ..NodeConfig::default()
@@ -152,7 +156,7 @@ async fn until_told(
     let outcome = tokio::select! {
         outcome = follow(&mut stats, output) => outcome,
         () = glue::told_to_stop() => {
-            node.shutdown().await;
+            node.shutdown_now().await;
             output.note("Stopped; everything fetched so far is kept");
             return Ok(());
         }
@@ -166,8 +170,11 @@ async fn until_told(
             failed = failure_of(&mut stats) => return Err(failed),
             () = glue::told_to_stop() => {}
         }
+        node.shutdown_now().await;
+    } else {
+        // The last statements and receipts are worth some seconds.
+        node.shutdown().await;
     }
-    node.shutdown().await;
     Ok(())
 }
 

@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// Connections at most
     #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
     max_peers: usize,
+    /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
+    #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
+    max_peers_per_address: usize,
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
@@ -57,6 +60,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     let node = Node::bind(NodeConfig {
         listen: args.listen,
         max_connections: args.max_peers,
+        max_per_address: args.max_peers_per_address,
         upload_limit: args.upload_limit,
         ..NodeConfig::default()
     })
@@ -79,7 +83,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     );
     glue::told_to_stop().await;
     hashing.shutdown().await;
-    node.shutdown().await;
+    node.shutdown_now().await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod dialer;
 mod hashes;
 mod link;
 mod personal;
+mod place;
 mod torrent;
 mod work;
 
@@ -12,6 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
 
 use self::link::NewConnection;
 use self::personal::Personals;
+use self::place::Places;
 use self::torrent::Input;
 use super::rate_limit::RateLimit;
 use super::tracker::Tracker;
@@ -42,6 +45,8 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Connections of all torrents together.
     pub max_connections: usize,
+    /// Connections with one address, or one IPv6 network of 64 bits; loopback may have all.
+    pub max_per_address: usize,
     /// Bytes per second sent, all connections together.
     pub upload_limit: Option<u64>,
     /// Bytes per second received, all connections together.
@@ -61,6 +66,7 @@ impl Default for NodeConfig {
         NodeConfig {
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             max_connections: 50,
+            max_per_address: 8,
             upload_limit: None,
             download_limit: None,
             slots: 4,
@@ -71,6 +77,9 @@ impl Default for NodeConfig {
     }
 }
 
+/// The longest step of an end in a hurry; there are three.
+const HURRY: Duration = Duration::from_millis(250);
+
 /// What all torrents of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -79,10 +88,11 @@ pub(crate) struct Shared {
     port: u16,
     upload: RateLimit,
     download: RateLimit,
-    connections: Arc<Semaphore>,
+    places: Places,
     work: Arc<Semaphore>,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
     personals: Personals,
+    hurry: AtomicBool,
 }
 
 /// A torrent that was joined.
@@ -100,6 +110,11 @@ impl fmt::Debug for Joined {
 }
 
 impl Shared {
+    /// How long one step of the end may take.
+    fn within(&self, polite: Duration) -> Duration {
+        if self.hurry.load(Ordering::Relaxed) { polite.min(HURRY) } else { polite }
+    }
+
     fn torrents(&self) -> MutexGuard<'_, HashMap<[u8; 20], Joined>> {
         self.torrents.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -128,10 +143,11 @@ impl Node {
             port: addr.port(),
             upload: RateLimit::new(config.upload_limit),
             download: RateLimit::new(config.download_limit),
-            connections: Arc::new(Semaphore::new(config.max_connections)),
+            places: Places::new(config.max_connections, config.max_per_address),
             work: Arc::new(Semaphore::new(workers)),
             torrents: Mutex::default(),
             personals: Personals::default(),
+            hurry: AtomicBool::new(false),
             config,
         });
         let (stop, stopped) = watch::channel(false);
@@ -149,6 +165,12 @@ impl Node {
         let (torrent, task) = torrent::start(config, self.shared.clone(), self.stop.subscribe())?;
         self.tasks().push(task);
         Ok(torrent)
+    }
+
+    /// [`Node::shutdown`] within a second: what others would still have to say is not waited for.
+    pub async fn shutdown_now(self) {
+        self.shared.hurry.store(true, Ordering::Relaxed);
+        self.shutdown().await;
     }
 
     /// Says good-bye to trackers and peers and waits until everything is on disk.
@@ -214,24 +236,22 @@ async fn welcome(mut stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>) -
             (torrent, Some(personal))
         }
     };
-    let permit = shared.connections.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| io::Error::other("too many connections"))?;
+    let place = shared.places.take(addr.ip())?;
     stream.write_all(&Handshake::new(theirs.info_hash, shared.peer_id).to_bytes()).await?;
-    let new = NewConnection { stream, addr, handshake: theirs, outgoing: false, personal, permit };
+    let new = NewConnection { stream, addr, handshake: theirs, outgoing: false, personal, place };
     torrent.send(Input::Connection(new)).await.map_err(|_| io::Error::other("the torrent has stopped"))
 }
 
 /// The outgoing side of a handshake.
 async fn call(addr: SocketAddr, info_hash: [u8; 20], shared: &Shared) -> io::Result<NewConnection> {
-    let permit = shared.connections.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| io::Error::other("too many connections"))?;
+    let place = shared.places.take(addr.ip())?;
     let mut stream = TcpStream::connect(addr).await?;
     stream.write_all(&Handshake::new(info_hash, shared.peer_id).to_bytes()).await?;
     let theirs = read_handshake(&mut stream).await?;
     if theirs.info_hash != info_hash {
         return Err(io::Error::other("it answered with another info-hash"));
     }
-    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, personal: None, permit })
+    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, personal: None, place })
 }
 
 async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {

@@ -82,7 +82,7 @@ pub(super) async fn announce(
     drop(inputs);
     if event != AnnounceEvent::Started {
         let said = message(info_hash, &shared, &stats.borrow().clone(), AnnounceEvent::Stopped);
-        let _ = timeout(LAST_WORD, tracker.announce(&said)).await;
+        let _ = timeout(shared.within(LAST_WORD), tracker.announce(&said)).await;
     }
 }
 

@@ -8,11 +8,12 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::Shared;
+use super::place::Place;
 use super::torrent::Input;
 use crate::peer::state::{ConnectionId, Event};
 use crate::peer::tracker::Personal;
@@ -38,7 +39,7 @@ pub(crate) struct NewConnection {
     pub(super) handshake: Handshake,
     pub(super) outgoing: bool,
     pub(super) personal: Option<Personal>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// A running connection. Dropping it lets the queue drain and then closes.
@@ -66,7 +67,7 @@ impl Link {
         let (queue, queued) = mpsc::channel(QUEUE);
         let reader = tokio::spawn(read_messages(id, read, decoder, shared.clone(), events.clone()));
         let reader_abort = reader.abort_handle();
-        let writer = tokio::spawn(write_messages(id, write, queued, reader, new.permit, shared, events));
+        let writer = tokio::spawn(write_messages(id, write, queued, reader, new.place, shared, events));
         Link {
             queue,
             reader: reader_abort,
@@ -130,7 +131,7 @@ async fn write_messages(
     mut stream: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Message>,
     mut reader: JoinHandle<()>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
     shared: Arc<Shared>,
     events: mpsc::Sender<Input>,
 ) {

@@ -37,6 +37,11 @@ const MAX_CALLS: usize = 16;
 const LAST_STATEMENTS: Duration = Duration::from_secs(3);
 /// How long a stop waits for connections and jobs to end.
 const LAST_JOBS: Duration = Duration::from_secs(10);
+/// How long a stop waits for the disk. What it does not see there is in the system's hands, and every piece is hashed at the
+/// next start.
+const LAST_SYNC: Duration = Duration::from_secs(60);
+/// How often what was stored is made to survive a power cut.
+const SYNC: Duration = Duration::from_secs(30);
 /// A connection that lasted this long is not held against its address.
 const SERVED: Duration = Duration::from_secs(30);
 
@@ -309,6 +314,7 @@ pub(super) fn start(
         next_id: 0,
         calls: 0,
         started,
+        synced: started,
         stats,
         announce_error: None,
         statements,
@@ -388,6 +394,12 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
     })
 }
 
+async fn sync(role: Arc<Role>) {
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || role.sync()).await {
+        tracing::warn!(%error, "pieces may not have reached the disk");
+    }
+}
+
 struct Task {
     decoder: Decoder,
     info_hash: [u8; 20],
@@ -403,6 +415,7 @@ struct Task {
     next_id: ConnectionId,
     calls: usize,
     started: Instant,
+    synced: Instant,
     stats: watch::Sender<Stats>,
     announce_error: Option<String>,
     statements: Option<Journal>,
@@ -442,13 +455,14 @@ impl Task {
                     self.event(Event::Tick);
                     self.call_peers();
                     self.publish_stats();
+                    self.sync_if_due();
                     self.statements.iter_mut().chain(&mut self.transcript).for_each(Journal::flush);
                 }
                 () = &mut stop => break,
             }
         }
         self.shared.torrents().remove(&self.info_hash);
-        let _ = timeout(LAST_STATEMENTS, self.leave(&mut receiver)).await;
+        let _ = timeout(self.shared.within(LAST_STATEMENTS), self.leave(&mut receiver)).await;
         self.finish(receiver).await;
         let _ = announcing.await;
     }
@@ -464,13 +478,17 @@ impl Task {
 
     /// Lets connections and jobs under way end, and everything reach the disk.
     async fn finish(self, mut receiver: mpsc::Receiver<Input>) {
-        let Task { role, links, inputs, statements, transcript, stats, .. } = self;
+        let Task { role, shared, links, inputs, statements, transcript, stats, .. } = self;
         drop((links, inputs, stats));
-        let _ = timeout(LAST_JOBS, async { while receiver.recv().await.is_some() {} }).await;
+        let _ = timeout(shared.within(LAST_JOBS), async { while receiver.recv().await.is_some() {} }).await;
         statements.into_iter().chain(transcript).for_each(|mut journal| journal.flush());
-        let synced = tokio::task::spawn_blocking(move || role.sync());
-        if let Ok(Err(error)) = synced.await {
-            tracing::warn!(%error, "pieces may not have reached the disk");
+        let _ = timeout(shared.within(LAST_SYNC), sync(role)).await;
+    }
+
+    fn sync_if_due(&mut self) {
+        if self.synced.elapsed() > SYNC {
+            self.synced = Instant::now();
+            tokio::spawn(sync(self.role.clone()));
         }
     }
 
