@@ -24,7 +24,8 @@ use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, S
 use crate::wire::api::{
     self, Acknowledged, ApiError, Challenge, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply,
     LicenseRequest, NewHashes, OpenSession, Passkey, Personal, PersonalKeysRequest, PersonalRequest,
-    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    ReKeyRequest, Role, SeedKeysRequest, Seeder, Seeders, SeedersRequest, SessionOpened, Subscribe,
+    Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -285,6 +286,22 @@ impl Client {
             Role::Seed => "seed/personal",
         };
         let keys: Keys = self.call_in_session(call, request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(keys.now);
+        Ok(keys)
+    }
+
+    /// Ordinary clients that have all of a personal torrent, for a subscriber that can transform what they have.
+    pub async fn personal_seeders(&self, torrent: TorrentId) -> Result<Vec<Seeder>, Error> {
+        let request = SeedersRequest { torrent_id: torrent };
+        let reply: Seeders = self.call_in_session("personal/seeders", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply.seeders)
+    }
+
+    /// Re-keys from the ciphertext of a personal torrent's subscriber to the client's own, of `request.epoch`: W bytes for
+    /// each of at most [`api::MAX_PIECES`] pieces.
+    pub async fn pull_keys(&self, request: &PersonalKeysRequest) -> Result<Keys, Error> {
+        let keys: Keys = self.call_in_session("personal/pull", request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
         Ok(keys)
     }

@@ -338,6 +338,32 @@ fn an_ordinary_client_fetches_a_personal_torrent() {
 }
 
 #[test]
+fn an_ordinary_client_is_a_source_for_peers() {
+    let world = World::new(600_000);
+    let seed = world.seed(&[]);
+    let (torrent, personal) = (world.torrent(), world.file("alice.torrent"));
+    world.expect("alice", &["subscribe", &torrent, "--personal", "--output", &personal], 0);
+    // Her hashes are there as well: without them she would take nothing that nobody vouches for.
+    world.expect("carol", &["subscribe", &torrent, "--personal"], 0);
+    let to = world.file("downloads");
+    let client = ["get", &personal, "--output", &to, "--listen", "127.0.0.1:0"];
+    let client = Running::start(&world.path("client"), &client);
+    client.event("complete");
+    seed.kill();
+    let carol = world.get("carol", &["--exit"]);
+    let complete = carol.event("complete");
+    assert_eq!(complete["bytes_from_seeds"], 0, "{complete}");
+    assert_eq!(carol.ends(), Some(0));
+    let code = world.voucher(&[]);
+    world.play("carol", &["--voucher", &code], 0);
+    world.assert_opened("carol");
+    assert!(
+        fs::read(world.torrent_dir("carol").join("pieces.bin")).unwrap()
+            != fs::read(world.path("downloads/content.bin.sealed")).unwrap()
+    );
+}
+
+#[test]
 fn refusals_have_exit_codes_of_their_own() {
     let world = World::new(100_000);
     let other = World::new(100_001);

@@ -902,6 +902,20 @@ async fn personal_torrents_are_no_way_to_harvest_keys() {
         j.client(&tracker).personal_keys(&request).await.unwrap();
     }
     assert_eq!(code(j.client(&tracker).personal_keys(&request).await), ApiError::Rate);
+    // From it: only once its client has everything, and as often.
+    assert_eq!(code(j.client(&tracker).pull_keys(&request).await), ApiError::UnknownPersonal);
+    assert!(j.client(&tracker).personal_seeders(torrent).await.unwrap().is_empty());
+    let complete = Announce { left: 0, event: Some(Event::Completed), ..client };
+    tracker.client().announce(&subscribed.passkey, &complete).await.unwrap();
+    let seeders = j.client(&tracker).personal_seeders(torrent).await.unwrap();
+    assert_eq!((seeders.len(), seeders[0].subscriber, seeders[0].info_hash), (1, k.id, info_hash));
+    assert_eq!(code(stranger.client(&tracker).personal_seeders(torrent).await), ApiError::WrongTorrent);
+    assert_eq!(code(stranger.client(&tracker).pull_keys(&request).await), ApiError::WrongTorrent);
+    let back = k.client(&tracker).rekey(torrent, 1, &j.ticket(&published, k.id, soon()), &[0]).await.unwrap();
+    for _ in 0..4 {
+        assert!(j.client(&tracker).pull_keys(&request).await.unwrap().keys == back.keys);
+    }
+    assert_eq!(code(j.client(&tracker).pull_keys(&request).await), ApiError::Rate);
     // Nor for one who was revoked or has left.
     let gone = Announce { event: Some(Event::Stopped), ..client };
     tracker.client().announce(&subscribed.passkey, &gone).await.unwrap();

@@ -30,7 +30,7 @@ use self::personal::Personals;
 use self::place::Places;
 use self::torrent::Input;
 use super::rate_limit::RateLimit;
-use super::tracker::Tracker;
+use super::tracker::{Personal, Tracker};
 use crate::wire::handshake::{self, Handshake};
 
 /// A handshake must be whole within this time.
@@ -243,7 +243,13 @@ async fn welcome(mut stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>) -
 }
 
 /// The outgoing side of a handshake.
-async fn call(addr: SocketAddr, info_hash: [u8; 20], shared: &Shared) -> io::Result<NewConnection> {
+async fn call(
+    addr: SocketAddr,
+    info_hash: [u8; 20],
+    personal: Option<Personal>,
+    shared: &Shared,
+) -> io::Result<NewConnection> {
+    let info_hash = personal.map_or(info_hash, |personal| personal.info_hash);
     let place = shared.places.take(addr.ip())?;
     let mut stream = TcpStream::connect(addr).await?;
     stream.write_all(&Handshake::new(info_hash, shared.peer_id).to_bytes()).await?;
@@ -251,7 +257,7 @@ async fn call(addr: SocketAddr, info_hash: [u8; 20], shared: &Shared) -> io::Res
     if theirs.info_hash != info_hash {
         return Err(io::Error::other("it answered with another info-hash"));
     }
-    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, personal: None, place })
+    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, personal, place })
 }
 
 async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {

@@ -140,6 +140,8 @@ pub(crate) enum Event {
         sender: Sender,
         stored: Result<[u8; 32], StoreFailure>,
     },
+    /// The cipher hash of every piece is known.
+    AllHashed,
     /// A stored piece is not what its cipher hash says.
     FoundBad {
         piece: u32,
@@ -164,6 +166,8 @@ pub(crate) enum StoreFailure {
     BadPiece,
     /// It is not what its cipher hash says. Whoever sent it may have had it from another.
     WrongHash,
+    /// There is no key to transform it with.
+    NoKey,
     /// The disk's fault.
     Disk(String),
 }
@@ -199,6 +203,8 @@ pub(crate) enum Command {
         data: Vec<u8>,
         sender: Sender,
         epoch: u64,
+        /// An ordinary client's ciphertext, to be transformed first.
+        from: Option<Personal>,
     },
     /// Forget a stored piece.
     Discard {
@@ -257,6 +263,8 @@ pub(crate) enum Reason {
     BadTicket,
     #[error("the tracker refuses its ticket: {0}")]
     TicketRefused(String),
+    #[error("there is no key to transform what it sends")]
+    NoKey,
     #[error("it sent a bad piece")]
     BadPiece,
     #[error("it stated another hash than that of what it sent")]
@@ -312,6 +320,8 @@ pub(crate) struct Swarm {
     totals: Totals,
     /// Bytes handed to the store and not yet stored.
     storing_bytes: usize,
+    /// Whether every piece can be checked by a cipher hash, whoever it comes from.
+    hashed: bool,
     /// Why downloading has stopped.
     failure: Option<String>,
     rates_at: Duration,
@@ -335,6 +345,7 @@ impl Swarm {
             banned: HashSet::new(),
             totals: Totals::default(),
             storing_bytes: 0,
+            hashed: false,
             failure: None,
             rates_at: now.elapsed,
             choked_at: now.elapsed,
@@ -361,6 +372,7 @@ impl Swarm {
             Event::Keys { id, pieces, keys } => self.keys(id, &pieces, keys),
             Event::Prepared { id, piece, ready } => self.prepared(id, piece, ready),
             Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
+            Event::AllHashed => self.all_hashed(),
             Event::FoundBad { piece, sender } => self.found_bad(piece, sender),
             Event::Tick => self.tick(),
             Event::Leaving => self.ids().into_iter().for_each(|id| {
@@ -694,13 +706,19 @@ impl Swarm {
     fn update_interest(&mut self, id: ConnectionId) {
         let stopped = self.failure.is_some();
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        // What an ordinary client has is its own ciphertext, not ours.
-        let ours = connection.personal.is_none();
-        let interested = connection.ready && ours && connection.useful > 0 && !stopped;
+        // What an ordinary client has is its own ciphertext, and nobody vouches for it.
+        let usable = connection.personal.is_none() || self.hashed;
+        let interested = connection.ready && usable && connection.useful > 0 && !stopped;
         if interested != connection.interested_in_it {
             connection.interested_in_it = interested;
             self.send(id, if interested { Message::Interested } else { Message::NotInterested });
         }
+    }
+
+    fn all_hashed(&mut self) {
+        self.hashed = true;
+        self.ids().into_iter().for_each(|id| self.update_interest(id));
+        self.download_all();
     }
 
     /// Between us and the peer of a sealed connection: who sends to whom.

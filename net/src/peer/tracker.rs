@@ -111,6 +111,23 @@ pub trait Tracker: Send + Sync + 'static {
         Box::pin(async { Err(KeyError::TicketRefused("there are no personal torrents here".to_owned())) })
     }
 
+    /// Ordinary clients that have all of a personal torrent: what they have, we can transform.
+    fn personal_seeders(&self) -> BoxFuture<'_, Result<Vec<(SocketAddr, Personal)>, String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Re-keys from the ciphertext of a personal torrent's subscriber to ours of `own_epoch`. Shapes as
+    /// [`Tracker::rekeys`].
+    fn pull_keys<'a>(
+        &'a self,
+        info_hash: &'a [u8; 20],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        let _ = (info_hash, own_epoch, pieces);
+        Box::pin(async { Err(KeyError::Unavailable("there are no personal torrents here".to_owned())) })
+    }
+
     /// SHA-1 of our ciphertext of piece `first` and those that follow, as far as they are there, and the epoch that they are
     /// for.
     fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<(u64, Vec<[u8; 20]>), String>> {

@@ -1,7 +1,7 @@
 //! Cipher hashes, and the personal torrents that are made of them: the calls, and what keeps the keys for such torrents from
 //! being harvested where no client can sign a ticket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::extract::State;
@@ -18,8 +18,8 @@ use super::rekey::{self, Party};
 use super::sessions::Session;
 use super::state::Tracker;
 use crate::wire::api::{
-    Acknowledged, ApiError, HashJob, Hashes, HashesRequest, Keys, MAX_PIECES, NewHashes, Personal,
-    PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
+    Acknowledged, ApiError, HashJob, Hashes, HashesRequest, Keys, MAX_PIECES, MAX_SEEDERS, NewHashes,
+    Personal, PersonalKeysRequest, PersonalRequest, Seeder, Seeders, SeedersRequest, Work, WorkRequest,
 };
 use crate::wire::personal::PersonalTorrent;
 
@@ -29,11 +29,16 @@ const BUDGET_SECONDS: u64 = 24 * 3600;
 /// Pairs of uploader and downloader that are remembered.
 const MAX_PAIRS: usize = 1 << 16;
 
+/// Personal torrents of one torrent that are remembered to be seeded.
+const MAX_SEEDING: usize = 1000;
+
 /// Whose personal torrents there are.
 #[derive(Default)]
 pub(super) struct Personals {
     by_info_hash: RwLock<HashMap<[u8; 20], PersonalRecord>>,
     budgets: Mutex<HashMap<(SubscriberId, SubscriberId), Budget>>,
+    /// Personal torrents that a client announced to have all of, the last one last.
+    seeding: Mutex<HashMap<TorrentId, VecDeque<[u8; 20]>>>,
 }
 
 struct Budget {
@@ -51,6 +56,22 @@ impl Personals {
     /// Whose it is.
     pub(super) fn find(&self, info_hash: &[u8; 20]) -> Option<PersonalRecord> {
         self.by_info_hash.read().unwrap_or_else(PoisonError::into_inner).get(info_hash).copied()
+    }
+
+    /// A client has all of its personal torrent.
+    pub(super) fn seeds(&self, torrent: TorrentId, info_hash: [u8; 20]) {
+        let mut seeding = self.seeding.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = seeding.entry(torrent).or_default();
+        recent.retain(|known| *known != info_hash);
+        if recent.len() >= MAX_SEEDING {
+            recent.pop_front();
+        }
+        recent.push_back(info_hash);
+    }
+
+    fn seeding(&self, torrent: &TorrentId) -> Vec<[u8; 20]> {
+        let seeding = self.seeding.lock().unwrap_or_else(PoisonError::into_inner);
+        seeding.get(torrent).map_or_else(Vec::new, |recent| recent.iter().rev().copied().collect())
     }
 
     fn add(&self, info_hash: [u8; 20], record: PersonalRecord) {
@@ -267,6 +288,80 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
+}
+
+/// `POST /personal/seeders`
+pub(super) async fn seeders(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: SeedersRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || find_seeders(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn find_seeders(tracker: &Tracker, session: &Session, request: &SeedersRequest) -> Result<Seeders, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    tracker.subscriber_of(session, &torrent.id)?;
+    let now = clock::now();
+    let mut seeders = Vec::new();
+    for info_hash in tracker.personals.seeding(&torrent.id) {
+        let Some(record) = tracker.personals.find(&info_hash) else { continue };
+        if record.subscriber == session.id {
+            continue;
+        }
+        let addresses = tracker.swarms.complete_ones(&info_hash, &record.subscriber, now);
+        seeders.extend(addresses.into_iter().map(|address| Seeder {
+            address: address.to_string(),
+            epoch: record.epoch,
+            info_hash,
+            subscriber: record.subscriber,
+        }));
+        if seeders.len() >= MAX_SEEDERS {
+            seeders.truncate(MAX_SEEDERS);
+            break;
+        }
+    }
+    Ok(Seeders { seeders, now })
+}
+
+/// `POST /personal/pull`
+pub(super) async fn pull(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: PersonalKeysRequest = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || make_pull_keys(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+/// Re-keys from an ordinary client's ciphertext to the one who asks. Its client hands that ciphertext to whoever names the
+/// info-hash, and two ciphertexts give their re-key (SECURITY).
+fn make_pull_keys(
+    tracker: &Tracker,
+    session: &Session,
+    request: &PersonalKeysRequest,
+) -> Result<Keys, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let own = tracker.subscriber_of(session, &torrent.id)?;
+    torrent.check_pieces(&request.pieces)?;
+    let (personal, uploader) = downloader(tracker, &torrent.id, &request.info_hash)?;
+    let now = clock::now();
+    if tracker.swarms.complete_ones(&request.info_hash, &personal.subscriber, now).is_empty() {
+        return Err(ApiError::UnknownPersonal.into());
+    }
+    let (from_master, to_master) = (master(tracker, personal.epoch)?, master(tracker, request.epoch)?);
+    tracker.personals.spend((personal.subscriber, session.id), request.epoch, &request.pieces, now)?;
+    let params = &torrent.params;
+    let from_tables = tracker.tables.tables(params, &personal.subscriber, &uploader.y)?;
+    let to_tables = tracker.tables.tables(params, &session.id, &own.y)?;
+    let from = Party { tables: &from_tables, master: from_master, epoch: personal.epoch };
+    let to = Party { tables: &to_tables, master: to_master, epoch: request.epoch };
+    let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    count(&tracker.counters.rekeys, request.pieces.len() as u64);
+    Ok(Keys { keys, now })
 }
 
 /// `POST /seed/personal`

@@ -121,6 +121,20 @@ impl Swarms {
         })
     }
 
+    /// Where a member's peers listen that have everything.
+    pub(super) fn complete_ones(
+        &self,
+        info_hash: &[u8; 20],
+        member: &SubscriberId,
+        now: u64,
+    ) -> Vec<SocketAddr> {
+        let mut shard = self.shard(info_hash);
+        let Some(swarm) = shard.get_mut(info_hash) else { return Vec::new() };
+        swarm.drop_silent(now, self.lifetime);
+        let complete = swarm.entries.iter().filter(|entry| entry.key.member == *member && entry.complete);
+        complete.map(|entry| entry.address).collect()
+    }
+
     /// Counts of one swarm.
     pub(super) fn scrape(&self, info_hash: &[u8; 20], now: u64) -> ScrapeEntry {
         let mut shard = self.shard(info_hash);

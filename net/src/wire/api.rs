@@ -13,6 +13,8 @@
 //! | `/hashes` | [`HashesRequest`] | [`Hashes`]: the subscriber's own |
 //! | `/personal` | [`PersonalRequest`] | [`Personal`]: whose torrent it is |
 //! | `/personal/rekey` | [`PersonalKeysRequest`] | [`Keys`]: re-keys |
+//! | `/personal/seeders` | [`SeedersRequest`] | [`Seeders`]: who has all of a personal torrent |
+//! | `/personal/pull` | [`PersonalKeysRequest`] | [`Keys`]: re-keys from it |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
 //! All but the first three go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
@@ -32,6 +34,8 @@ pub const MAX_PIECES: usize = 512;
 pub const MAX_BODY: usize = 16 * 1024;
 /// Bytes of the longest answer, but for licenses.
 pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
+/// Ordinary clients in one answer.
+pub const MAX_SEEDERS: usize = 50;
 /// Characters of the longest voucher code.
 pub const MAX_VOUCHER: usize = 64;
 
@@ -637,6 +641,38 @@ pub struct PersonalKeysRequest {
     pub info_hash: [u8; 20],
     /// 1 … [`MAX_PIECES`] indices.
     pub pieces: Vec<u32>,
+}
+
+/// Asks for ordinary clients that have all of a personal torrent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedersRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+}
+
+/// Ordinary clients that have all of a personal torrent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seeders {
+    /// At most [`MAX_SEEDERS`].
+    pub seeders: Vec<Seeder>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seeder {
+    /// Where it listens.
+    pub address: String,
+    /// The epoch of its ciphertext.
+    pub epoch: u64,
+    /// Its personal torrent.
+    #[serde(rename = "info hash", with = "serde_bytes")]
+    pub info_hash: [u8; 20],
+    /// Whose it is.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
 }
 
 /// Asks for the license of the session's subscriber.

@@ -10,7 +10,7 @@ use crate::cli::{Exit, Failure};
 use crate::peer::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Personal, Tracker};
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
+use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest, Seeder};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 
@@ -45,6 +45,11 @@ impl TrackerLink {
         let seal = &metainfo.info.seal;
         let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
         Ok(TrackerLink { client, torrent: seal.torrent_id, passkey, width, piece_count })
+    }
+
+    fn personal_request(&self, info_hash: &[u8; 20], epoch: u64, pieces: &[u32]) -> PersonalKeysRequest {
+        let (torrent_id, pieces) = (self.torrent, pieces.to_vec());
+        PersonalKeysRequest { torrent_id, epoch, info_hash: *info_hash, pieces }
     }
 
     async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
@@ -169,13 +174,30 @@ impl Tracker for TrackerLink {
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         Box::pin(self.keys(pieces, move |pieces| async move {
-            let request = PersonalKeysRequest {
-                torrent_id: self.torrent,
-                epoch: own_epoch,
-                info_hash: *info_hash,
-                pieces: pieces.to_vec(),
-            };
-            self.client.personal_keys(&request).await
+            self.client.personal_keys(&self.personal_request(info_hash, own_epoch, pieces)).await
+        }))
+    }
+
+    fn personal_seeders(&self) -> BoxFuture<'_, Result<Vec<(SocketAddr, Personal)>, String>> {
+        Box::pin(async move {
+            let seeders = self.client.personal_seeders(self.torrent).await;
+            let seeders = seeders.map_err(|error| error.to_string())?;
+            let known = seeders.into_iter().filter_map(|seeder| {
+                let Seeder { info_hash, subscriber, epoch, .. } = seeder;
+                Some((seeder.address.parse().ok()?, Personal { info_hash, subscriber, epoch }))
+            });
+            Ok(known.collect())
+        })
+    }
+
+    fn pull_keys<'a>(
+        &'a self,
+        info_hash: &'a [u8; 20],
+        own_epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(self.keys(pieces, move |pieces| async move {
+            self.client.pull_keys(&self.personal_request(info_hash, own_epoch, pieces)).await
         }))
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::peer::tracker::Personal;
+
 const MAX_CANDIDATES: usize = 2000;
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(300);
@@ -19,6 +21,8 @@ struct Candidate {
     next: Instant,
     failures: u32,
     busy: bool,
+    /// An ordinary client: it is called under its own info-hash.
+    personal: Option<Personal>,
 }
 
 /// The addresses of one torrent's swarm.
@@ -30,9 +34,9 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn add(&mut self, addr: SocketAddr) {
+    pub(super) fn add(&mut self, addr: SocketAddr, personal: Option<Personal>) {
         if self.candidates.len() < MAX_CANDIDATES && addr.port() != 0 && !self.is_banned(addr) {
-            let fresh = Candidate { next: Instant::now(), failures: 0, busy: false };
+            let fresh = Candidate { next: Instant::now(), failures: 0, busy: false, personal };
             self.candidates.entry(addr).or_insert(fresh);
         }
     }
@@ -42,7 +46,11 @@ impl Dialer {
     }
 
     /// Up to `count` addresses whose time has come; they are busy until [`Dialer::ended`].
-    pub(super) fn due(&mut self, count: usize, connected: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+    pub(super) fn due(
+        &mut self,
+        count: usize,
+        connected: impl Fn(SocketAddr) -> bool,
+    ) -> Vec<(SocketAddr, Option<Personal>)> {
         let now = Instant::now();
         let ready = |(addr, candidate): &(&SocketAddr, &mut Candidate)| {
             !candidate.busy && candidate.next <= now && !connected(**addr)
@@ -50,7 +58,7 @@ impl Dialer {
         let due = self.candidates.iter_mut().filter(ready).take(count);
         due.map(|(&addr, candidate)| {
             candidate.busy = true;
-            addr
+            (addr, candidate.personal)
         })
         .collect()
     }
@@ -97,9 +105,9 @@ mod tests {
     fn failures_are_not_called_again_at_once() {
         let addr: SocketAddr = "192.0.2.1:7".parse().unwrap();
         let mut dialer = Dialer::default();
-        dialer.add(addr);
+        dialer.add(addr, None);
         assert!(dialer.due(8, |_| true).is_empty());
-        assert_eq!(dialer.due(8, |_| false), [addr]);
+        assert_eq!(dialer.due(8, |_| false), [(addr, None)]);
         assert!(dialer.due(8, |_| false).is_empty());
         dialer.ended(addr, false, false);
         assert!(dialer.due(8, |_| false).is_empty());

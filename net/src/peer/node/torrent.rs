@@ -20,10 +20,10 @@ use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, evidence_line, rekey_line};
 use crate::peer::plain::PlainSource;
 use crate::peer::state::{
-    Claim, Command, Config, ConnectionId, Event, Evidence, Now, Seal, StoreFailure, Swarm,
+    Claim, Command, Config, ConnectionId, Event, Evidence, Now, Seal, Sender, StoreFailure, Swarm,
 };
 use crate::peer::store::{Shape, Store};
-use crate::peer::tracker::Tracker;
+use crate::peer::tracker::{Personal, Tracker};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
@@ -264,6 +264,8 @@ pub(crate) enum Input {
     },
     Event(Event),
     Announced(Result<Vec<SocketAddr>, String>),
+    /// Ordinary clients that have all of a personal torrent.
+    PersonalSeeders(Vec<(SocketAddr, Personal)>),
     /// Lines for the transcript.
     Transcript(Vec<serde_json::Value>),
 }
@@ -287,7 +289,7 @@ pub(super) fn start(
         torrents.insert(config.info_hash, Joined { inputs: inputs.clone(), tracker });
     }
     let mut dialer = Dialer::default();
-    config.peers.iter().for_each(|&peer| dialer.add(peer));
+    config.peers.iter().for_each(|&peer| dialer.add(peer, None));
     let started = Instant::now();
     let now = Now { elapsed: Duration::ZERO, unix: config.tracker.now() };
     let total = config.layout.piece_count();
@@ -518,7 +520,11 @@ impl Task {
             }
             Input::Announced(Ok(peers)) => {
                 self.announce_error = None;
-                peers.into_iter().for_each(|peer| self.dialer.add(peer));
+                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
+                self.call_peers();
+            }
+            Input::PersonalSeeders(seeders) => {
+                seeders.into_iter().for_each(|(addr, personal)| self.dialer.add(addr, Some(personal)));
                 self.call_peers();
             }
             Input::Announced(Err(error)) => self.announce_error = Some(error),
@@ -569,11 +575,11 @@ impl Task {
             return;
         }
         let swarm = &self.swarm;
-        for addr in self.dialer.due(MAX_CALLS - self.calls, |addr| swarm.is_connected_to(addr)) {
+        for (addr, personal) in self.dialer.due(MAX_CALLS - self.calls, |addr| swarm.is_connected_to(addr)) {
             self.calls += 1;
             let (shared, inputs, info_hash) = (self.shared.clone(), self.inputs.clone(), self.info_hash);
             tokio::spawn(async move {
-                let input = match timeout(HANDSHAKE, call(addr, info_hash, &shared)).await {
+                let input = match timeout(HANDSHAKE, call(addr, info_hash, personal, &shared)).await {
                     Ok(Ok(new)) => Input::Connection(new),
                     Ok(Err(error)) => {
                         tracing::debug!(%addr, %error, "call failed");
@@ -609,9 +615,10 @@ impl Task {
                 }
                 Command::FetchKeys { id, claim, epoch, pieces } => self.fetch_keys(id, claim, epoch, pieces),
                 Command::Prepare { id, piece, key } => self.prepare(id, piece, key),
-                Command::Store { id, piece, data, sender, epoch } => {
-                    self.store(id, piece, data, sender, epoch)
-                }
+                Command::Store { id, piece, data, sender, epoch, from } => match from {
+                    None => self.store(id, piece, data, sender, epoch),
+                    Some(personal) => self.pull(id, piece, data, sender, personal),
+                },
                 Command::Discard { piece } => self.discard(piece),
                 Command::Keep(evidence) => self.keep(&evidence),
                 Command::Completed => self.publish_stats(),
@@ -656,14 +663,7 @@ impl Task {
         );
     }
 
-    fn store(
-        &self,
-        id: ConnectionId,
-        piece: u32,
-        data: Vec<u8>,
-        sender: crate::peer::state::Sender,
-        epoch: u64,
-    ) {
+    fn store(&self, id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, epoch: u64) {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
         self.blocking(
             move || work::store(&role, &hashes, piece, &data, sender, epoch),
@@ -672,6 +672,16 @@ impl Task {
                 Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
             },
         );
+    }
+
+    /// Turns an ordinary client's ciphertext into ours, and stores it.
+    fn pull(&self, id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, personal: Personal) {
+        let (role, hashes) = (self.role.clone(), self.hashes.clone());
+        let (tracker, work, inputs) = (self.tracker.clone(), self.shared.work.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let stored = work::pull(role, hashes, &*tracker, work, (piece, data), sender, personal).await;
+            let _ = inputs.send(Input::Event(Event::Stored { id, piece, sender, stored })).await;
+        });
     }
 
     /// Runs `job` where blocking is allowed, few at a time, and reports its result; `None` where it panicked.

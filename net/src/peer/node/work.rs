@@ -1,13 +1,17 @@
 //! The slow work: keys from the tracker, pieces transformed, checked and stored, off the async threads.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use swarmseal_core::{EncryptionKey, Params, ReKey, check_piece, encrypt_piece, package, re_encrypt_piece};
+
+use tokio::sync::Semaphore;
 
 use super::torrent::Role;
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::state::{Claim, Sender, StoreFailure};
 use crate::peer::store::StoredPiece;
-use crate::peer::tracker::{KeyError, Tracker};
+use crate::peer::tracker::{KeyError, Personal, Tracker};
 
 /// Asks for the keys that the role needs.
 pub(super) async fn fetch_keys(
@@ -61,6 +65,32 @@ pub(super) fn prepare(
     }
     let hash = if role.member().is_some() { *blake3::hash(&data).as_bytes() } else { [0; 32] };
     Ok((Bytes::from(data), hash))
+}
+
+/// Asks for the re-key from an ordinary client's ciphertext to ours, transforms its piece, checks and stores it.
+pub(super) async fn pull(
+    role: Arc<Role>,
+    hashes: Arc<CipherHashes>,
+    tracker: &dyn Tracker,
+    work: Arc<Semaphore>,
+    (piece, mut data): (u32, Vec<u8>),
+    sender: Sender,
+    personal: Personal,
+) -> Result<[u8; 32], StoreFailure> {
+    let lost = |_| StoreFailure::NoKey;
+    let Some(member) = role.member() else { return Err(StoreFailure::NoKey) };
+    let (params, epoch) = (member.params.clone(), member.epoch);
+    let keys = tracker.pull_keys(&personal.info_hash, epoch, &[piece]).await.map_err(lost)?;
+    let key = keys.into_iter().next().ok_or(StoreFailure::NoKey)?;
+    let _permit = work.acquire().await;
+    let job = move || {
+        check_piece(&params, &data).map_err(|_| StoreFailure::BadPiece)?;
+        let key = ReKey::from_bytes(&params, &key).map_err(|_| StoreFailure::NoKey)?;
+        re_encrypt_piece(&params, &key, &mut data).map_err(|_| StoreFailure::BadPiece)?;
+        store(&role, &hashes, piece, &data, sender, epoch)
+    };
+    let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
+    tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| failed())
 }
 
 /// Checks a received piece and stores it; its BLAKE3.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarmseal_core::Ticket;
+use swarmseal_core::{SubscriberId, Ticket};
 
 use super::Claim;
 use super::bits::Bits;
@@ -52,6 +52,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Whose ciphertext it sends.
+    pub(crate) fn subscriber(&self) -> Option<SubscriberId> {
+        self.hello.map(|hello| hello.id).or(self.personal.map(|personal| personal.subscriber))
+    }
+
     /// What entitles us to its keys, if anything yet.
     pub(crate) fn claim(&self) -> Option<Claim> {
         match (&self.personal, &self.upload.ticket) {

@@ -97,7 +97,8 @@ impl Swarm {
             }
             wanted.push(piece);
         }
-        if self.sealed() && !wanted.is_empty() {
+        let told = self.connections.get(&id).is_some_and(|connection| connection.hello.is_some());
+        if told && !wanted.is_empty() {
             self.send_seal(id, &SealMessage::Want(wanted));
         }
         self.request_blocks(id, depth);
@@ -124,7 +125,7 @@ impl Swarm {
 
     fn pick_for(&mut self, id: ConnectionId) -> Option<u32> {
         let connection = self.connections.get(&id)?;
-        let sender = connection.hello.map(|hello| hello.id);
+        let sender = connection.subscriber();
         let waited = self.now.elapsed.saturating_sub(connection.since) > AVOID;
         let allowed = |piece: u32| match self.avoid.get(&piece) {
             Some(avoided) if Some(*avoided) == sender => waited && self.pieces.availability(piece) == 1,
@@ -180,7 +181,7 @@ impl Swarm {
         if download.pieces[place].whole()
             && let Some(incoming) = download.pieces.remove(place)
         {
-            let sender = Sender { id: connection.hello.map(|hello| hello.id), original: connection.original };
+            let sender = Sender { id: connection.subscriber(), original: connection.original };
             self.received(id, incoming, sender);
         }
         self.download_from(id);
@@ -196,7 +197,8 @@ impl Swarm {
         self.pieces.set_storing(piece, true);
         self.storing_bytes += self.piece_len();
         let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
-        self.out.push(Command::Store { id, piece, data: incoming.into_data(), sender, epoch });
+        let from = self.connections.get(&id).and_then(|connection| connection.personal);
+        self.out.push(Command::Store { id, piece, data: incoming.into_data(), sender, epoch, from });
         self.cancel_elsewhere(piece);
     }
 
@@ -235,6 +237,7 @@ impl Swarm {
                 self.download_all();
             }
             Err(StoreFailure::WrongHash) => self.wrong_hash(id, piece, sender.id),
+            Err(StoreFailure::NoKey) => self.no_key(id, piece, sender.id),
             Err(StoreFailure::Disk(error)) => self.stop_downloading(error),
         }
     }
@@ -249,6 +252,13 @@ impl Swarm {
                 self.disconnect(id, Reason::BadPiece);
             }
         }
+        self.download_all();
+    }
+
+    /// An ordinary client has left, or the tracker cannot be reached: the piece is fetched from somebody else.
+    fn no_key(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
+        self.avoid.extend(sender.map(|sender| (piece, sender)));
+        self.disconnect(id, Reason::NoKey);
         self.download_all();
     }
 
@@ -269,7 +279,7 @@ impl Swarm {
         let mut lied = false;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.download.piece_count += 1;
-            if self.config.seal.is_some() {
+            if connection.hello.is_some() {
                 match connection.download.stated.remove(&piece) {
                     Some(stated) => lied = stated != hash,
                     None => drop(connection.download.unstated.insert(piece, hash)),
