@@ -26,7 +26,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use data_dir::{DataDir, TorrentDir};
 pub use exit::{Exit, Failure};
-use glue::size;
+use glue::{size, size_or_none};
 pub use output::Output;
 
 /// Verbs in the order and groups of `--help`.

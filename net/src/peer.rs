@@ -14,4 +14,6 @@ pub use file_store::FileStore;
 pub use node::{AddError, Member, Node, NodeConfig, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
-pub use tracker::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Personal, Tracker};
+pub use tracker::{
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, Personal, Tracker,
+};

@@ -48,7 +48,7 @@ pub(super) struct Args {
     super_seed: bool,
     /// Bytes of pieces a second, with K, M or G, that are hashed in the background for subscribers who want to check them
     /// as they arrive, or to use other clients; 0: none
-    #[arg(long, env = "SWARMSEAL_CIPHER_HASHES", value_name = "RATE", value_parser = super::size, default_value = "64M")]
+    #[arg(long, env = "SWARMSEAL_CIPHER_HASHES", value_name = "RATE", value_parser = super::size_or_none, default_value = "64M")]
     cipher_hashes: u64,
 }
 

@@ -10,6 +10,9 @@ use swarmseal_core::SubscriberId;
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// An epoch, and SHA-1 of the ciphertext pieces of one subscriber in that epoch.
+pub type CipherHashes = (u64, Vec<[u8; 20]>);
+
 /// Why a moment is worth an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnnounceEvent {
@@ -130,7 +133,7 @@ pub trait Tracker: Send + Sync + 'static {
 
     /// SHA-1 of our ciphertext of piece `first` and those that follow, as far as they are there, and the epoch that they are
     /// for.
-    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<(u64, Vec<[u8; 20]>), String>> {
+    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
         let _ = first;
         Box::pin(async { Ok((0, Vec::new())) })
     }

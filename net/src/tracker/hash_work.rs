@@ -2,6 +2,7 @@
 //!
 //! Everybody's are, while a torrent's bytes times its subscribers stay within a bound; beyond it, those of whoever asks.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -106,10 +107,11 @@ impl HashWork {
         act: impl FnOnce(&mut Queue) -> T,
     ) -> Result<T, StoreError> {
         let mut queues = self.queues();
-        if !queues.contains_key(&torrent.id) {
-            queues.insert(torrent.id, Queue::load(store, torrent)?);
-        }
-        Ok(act(queues.entry(torrent.id).or_default()))
+        let queue = match queues.entry(torrent.id) {
+            Entry::Occupied(queue) => queue.into_mut(),
+            Entry::Vacant(place) => place.insert(Queue::load(store, torrent)?),
+        };
+        Ok(act(queue))
     }
 }
 

@@ -7,7 +7,9 @@ use swarmseal_core::{Ticket, TorrentId};
 
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
-use crate::peer::{Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Personal, Tracker};
+use crate::peer::{
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, Personal, Tracker,
+};
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
 use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest, Seeder};
@@ -201,7 +203,7 @@ impl Tracker for TrackerLink {
         }))
     }
 
-    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<(u64, Vec<[u8; 20]>), String>> {
+    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
         Box::pin(async move {
             let hashes = self.client.hashes(self.torrent, self.piece_count, first, false).await;
             hashes.map_err(|error| error.to_string())

@@ -18,6 +18,11 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(expected)
 }
 
+/// [`size`], or 0 for nothing at all.
+pub(crate) fn size_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { size(text) }
+}
+
 /// Seconds: a number, with s, m, h or d.
 pub(crate) fn duration(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?}: expected a duration, such as 90, 15m, 12h or 30d");
@@ -70,6 +75,7 @@ mod tests {
         assert_eq!(size("256K"), Ok(256 << 10));
         assert_eq!(size("64MiB"), Ok(64 << 20));
         assert_eq!(size("2g"), Ok(2 << 30));
+        assert_eq!((size_or_none("0"), size_or_none("1K")), (Ok(0), Ok(1 << 10)));
         assert_eq!(duration("90"), Ok(90));
         assert_eq!(duration("30d"), Ok(30 * 86_400));
         for bad in ["", "0", "-1", "1X", "K", "1.5M", "99999999999T", "1 M"] {

@@ -22,9 +22,12 @@ const MAX_LOOKUPS: usize = 4;
 /// What trackers have said.
 #[derive(Debug)]
 pub(super) struct Personals {
-    known: Mutex<HashMap<[u8; 20], (Option<Found>, Instant)>>,
+    known: Mutex<HashMap<[u8; 20], Answer>>,
     lookups: Semaphore,
 }
+
+/// What all trackers together said of an info-hash, and until when it holds.
+type Answer = (Option<Found>, Instant);
 
 /// Whose torrent it is, and the info-hash of the sealed one.
 #[derive(Clone, Copy, Debug)]

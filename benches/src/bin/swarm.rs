@@ -1,0 +1,495 @@
+//! One seed and one leech over loopback: ours with an ordinary torrent, ours sealed, and other clients, in turns.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use serde::Serialize;
+use serde_json::Value;
+use sha1::{Digest, Sha1};
+use swarmseal::wire::plain::PlainTorrent;
+use swarmseal_bench::report::{cells, table};
+use swarmseal_core::{EncryptionKey, Exponents, Group, Params, Profile, encrypt_piece};
+
+/// Fetches a file again and again from one seed, by each client in turn, and says how fast.
+///
+/// Plain torrents cost SHA-1 at the leech; sealed ones cost BLAKE3 at both ends, packaging and PEnc at the seed, and the
+/// check that blocks are proper. `swarmseal` is looked for beside this program: build it with --release as well. Other
+/// clients run if they are found: rqbit on the path, libtorrent in --python (its package on PyPI).
+#[derive(Parser)]
+struct Args {
+    /// Bytes to move, with K, M or G.
+    #[arg(long, default_value = "640M", value_parser = size)]
+    size: u64,
+    /// How often each client fetches it.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// 64 MiB, twice.
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON: {"contestants": [{name, mb_s, cpu_seconds, seconds}], ratios}.
+    #[arg(long)]
+    json: bool,
+    /// The program.
+    #[arg(long, value_name = "FILE")]
+    swarmseal: Option<PathBuf>,
+    /// rqbit.
+    #[arg(long, value_name = "FILE", default_value = "rqbit")]
+    rqbit: PathBuf,
+    /// A Python that may have libtorrent.
+    #[arg(long, value_name = "FILE", default_value = "python3")]
+    python: PathBuf,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(digits) => (digits, text.as_bytes()[text.len() - 1]),
+        None => (text, b' '),
+    };
+    let shift = match unit {
+        b'K' => 10,
+        b'M' => 20,
+        b'G' => 30,
+        _ => 0,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|bytes| bytes.checked_mul(1 << shift));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "expected a number of bytes, such as 640M".to_owned())
+}
+
+const PIECE: u32 = 256 << 10;
+const PLAIN: &str = "ours, plain";
+const SEALED: &str = "ours, sealed";
+/// No client takes nearly as long for one round.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A process that is killed at the end.
+struct Process {
+    child: Child,
+    lines: Option<std::sync::mpsc::Receiver<String>>,
+    /// Held open: some peers end with it.
+    _stdin: Option<ChildStdin>,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let (sender, lines) = std::sync::mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().context("no standard output")?);
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let stdin = child.stdin.take();
+        Ok(Process { child, lines: Some(lines), _stdin: stdin })
+    }
+
+    /// Waits for a line with that in it.
+    fn until(&self, mark: &str) -> Result<String> {
+        let lines = self.lines.as_ref().context("no lines")?;
+        let start = Instant::now();
+        loop {
+            let line = lines.recv_timeout(DEADLINE.saturating_sub(start.elapsed()));
+            let line = line.with_context(|| format!("a process said no {mark:?}"))?;
+            if line.contains(mark) {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Waits until it ends well.
+    fn ends(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "a client failed: {status}");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        bail!("a client did not end")
+    }
+
+    /// Seconds of CPU that it has used, while it runs.
+    fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+        // utime and stime, the 14th and 15th field of all; in hundredths of a second on Linux.
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        (ticks(11) + ticks(12)) / 100.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Fetches everything to a directory: seconds, and CPU seconds of the leech if they are seen.
+type Fetch = Box<dyn Fn(&Path) -> Result<(f64, Option<f64>)>>;
+
+/// One client: a seed that runs, and how to fetch from it.
+struct Contestant {
+    name: &'static str,
+    seed: Process,
+    fetch: Fetch,
+    /// Where a leech leaves what it fetched, below its directory; none where it is sealed.
+    output: Option<&'static str>,
+    rounds: Vec<Round>,
+}
+
+/// One transfer.
+#[derive(Clone, Copy, Serialize)]
+struct Round {
+    seconds: f64,
+    /// Of seed and leech, where both can be seen.
+    cpu_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    name: &'static str,
+    /// The median.
+    mb_s: f64,
+    cpu_seconds: Option<f64>,
+    seconds: Vec<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    bytes: u64,
+    piece: u32,
+    backend: &'static str,
+    contestants: Vec<Figure>,
+    missing: Vec<&'static str>,
+    /// Of our plain rate to the best other client's; 1.0 is the bar.
+    plain_to_best_rival: Option<f64>,
+    /// Of our sealed rate to our plain; 0.9 is the bar where the backend is ifma.
+    sealed_to_plain: f64,
+    /// CPU seconds that sealing adds.
+    added_cpu_seconds: Option<f64>,
+    /// CPU seconds of PEnc over the same bytes on one core, and as much for its packaging and hashes.
+    kernel_cpu_seconds: f64,
+}
+
+struct World {
+    dir: PathBuf,
+    program: PathBuf,
+}
+
+impl World {
+    fn ours(&self, data: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--json").arg("--data").arg(self.dir.join(data)).args(args);
+        command
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    /// Runs one of our verbs to its end.
+    fn run(&self, data: &str, args: &[&str]) -> Result<()> {
+        let output = self.ours(data, args).output()?;
+        ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+fn port_of(line: &str) -> Result<u64> {
+    let event: Value = serde_json::from_str(line)?;
+    event["port"].as_u64().context("no port in the event")
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Starts one of our leeches and waits for the last piece: seconds, and its CPU seconds.
+fn fetch_ours(mut command: Command) -> Result<(f64, Option<f64>)> {
+    let start = Instant::now();
+    let leech = Process::start(&mut command)?;
+    leech.until("\"complete\"")?;
+    Ok((start.elapsed().as_secs_f64(), Some(leech.cpu())))
+}
+
+fn plain(world: &World, torrent: &str) -> Result<Contestant> {
+    let args = ["get", torrent, "--output", &world.path(""), "--listen", "127.0.0.1:0"];
+    let seed = Process::start(&mut world.ours("plain-seed", &args))?;
+    let port = port_of(&seed.until("\"listening\"")?)?;
+    seed.until("\"complete\"")?;
+    let (program, torrent) = (world.program.clone(), torrent.to_owned());
+    let fetch = move |to: &Path| {
+        let mut command = Command::new(&program);
+        command
+            .arg("--json")
+            .arg("--data")
+            .arg(to.join("data"))
+            .args(["get", &torrent])
+            .arg("--output")
+            .arg(to);
+        command.args(["--listen", "127.0.0.1:0", "--peer", &format!("127.0.0.1:{port}")]);
+        fetch_ours(command)
+    };
+    Ok(Contestant { name: PLAIN, seed, fetch: Box::new(fetch), output: Some("content"), rounds: Vec::new() })
+}
+
+/// The tracker runs as long as the second.
+fn sealed(world: &World) -> Result<(Contestant, Process)> {
+    let tracker = Process::start(&mut world.ours("operator", &["tracker", "--listen", "127.0.0.1:0"]))?;
+    let listening: Value = serde_json::from_str(&tracker.until("\"listening\"")?)?;
+    let url = listening["url"].as_str().context("no URL in the event")?.to_owned();
+    let (content, torrent, seed_file) =
+        (world.path("content"), world.path("sealed.torrent"), world.path("sealed.seed"));
+    let token = world.path("operator/tracker/admin.token");
+    let publish = ["publish", &content, "--tracker", &url, "--admin-token-file", &token];
+    let files = ["--output", &torrent, "--seed-file", &seed_file, "--piece-length", "256K"];
+    world.run("publisher", &[&publish[..], &files].concat())?;
+    // Hashing for other clients in the background is no part of the transfer.
+    let args = ["seed", &seed_file, "--listen", "127.0.0.1:0", "--cipher-hashes", "0"];
+    let seed = Process::start(&mut world.ours("sealed-seed", &args))?;
+    seed.until("\"listening\"")?;
+    let program = world.program.clone();
+    let fetch = move |to: &Path| {
+        let mut command = Command::new(&program);
+        command.arg("--json").arg("--data").arg(to.join("data"));
+        command.args(["get", &torrent, "--listen", "127.0.0.1:0"]);
+        fetch_ours(command)
+    };
+    let contestant =
+        Contestant { name: SEALED, seed, fetch: Box::new(fetch), output: None, rounds: Vec::new() };
+    Ok((contestant, tracker))
+}
+
+fn rqbit(world: &World, program: &Path, torrent: &str) -> Result<Contestant> {
+    let port = free_port()?;
+    let base = |program: &Path, port: u16, to: &str| {
+        let mut command = Command::new(program);
+        command.args(["--disable-dht", "--disable-upnp-port-forward", "--disable-lsd"]);
+        command.args(["--listen-ip", "127.0.0.1", "--listen-port", &port.to_string()]);
+        command.args(["--http-api-listen-addr", "127.0.0.1:0"]);
+        command.env("RUST_LOG", "info").args(["download", "--overwrite", "--output-folder", to]);
+        command
+    };
+    let seed = Process::start(base(program, port, &world.path("")).arg(torrent))?;
+    let start = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        ensure!(start.elapsed() < DEADLINE, "rqbit does not listen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // It listens before it has hashed what is there.
+    std::thread::sleep(Duration::from_secs(5));
+    let (program, torrent) = (program.to_owned(), torrent.to_owned());
+    let fetch = move |to: &Path| {
+        let mut command = base(&program, free_port()?, &to.display().to_string());
+        command.args(["--exit-on-finish", "--initial-peers", &format!("127.0.0.1:{port}"), &torrent]);
+        let start = Instant::now();
+        Process::start(&mut command)?.ends()?;
+        Ok((start.elapsed().as_secs_f64(), None))
+    };
+    Ok(Contestant {
+        name: "rqbit",
+        seed,
+        fetch: Box::new(fetch),
+        output: Some("content"),
+        rounds: Vec::new(),
+    })
+}
+
+fn libtorrent(world: &World, python: &Path, torrent: &str) -> Result<Contestant> {
+    let port = free_port()?;
+    let peer = |python: &Path, to: &str, port: u16| {
+        let mut command = Command::new(python);
+        command.args(["-c", include_str!("../swarm/libtorrent_peer.py")]);
+        command.args([torrent, to, &port.to_string()]);
+        command
+    };
+    let seed = Process::start(&mut peer(python, &world.path(""), port))?;
+    seed.until("complete")?;
+    let (python, torrent) = (python.to_owned(), torrent.to_owned());
+    let fetch = move |to: &Path| {
+        let mut command = Command::new(&python);
+        command.args(["-c", include_str!("../swarm/libtorrent_peer.py"), &torrent]).arg(to);
+        command.args([&free_port()?.to_string(), &format!("127.0.0.1:{port}")]);
+        let start = Instant::now();
+        let leech = Process::start(&mut command)?;
+        leech.until("complete")?;
+        Ok((start.elapsed().as_secs_f64(), Some(leech.cpu())))
+    };
+    let fetch = Box::new(fetch);
+    Ok(Contestant { name: "libtorrent", seed, fetch, output: Some("content"), rounds: Vec::new() })
+}
+
+impl Contestant {
+    fn round(&mut self, dir: &Path, content: &[u8]) -> Result<()> {
+        let before = self.seed.cpu();
+        fs::create_dir_all(dir)?;
+        let (seconds, cpu) = (self.fetch)(dir).with_context(|| self.name.to_owned())?;
+        let cpu_seconds = cpu.map(|cpu| cpu + self.seed.cpu() - before);
+        self.rounds.push(Round { seconds, cpu_seconds });
+        if let Some(output) = self.output {
+            ensure!(fs::read(dir.join(output))? == content, "{} fetched something else", self.name);
+        }
+        fs::remove_dir_all(dir)?;
+        Ok(())
+    }
+
+    fn figure(&self, bytes: u64) -> Figure {
+        let cpu: Option<Vec<f64>> = self.rounds.iter().map(|round| round.cpu_seconds).collect();
+        let seconds: Vec<f64> = self.rounds.iter().map(|round| round.seconds).collect();
+        let mb_s = bytes as f64 / 1e6 / median(&seconds);
+        Figure { name: self.name, mb_s, cpu_seconds: cpu.map(|cpu| median(&cpu)), seconds }
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Seconds of one core for what sealing adds at the least over these bytes: PEnc at the seed, BLAKE3 and the range check
+/// at the leech are left out.
+fn kernel_seconds(bytes: u64) -> Result<f64> {
+    let params = Params::new(Profile::Sealed, Group::ffdhe2048(swarmseal_accel::detect()), Exponents::Short);
+    let params = params.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut key = vec![0; 256];
+    key[100..].fill(3);
+    let key = EncryptionKey::from_bytes(&params, &key).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut piece = vec![1; PIECE as usize];
+    let pieces = bytes.div_ceil(PIECE.into());
+    let start = Instant::now();
+    for _ in 0..pieces {
+        encrypt_piece(&params, &key, &mut piece).map_err(|error| anyhow::anyhow!("{error}"))?;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn main() -> Result<()> {
+    let mut args = Args::parse();
+    if args.quick {
+        (args.size, args.rounds) = (64 << 20, 2);
+    }
+    let program = match &args.swarmseal {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("swarmseal"),
+    };
+    ensure!(program.exists(), "{}: expected the program there, or --swarmseal FILE", program.display());
+    let dir = tempfile::tempdir()?;
+    let world = World { dir: dir.path().to_owned(), program };
+    let content = noise(args.size);
+    fs::write(world.path("content"), &content)?;
+    let torrent = write_torrent(&world, &content)?;
+
+    let (sealed, _tracker) = sealed(&world)?;
+    let mut contestants = vec![plain(&world, &torrent)?, sealed];
+    let mut missing = Vec::new();
+    let runs = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    match runs(Command::new(&args.rqbit).arg("--version")) {
+        true => contestants.push(rqbit(&world, &args.rqbit, &torrent)?),
+        false => missing.push("rqbit"),
+    }
+    match runs(Command::new(&args.python).args(["-c", "import libtorrent"])) {
+        true => contestants.push(libtorrent(&world, &args.python, &torrent)?),
+        false => missing.push("libtorrent"),
+    }
+    for round in 0..args.rounds {
+        for contestant in &mut contestants {
+            eprintln!("round {} of {}: {}", round + 1, args.rounds, contestant.name);
+            contestant.round(&world.dir.join("leech"), &content)?;
+        }
+    }
+    let figures: Vec<Figure> = contestants.iter().map(|contestant| contestant.figure(args.size)).collect();
+    let report = report(args.size, figures, missing)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(())
+}
+
+fn noise(bytes: u64) -> Vec<u8> {
+    let mut state = 0x2008_u64;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state ^ (state >> 29)).to_le_bytes()
+    };
+    let mut out: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| next()).collect();
+    out.truncate(bytes as usize);
+    out
+}
+
+fn write_torrent(world: &World, content: &[u8]) -> Result<String> {
+    let pieces: Vec<[u8; 20]> =
+        content.chunks(PIECE as usize).map(|piece| Sha1::digest(piece).into()).collect();
+    let torrent = PlainTorrent {
+        name: "content",
+        files: None,
+        length: content.len() as u64,
+        piece_len: PIECE,
+        pieces: &pieces,
+        announce: None,
+        private: true,
+    };
+    let path = world.path("plain.torrent");
+    fs::write(&path, torrent.to_bytes())?;
+    Ok(path)
+}
+
+fn report(bytes: u64, figures: Vec<Figure>, missing: Vec<&'static str>) -> Result<Report> {
+    let find =
+        |name: &str| figures.iter().find(|figure| figure.name == name).context("a contestant is missing");
+    let (plain, sealed) = (find(PLAIN)?, find(SEALED)?);
+    let rivals = figures.iter().filter(|figure| ![PLAIN, SEALED].contains(&figure.name));
+    let best = rivals.map(|figure| figure.mb_s).max_by(f64::total_cmp);
+    Ok(Report {
+        bytes,
+        piece: PIECE,
+        backend: swarmseal_accel::detect().name,
+        missing,
+        plain_to_best_rival: best.map(|best| plain.mb_s / best),
+        sealed_to_plain: sealed.mb_s / plain.mb_s,
+        added_cpu_seconds: plain.cpu_seconds.zip(sealed.cpu_seconds).map(|(plain, sealed)| sealed - plain),
+        kernel_cpu_seconds: kernel_seconds(bytes)?,
+        contestants: figures,
+    })
+}
+
+fn print(report: &Report) {
+    println!(
+        "{} MiB in pieces of {} KiB, one seed and one leech on loopback, backend {}",
+        report.bytes >> 20,
+        report.piece >> 10,
+        report.backend
+    );
+    let mut rows = vec![cells(["client", "MB/s", "CPU seconds of both"])];
+    for figure in &report.contestants {
+        let cpu = figure.cpu_seconds.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2}"));
+        rows.push(cells([figure.name, &format!("{:.0}", figure.mb_s), &cpu]));
+    }
+    print!("{}", table(&rows));
+    for name in &report.missing {
+        println!("{name}: not installed");
+    }
+    if let Some(ratio) = report.plain_to_best_rival {
+        println!("plain to the best other client: {ratio:.2} (bar 1.0)");
+    }
+    println!("sealed to plain: {:.2} (bar 0.9 with ifma)", report.sealed_to_plain);
+    if let Some(added) = report.added_cpu_seconds {
+        println!(
+            "sealing adds {added:.2} s of CPU; the kernel alone takes {:.2} s",
+            report.kernel_cpu_seconds
+        );
+    }
+    println!("plain pays SHA-1; sealed pays BLAKE3, packaging and PEnc instead");
+}
