@@ -11,5 +11,6 @@ pub mod layout;
 pub mod license;
 pub mod message;
 pub mod metainfo;
+pub mod mse;
 pub mod plain;
 pub mod seal;
