@@ -22,7 +22,7 @@ pub(super) use failure::{
 };
 pub(super) use link::TrackerLink;
 pub(super) use ordinary::OrdinaryLink;
-pub(super) use values::{date, duration, size, time};
+pub(super) use values::{date, duration, obfuscation, size, time};
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]

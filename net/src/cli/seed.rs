@@ -9,13 +9,15 @@ use serde_json::json;
 use super::glue::{self, TrackerLink};
 use super::subscription::{at, read_metainfo};
 use super::{Exit, Failure, Output};
-use crate::peer::{Member, Node, NodeConfig, Role, TorrentConfig};
+use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, TorrentConfig};
 use crate::publish::Packager;
 use crate::wire::keyfile::{KeyFile, SeedFile};
 
 /// Arguments of `seed`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal seed film.seed")]
+#[command(
+    after_help = "Example:\n  swarmseal seed film.seed\n  swarmseal seed film.seed --obfuscation require"
+)]
 pub(super) struct Args {
     /// Seed files, as `publish` wrote them
     #[arg(required = true)]
@@ -35,6 +37,9 @@ pub(super) struct Args {
     /// Connections at most
     #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
     max_peers: usize,
+    /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
+    #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
+    obfuscation: Obfuscation,
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
@@ -48,6 +53,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     let node = Node::bind(NodeConfig {
         listen: args.listen,
         max_connections: args.max_peers,
+        obfuscation: args.obfuscation,
         upload_limit: args.upload_limit,
         ..NodeConfig::default()
     })
