@@ -19,6 +19,7 @@ use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::{Metainfo, Seal};
+use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, Parties, SealMessage};
 use swarmseal_core::package::{self, PackageSecret};
@@ -34,6 +35,9 @@ pub const TORRENT: TorrentId = TorrentId([7; 32]);
 pub const SWARM: (u32, u32) = (20, 1 << 16);
 /// The shape of the store whose index is read.
 pub const SHAPE: Shape = Shape { torrent_id: TORRENT, piece_len: 64, piece_count: 3 };
+
+/// What our side of an obfuscated handshake chooses.
+pub const ENTROPY: [u8; mse::ENTROPY] = [5; mse::ENTROPY];
 
 static SEALED: LazyLock<Arc<Params>> = LazyLock::new(|| Arc::new(sealed(swarmseal_accel::detect())));
 static PAPER: LazyLock<Arc<Params>> = LazyLock::new(|| Arc::new(paper(swarmseal_accel::detect())));
@@ -251,6 +255,55 @@ pub fn handshake(data: &[u8]) {
         let _ = read.extended();
         assert_eq!(read.to_bytes(), *bytes);
     }
+}
+
+/// An obfuscated handshake, from either side: it ends alike in whatever portions it comes. The first byte's low bit is the
+/// side that we are, the others size the portions.
+pub fn obfuscated_handshake(data: &[u8]) {
+    let Some((&choice, stream)) = data.split_first() else { return };
+    let whole = obfuscated(choice & 1 == 0, [stream].into_iter());
+    let portions = obfuscated(choice & 1 == 0, stream.chunks(1 + usize::from(choice >> 1)));
+    assert_eq!(portions, whole);
+}
+
+/// How a handshake ends in which each side may use every method: what we sent, and the torrent, whether its stream is
+/// enciphered and its first bytes.
+fn obfuscated<'a>(
+    called: bool,
+    portions: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<u8>, Result<Option<([u8; 20], bool, Vec<u8>)>, mse::Error>) {
+    let methods = mse::RC4 | mse::PLAINTEXT;
+    let (mut output, mut input) = (Vec::new(), BytesMut::new());
+    let mut responder = Responder::new(&ENTROPY, methods);
+    let ours = Handshake::new([1; 20], [2; 20]).to_bytes();
+    let mut initiator = Initiator::new(&ENTROPY, [1; 20], methods, ours);
+    let mut advance = |input: &mut BytesMut, output: &mut Vec<u8>| {
+        if !called {
+            return initiator.advance(input, output);
+        }
+        loop {
+            match responder.advance(input, output)? {
+                Progress::More => return Ok(None),
+                Progress::Sought(_) => responder.serve([1; 20])?,
+                Progress::Agreed(agreed) => return Ok(Some(agreed)),
+            }
+        }
+    };
+    let mut agreed: Option<Agreed> = None;
+    let mut taken = || {
+        for portion in [&[][..]].into_iter().chain(portions) {
+            let start = input.len();
+            input.extend_from_slice(portion);
+            match &mut agreed {
+                None => agreed = advance(&mut input, &mut output)?,
+                Some(Agreed { ciphers: Some(ciphers), .. }) => ciphers.incoming.apply(&mut input[start..]),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    };
+    let ended = taken().map(|()| agreed.map(|end| (end.info_hash, end.ciphers.is_some(), input.to_vec())));
+    (output, ended)
 }
 
 /// What follows the handshake: it decodes to the same in whatever portions it comes. The first byte sizes the portions.

@@ -11,7 +11,7 @@ mod store;
 mod tracker;
 
 pub use file_store::FileStore;
-pub use node::{AddError, Member, Node, NodeConfig, Role, Stats, Torrent, TorrentConfig};
+pub use node::{AddError, Member, Node, NodeConfig, Obfuscation, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
 pub use tracker::{

@@ -30,6 +30,7 @@ use crate::wire::api::{
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
 use crate::wire::license::MAX_ENVELOPE;
+use crate::wire::mse::TorrentName;
 use crate::wire::personal::CipherHash;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -270,9 +271,10 @@ impl Client {
         Ok((reply.epoch, hashes.to_vec()))
     }
 
-    /// Whose personal torrent an info-hash is.
-    pub async fn personal(&self, torrent: TorrentId, info_hash: [u8; 20]) -> Result<Personal, Error> {
-        let request = PersonalRequest { torrent_id: torrent, info_hash };
+    /// Whose personal torrent has this name.
+    pub async fn personal(&self, torrent: TorrentId, name: TorrentName) -> Result<Personal, Error> {
+        let (&name, hidden) = name.parts();
+        let request = PersonalRequest { torrent_id: torrent, name, hidden: hidden.into() };
         let reply: Personal = self.call_in_session("personal", &request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         Ok(reply)

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod license;
 pub mod message;
 pub mod metainfo;
+pub mod mse;
 pub mod personal;
 pub mod plain;
 pub mod seal;

@@ -32,6 +32,7 @@ targets! {
     announce_reply 1000
     api_bodies 500
     handshake 2000
+    obfuscated_handshake 300
     peer_messages 1000
     seal_messages 1000
     ticket 2000

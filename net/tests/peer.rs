@@ -12,17 +12,19 @@ use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, FileStore, KeyError, Member, Node, NodeConfig,
-    PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+    Obfuscation, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{SigningKey, purpose, verify};
 use swarmseal::wire::layout::Layout;
+use swarmseal::wire::mse::{self, Initiator};
 use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
     SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, package,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -309,15 +311,15 @@ async fn a_peer_that_was_stopped_goes_on_where_it_was() {
     subscriber.opened(&tracker);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_torrent_moves_too() {
-    let tracker = FakeTracker::new();
+/// A seed and a peer of an ordinary torrent; the peer reaches the seed at an address that is told of the seed's.
+async fn fetch_plain(seed: NodeConfig, peer: NodeConfig, reach: impl AsyncFnOnce(SocketAddr) -> SocketAddr) {
     let us = SubscriberId([0; 32]);
-    let seed = Node::bind(local()).await.unwrap();
+    let seed = Node::bind(seed).await.unwrap();
     // The last piece is short, and its last block too.
     let layout = Layout::new(u64::from(PIECES * PIECE_LEN) - 20_001, PIECE_LEN).unwrap();
     let role = Role::PlainSeed { source: Arc::new(Pattern) };
-    let _seeding = seed.add_torrent(TorrentConfig { layout, ..config(role, &tracker, us) }).unwrap();
+    let seeding = TorrentConfig { layout, ..config(role, &FakeTracker::new(), us) };
+    let _seeding = seed.add_torrent(seeding).unwrap();
     let content: Vec<Vec<u8>> =
         (0..PIECES).map(|piece| pattern(piece, layout.len_of(piece) as usize)).collect();
     let hashes: Vec<[u8; 20]> = content.iter().map(|piece| Sha1::digest(piece).into()).collect();
@@ -333,9 +335,11 @@ async fn a_plain_torrent_moves_too() {
     let metainfo = PlainMetainfo::from_bytes(&plain.to_bytes()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(FileStore::open(dir.path(), &metainfo, &|_| {}).unwrap());
-    let node = Node::bind(local()).await.unwrap();
+    let node = Node::bind(peer).await.unwrap();
     let role = Role::PlainPeer { store };
-    let torrent = node.add_torrent(TorrentConfig { layout, ..config(role, &tracker, us) }).unwrap();
+    let peers = vec![reach(seed.local_addr()).await];
+    let fetching = TorrentConfig { layout, peers, ..config(role, &FakeTracker::new(), us) };
+    let torrent = node.add_torrent(fetching).unwrap();
     let last = until(&torrent, |stats| stats.complete).await;
     assert_eq!((last.left, last.from_peers + last.from_seeds), (0, layout.length()));
     assert_eq!(std::fs::read(dir.path().join("film")).unwrap(), content.concat());
@@ -343,13 +347,143 @@ async fn a_plain_torrent_moves_too() {
     seed.shutdown().await;
 }
 
-/// Plays a hostile peer: sends `bytes` after connecting and waits to be cut off.
-async fn attack(addr: SocketAddr, bytes: &[u8]) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_torrent_moves_too() {
+    fetch_plain(local(), local(), async |seed| seed).await;
+}
+
+fn obfuscated(obfuscation: Obfuscation) -> NodeConfig {
+    NodeConfig { obfuscation, ..local() }
+}
+
+/// A relay to `to` that notes what passes either way: of each connection, of each direction.
+async fn tap(to: SocketAddr, noted: Arc<Mutex<Vec<Vec<u8>>>>) -> SocketAddr {
+    async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, noted: Arc<Mutex<Vec<Vec<u8>>>>) {
+        let (mut passed, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            passed.extend(&buffer[..read]);
+            if to.write_all(&buffer[..read]).await.is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown().await;
+        noted.lock().unwrap().push(passed);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (near_read, near_write) = near.into_split();
+            let (far_read, far_write) = TcpStream::connect(to).await.unwrap().into_split();
+            tokio::spawn(pass(near_read, far_write, noted.clone()));
+            tokio::spawn(pass(far_read, near_write, noted.clone()));
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn obfuscation_shows_neither_protocol_nor_content() {
+    use Obfuscation::{Allow, Off, Require};
+    // The seed's setting, the peer's, whether the protocol's name passes, and whether content does.
+    let cases = [
+        (Require, Require, false, false),
+        (Allow, Require, false, false),
+        // It is called in plain first.
+        (Require, Allow, true, false),
+        (Allow, Allow, true, true),
+        (Allow, Off, true, true),
+        (Off, Allow, true, true),
+    ];
+    for (seed, peer, name, content) in cases {
+        let noted = Arc::default();
+        fetch_plain(obfuscated(seed), obfuscated(peer), async |seed| tap(seed, Arc::clone(&noted)).await)
+            .await;
+        let connections = if (seed, peer) == (Require, Allow) { 2 } else { 1 };
+        let all_ended = async {
+            while noted.lock().unwrap().len() < 2 * connections {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, all_ended).await.expect("the connections end");
+        let noted = noted.lock().unwrap();
+        let passed =
+            |bytes: &[u8]| noted.iter().any(|noted| noted.windows(bytes.len()).any(|at| at == bytes));
+        assert_eq!(passed(b"BitTorrent protocol"), name, "{seed:?} {peer:?}");
+        assert_eq!(passed(&pattern(3, 64)), content, "{seed:?} {peer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_obfuscation_rules_out_is_refused_without_a_word() {
+    let hello = Handshake::new(INFO_HASH, handshake::peer_id([1; 12])).to_bytes();
+    let mut obfuscated_hello = Vec::new();
+    let mut initiator = Initiator::new(&[1; mse::ENTROPY], INFO_HASH, mse::RC4, hello);
+    initiator.advance(&mut Default::default(), &mut obfuscated_hello).unwrap();
+    for (obfuscation, bytes) in [(Obfuscation::Require, &hello[..]), (Obfuscation::Off, &obfuscated_hello)] {
+        let node = Node::bind(obfuscated(obfuscation)).await.unwrap();
+        let role = Role::PlainSeed { source: Arc::new(Pattern) };
+        let _seeding = node.add_torrent(config(role, &FakeTracker::new(), SubscriberId([0; 32]))).unwrap();
+        assert_eq!(attack(node.local_addr(), bytes).await, b"");
+        node.shutdown().await;
+    }
+}
+
+/// A caller that leaves the choice gets a stream in plain after an obfuscated handshake, unless the node is to obfuscate everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cheapest_method_in_common_is_selected() {
+    use Obfuscation::{Allow, Require};
+    for (obfuscation, provide, enciphered) in [
+        (Allow, mse::PLAINTEXT, Some(false)),
+        (Allow, mse::PLAINTEXT | mse::RC4, Some(false)),
+        (Allow, mse::RC4, Some(true)),
+        (Require, mse::PLAINTEXT | mse::RC4, Some(true)),
+        (Require, mse::PLAINTEXT, None),
+    ] {
+        let node = Node::bind(obfuscated(obfuscation)).await.unwrap();
+        let role = Role::PlainSeed { source: Arc::new(Pattern) };
+        let _seeding = node.add_torrent(config(role, &FakeTracker::new(), SubscriberId([0; 32]))).unwrap();
+        let hello = Handshake::new(INFO_HASH, handshake::peer_id([1; 12]));
+        let mut initiator = Initiator::new(&[1; mse::ENTROPY], INFO_HASH, provide, hello.to_bytes());
+        let mut stream = TcpStream::connect(node.local_addr()).await.unwrap();
+        let (mut input, mut output) = (bytes::BytesMut::new(), Vec::new());
+        let agreed = loop {
+            if let Some(agreed) = initiator.advance(&mut input, &mut output).unwrap() {
+                break Some(agreed);
+            }
+            stream.write_all(&output).await.unwrap();
+            output.clear();
+            if timeout(DEADLINE, stream.read_buf(&mut input)).await.unwrap().unwrap_or(0) == 0 {
+                break None;
+            }
+        };
+        let agreed = agreed.map(|agreed| agreed.ciphers);
+        assert_eq!(agreed.as_ref().map(Option::is_some), enciphered, "{obfuscation:?} {provide}");
+        if let Some(ciphers) = agreed {
+            let start = input.len();
+            while input.len() < handshake::LEN {
+                assert!(stream.read_buf(&mut input).await.unwrap() > 0);
+            }
+            if let Some(mut ciphers) = ciphers {
+                ciphers.incoming.apply(&mut input[start..]);
+            }
+            assert_eq!(
+                Handshake::from_bytes(input[..handshake::LEN].try_into().unwrap()).unwrap().info_hash,
+                INFO_HASH
+            );
+        }
+        node.shutdown().await;
+    }
+}
+
+/// Plays a hostile peer: sends `bytes` after connecting and waits to be cut off; what it was told until then.
+async fn attack(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let _ = stream.write_all(bytes).await;
     let mut sink = Vec::new();
     let cut = timeout(DEADLINE, stream.read_to_end(&mut sink)).await;
     assert!(cut.is_ok(), "the node keeps a hostile connection");
+    sink
 }
 
 #[tokio::test(flavor = "multi_thread")]

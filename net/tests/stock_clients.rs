@@ -1,4 +1,5 @@
-//! Ordinary torrents both ways with clients that nobody modified: aria2, Transmission and qBittorrent.
+//! Ordinary torrents both ways with clients that nobody modified: aria2, Transmission and qBittorrent; as they are, and told to
+//! force encryption.
 //!
 //! Each test starts itself again in a network namespace of its own, where the loopback device has an address that Transmission takes
 //! peers at, and nothing leads out.
@@ -143,14 +144,15 @@ impl World {
     }
 
     /// Our peer on that directory; it ends when it has everything, if it is to.
-    fn ours(&self, directory: &str, exit: bool) -> Running {
+    fn ours(&self, directory: &str, obfuscation: &str, exit: bool) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_swarmseal"));
         command
             .args(["get", "--json"])
             .arg(self.path("all.torrent"))
             .arg("--output")
             .arg(self.path(directory));
-        command.args(["--listen", &format!("{ADDRESS}:7101")]).args(exit.then_some("--exit"));
+        command.args(["--listen", &format!("{ADDRESS}:7101"), "--obfuscation", obfuscation]);
+        command.args(exit.then_some("--exit"));
         Running::start(command.stdout(Stdio::null()))
     }
 
@@ -180,7 +182,7 @@ impl World {
 
     /// Both ways: the client fetches from us, and we fetch from it. `client` starts one that downloads to or seeds from a directory,
     /// with a profile of its own.
-    fn both_ways(&self, client: impl Fn(&Path, &Path) -> Command) {
+    fn both_ways(&self, obfuscation: &str, client: impl Fn(&Path, &Path) -> Command) {
         let start = |profile: &str| {
             let (directory, profile) = (self.path("theirs"), self.path(profile));
             fs::create_dir_all(&directory).unwrap();
@@ -188,67 +190,105 @@ impl World {
             let mut command = client(&directory, &profile);
             Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
         };
-        let (ours, theirs) = (self.ours("have", false), start("first"));
+        let (ours, theirs) = (self.ours("have", obfuscation, false), start("first"));
         self.until_whole("theirs");
         drop((ours, theirs));
-        let (mut ours, theirs) = (self.ours("ours", true), start("second"));
+        let (mut ours, theirs) = (self.ours("ours", obfuscation, true), start("second"));
         self.until_whole("ours");
         assert!(ours.0.wait().unwrap().success());
         drop(theirs);
     }
 }
 
+/// A client, as it is or told to force encryption.
+type Client = fn(world: &World, forced: bool, directory: &Path, profile: &Path) -> Command;
+
+fn as_it_is(test: &str, client: Client) {
+    if inside(test) {
+        let world = World::new();
+        world.both_ways(&std::env::var("OBF").unwrap_or("allow".into()), |directory, profile| {
+            client(&world, false, directory, profile)
+        });
+    }
+}
+
+fn forced(test: &str, client: Client) {
+    if inside(test) {
+        for obfuscation in ["allow", "require"] {
+            let world = World::new();
+            world.both_ways(obfuscation, |directory, profile| client(&world, true, directory, profile));
+        }
+    }
+}
+
+fn aria2c(world: &World, forced: bool, directory: &Path, _profile: &Path) -> Command {
+    let mut command = Command::new("aria2c");
+    command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+    command.args(["--check-integrity", "--seed-ratio=0", &format!("--listen-port={CLIENT_PORT}")]);
+    command.args(forced.then_some("--bt-force-encryption"));
+    command.arg("--dir").arg(directory).arg(world.path("all.torrent"));
+    command
+}
+
+fn transmission_cli(world: &World, forced: bool, directory: &Path, profile: &Path) -> Command {
+    let mut command = Command::new("transmission-cli");
+    command.args(["--no-portmap", "--verify", "--port", &CLIENT_PORT.to_string()]);
+    command.args(forced.then_some("--encryption-required"));
+    command.arg("--config-dir").arg(profile).arg("--download-dir").arg(directory);
+    command.arg(world.path("all.torrent"));
+    command
+}
+
+fn qbittorrent_nox(world: &World, forced: bool, directory: &Path, profile: &Path) -> Command {
+    // 0: both kinds, 1: encryption forced.
+    let encryption = u8::from(forced);
+    let settings = format!(
+        "[LegalNotice]\nAccepted=true\n[BitTorrent]\nSession\\Port={CLIENT_PORT}\nSession\\DHTEnabled=false\n\
+         Session\\LSDEnabled=false\nSession\\PeXEnabled=false\nSession\\Encryption={encryption}\n\
+         [Preferences]\nWebUI\\Enabled=false\n"
+    );
+    let config = profile.join("qBittorrent/config");
+    fs::create_dir_all(&config).unwrap();
+    fs::write(config.join("qBittorrent.conf"), &settings).unwrap();
+    let mut command = Command::new("qbittorrent-nox");
+    command.arg(format!("--profile={}", profile.display()));
+    command.arg(format!("--save-path={}", directory.display()));
+    command.args(["--add-paused=false", "--skip-dialog=true"]).arg(world.path("all.torrent"));
+    command
+}
+
 #[test]
 #[ignore = "needs aria2"]
 fn aria2() {
-    if !inside("aria2") {
-        return;
-    }
-    let world = World::new();
-    world.both_ways(|directory, _| {
-        let mut command = Command::new("aria2c");
-        command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
-        command.args(["--check-integrity", "--seed-ratio=0", &format!("--listen-port={CLIENT_PORT}")]);
-        command.arg("--dir").arg(directory).arg(world.path("all.torrent"));
-        command
-    });
+    as_it_is("aria2", aria2c);
+}
+
+#[test]
+#[ignore = "needs aria2"]
+fn aria2_forced() {
+    forced("aria2_forced", aria2c);
 }
 
 #[test]
 #[ignore = "needs transmission-cli"]
 fn transmission() {
-    if !inside("transmission") {
-        return;
-    }
-    let world = World::new();
-    world.both_ways(|directory, profile| {
-        let mut command = Command::new("transmission-cli");
-        command.args(["--no-portmap", "--verify", "--port", &CLIENT_PORT.to_string()]);
-        command.arg("--config-dir").arg(profile).arg("--download-dir").arg(directory);
-        command.arg(world.path("all.torrent"));
-        command
-    });
+    as_it_is("transmission", transmission_cli);
+}
+
+#[test]
+#[ignore = "needs transmission-cli"]
+fn transmission_forced() {
+    forced("transmission_forced", transmission_cli);
 }
 
 #[test]
 #[ignore = "needs qbittorrent-nox"]
 fn qbittorrent() {
-    if !inside("qbittorrent") {
-        return;
-    }
-    let world = World::new();
-    let settings = format!(
-        "[LegalNotice]\nAccepted=true\n[BitTorrent]\nSession\\Port={CLIENT_PORT}\nSession\\DHTEnabled=false\n\
-         Session\\LSDEnabled=false\nSession\\PeXEnabled=false\n[Preferences]\nWebUI\\Enabled=false\n"
-    );
-    world.both_ways(|directory, profile| {
-        let config = profile.join("qBittorrent/config");
-        fs::create_dir_all(&config).unwrap();
-        fs::write(config.join("qBittorrent.conf"), &settings).unwrap();
-        let mut command = Command::new("qbittorrent-nox");
-        command.arg(format!("--profile={}", profile.display()));
-        command.arg(format!("--save-path={}", directory.display()));
-        command.args(["--add-paused=false", "--skip-dialog=true"]).arg(world.path("all.torrent"));
-        command
-    });
+    as_it_is("qbittorrent", qbittorrent_nox);
+}
+
+#[test]
+#[ignore = "needs qbittorrent-nox"]
+fn qbittorrent_forced() {
+    forced("qbittorrent_forced", qbittorrent_nox);
 }

@@ -15,6 +15,7 @@ use swarmseal::wire::api::{
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::mse::{TorrentName, hidden_name};
 use swarmseal::wire::personal::PersonalTorrent;
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Params, Profile, PublicKey, ReKey, SecretKey,
@@ -836,9 +837,10 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
     let tracker = Running::start(directory.path()).await;
     assert!(published.seed(&tracker).work(torrent).await.unwrap().is_none(), "it was done before");
     let j_client = j.client(&tracker);
+    let name = TorrentName::InfoHash(info_hash);
     let request = PersonalKeysRequest { torrent_id: torrent, epoch: 1, info_hash, pieces: vec![0, 1] };
     // Nobody has announced it: nobody is there to be served.
-    assert_eq!(code(j_client.personal(torrent, info_hash).await), ApiError::UnknownPersonal);
+    assert_eq!(code(j_client.personal(torrent, name).await), ApiError::UnknownPersonal);
     assert_eq!(code(j_client.personal_keys(&request).await), ApiError::UnknownPersonal);
     let here = announce(&published, 7, 0);
     tracker.client().announce(&published.seed_passkey, &here).await.unwrap();
@@ -851,7 +853,13 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
     let again = tracker.client().announce(&published.seed_passkey, &here).await.unwrap();
     assert!(again.peers.is_empty() && again.complete == 1 && again.incomplete == 0);
 
-    assert_eq!(j_client.personal(torrent, info_hash).await.unwrap().subscriber, k.id);
+    // An obfuscated call names it hidden.
+    for name in [name, TorrentName::Hidden(hidden_name(&info_hash))] {
+        let found = j_client.personal(torrent, name).await.unwrap();
+        assert_eq!((found.subscriber, found.info_hash), (k.id, info_hash));
+    }
+    let hidden_wrongly = TorrentName::Hidden(info_hash);
+    assert_eq!(code(j_client.personal(torrent, hidden_wrongly).await), ApiError::UnknownPersonal);
     let keys = j_client.personal_keys(&request).await.unwrap();
     let by_ticket = j_client.rekey(torrent, 1, &k.ticket(&published, j.id, soon()), &[0, 1]).await.unwrap();
     assert!(keys.keys == by_ticket.keys, "they are k's re-keys");
@@ -892,7 +900,10 @@ async fn personal_torrents_are_no_way_to_harvest_keys() {
     );
     let request = PersonalKeysRequest { torrent_id: torrent, epoch: 1, info_hash, pieces: vec![0] };
     assert_eq!(code(stranger.client(&tracker).personal_keys(&request).await), ApiError::WrongTorrent);
-    assert_eq!(code(stranger.client(&tracker).personal(torrent, info_hash).await), ApiError::WrongTorrent);
+    assert_eq!(
+        code(stranger.client(&tracker).personal(torrent, TorrentName::InfoHash(info_hash)).await),
+        ApiError::WrongTorrent
+    );
     let elsewhere = PersonalKeysRequest { torrent_id: other.id(), ..request.clone() };
     assert_eq!(code(stranger.client(&tracker).personal_keys(&elsewhere).await), ApiError::UnknownPersonal);
     let far = PersonalKeysRequest { pieces: vec![PIECES], ..request.clone() };

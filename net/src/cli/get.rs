@@ -14,13 +14,13 @@ use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, parse_metainfo, read_torrent};
 use super::{DataDir, Failure, Output, license, play};
-use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
+use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, Stats, TorrentConfig};
 use crate::player::Fault;
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)"
+    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)\n  swarmseal get film.torrent --obfuscation require"
 )]
 pub(super) struct Args {
     /// The .torrent
@@ -49,6 +49,9 @@ pub(super) struct Args {
     /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
     #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
     max_peers_per_address: usize,
+    /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
+    #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
+    obfuscation: Obfuscation,
     /// An ordinary torrent's: where its files go, or are [default: the current directory]
     #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "DIR")]
     output: Option<PathBuf>,
@@ -137,6 +140,7 @@ async fn bind(args: &Args) -> Result<Node, Failure> {
         listen: args.listen,
         max_connections: args.max_peers,
         max_per_address: args.max_peers_per_address,
+        obfuscation: args.obfuscation,
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         ..NodeConfig::default()

@@ -25,7 +25,7 @@ pub(super) use failure::{
 };
 pub(super) use link::TrackerLink;
 pub(super) use ordinary::OrdinaryLink;
-pub(super) use values::{date, duration, size, size_or_none, time};
+pub(super) use values::{date, duration, obfuscation, size, size_or_none, time};
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]

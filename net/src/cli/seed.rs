@@ -13,14 +13,16 @@ use tokio::task::JoinSet;
 use super::glue::{self, TrackerLink};
 use super::subscription::{at, read_metainfo};
 use super::{Exit, Failure, Output};
-use crate::peer::{Member, Node, NodeConfig, Role, TorrentConfig};
+use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, TorrentConfig};
 use crate::publish::Packager;
 use crate::tracker_client::Client;
 use crate::wire::keyfile::{KeyFile, SeedFile};
 
 /// Arguments of `seed`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal seed film.seed")]
+#[command(
+    after_help = "Example:\n  swarmseal seed film.seed\n  swarmseal seed film.seed --obfuscation require"
+)]
 pub(super) struct Args {
     /// Seed files, as `publish` wrote them
     #[arg(required = true)]
@@ -43,6 +45,9 @@ pub(super) struct Args {
     /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
     #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
     max_peers_per_address: usize,
+    /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
+    #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
+    obfuscation: Obfuscation,
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
@@ -61,6 +66,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
         listen: args.listen,
         max_connections: args.max_peers,
         max_per_address: args.max_peers_per_address,
+        obfuscation: args.obfuscation,
         upload_limit: args.upload_limit,
         ..NodeConfig::default()
     })

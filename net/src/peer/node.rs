@@ -4,6 +4,7 @@ mod announce;
 mod dialer;
 mod hashes;
 mod link;
+mod opening;
 mod personal;
 mod place;
 mod torrent;
@@ -17,21 +18,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use self::opening::Obfuscation;
 pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
 
-use self::link::NewConnection;
+use self::opening::welcome;
 use self::personal::Personals;
 use self::place::Places;
 use self::torrent::Input;
 use super::rate_limit::RateLimit;
-use super::tracker::{Personal, Tracker};
-use crate::wire::handshake::{self, Handshake};
+use super::tracker::Tracker;
+use crate::wire::handshake;
 
 /// A handshake must be whole within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -59,6 +60,8 @@ pub struct NodeConfig {
     pub ready_bytes: usize,
     /// Pieces transformed, checked, read or written at a time; 0: one for each CPU.
     pub workers: usize,
+    /// Whether connections are obfuscated.
+    pub obfuscation: Obfuscation,
 }
 
 impl Default for NodeConfig {
@@ -73,6 +76,7 @@ impl Default for NodeConfig {
             personal_slots: 1,
             ready_bytes: 128 << 20,
             workers: 0,
+            obfuscation: Obfuscation::default(),
         }
     }
 }
@@ -207,7 +211,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
                 let shared = shared.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    if let Err(error) = timeout(HANDSHAKE, welcome(stream, addr, shared))
+                    if let Err(error) = timeout(HANDSHAKE, welcome(stream, addr, &shared))
                         .await
                         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                     {
@@ -222,46 +226,4 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
             }
         }
     }
-}
-
-/// The incoming side of a handshake; the info-hash says which torrent the connection is for.
-async fn welcome(mut stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
-    let theirs = read_handshake(&mut stream).await?;
-    let joined = shared.torrents().get(&theirs.info_hash).map(|joined| joined.inputs.clone());
-    let (torrent, personal) = match joined {
-        Some(torrent) => (torrent, None),
-        None => {
-            let found = personal::find(&shared, &theirs.info_hash).await;
-            let (torrent, personal) = found.ok_or_else(|| io::Error::other("unknown info-hash"))?;
-            (torrent, Some(personal))
-        }
-    };
-    let place = shared.places.take(addr.ip())?;
-    stream.write_all(&Handshake::new(theirs.info_hash, shared.peer_id).to_bytes()).await?;
-    let new = NewConnection { stream, addr, handshake: theirs, outgoing: false, personal, place };
-    torrent.send(Input::Connection(new)).await.map_err(|_| io::Error::other("the torrent has stopped"))
-}
-
-/// The outgoing side of a handshake.
-async fn call(
-    addr: SocketAddr,
-    info_hash: [u8; 20],
-    personal: Option<Personal>,
-    shared: &Shared,
-) -> io::Result<NewConnection> {
-    let info_hash = personal.map_or(info_hash, |personal| personal.info_hash);
-    let place = shared.places.take(addr.ip())?;
-    let mut stream = TcpStream::connect(addr).await?;
-    stream.write_all(&Handshake::new(info_hash, shared.peer_id).to_bytes()).await?;
-    let theirs = read_handshake(&mut stream).await?;
-    if theirs.info_hash != info_hash {
-        return Err(io::Error::other("it answered with another info-hash"));
-    }
-    Ok(NewConnection { stream, addr, handshake: theirs, outgoing: true, personal, place })
-}
-
-async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
-    let mut bytes = [0; handshake::LEN];
-    stream.read_exact(&mut bytes).await?;
-    Handshake::from_bytes(&bytes).map_err(io::Error::other)
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use swarmseal_core::SubscriberId;
 
+use crate::wire::mse::TorrentName;
+
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -97,8 +99,8 @@ pub trait Tracker: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>>;
 
     /// Whose personal torrent it is, if anybody's.
-    fn personal<'a>(&'a self, info_hash: &'a [u8; 20]) -> BoxFuture<'a, Result<Option<Personal>, KeyError>> {
-        let _ = info_hash;
+    fn personal(&self, name: TorrentName) -> BoxFuture<'_, Result<Option<Personal>, KeyError>> {
+        let _ = name;
         Box::pin(async { Ok(None) })
     }
 

@@ -21,6 +21,7 @@ use crate::wire::api::{
     Acknowledged, ApiError, HashJob, Hashes, HashesRequest, Keys, MAX_PIECES, MAX_SEEDERS, NewHashes,
     Personal, PersonalKeysRequest, PersonalRequest, Seeder, Seeders, SeedersRequest, Work, WorkRequest,
 };
+use crate::wire::mse;
 use crate::wire::personal::PersonalTorrent;
 
 /// How often a seed or peer may have the key of one piece for one subscriber within [`BUDGET_SECONDS`].
@@ -35,10 +36,24 @@ const MAX_SEEDING: usize = 1000;
 /// Whose personal torrents there are.
 #[derive(Default)]
 pub(super) struct Personals {
-    by_info_hash: RwLock<HashMap<[u8; 20], PersonalRecord>>,
+    known: RwLock<Known>,
     budgets: Mutex<HashMap<(SubscriberId, SubscriberId), Budget>>,
     /// Personal torrents that a client announced to have all of, the last one last.
     seeding: Mutex<HashMap<TorrentId, VecDeque<[u8; 20]>>>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_info_hash: HashMap<[u8; 20], PersonalRecord>,
+    /// Info-hashes by their hidden names.
+    hidden: HashMap<[u8; 20], [u8; 20]>,
+}
+
+impl Known {
+    fn add(&mut self, info_hash: [u8; 20], record: PersonalRecord) {
+        self.hidden.insert(mse::hidden_name(&info_hash), info_hash);
+        self.by_info_hash.insert(info_hash, record);
+    }
 }
 
 struct Budget {
@@ -50,12 +65,21 @@ struct Budget {
 impl Personals {
     /// Those that the store has.
     pub(super) fn new(records: Vec<([u8; 20], PersonalRecord)>) -> Self {
-        Personals { by_info_hash: RwLock::new(records.into_iter().collect()), ..Personals::default() }
+        let mut known = Known::default();
+        for (info_hash, record) in records {
+            known.add(info_hash, record);
+        }
+        Personals { known: RwLock::new(known), ..Personals::default() }
     }
 
     /// Whose it is.
     pub(super) fn find(&self, info_hash: &[u8; 20]) -> Option<PersonalRecord> {
-        self.by_info_hash.read().unwrap_or_else(PoisonError::into_inner).get(info_hash).copied()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).by_info_hash.get(info_hash).copied()
+    }
+
+    /// The info-hash that has this hidden name.
+    fn reveal(&self, hidden: &[u8; 20]) -> Option<[u8; 20]> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).hidden.get(hidden).copied()
     }
 
     /// A client has all of its personal torrent.
@@ -75,7 +99,7 @@ impl Personals {
     }
 
     fn add(&self, info_hash: [u8; 20], record: PersonalRecord) {
-        self.by_info_hash.write().unwrap_or_else(PoisonError::into_inner).insert(info_hash, record);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).add(info_hash, record);
     }
 
     /// Takes the keys of these pieces from what an uploader may have for a downloader. Errors: [`ApiError::Rate`] where
@@ -236,8 +260,13 @@ pub(super) async fn personal(State(tracker): Shared, headers: HeaderMap, body: B
 fn who_is_it(tracker: &Tracker, session: &Session, request: &PersonalRequest) -> Result<Personal, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     tracker.member_of(session, &torrent.id)?;
-    let (record, _) = downloader(tracker, &torrent.id, &request.info_hash)?;
-    Ok(Personal { subscriber: record.subscriber, epoch: record.epoch, now: clock::now() })
+    let info_hash = match request.hidden {
+        0 => request.name,
+        _ => tracker.personals.reveal(&request.name).ok_or(ApiError::UnknownPersonal)?,
+    };
+    let (record, _) = downloader(tracker, &torrent.id, &info_hash)?;
+    let (subscriber, epoch) = (record.subscriber, record.epoch);
+    Ok(Personal { info_hash, subscriber, epoch, now: clock::now() })
 }
 
 /// The subscriber of a personal torrent, who announced it under its passkey a while ago at most: that is its word. Errors:

@@ -611,14 +611,19 @@ pub struct PersonalRequest {
     /// The torrent of which the session's peer is.
     #[serde(rename = "torrent id", with = "id")]
     pub torrent_id: TorrentId,
-    /// What a client named in its handshake.
-    #[serde(rename = "info hash", with = "serde_bytes")]
-    pub info_hash: [u8; 20],
+    /// What a client named in its handshake: an info-hash, or its [`hidden_name`](crate::wire::mse::hidden_name).
+    #[serde(with = "serde_bytes")]
+    pub name: [u8; 20],
+    /// 1: the name is hidden.
+    pub hidden: u8,
 }
 
 /// Whose personal torrent it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Personal {
+    /// The info-hash.
+    #[serde(rename = "info hash", with = "serde_bytes")]
+    pub info_hash: [u8; 20],
     /// The subscriber.
     #[serde(with = "id")]
     pub subscriber: SubscriberId,

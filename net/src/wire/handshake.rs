@@ -3,7 +3,8 @@
 /// Bytes of a handshake.
 pub const LEN: usize = 68;
 
-const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
+/// What a handshake begins with: a length, and the protocol's name.
+pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 /// Which of the eight reserved bytes, and which bit of it, says "extension protocol" (BEP 10).
 const EXTENSION: (usize, u8) = (5, 0x10);
 

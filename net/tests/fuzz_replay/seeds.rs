@@ -18,13 +18,14 @@ use swarmseal::wire::keyfile::{ExportedKeys, SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
 use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
-use crate::targets::{SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
+use crate::targets::{ENTROPY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
 
 /// A file of the corpus.
 pub(crate) struct Seed {
@@ -110,6 +111,10 @@ pub(crate) fn all() -> Vec<Seed> {
     add("handshake", "extended", Handshake::new([1; 20], [2; 20]).to_bytes().to_vec());
     let plain = Handshake { reserved: [0; 8], info_hash: [1; 20], peer_id: [2; 20] };
     add("handshake", "plain", plain.to_bytes().to_vec());
+
+    for (name, bytes) in obfuscated_handshakes() {
+        add("obfuscated_handshake", name, bytes);
+    }
 
     for (name, bytes) in peer_messages() {
         add("peer_messages", name, bytes);
@@ -328,6 +333,46 @@ fn peer_messages() -> Vec<(&'static str, Vec<u8>)> {
         ("piece", stream(255, &[piece, extended(1, SealMessage::Want(vec![1]).to_bytes())])),
         ("unknown", [&[2, 0, 0, 0, 3, 99, 1, 2][..], &[0, 0, 0, 0]].concat()),
     ]
+}
+
+/// What either side hears of a whole handshake, and the bytes that follow.
+fn obfuscated_handshakes() -> Vec<(&'static str, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let methods = [
+        (mse::RC4, ["called-rc4", "calling-rc4"]),
+        (mse::PLAINTEXT, ["called-plaintext", "calling-plaintext"]),
+    ];
+    for (method, names) in methods {
+        for (called, name) in [true, false].into_iter().zip(names) {
+            // The other side has paddings.
+            let mut theirs = [3; mse::ENTROPY];
+            theirs[20..24].copy_from_slice(&[0, 9, 0, 5]);
+            let (a_entropy, b_entropy) = if called { (&theirs, &ENTROPY) } else { (&ENTROPY, &theirs) };
+            let ours = Handshake::new([1; 20], [2; 20]).to_bytes();
+            let mut a = Initiator::new(a_entropy, [1; 20], method, ours);
+            let mut b = Responder::new(b_entropy, method);
+            let (mut to_a, mut to_b) = (BytesMut::new(), BytesMut::new());
+            let mut heard = vec![u8::from(!called)];
+            loop {
+                let mut said = Vec::new();
+                let agreed = a.advance(&mut to_a, &mut said).expect("a sound handshake");
+                to_b.extend_from_slice(&said);
+                heard.extend(if called { &said[..] } else { &[] });
+                if agreed.is_some() {
+                    break;
+                }
+                let mut said = Vec::new();
+                while let Progress::Sought(_) = b.advance(&mut to_b, &mut said).expect("a sound handshake") {
+                    b.serve([1; 20]).expect("that torrent");
+                }
+                to_a.extend_from_slice(&said);
+                heard.extend(if called { &[] } else { &said[..] });
+            }
+            heard.extend(b"what follows");
+            seeds.push((name, heard));
+        }
+    }
+    seeds
 }
 
 fn extended_handshake() -> ExtendedHandshake {

@@ -12,9 +12,10 @@ use crate::peer::{
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest, Seeder};
+use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest, Seeder};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
+use crate::wire::mse::TorrentName;
 
 /// A member's way to its tracker. The tracker gives re-keys to subscribers and encryption keys to seeds alone.
 pub(crate) struct TrackerLink {
@@ -156,12 +157,11 @@ impl Tracker for TrackerLink {
         })
     }
 
-    fn personal<'a>(&'a self, info_hash: &'a [u8; 20]) -> BoxFuture<'a, Result<Option<Personal>, KeyError>> {
+    fn personal(&self, name: TorrentName) -> BoxFuture<'_, Result<Option<Personal>, KeyError>> {
         Box::pin(async move {
-            match self.client.personal(self.torrent, *info_hash).await {
-                Ok(found) => {
-                    let (subscriber, epoch) = (found.subscriber, found.epoch);
-                    Ok(Some(Personal { info_hash: *info_hash, subscriber, epoch }))
+            match self.client.personal(self.torrent, name).await {
+                Ok(api::Personal { info_hash, subscriber, epoch, .. }) => {
+                    Ok(Some(Personal { info_hash, subscriber, epoch }))
                 }
                 Err(error) if error.code() == Some(ApiError::UnknownPersonal) => Ok(None),
                 Err(error) => Err(refusal(error)),

@@ -1,6 +1,8 @@
-//! Values of flags: sizes, durations, times.
+//! Values of flags: sizes, durations, times, names.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::peer::Obfuscation;
 
 /// Bytes: a number, with K, M, G or T for powers of 1,024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -48,6 +50,11 @@ pub(crate) fn time(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("{text:?}: expected seconds since 1970, or from now with a unit, such as 30d"))?
         .checked_add(now)
         .ok_or_else(|| format!("{text:?}: too far away"))
+}
+
+/// Whether connections are obfuscated.
+pub(crate) fn obfuscation(name: &str) -> Result<Obfuscation, String> {
+    Obfuscation::by_name(name).ok_or_else(|| "expected `off`, `allow` or `require`".into())
 }
 
 /// A time as people read it, in UTC: `2026-11-23 14:05`. Howard Hinnant's civil-from-days.

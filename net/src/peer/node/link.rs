@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::Shared;
+use super::opening::Stream;
 use super::place::Place;
 use super::torrent::Input;
 use crate::peer::state::{ConnectionId, Event};
 use crate::peer::tracker::Personal;
 use crate::wire::handshake::Handshake;
 use crate::wire::message::{Decoder, Message};
+use crate::wire::mse::Cipher;
 
 /// Messages that wait for the socket; blocks among them are bounded by the state machine.
 const QUEUE: usize = 4096;
@@ -34,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub(crate) struct NewConnection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) addr: SocketAddr,
     pub(super) handshake: Handshake,
     pub(super) outgoing: bool,
@@ -60,10 +61,14 @@ impl Link {
         shared: Arc<Shared>,
         events: mpsc::Sender<Input>,
     ) -> Self {
-        if let Err(error) = new.stream.set_nodelay(true) {
+        let Stream { tcp, received, ciphers } = new.stream;
+        if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let (read, write) = new.stream.into_split();
+        let (read, write) = tcp.into_split();
+        let (incoming, outgoing) = ciphers.map(|ciphers| (ciphers.incoming, ciphers.outgoing)).unzip();
+        let read = Incoming { stream: read, received, cipher: incoming };
+        let write = Outgoing { stream: write, cipher: outgoing };
         let (queue, queued) = mpsc::channel(QUEUE);
         let reader = tokio::spawn(read_messages(id, read, decoder, shared.clone(), events.clone()));
         let reader_abort = reader.abort_handle();
@@ -89,25 +94,27 @@ impl Link {
     }
 }
 
+/// What they send, and what of it has been read.
+struct Incoming {
+    stream: OwnedReadHalf,
+    received: BytesMut,
+    cipher: Option<Cipher>,
+}
+
+/// What we send.
+struct Outgoing {
+    stream: OwnedWriteHalf,
+    cipher: Option<Cipher>,
+}
+
 async fn read_messages(
     id: ConnectionId,
-    mut stream: OwnedReadHalf,
+    Incoming { mut stream, received: mut bytes, mut cipher }: Incoming,
     decoder: Decoder,
     shared: Arc<Shared>,
     events: mpsc::Sender<Input>,
 ) {
-    let mut bytes = BytesMut::new();
     'reading: loop {
-        bytes.reserve(READ);
-        let read = match stream.read_buf(&mut bytes).await {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) => {
-                tracing::debug!(id, %error, "connection lost");
-                break;
-            }
-        };
-        shared.download.take(read).await;
         let mut messages = Vec::new();
         loop {
             match decoder.decode(&mut bytes) {
@@ -122,13 +129,27 @@ async fn read_messages(
         if !messages.is_empty() && events.send(Input::Messages { id, messages }).await.is_err() {
             return;
         }
+        bytes.reserve(READ);
+        let start = bytes.len();
+        let read = match stream.read_buf(&mut bytes).await {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => {
+                tracing::debug!(id, %error, "connection lost");
+                break;
+            }
+        };
+        if let Some(cipher) = &mut cipher {
+            cipher.apply(&mut bytes[start..]);
+        }
+        shared.download.take(read).await;
     }
     let _ = events.send(Input::Event(Event::Disconnected { id })).await;
 }
 
 async fn write_messages(
     id: ConnectionId,
-    mut stream: OwnedWriteHalf,
+    Outgoing { mut stream, mut cipher }: Outgoing,
     mut queue: mpsc::Receiver<Message>,
     mut reader: JoinHandle<()>,
     _place: Place,
@@ -144,6 +165,9 @@ async fn write_messages(
             let Ok(message) = queue.try_recv() else { break };
             blocks += message.block_bytes();
             message.encode(&mut bytes);
+        }
+        if let Some(cipher) = &mut cipher {
+            cipher.apply(&mut bytes);
         }
         shared.upload.take(blocks).await;
         let written = timeout(STALLED, stream.write_all(&bytes)).await;

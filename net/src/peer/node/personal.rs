@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::torrent::Input;
 use crate::peer::tracker::Personal;
+use crate::wire::mse::TorrentName;
 
 /// How long an answer holds.
 const KNOWN: Duration = Duration::from_secs(600);
@@ -22,11 +23,11 @@ const MAX_LOOKUPS: usize = 4;
 /// What trackers have said.
 #[derive(Debug)]
 pub(super) struct Personals {
-    known: Mutex<HashMap<[u8; 20], Answer>>,
+    known: Mutex<HashMap<TorrentName, Answer>>,
     lookups: Semaphore,
 }
 
-/// What all trackers together said of an info-hash, and until when it holds.
+/// What all trackers together said of a name, and until when it holds.
 type Answer = (Option<Found>, Instant);
 
 /// Whose torrent it is, and the info-hash of the sealed one.
@@ -43,17 +44,17 @@ impl Default for Personals {
 }
 
 /// The torrent that serves a personal one, if there is any.
-pub(super) async fn find(shared: &Shared, info_hash: &[u8; 20]) -> Option<(mpsc::Sender<Input>, Personal)> {
-    let found = match shared.personals.recall(info_hash) {
+pub(super) async fn find(shared: &Shared, name: TorrentName) -> Option<(mpsc::Sender<Input>, Personal)> {
+    let found = match shared.personals.recall(&name) {
         Some(answer) => answer?,
-        None => ask(shared, info_hash).await?,
+        None => ask(shared, name).await?,
     };
     let inputs = shared.torrents().get(&found.sealed).map(|joined| joined.inputs.clone())?;
     Some((inputs, found.personal))
 }
 
 /// Asks the trackers of all sealed torrents. What could not be asked is asked again next time.
-async fn ask(shared: &Shared, info_hash: &[u8; 20]) -> Option<Found> {
+async fn ask(shared: &Shared, name: TorrentName) -> Option<Found> {
     let _permit = shared.personals.lookups.acquire().await.ok()?;
     let trackers: Vec<_> = {
         let torrents = shared.torrents();
@@ -62,10 +63,10 @@ async fn ask(shared: &Shared, info_hash: &[u8; 20]) -> Option<Found> {
     };
     let mut all_answered = true;
     for (sealed, tracker) in trackers {
-        match tracker.personal(info_hash).await {
+        match tracker.personal(name).await {
             Ok(Some(personal)) => {
                 let found = Found { personal, sealed };
-                shared.personals.remember(*info_hash, Some(found));
+                shared.personals.remember(name, Some(found));
                 return Some(found);
             }
             Ok(None) => {}
@@ -76,25 +77,25 @@ async fn ask(shared: &Shared, info_hash: &[u8; 20]) -> Option<Found> {
         }
     }
     if all_answered {
-        shared.personals.remember(*info_hash, None);
+        shared.personals.remember(name, None);
     }
     None
 }
 
 impl Personals {
-    fn recall(&self, info_hash: &[u8; 20]) -> Option<Option<Found>> {
+    fn recall(&self, name: &TorrentName) -> Option<Option<Found>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(info_hash).filter(|(_, until)| *until > Instant::now()).map(|(found, _)| *found)
+        known.get(name).filter(|(_, until)| *until > Instant::now()).map(|(found, _)| *found)
     }
 
-    fn remember(&self, info_hash: [u8; 20], found: Option<Found>) {
+    fn remember(&self, name: TorrentName, found: Option<Found>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if known.len() >= MAX_KNOWN {
             known.retain(|_, (_, until)| *until > now);
         }
         if known.len() < MAX_KNOWN {
-            known.insert(info_hash, (found, now + if found.is_some() { KNOWN } else { UNKNOWN }));
+            known.insert(name, (found, now + if found.is_some() { KNOWN } else { UNKNOWN }));
         }
     }
 }

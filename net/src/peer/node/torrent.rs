@@ -14,7 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
-use super::{HANDSHAKE, Joined, Shared, announce, call, hashes, stopping, work};
+use super::opening::call;
+use super::{Joined, Shared, announce, hashes, stopping, work};
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, evidence_line, rekey_line};
@@ -256,7 +257,7 @@ impl Torrent {
 /// What reaches the task.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Connection(NewConnection),
+    Connection(Box<NewConnection>),
     CallFailed(SocketAddr),
     Messages {
         id: ConnectionId,
@@ -500,7 +501,7 @@ impl Task {
 
     fn input(&mut self, input: Input) {
         match input {
-            Input::Connection(new) => self.connect(new),
+            Input::Connection(new) => self.connect(*new),
             Input::CallFailed(addr) => {
                 self.calls -= 1;
                 self.dialer.ended(addr, false, false);
@@ -579,13 +580,12 @@ impl Task {
             self.calls += 1;
             let (shared, inputs, info_hash) = (self.shared.clone(), self.inputs.clone(), self.info_hash);
             tokio::spawn(async move {
-                let input = match timeout(HANDSHAKE, call(addr, info_hash, personal, &shared)).await {
-                    Ok(Ok(new)) => Input::Connection(new),
-                    Ok(Err(error)) => {
+                let input = match call(addr, info_hash, personal, &shared).await {
+                    Ok(new) => Input::Connection(Box::new(new)),
+                    Err(error) => {
                         tracing::debug!(%addr, %error, "call failed");
                         Input::CallFailed(addr)
                     }
-                    Err(_) => Input::CallFailed(addr),
                 };
                 let _ = inputs.send(input).await;
             });
