@@ -266,12 +266,14 @@ pub fn obfuscated_handshake(data: &[u8]) {
     assert_eq!(portions, whole);
 }
 
-/// How a handshake ends in which each side may use every method: what we sent, and the torrent, whether its stream is
-/// enciphered and its first bytes.
+/// The torrent, whether its stream is enciphered, and its first bytes.
+type Opened = ([u8; 20], bool, Vec<u8>);
+
+/// How a handshake ends in which each side may use every method: what we sent, and what it came to.
 fn obfuscated<'a>(
     called: bool,
     portions: impl Iterator<Item = &'a [u8]>,
-) -> (Vec<u8>, Result<Option<([u8; 20], bool, Vec<u8>)>, mse::Error>) {
+) -> (Vec<u8>, Result<Option<Opened>, mse::Error>) {
     let methods = mse::RC4 | mse::PLAINTEXT;
     let (mut output, mut input) = (Vec::new(), BytesMut::new());
     let mut responder = Responder::new(&ENTROPY, methods);
@@ -285,12 +287,12 @@ fn obfuscated<'a>(
             match responder.advance(input, output)? {
                 Progress::More => return Ok(None),
                 Progress::Sought(_) => responder.serve([1; 20])?,
-                Progress::Agreed(agreed) => return Ok(Some(agreed)),
+                Progress::Agreed(agreed) => return Ok(Some(*agreed)),
             }
         }
     };
     let mut agreed: Option<Agreed> = None;
-    let mut taken = || {
+    let taken = || {
         for portion in [&[][..]].into_iter().chain(portions) {
             let start = input.len();
             input.extend_from_slice(portion);

@@ -15,5 +15,6 @@ pub use node::{AddError, Member, Node, NodeConfig, Obfuscation, Role, Stats, Tor
 pub use plain::PlainSource;
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
 pub use tracker::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, Personal, Tracker,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
+    Tracker,
 };

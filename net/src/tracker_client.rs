@@ -22,9 +22,9 @@ pub use ordinary::OrdinaryTrackers;
 use self::clock::TrackerClock;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Acknowledged, ApiError, Challenge, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply,
-    LicenseRequest, NewHashes, OpenSession, Passkey, Personal, PersonalKeysRequest, PersonalRequest,
-    ReKeyRequest, Role, SeedKeysRequest, Seeder, Seeders, SeedersRequest, SessionOpened, Subscribe,
+    self, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Failure, HashJob, Hashes,
+    HashesRequest, Keys, LicenseReply, LicenseRequest, NewHashes, OpenSession, Passkey, Personal,
+    PersonalKeysRequest, PersonalRequest, ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe,
     Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
@@ -292,12 +292,13 @@ impl Client {
         Ok(keys)
     }
 
-    /// Ordinary clients that have all of a personal torrent, for a subscriber that can transform what they have.
-    pub async fn personal_seeders(&self, torrent: TorrentId) -> Result<Vec<Seeder>, Error> {
-        let request = SeedersRequest { torrent_id: torrent };
-        let reply: Seeders = self.call_in_session("personal/seeders", &request, api::MAX_ANSWER).await?;
+    /// Ordinary clients with personal torrents: some that want pieces, and those that have everything, for a subscriber that
+    /// can transform what they have.
+    pub async fn personal_clients(&self, torrent: TorrentId) -> Result<Clients, Error> {
+        let request = ClientsRequest { torrent_id: torrent };
+        let reply: Clients = self.call_in_session("personal/clients", &request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(reply.now);
-        Ok(reply.seeders)
+        Ok(reply)
     }
 
     /// Re-keys from the ciphertext of a personal torrent's subscriber to the client's own, of `request.epoch`: W bytes for

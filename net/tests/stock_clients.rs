@@ -1,15 +1,18 @@
-//! Ordinary torrents both ways with clients that nobody modified: aria2, Transmission and qBittorrent; as they are, and told to
-//! force encryption.
+//! Clients that nobody modified, aria2, Transmission and qBittorrent, as they are and told to force encryption: ordinary torrents
+//! both ways, and personal ones.
 //!
 //! Each test starts itself again in a network namespace of its own, where the loopback device has an address that Transmission takes
 //! peers at, and nothing leads out.
 
 #![cfg(target_os = "linux")]
 
+// Public, for not every item in it serves here.
+pub mod world;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,9 +24,11 @@ use swarmseal::wire::plain::PlainTorrent;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// A client takes some seconds to call; no step takes nearly as long.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(90);
 const PIECE: u32 = 1 << 15;
 const CLIENT_PORT: u16 = 7102;
+/// Less than a piece.
+const BLOCK: usize = 1 << 14;
 
 /// Runs the test of that name once more in a namespace; whether this is that run.
 fn inside(test: &str) -> bool {
@@ -93,12 +98,12 @@ fn tracker() -> String {
 }
 
 /// A directory with a torrent of several files, and the files below `have`.
-struct World {
+struct Ordinary {
     dir: tempfile::TempDir,
     files: Vec<(PathBuf, Vec<u8>)>,
 }
 
-impl World {
+impl Ordinary {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sizes = [("a.bin", 1_000_003), ("below/empty", 0), ("below/b.bin", 70_001), ("c.bin", 2_000_000)];
@@ -130,7 +135,7 @@ impl World {
             private: true,
         };
         fs::write(dir.path().join("all.torrent"), torrent.to_bytes()).unwrap();
-        let world = World { dir, files };
+        let world = Ordinary { dir, files };
         for (path, content) in &world.files {
             let path = world.path("have").join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -182,13 +187,9 @@ impl World {
 
     /// Both ways: the client fetches from us, and we fetch from it. `client` starts one that downloads to or seeds from a directory,
     /// with a profile of its own.
-    fn both_ways(&self, obfuscation: &str, client: impl Fn(&Path, &Path) -> Command) {
+    fn both_ways(&self, obfuscation: &str, client: Client, forced: bool) {
         let start = |profile: &str| {
-            let (directory, profile) = (self.path("theirs"), self.path(profile));
-            fs::create_dir_all(&directory).unwrap();
-            fs::create_dir_all(&profile).unwrap();
-            let mut command = client(&directory, &profile);
-            Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+            client.start(&self.path("all.torrent"), forced, &self.path("theirs"), &self.path(profile))
         };
         let (ours, theirs) = (self.ours("have", obfuscation, false), start("first"));
         self.until_whole("theirs");
@@ -200,46 +201,127 @@ impl World {
     }
 }
 
-/// A client, as it is or told to force encryption.
-type Client = fn(world: &World, forced: bool, directory: &Path, profile: &Path) -> Command;
+/// One that runs a client on a torrent, as the client is or told to force encryption, with a directory for the files and one for its
+/// own.
+#[derive(Clone, Copy)]
+struct Client(fn(torrent: &Path, forced: bool, directory: &Path, profile: &Path) -> Command);
+
+const ARIA2: Client = Client(aria2c);
+const TRANSMISSION: Client = Client(transmission_cli);
+const QBITTORRENT: Client = Client(qbittorrent_nox);
+
+impl Client {
+    fn start(self, torrent: &Path, forced: bool, directory: &Path, profile: &Path) -> Running {
+        fs::create_dir_all(directory).unwrap();
+        fs::create_dir_all(profile).unwrap();
+        let mut command = (self.0)(torrent, forced, directory, profile);
+        Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+    }
+}
 
 fn as_it_is(test: &str, client: Client) {
     if inside(test) {
-        let world = World::new();
-        world.both_ways(&std::env::var("OBF").unwrap_or("allow".into()), |directory, profile| {
-            client(&world, false, directory, profile)
-        });
+        Ordinary::new().both_ways("allow", client, false);
     }
 }
 
 fn forced(test: &str, client: Client) {
     if inside(test) {
         for obfuscation in ["allow", "require"] {
-            let world = World::new();
-            world.both_ways(obfuscation, |directory, profile| client(&world, true, directory, profile));
+            Ordinary::new().both_ways(obfuscation, client, true);
         }
     }
 }
 
-fn aria2c(world: &World, forced: bool, directory: &Path, _profile: &Path) -> Command {
+/// The client fetches one subscriber's personal torrent and then another's to the same place, where it refuses what is there; both
+/// open what it brought them. First it has the original seed, then only a subscriber who is no seed.
+fn personal(test: &str, client: Client, forced: bool, publish: &[&str]) {
+    if !inside(test) {
+        return;
+    }
+    let world = world::World::publish(1_500_000, IpAddr::V4(ADDRESS), publish);
+    let seed = world.seed(&[]);
+    let torrent = world.torrent();
+    let sealed = world.path("theirs/content.bin.sealed");
+    let run = |who: &str, code: &str| {
+        let personal = world.file(&format!("{who}.torrent"));
+        let running = client.start(
+            Path::new(&personal),
+            forced,
+            &world.path("theirs"),
+            &world.path(&format!("{who}-client")),
+        );
+        let start = Instant::now();
+        // The player is its judge: it opens nothing but the very bytes.
+        while let Err(why) = open(&world, who, &sealed, code) {
+            assert!(start.elapsed() < DEADLINE, "what the client brought {who} does not open: {why}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        drop(running);
+        // What aria2, killed, noted of the other torrent: it would refuse this one.
+        let _ = fs::remove_file(world.path("theirs/content.bin.sealed.aria2"));
+        fs::read(&sealed).unwrap()
+    };
+    for who in ["alice", "bob"] {
+        world.expect(
+            who,
+            &["subscribe", &torrent, "--personal", "--output", &world.file(&format!("{who}.torrent"))],
+            0,
+        );
+    }
+    world.fetch("carol");
+    // It is there, and has announced itself, before any client asks for peers: some ask only once in minutes.
+    let carol = world.get("carol", &[]);
+    carol.event("complete");
+    let first = run("alice", &world.voucher(&[]));
+    seed.kill();
+    let second = run("bob", &world.voucher(&[]));
+    assert_eq!(first.len(), second.len());
+    let same = first.chunks(BLOCK).zip(second.chunks(BLOCK)).filter(|(first, second)| first == second);
+    assert_eq!(same.count(), 0, "nothing is the same for two subscribers");
+}
+
+/// Plays from a client's file; why it does not.
+fn open(world: &world::World, who: &str, sealed: &Path, code: &str) -> Result<(), String> {
+    let (torrent, to) = (world.torrent(), world.file(&format!("{who}/opened")));
+    let args = [
+        "play",
+        &torrent,
+        "--output",
+        &to,
+        "--force",
+        "--pieces",
+        &sealed.display().to_string(),
+        "--voucher",
+        code,
+    ];
+    let output = world::program(&world.path(who), &args).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned());
+    }
+    world.assert_opened(who);
+    Ok(())
+}
+
+fn aria2c(torrent: &Path, forced: bool, directory: &Path, _profile: &Path) -> Command {
     let mut command = Command::new("aria2c");
     command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
     command.args(["--check-integrity", "--seed-ratio=0", &format!("--listen-port={CLIENT_PORT}")]);
     command.args(forced.then_some("--bt-force-encryption"));
-    command.arg("--dir").arg(directory).arg(world.path("all.torrent"));
+    command.arg("--dir").arg(directory).arg(torrent);
     command
 }
 
-fn transmission_cli(world: &World, forced: bool, directory: &Path, profile: &Path) -> Command {
+fn transmission_cli(torrent: &Path, forced: bool, directory: &Path, profile: &Path) -> Command {
     let mut command = Command::new("transmission-cli");
     command.args(["--no-portmap", "--verify", "--port", &CLIENT_PORT.to_string()]);
     command.args(forced.then_some("--encryption-required"));
     command.arg("--config-dir").arg(profile).arg("--download-dir").arg(directory);
-    command.arg(world.path("all.torrent"));
+    command.arg(torrent);
     command
 }
 
-fn qbittorrent_nox(world: &World, forced: bool, directory: &Path, profile: &Path) -> Command {
+fn qbittorrent_nox(torrent: &Path, forced: bool, directory: &Path, profile: &Path) -> Command {
     // 0: both kinds, 1: encryption forced.
     let encryption = u8::from(forced);
     let settings = format!(
@@ -253,42 +335,37 @@ fn qbittorrent_nox(world: &World, forced: bool, directory: &Path, profile: &Path
     let mut command = Command::new("qbittorrent-nox");
     command.arg(format!("--profile={}", profile.display()));
     command.arg(format!("--save-path={}", directory.display()));
-    command.args(["--add-paused=false", "--skip-dialog=true"]).arg(world.path("all.torrent"));
+    command.args(["--add-paused=false", "--skip-dialog=true"]).arg(torrent);
     command
 }
 
-#[test]
-#[ignore = "needs aria2"]
-fn aria2() {
-    as_it_is("aria2", aria2c);
+const USUAL: &[&str] = &["--piece-length", "64K"];
+/// Pieces that are no power of two.
+const LARGE: &[&str] = &["--group", "ffdhe3072", "--piece-length", "48K"];
+
+macro_rules! clients {
+    ($($name:ident $needs:literal $run:ident $client:ident $($arg:expr)*;)+) => {$(
+        #[test]
+        #[ignore = $needs]
+        fn $name() {
+            $run(stringify!($name), $client, $($arg),*);
+        }
+    )+};
 }
 
-#[test]
-#[ignore = "needs aria2"]
-fn aria2_forced() {
-    forced("aria2_forced", aria2c);
-}
-
-#[test]
-#[ignore = "needs transmission-cli"]
-fn transmission() {
-    as_it_is("transmission", transmission_cli);
-}
-
-#[test]
-#[ignore = "needs transmission-cli"]
-fn transmission_forced() {
-    forced("transmission_forced", transmission_cli);
-}
-
-#[test]
-#[ignore = "needs qbittorrent-nox"]
-fn qbittorrent() {
-    as_it_is("qbittorrent", qbittorrent_nox);
-}
-
-#[test]
-#[ignore = "needs qbittorrent-nox"]
-fn qbittorrent_forced() {
-    forced("qbittorrent_forced", qbittorrent_nox);
+clients! {
+    aria2 "needs aria2" as_it_is ARIA2;
+    aria2_forced "needs aria2" forced ARIA2;
+    aria2_personal "needs aria2" personal ARIA2 false USUAL;
+    aria2_personal_forced "needs aria2" personal ARIA2 true USUAL;
+    aria2_personal_3072 "needs aria2" personal ARIA2 false LARGE;
+    transmission "needs transmission-cli" as_it_is TRANSMISSION;
+    transmission_forced "needs transmission-cli" forced TRANSMISSION;
+    transmission_personal "needs transmission-cli" personal TRANSMISSION false USUAL;
+    transmission_personal_forced "needs transmission-cli" personal TRANSMISSION true USUAL;
+    qbittorrent "needs qbittorrent-nox" as_it_is QBITTORRENT;
+    qbittorrent_forced "needs qbittorrent-nox" forced QBITTORRENT;
+    qbittorrent_personal "needs qbittorrent-nox" personal QBITTORRENT false USUAL;
+    qbittorrent_personal_forced "needs qbittorrent-nox" personal QBITTORRENT true USUAL;
+    qbittorrent_personal_3072 "needs qbittorrent-nox" personal QBITTORRENT false LARGE;
 }

@@ -915,12 +915,18 @@ async fn personal_torrents_are_no_way_to_harvest_keys() {
     assert_eq!(code(j.client(&tracker).personal_keys(&request).await), ApiError::Rate);
     // From it: only once its client has everything, and as often.
     assert_eq!(code(j.client(&tracker).pull_keys(&request).await), ApiError::UnknownPersonal);
-    assert!(j.client(&tracker).personal_seeders(torrent).await.unwrap().is_empty());
+    let only = async |client: Client| {
+        let clients = client.personal_clients(torrent).await.unwrap().clients;
+        assert_eq!((clients.len(), clients[0].subscriber, clients[0].info_hash), (1, k.id, info_hash));
+        clients[0].complete
+    };
+    assert_eq!(only(j.client(&tracker)).await, 0);
+    assert_eq!(only(published.seed(&tracker)).await, 0, "a seed calls clients as well");
+    assert!(k.client(&tracker).personal_clients(torrent).await.unwrap().clients.is_empty(), "its own");
     let complete = Announce { left: 0, event: Some(Event::Completed), ..client };
     tracker.client().announce(&subscribed.passkey, &complete).await.unwrap();
-    let seeders = j.client(&tracker).personal_seeders(torrent).await.unwrap();
-    assert_eq!((seeders.len(), seeders[0].subscriber, seeders[0].info_hash), (1, k.id, info_hash));
-    assert_eq!(code(stranger.client(&tracker).personal_seeders(torrent).await), ApiError::WrongTorrent);
+    assert_eq!(only(j.client(&tracker)).await, 1);
+    assert_eq!(code(stranger.client(&tracker).personal_clients(torrent).await), ApiError::WrongTorrent);
     assert_eq!(code(stranger.client(&tracker).pull_keys(&request).await), ApiError::WrongTorrent);
     let back = k.client(&tracker).rekey(torrent, 1, &j.ticket(&published, k.id, soon()), &[0]).await.unwrap();
     for _ in 0..4 {

@@ -33,7 +33,7 @@ use self::connection::{Connection, Download, Revealed, Upload};
 use self::pieces::Pieces;
 use self::random::Random;
 use self::rate::Rate;
-use super::tracker::{KeyError, Personal};
+use super::tracker::{KeyError, OrdinaryClient, Personal};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::Message;
@@ -423,6 +423,19 @@ impl Swarm {
     /// Whether more connections would help.
     pub(crate) fn wants_peers(&self) -> bool {
         self.connections.len() < self.config.max_connections
+    }
+
+    /// Whether an ordinary client is worth a call: it wants pieces that we have and is not here yet, or has some that we can
+    /// check and want.
+    pub(crate) fn has_use_for(&self, client: &OrdinaryClient) -> bool {
+        let same = |connection: &Connection| {
+            connection.personal == Some(client.personal) && connection.addr.ip() == client.addr.ip()
+        };
+        let useful = match client.complete {
+            true => self.hashed && !self.pieces.complete(),
+            false => self.pieces.have().count() > 0,
+        };
+        useful && !self.connections.values().any(same)
     }
 
     /// Whether a peer that listens on this address is connected, whoever called.

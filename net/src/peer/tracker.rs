@@ -78,6 +78,17 @@ pub struct Personal {
     pub epoch: u64,
 }
 
+/// A client that nobody modified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrdinaryClient {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What it fetches, or has.
+    pub personal: Personal,
+    /// It has everything: we can transform what it has.
+    pub complete: bool,
+}
+
 /// The tracker that a torrent names, with our session and passkey.
 pub trait Tracker: Send + Sync + 'static {
     /// Announces. Errors are shown to the user: no passkey in them.
@@ -116,9 +127,9 @@ pub trait Tracker: Send + Sync + 'static {
         Box::pin(async { Err(KeyError::TicketRefused("there are no personal torrents here".to_owned())) })
     }
 
-    /// Ordinary clients that have all of a personal torrent: what they have, we can transform.
-    fn personal_seeders(&self) -> BoxFuture<'_, Result<Vec<(SocketAddr, Personal)>, String>> {
-        Box::pin(async { Ok(Vec::new()) })
+    /// Ordinary clients with personal torrents, and how long what was said holds.
+    fn personal_clients(&self) -> BoxFuture<'_, Result<(Vec<OrdinaryClient>, Duration), String>> {
+        Box::pin(async { Ok((Vec::new(), Duration::MAX)) })
     }
 
     /// Re-keys from the ciphertext of a personal torrent's subscriber to ours of `own_epoch`. Shapes as

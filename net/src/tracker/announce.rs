@@ -91,8 +91,8 @@ fn answer_announce(
     let chance = u64::from_le_bytes(random().map_err(|error| error.to_string())?);
     let mut found = tracker.swarms.announce(&request.info_hash, &arrival, now, chance);
     if own {
-        if arrival.complete && arrival.event != Some(announce::Event::Stopped) {
-            tracker.personals.seeds(torrent.id, request.info_hash);
+        if arrival.event != Some(announce::Event::Stopped) {
+            tracker.personals.seen(torrent.id, request.info_hash);
         }
         // Whoever has the sealed torrent can serve it; nobody has the personal one.
         found = tracker.swarms.visit(&torrent.info_hash, &arrival, now, chance);

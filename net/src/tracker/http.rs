@@ -45,7 +45,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/seed/personal", post(personal::seed_personal))
         .route("/hashes", post(personal::hashes))
         .route("/personal", post(personal::personal))
-        .route("/personal/seeders", post(personal::seeders))
+        .route("/personal/clients", post(personal::clients))
         .route("/personal/pull", post(personal::pull))
         .route("/personal/rekey", post(personal::personal_rekey))
         .layer(DefaultBodyLimit::max(api::MAX_BODY));

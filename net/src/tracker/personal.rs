@@ -16,10 +16,10 @@ use super::records::{PersonalRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::{self, Party};
 use super::sessions::Session;
-use super::state::Tracker;
+use super::state::{Tracker, random};
 use crate::wire::api::{
-    Acknowledged, ApiError, HashJob, Hashes, HashesRequest, Keys, MAX_PIECES, MAX_SEEDERS, NewHashes,
-    Personal, PersonalKeysRequest, PersonalRequest, Seeder, Seeders, SeedersRequest, Work, WorkRequest,
+    Acknowledged, ApiError, Clients, ClientsRequest, HashJob, Hashes, HashesRequest, Keys, MAX_CLIENTS,
+    MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
 };
 use crate::wire::mse;
 use crate::wire::personal::PersonalTorrent;
@@ -30,16 +30,21 @@ const BUDGET_SECONDS: u64 = 24 * 3600;
 /// Pairs of uploader and downloader that are remembered.
 const MAX_PAIRS: usize = 1 << 16;
 
-/// Personal torrents of one torrent that are remembered to be seeded.
-const MAX_SEEDING: usize = 1000;
+/// Personal torrents of one torrent that are remembered to have clients.
+const MAX_RECENT: usize = 1000;
+/// Clients that one answer names to be served.
+const MAX_LEECHES: usize = 5;
+/// Seconds until somebody asks for clients again, at most: where there are some, and where there are none.
+const SOME_CLIENTS: u32 = 30;
+const NO_CLIENTS: u32 = 300;
 
 /// Whose personal torrents there are.
 #[derive(Default)]
 pub(super) struct Personals {
     known: RwLock<Known>,
     budgets: Mutex<HashMap<(SubscriberId, SubscriberId), Budget>>,
-    /// Personal torrents that a client announced to have all of, the last one last.
-    seeding: Mutex<HashMap<TorrentId, VecDeque<[u8; 20]>>>,
+    /// Personal torrents that clients announced, the last one last.
+    recent: Mutex<HashMap<TorrentId, VecDeque<[u8; 20]>>>,
 }
 
 #[derive(Default)]
@@ -82,20 +87,20 @@ impl Personals {
         self.known.read().unwrap_or_else(PoisonError::into_inner).hidden.get(hidden).copied()
     }
 
-    /// A client has all of its personal torrent.
-    pub(super) fn seeds(&self, torrent: TorrentId, info_hash: [u8; 20]) {
-        let mut seeding = self.seeding.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = seeding.entry(torrent).or_default();
+    /// A client announced its personal torrent.
+    pub(super) fn seen(&self, torrent: TorrentId, info_hash: [u8; 20]) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = recent.entry(torrent).or_default();
         recent.retain(|known| *known != info_hash);
-        if recent.len() >= MAX_SEEDING {
+        if recent.len() >= MAX_RECENT {
             recent.pop_front();
         }
         recent.push_back(info_hash);
     }
 
-    fn seeding(&self, torrent: &TorrentId) -> Vec<[u8; 20]> {
-        let seeding = self.seeding.lock().unwrap_or_else(PoisonError::into_inner);
-        seeding.get(torrent).map_or_else(Vec::new, |recent| recent.iter().rev().copied().collect())
+    fn recent(&self, torrent: &TorrentId) -> Vec<[u8; 20]> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get(torrent).map_or_else(Vec::new, |recent| recent.iter().rev().copied().collect())
     }
 
     fn add(&self, info_hash: [u8; 20], record: PersonalRecord) {
@@ -319,40 +324,47 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     Ok(Keys { keys, now: clock::now() })
 }
 
-/// `POST /personal/seeders`
-pub(super) async fn seeders(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
+/// `POST /personal/clients`
+pub(super) async fn clients(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
     let answer = async {
         let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: SeedersRequest = read(body)?;
+        let request: ClientsRequest = read(body)?;
         let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || find_seeders(&shared, &session, &request)).await?
+        tracker.workers.run_for(session.id, move || find_clients(&shared, &session, &request)).await?
     };
     respond(&tracker, answer.await)
 }
 
-fn find_seeders(tracker: &Tracker, session: &Session, request: &SeedersRequest) -> Result<Seeders, Refusal> {
+fn find_clients(tracker: &Tracker, session: &Session, request: &ClientsRequest) -> Result<Clients, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
-    tracker.subscriber_of(session, &torrent.id)?;
+    tracker.member_of(session, &torrent.id)?;
     let now = clock::now();
-    let mut seeders = Vec::new();
-    for info_hash in tracker.personals.seeding(&torrent.id) {
+    let (mut clients, mut leeches) = (Vec::new(), Vec::new());
+    for info_hash in tracker.personals.recent(&torrent.id) {
         let Some(record) = tracker.personals.find(&info_hash) else { continue };
         if record.subscriber == session.id {
             continue;
         }
-        let addresses = tracker.swarms.complete_ones(&info_hash, &record.subscriber, now);
-        seeders.extend(addresses.into_iter().map(|address| Seeder {
-            address: address.to_string(),
-            epoch: record.epoch,
-            info_hash,
-            subscriber: record.subscriber,
-        }));
-        if seeders.len() >= MAX_SEEDERS {
-            seeders.truncate(MAX_SEEDERS);
-            break;
+        for (address, complete) in tracker.swarms.of_member(&info_hash, &record.subscriber, now) {
+            let class = if complete { &mut clients } else { &mut leeches };
+            class.push(OrdinaryClient {
+                address: address.to_string(),
+                complete: complete.into(),
+                epoch: record.epoch,
+                info_hash,
+                subscriber: record.subscriber,
+            });
         }
     }
-    Ok(Seeders { seeders, now })
+    let wait = if clients.is_empty() && leeches.is_empty() { NO_CLIENTS } else { SOME_CLIENTS };
+    // Who asks next is told of others, so that they share the calls.
+    let chance = u64::from_le_bytes(random()?);
+    let turn = (chance % leeches.len().max(1) as u64) as usize;
+    leeches.rotate_left(turn);
+    leeches.truncate(MAX_LEECHES);
+    clients.truncate(MAX_CLIENTS - leeches.len());
+    clients.extend(leeches);
+    Ok(Clients { clients, interval: tracker.config.announce_interval.min(wait), now })
 }
 
 /// `POST /personal/pull`
@@ -378,7 +390,8 @@ fn make_pull_keys(
     torrent.check_pieces(&request.pieces)?;
     let (personal, uploader) = downloader(tracker, &torrent.id, &request.info_hash)?;
     let now = clock::now();
-    if tracker.swarms.complete_ones(&request.info_hash, &personal.subscriber, now).is_empty() {
+    let mut clients = tracker.swarms.of_member(&request.info_hash, &personal.subscriber, now).into_iter();
+    if !clients.any(|(_, complete)| complete) {
         return Err(ApiError::UnknownPersonal.into());
     }
     let (from_master, to_master) = (master(tracker, personal.epoch)?, master(tracker, request.epoch)?);

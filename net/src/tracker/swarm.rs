@@ -121,18 +121,18 @@ impl Swarms {
         })
     }
 
-    /// Where a member's peers listen that have everything.
-    pub(super) fn complete_ones(
+    /// Where a member's peers listen, and whether they have everything.
+    pub(super) fn of_member(
         &self,
         info_hash: &[u8; 20],
         member: &SubscriberId,
         now: u64,
-    ) -> Vec<SocketAddr> {
+    ) -> Vec<(SocketAddr, bool)> {
         let mut shard = self.shard(info_hash);
         let Some(swarm) = shard.get_mut(info_hash) else { return Vec::new() };
         swarm.drop_silent(now, self.lifetime);
-        let complete = swarm.entries.iter().filter(|entry| entry.key.member == *member && entry.complete);
-        complete.map(|entry| entry.address).collect()
+        let own = swarm.entries.iter().filter(|entry| entry.key.member == *member);
+        own.map(|entry| (entry.address, entry.complete)).collect()
     }
 
     /// Counts of one swarm.

@@ -13,7 +13,7 @@
 //! | `/hashes` | [`HashesRequest`] | [`Hashes`]: the subscriber's own |
 //! | `/personal` | [`PersonalRequest`] | [`Personal`]: whose torrent it is |
 //! | `/personal/rekey` | [`PersonalKeysRequest`] | [`Keys`]: re-keys |
-//! | `/personal/seeders` | [`SeedersRequest`] | [`Seeders`]: who has all of a personal torrent |
+//! | `/personal/clients` | [`ClientsRequest`] | [`Clients`]: ordinary clients with personal torrents |
 //! | `/personal/pull` | [`PersonalKeysRequest`] | [`Keys`]: re-keys from it |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
@@ -35,7 +35,7 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// Bytes of the longest answer, but for licenses.
 pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
 /// Ordinary clients in one answer.
-pub const MAX_SEEDERS: usize = 50;
+pub const MAX_CLIENTS: usize = 50;
 /// Characters of the longest voucher code.
 pub const MAX_VOUCHER: usize = 64;
 
@@ -648,28 +648,32 @@ pub struct PersonalKeysRequest {
     pub pieces: Vec<u32>,
 }
 
-/// Asks for ordinary clients that have all of a personal torrent.
+/// Asks for ordinary clients with personal torrents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedersRequest {
+pub struct ClientsRequest {
     /// The torrent.
     #[serde(rename = "torrent id", with = "id")]
     pub torrent_id: TorrentId,
 }
 
-/// Ordinary clients that have all of a personal torrent.
+/// Ordinary clients with personal torrents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seeders {
-    /// At most [`MAX_SEEDERS`].
-    pub seeders: Vec<Seeder>,
+pub struct Clients {
+    /// At most [`MAX_CLIENTS`].
+    pub clients: Vec<OrdinaryClient>,
+    /// Seconds until the next question makes sense.
+    pub interval: u32,
     /// The tracker's clock.
     pub now: u64,
 }
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seeder {
+pub struct OrdinaryClient {
     /// Where it listens.
     pub address: String,
+    /// 1: it has everything.
+    pub complete: u8,
     /// The epoch of its ciphertext.
     pub epoch: u64,
     /// Its personal torrent.

@@ -295,7 +295,7 @@ pub enum Progress {
     /// The torrent with this [`hidden_name`] is sought: [`Responder::serve`] says which it is.
     Sought([u8; 20]),
     /// It is agreed.
-    Agreed(Agreed),
+    Agreed(Box<Agreed>),
 }
 
 #[derive(Default)]
@@ -398,7 +398,7 @@ impl Responder {
                     let agreed = Agreed::new(info_hash, ciphers, method, input);
                     taken.unsplit(std::mem::take(input));
                     *input = taken;
-                    return Ok(Progress::Agreed(agreed));
+                    return Ok(Progress::Agreed(Box::new(agreed)));
                 }
                 Called::Over => return Err(Error::Over),
             }

@@ -8,11 +8,12 @@ use swarmseal_core::{Ticket, TorrentId};
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, Personal, Tracker,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
+    Tracker,
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest, Seeder};
+use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::mse::TorrentName;
@@ -180,15 +181,16 @@ impl Tracker for TrackerLink {
         }))
     }
 
-    fn personal_seeders(&self) -> BoxFuture<'_, Result<Vec<(SocketAddr, Personal)>, String>> {
+    fn personal_clients(&self) -> BoxFuture<'_, Result<(Vec<OrdinaryClient>, Duration), String>> {
         Box::pin(async move {
-            let seeders = self.client.personal_seeders(self.torrent).await;
-            let seeders = seeders.map_err(|error| error.to_string())?;
-            let known = seeders.into_iter().filter_map(|seeder| {
-                let Seeder { info_hash, subscriber, epoch, .. } = seeder;
-                Some((seeder.address.parse().ok()?, Personal { info_hash, subscriber, epoch }))
+            let answer = self.client.personal_clients(self.torrent).await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            let known = answer.clients.into_iter().filter_map(|client| {
+                let api::OrdinaryClient { info_hash, subscriber, epoch, complete, address } = client;
+                let personal = Personal { info_hash, subscriber, epoch };
+                Some(OrdinaryClient { addr: address.parse().ok()?, personal, complete: complete != 0 })
             });
-            Ok(known.collect())
+            Ok((known.collect(), Duration::from_secs(answer.interval.into())))
         })
     }
 

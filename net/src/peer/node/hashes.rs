@@ -15,11 +15,7 @@ use crate::peer::tracker::Tracker;
 const FIRST: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_secs(600);
 
-/// Between two questions for ordinary clients to fetch from.
-const SEEDERS: Duration = Duration::from_secs(30);
-
-/// Runs until the node stops. Once every hash is known, what ordinary clients have is worth having as well: they sign nothing,
-/// but our hashes tell.
+/// Runs until every hash is known or the node stops.
 pub(super) async fn fetch(
     role: Arc<Role>,
     hashes: Arc<CipherHashes>,
@@ -62,22 +58,6 @@ pub(super) async fn fetch(
     }
     let Some(known) = inputs.upgrade() else { return };
     let _ = known.send(Input::Event(Event::AllHashed)).await;
-    drop(known);
-    while store.count() < count {
-        let answer = tokio::select! {
-            answer = tracker.personal_seeders() => answer,
-            () = &mut stop => return,
-        };
-        match (answer, inputs.upgrade()) {
-            (Ok(seeders), Some(inputs)) => drop(inputs.send(Input::PersonalSeeders(seeders)).await),
-            (Err(error), _) => tracing::debug!(error, "no ordinary clients are known"),
-            (_, None) => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(SEEDERS) => {}
-            () = &mut stop => return,
-        }
-    }
 }
 
 fn find_bad(store: &Store, hashes: &CipherHashes, epoch: u64, pieces: std::ops::Range<u32>) -> Vec<Event> {

@@ -1,15 +1,15 @@
 //! Ordinary clients that ask for a personal torrent: the tracker says whose it is and of which of our torrents.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::torrent::Input;
-use crate::peer::tracker::Personal;
+use super::{Shared, stopping};
+use crate::peer::tracker::{Personal, Tracker};
 use crate::wire::mse::TorrentName;
 
 /// How long an answer holds.
@@ -19,6 +19,11 @@ const UNKNOWN: Duration = Duration::from_secs(30);
 const MAX_KNOWN: usize = 4096;
 /// Trackers asked at a time: strangers may name any number of info-hashes.
 const MAX_LOOKUPS: usize = 4;
+
+/// Between questions for ordinary clients: where one failed, and in any case.
+const CLIENTS_AGAIN: Duration = Duration::from_secs(60);
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+const MOST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What trackers have said.
 #[derive(Debug)]
@@ -80,6 +85,37 @@ async fn ask(shared: &Shared, name: TorrentName) -> Option<Found> {
         shared.personals.remember(name, None);
     }
     None
+}
+
+/// Asks for ordinary clients again and again, until the node stops: they need not find us, and some cannot.
+pub(super) async fn find_clients(
+    tracker: Arc<dyn Tracker>,
+    inputs: mpsc::WeakSender<Input>,
+    stop: watch::Receiver<bool>,
+) {
+    let stop = stopping(stop);
+    tokio::pin!(stop);
+    loop {
+        let answer = tokio::select! {
+            answer = tracker.personal_clients() => answer,
+            () = &mut stop => return,
+        };
+        let wait = match answer {
+            Ok((clients, wait)) => {
+                let Some(inputs) = inputs.upgrade() else { return };
+                let _ = inputs.send(Input::OrdinaryClients(clients)).await;
+                wait
+            }
+            Err(error) => {
+                tracing::debug!(error, "no ordinary clients are known");
+                CLIENTS_AGAIN
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait.clamp(LEAST_WAIT, MOST_WAIT)) => {}
+            () = &mut stop => return,
+        }
+    }
 }
 
 impl Personals {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
 use super::opening::call;
-use super::{Joined, Shared, announce, hashes, stopping, work};
+use super::{Joined, Shared, announce, hashes, personal, stopping, work};
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, evidence_line, rekey_line};
@@ -24,7 +24,7 @@ use crate::peer::state::{
     Claim, Command, Config, ConnectionId, Event, Evidence, Now, Seal, Sender, StoreFailure, Swarm,
 };
 use crate::peer::store::{Shape, Store};
-use crate::peer::tracker::{Personal, Tracker};
+use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
@@ -265,8 +265,8 @@ pub(crate) enum Input {
     },
     Event(Event),
     Announced(Result<Vec<SocketAddr>, String>),
-    /// Ordinary clients that have all of a personal torrent.
-    PersonalSeeders(Vec<(SocketAddr, Personal)>),
+    /// Those of the tracker's choice.
+    OrdinaryClients(Vec<OrdinaryClient>),
     /// Lines for the transcript.
     Transcript(Vec<serde_json::Value>),
 }
@@ -444,6 +444,7 @@ impl Task {
             self.inputs.downgrade(),
             stop.clone(),
         ));
+        tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
         let stop = stopping(stop);
         tokio::pin!(stop);
         let mut tick = tokio::time::interval(TICK);
@@ -524,8 +525,11 @@ impl Task {
                 peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
                 self.call_peers();
             }
-            Input::PersonalSeeders(seeders) => {
-                seeders.into_iter().for_each(|(addr, personal)| self.dialer.add(addr, Some(personal)));
+            Input::OrdinaryClients(clients) => {
+                let swarm = &self.swarm;
+                for client in clients.into_iter().filter(|client| swarm.has_use_for(client)) {
+                    self.dialer.add(client.addr, Some(client.personal));
+                }
                 self.call_peers();
             }
             Input::Announced(Err(error)) => self.announce_error = Some(error),

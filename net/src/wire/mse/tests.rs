@@ -43,7 +43,7 @@ impl Host {
         loop {
             match self.0.advance(input, output)? {
                 Progress::More => return Ok(None),
-                Progress::Agreed(agreed) => return Ok(Some(agreed)),
+                Progress::Agreed(agreed) => return Ok(Some(*agreed)),
                 Progress::Sought(name) => {
                     let found = self.1.iter().find(|info_hash| hidden_name(info_hash) == name);
                     self.0.serve(*found.ok_or(Error::UnknownTorrent)?)?;
@@ -222,10 +222,9 @@ fn a_mark_that_does_not_come_is_not_waited_for() {
     for (portion, mark) in [(1, 20), (4096, 20), (1, 8), (4096, 8)] {
         let (mut a, mut b) = (initiator((0, 0), RC4), responder((0, 0), RC4));
         a.advance(&mut BytesMut::new(), &mut Vec::new()).unwrap();
-        let said = |side: &mut dyn FnMut(&mut BytesMut, &mut Vec<u8>) -> Result<Option<Agreed>, Error>,
-                    len| {
-            Side::new(side).take(&vec![0x55; KEY + len], portion).map(|_| ())
-        };
+        type Advance<'a> = dyn FnMut(&mut BytesMut, &mut Vec<u8>) -> Result<Option<Agreed>, Error> + 'a;
+        let said =
+            |side: &mut Advance<'_>, len| Side::new(side).take(&vec![0x55; KEY + len], portion).map(|_| ());
         let mut run = |len| match mark {
             20 => said(&mut |input, output| b.advance(input, output), len),
             _ => said(&mut |input, output| a.advance(input, output), len),

@@ -1,0 +1,205 @@
+//! The program as its users run it: processes with directories of their own, on one address.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// No step of these tests takes nearly as long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One of our programs.
+pub fn program(data: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_swarmseal"));
+    command.arg("--json").arg("--data").arg(data).args(args).stdin(Stdio::null());
+    command
+}
+
+/// A process that goes on running; killed (SIGKILL) when dropped.
+pub struct Running {
+    /// The process.
+    pub child: Child,
+    events: mpsc::Receiver<Value>,
+}
+
+impl Running {
+    /// Starts a verb, with that directory for its data.
+    pub fn start(data: &Path, args: &[&str]) -> Self {
+        let mut child = program(data, args).stdout(Stdio::piped()).spawn().unwrap();
+        let lines: Lines<BufReader<ChildStdout>> = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Running { child, events }
+    }
+
+    /// The next object of that event.
+    pub fn event(&self, event: &str) -> Value {
+        loop {
+            let object = self.events.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no `{event}`"));
+            assert!(object.get("error").is_none(), "{object}");
+            if object["event"] == event {
+                return object;
+            }
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Its exit code, once it ends by itself.
+    pub fn ends(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A publisher's world: a tracker, a published file, a seed file.
+pub struct World {
+    /// Where everything lies.
+    pub dir: tempfile::TempDir,
+    address: IpAddr,
+    /// The tracker, while it runs.
+    pub tracker: Option<Running>,
+    port: u64,
+}
+
+impl World {
+    /// On 127.0.0.1, in pieces of 64 KiB.
+    pub fn new(bytes: usize) -> Self {
+        World::publish(bytes, IpAddr::V4(Ipv4Addr::LOCALHOST), &["--piece-length", "64K"])
+    }
+
+    /// Publishes so many bytes with these flags; everybody is at that address.
+    pub fn publish(bytes: usize, address: IpAddr, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
+        fs::write(dir.path().join("content.bin"), content).unwrap();
+        let mut world = World { dir, address, tracker: None, port: 0 };
+        world.start_tracker();
+        let (tracker, token) = (world.url(), world.token());
+        let (content, torrent, seed) = (world.file("content.bin"), world.torrent(), world.file("film.seed"));
+        let args = ["publish", &content, "--tracker", &tracker, "--admin-token-file", &token];
+        let args = [&args[..], &["--output", &torrent, "--seed-file", &seed], flags].concat();
+        world.expect("publisher", &args, 0);
+        world
+    }
+
+    /// Starts the tracker, on the port that it had before.
+    pub fn start_tracker(&mut self) {
+        let listen = self.at(self.port);
+        let args = ["tracker", "--listen", &listen, "--announce-interval", "1"];
+        let tracker = Running::start(&self.path("operator"), &args);
+        let url = tracker.event("listening")["url"].as_str().unwrap().to_owned();
+        self.port = url.rsplit_once(':').unwrap().1.parse().unwrap();
+        self.tracker = Some(tracker);
+    }
+
+    /// A port at everybody's address; 0: any.
+    pub fn at(&self, port: u64) -> String {
+        match self.address {
+            IpAddr::V4(address) => format!("{address}:{port}"),
+            IpAddr::V6(address) => format!("[{address}]:{port}"),
+        }
+    }
+
+    /// Something below the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The same as text.
+    pub fn file(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// The published torrent.
+    pub fn torrent(&self) -> String {
+        self.file("film.torrent")
+    }
+
+    /// The tracker's URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.at(self.port))
+    }
+
+    /// The file with the admin token.
+    pub fn token(&self) -> String {
+        self.file("operator/tracker/admin.token")
+    }
+
+    /// Runs a verb to its end and checks its exit code; the last object that it printed.
+    pub fn expect(&self, who: &str, args: &[&str], code: i32) -> Value {
+        let Output { status, stdout, stderr } = program(&self.path(who), args).output().unwrap();
+        let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert_eq!(status.code(), Some(code), "{args:?}\n{out}{err}");
+        out.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).unwrap())
+    }
+
+    /// The original seed, once it listens.
+    pub fn seed(&self, flags: &[&str]) -> Running {
+        let seed_file = self.file("film.seed");
+        let listen = self.at(0);
+        let args = [&["seed", &seed_file, "--listen", &listen], flags].concat();
+        let seed = Running::start(&self.path("seeder"), &args);
+        seed.event("listening");
+        seed
+    }
+
+    /// A subscriber's peer.
+    pub fn get(&self, who: &str, flags: &[&str]) -> Running {
+        let (torrent, listen) = (self.torrent(), self.at(0));
+        let args = [&["get", &torrent, "--listen", &listen], flags].concat();
+        Running::start(&self.path(who), &args)
+    }
+
+    /// Lets a subscriber fetch everything.
+    pub fn fetch(&self, who: &str) {
+        let get = self.get(who, &["--exit"]);
+        get.event("complete");
+        assert_eq!(get.ends(), Some(0));
+    }
+
+    /// A voucher on these terms.
+    pub fn voucher(&self, terms: &[&str]) -> String {
+        let (torrent, token) = (self.torrent(), self.token());
+        let args = [&["voucher", &torrent, "--admin-token-file", &token], terms].concat();
+        self.expect("publisher", &args, 0)["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Plays, and checks the exit code; what was printed.
+    pub fn play(&self, who: &str, flags: &[&str], code: i32) -> Value {
+        let (torrent, to) = (self.torrent(), self.file(&format!("{who}/opened")));
+        let args = [&["play", &torrent, "--output", &to, "--force"], flags].concat();
+        self.expect(who, &args, code)
+    }
+
+    /// What was played is what was published.
+    pub fn assert_opened(&self, who: &str) {
+        let opened = fs::read(self.path(who).join("opened/content.bin")).unwrap();
+        assert!(opened == fs::read(self.path("content.bin")).unwrap(), "{who} opened something else");
+    }
+
+    /// The one torrent's directory of a device.
+    pub fn torrent_dir(&self, who: &str) -> PathBuf {
+        let mut dirs = fs::read_dir(self.path(who).join("torrents")).unwrap();
+        dirs.next().unwrap().unwrap().path()
+    }
+}
