@@ -36,8 +36,12 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn add(&mut self, addr: SocketAddr, personal: Option<Personal>) {
         if self.candidates.len() < MAX_CANDIDATES && addr.port() != 0 && !self.is_banned(addr) {
-            let fresh = Candidate { next: Instant::now(), failures: 0, busy: false, personal };
-            self.candidates.entry(addr).or_insert(fresh);
+            let fresh = || Candidate { next: Instant::now(), failures: 0, busy: false, personal };
+            let known = self.candidates.entry(addr).or_insert_with(fresh);
+            // An ordinary client may have gone on to another torrent.
+            if known.personal != personal && !known.busy {
+                *known = fresh();
+            }
         }
     }
 
@@ -99,6 +103,8 @@ impl Dialer {
 
 #[cfg(test)]
 mod tests {
+    use swarmseal_core::SubscriberId;
+
     use super::*;
 
     #[test]
@@ -111,6 +117,21 @@ mod tests {
         assert!(dialer.due(8, |_| false).is_empty());
         dialer.ended(addr, false, false);
         assert!(dialer.due(8, |_| false).is_empty());
+    }
+
+    #[test]
+    fn a_client_with_another_torrent_is_called_for_that() {
+        let addr: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        let mut dialer = Dialer::default();
+        let [first, second] = [1, 2]
+            .map(|id| Some(Personal { info_hash: [id; 20], subscriber: SubscriberId([id; 32]), epoch: 1 }));
+        dialer.add(addr, first);
+        assert_eq!(dialer.due(8, |_| false), [(addr, first)]);
+        dialer.add(addr, second);
+        assert!(dialer.due(8, |_| false).is_empty(), "it is busy");
+        dialer.ended(addr, false, false);
+        dialer.add(addr, second);
+        assert_eq!(dialer.due(8, |_| false), [(addr, second)]);
     }
 
     #[test]
