@@ -321,7 +321,9 @@ fn libtorrent(world: &World, python: &Path, torrent: &str) -> Result<Contestant>
         let start = Instant::now();
         let leech = Process::start(&mut command)?;
         leech.until("complete")?;
-        Ok((start.elapsed().as_secs_f64(), Some(leech.cpu())))
+        let taken = (start.elapsed().as_secs_f64(), Some(leech.cpu()));
+        leech.until("flushed")?;
+        Ok(taken)
     };
     let fetch = Box::new(fetch);
     Ok(Contestant { name: "libtorrent", seed, fetch, output: Some("content"), rounds: Vec::new() })

@@ -15,7 +15,7 @@ session = libtorrent.session({
     "enable_incoming_utp": False,
     "enable_outgoing_utp": False,
     "allow_multiple_connections_per_ip": True,
-    "alert_mask": 0,
+    "alert_mask": libtorrent.alert.category_t.storage_notification,
 })
 params = libtorrent.add_torrent_params()
 params.ti = libtorrent.torrent_info(torrent)
@@ -27,4 +27,9 @@ for peer in peers:
 while not handle.status().is_seeding:
     time.sleep(0.002)
 print("complete", flush=True)
+# Its last writes may still be queued.
+handle.flush_cache()
+while not any(isinstance(alert, libtorrent.cache_flushed_alert) for alert in session.pop_alerts()):
+    session.wait_for_alert(100)
+print("flushed", flush=True)
 sys.stdin.read()
