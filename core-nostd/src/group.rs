@@ -345,7 +345,18 @@ impl Group {
         piece: &[u8],
     ) -> Option<usize> {
         let mut block = ZERO;
+        let top = [self.p.limbs()[self.p.len() - 1]];
         piece.chunks_exact(self.bytes()).position(|bytes| {
+            // Nearly always the top word decides: one of p's that are all ones is met once in 2^32 blocks at the most.
+            let mut word = [0];
+            let high = match order {
+                ByteOrder::Little => &bytes[bytes.len() - WORD_BYTES..],
+                ByteOrder::Big => &bytes[..WORD_BYTES],
+            };
+            crate::bytes::load(order, high, &mut word);
+            if word[0] != 0 && word < top {
+                return false;
+            }
             crate::bytes::load(order, bytes, &mut block[..self.p.len()]);
             self.p.exceeds(&block) == 0 || (nonzero && bool::from(is_zero(&block[..self.p.len()])))
         })

@@ -1,5 +1,6 @@
 //! Peers and original seeds: a pure state machine for each torrent (`state`) and the node that drives it (`node`).
 
+mod buffers;
 mod cipher_hashes;
 mod file_store;
 mod journal;

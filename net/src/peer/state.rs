@@ -33,6 +33,7 @@ use self::connection::{Connection, Download, Revealed, Upload};
 use self::pieces::Pieces;
 use self::random::Random;
 use self::rate::Rate;
+use super::buffers::{Buffer, Buffers};
 use super::tracker::{KeyError, OrdinaryClient, Personal};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
@@ -78,6 +79,7 @@ pub(crate) struct Seal {
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) layout: Layout,
+    pub(crate) buffers: Buffers,
     pub(crate) peer_id: [u8; 20],
     /// `None`: a plain torrent.
     pub(crate) seal: Option<Seal>,
@@ -200,7 +202,7 @@ pub(crate) enum Command {
     Store {
         id: ConnectionId,
         piece: u32,
-        data: Vec<u8>,
+        data: Buffer,
         sender: Sender,
         epoch: u64,
         /// An ordinary client's ciphertext, to be transformed first.

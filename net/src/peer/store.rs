@@ -85,6 +85,8 @@ pub struct Shape {
 pub struct Store {
     shape: Shape,
     data: File,
+    /// Held by who writes pieces. The kernel lets one in at a time anyway, and the others spin.
+    writing: Mutex<()>,
     data_path: PathBuf,
     index_path: PathBuf,
     index: Mutex<Index>,
@@ -112,7 +114,8 @@ impl Store {
         }
         let mut file = options.open(&index_path).map_err(|source| failed(&index_path, source))?;
         let pieces = read_index(&mut file, &index_path, &shape)?;
-        let store = Store { shape, data, data_path, index_path, index: Mutex::new(Index { file, pieces }) };
+        let index = Mutex::new(Index { file, pieces });
+        let store = Store { shape, data, writing: Mutex::default(), data_path, index_path, index };
         store.drop_damaged()?;
         Ok(store)
     }
@@ -140,7 +143,11 @@ impl Store {
     /// Writes a piece, then its record. `data`: the piece's whole length.
     pub fn put(&self, piece: u32, data: &[u8], stored: StoredPiece) -> Result<(), StoreError> {
         self.check(piece, data.len())?;
-        write_at(&self.data, data, self.offset(piece)).map_err(|source| failed(&self.data_path, source))?;
+        {
+            let _alone = self.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            write_at(&self.data, data, self.offset(piece))
+                .map_err(|source| failed(&self.data_path, source))?;
+        }
         self.append(&record(STORED, piece, &stored))?;
         self.index().pieces[piece as usize] = Some(stored);
         Ok(())

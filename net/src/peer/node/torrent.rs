@@ -16,6 +16,7 @@ use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
 use super::opening::call;
 use super::{Joined, Shared, announce, hashes, personal, stopping, work};
+use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, evidence_line, rekey_line};
@@ -294,6 +295,7 @@ pub(super) fn start(
     let started = Instant::now();
     let now = Now { elapsed: Duration::ZERO, unix: config.tracker.now() };
     let total = config.layout.piece_count();
+    let buffers = swarm_config.buffers.clone();
     let swarm = Swarm::new(swarm_config, now);
     let first = Stats {
         pieces: swarm.have().count(),
@@ -307,6 +309,7 @@ pub(super) fn start(
         decoder: Decoder::new(config.layout),
         info_hash: config.info_hash,
         layout: config.layout,
+        buffers,
         role: Arc::new(config.role),
         hashes: Arc::default(),
         tracker: config.tracker,
@@ -377,6 +380,7 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
     let _ = getrandom::fill(&mut seed);
     Ok(Config {
         layout,
+        buffers: Buffers::new(layout.piece_len()),
         peer_id: shared.peer_id,
         seal: member.map(|member| Seal {
             torrent_id: member.torrent_id,
@@ -407,6 +411,7 @@ struct Task {
     decoder: Decoder,
     info_hash: [u8; 20],
     layout: Layout,
+    buffers: Buffers,
     role: Arc<Role>,
     /// What our pieces hash to, as far as the tracker knows.
     hashes: Arc<CipherHashes>,
@@ -656,10 +661,10 @@ impl Task {
     }
 
     fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>) {
-        let (role, piece_len) = (self.role.clone(), self.layout.len_of(piece));
+        let (role, buffers, len) = (self.role.clone(), self.buffers.clone(), self.layout.len_of(piece));
         self.blocking(
             move || {
-                work::prepare(&role, piece, piece_len, key.as_ref())
+                work::prepare(&role, piece, buffers.take(len), key.as_ref())
                     .inspect_err(|error| tracing::warn!(piece, %error, "a piece cannot be sent"))
                     .ok()
             },
@@ -667,7 +672,7 @@ impl Task {
         );
     }
 
-    fn store(&self, id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, epoch: u64) {
+    fn store(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, epoch: u64) {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
         self.blocking(
             move || work::store(&role, &hashes, piece, &data, sender, epoch),
@@ -679,7 +684,7 @@ impl Task {
     }
 
     /// Turns an ordinary client's ciphertext into ours, and stores it.
-    fn pull(&self, id: ConnectionId, piece: u32, data: Vec<u8>, sender: Sender, personal: Personal) {
+    fn pull(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, personal: Personal) {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
         let (tracker, work, inputs) = (self.tracker.clone(), self.shared.work.clone(), self.inputs.clone());
         tokio::spawn(async move {

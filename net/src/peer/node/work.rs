@@ -8,6 +8,7 @@ use swarmseal_core::{EncryptionKey, Params, ReKey, check_piece, encrypt_piece, p
 use tokio::sync::Semaphore;
 
 use super::torrent::Role;
+use crate::peer::buffers::Buffer;
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::state::{Claim, Sender, StoreFailure};
 use crate::peer::store::StoredPiece;
@@ -39,18 +40,18 @@ pub(super) async fn fetch_keys(
     Ok(keys.into_iter().map(Bytes::from).collect())
 }
 
-/// Makes a piece ready for a peer; its BLAKE3 (zeros in a plain torrent, where nobody asks).
+/// Makes a piece ready for a peer in a buffer of its length; its BLAKE3 (zeros in a plain torrent, where nobody asks).
 pub(super) fn prepare(
     role: &Role,
     piece: u32,
-    piece_len: u32,
+    mut data: Buffer,
     key: Option<&Bytes>,
 ) -> Result<(Bytes, [u8; 32]), Box<dyn std::error::Error + Send + Sync>> {
-    let mut data = vec![0; piece_len as usize];
     match role {
         Role::Seed { member, source, secret } => {
             let params: &Params = &member.params;
-            source.read_payload(piece, &mut data[..params.payload_bytes(piece_len as usize)])?;
+            let payload = params.payload_bytes(data.len());
+            source.read_payload(piece, &mut data[..payload])?;
             package::pack(params, secret, &member.torrent_id, piece, &mut data)?;
             let key = EncryptionKey::from_bytes(params, key.ok_or("no key")?)?;
             encrypt_piece(params, &key, &mut data)?;
@@ -64,7 +65,7 @@ pub(super) fn prepare(
         Role::PlainPeer { store } => store.read(piece, &mut data)?,
     }
     let hash = if role.member().is_some() { *blake3::hash(&data).as_bytes() } else { [0; 32] };
-    Ok((Bytes::from(data), hash))
+    Ok((Bytes::from_owner(data), hash))
 }
 
 /// Asks for the re-key from an ordinary client's ciphertext to ours, transforms its piece, checks and stores it.
@@ -73,7 +74,7 @@ pub(super) async fn pull(
     hashes: Arc<CipherHashes>,
     tracker: &dyn Tracker,
     work: Arc<Semaphore>,
-    (piece, mut data): (u32, Vec<u8>),
+    (piece, mut data): (u32, Buffer),
     sender: Sender,
     personal: Personal,
 ) -> Result<[u8; 32], StoreFailure> {

@@ -10,6 +10,7 @@ use swarmseal_core::{SubscriberId, Ticket};
 use super::Claim;
 use super::bits::Bits;
 use super::rate::Rate;
+use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::tracker::Personal;
 use crate::wire::message::{BLOCK, Block};
 use crate::wire::seal::{Entry, Hello};
@@ -103,8 +104,8 @@ pub(crate) struct Incoming {
     pub(crate) piece: u32,
     pub(crate) since: Duration,
     len: u32,
-    /// Empty until the first block comes.
-    data: Vec<u8>,
+    /// None until the first block comes.
+    data: Option<Buffer>,
     blocks: Vec<BlockState>,
     /// No block before this one is [`BlockState::Missing`].
     next: usize,
@@ -121,7 +122,7 @@ enum BlockState {
 impl Incoming {
     pub(crate) fn new(piece: u32, len: u32, since: Duration) -> Self {
         let blocks = vec![BlockState::Missing; len.div_ceil(BLOCK) as usize];
-        Incoming { piece, since, len, data: Vec::new(), blocks, next: 0, received: 0 }
+        Incoming { piece, since, len, data: None, blocks, next: 0, received: 0 }
     }
 
     /// The next block to ask for.
@@ -139,17 +140,15 @@ impl Incoming {
     }
 
     /// Takes a block in. Whether it had been asked for.
-    pub(crate) fn receive(&mut self, begin: u32, data: &[u8]) -> bool {
+    pub(crate) fn receive(&mut self, begin: u32, data: &[u8], buffers: &Buffers) -> bool {
         let index = (begin / BLOCK) as usize;
         if self.blocks.get(index) != Some(&BlockState::Requested)
             || self.block(index) != (Block { piece: self.piece, begin, len: data.len() as u32 })
         {
             return false;
         }
-        if self.data.is_empty() {
-            self.data = vec![0; self.len as usize];
-        }
-        self.data[begin as usize..][..data.len()].copy_from_slice(data);
+        let all = self.data.get_or_insert_with(|| buffers.take(self.len));
+        all[begin as usize..][..data.len()].copy_from_slice(data);
         self.blocks[index] = BlockState::Received;
         self.received += 1;
         true
@@ -177,7 +176,8 @@ impl Incoming {
         self.received == self.blocks.len()
     }
 
-    pub(crate) fn into_data(self) -> Vec<u8> {
+    /// What came, if anything did.
+    pub(crate) fn into_data(self) -> Option<Buffer> {
         self.data
     }
 }

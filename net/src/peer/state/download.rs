@@ -162,7 +162,9 @@ impl Swarm {
         let download = &mut connection.download;
         connection.down.add(data.len());
         let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
-        let Some(place) = place.filter(|&place| download.pieces[place].receive(begin, data)) else {
+        let Some(place) =
+            place.filter(|&place| download.pieces[place].receive(begin, data, &self.config.buffers))
+        else {
             download.unsolicited += data.len();
             return if download.unsolicited > MAX_UNSOLICITED {
                 Err(Reason::Protocol("blocks that nobody asked for"))
@@ -194,11 +196,12 @@ impl Swarm {
         if self.pieces.storing(piece) || self.pieces.have().has(piece) {
             return;
         }
+        let Some(data) = incoming.into_data() else { return };
         self.pieces.set_storing(piece, true);
         self.storing_bytes += self.piece_len();
         let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
         let from = self.connections.get(&id).and_then(|connection| connection.personal);
-        self.out.push(Command::Store { id, piece, data: incoming.into_data(), sender, epoch, from });
+        self.out.push(Command::Store { id, piece, data, sender, epoch, from });
         self.cancel_elsewhere(piece);
     }
 

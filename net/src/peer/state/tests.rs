@@ -62,6 +62,7 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
     let seal = Seal { torrent_id: TORRENT, profile: Profile::Sealed, id, key, epoch: 1 };
     Config {
         layout: Layout::of_whole(PIECES, PIECE_LEN).unwrap(),
+        buffers: Buffers::new(PIECE_LEN),
         peer_id: [number as u8; 20],
         seal: sealed.then_some(seal),
         have: vec![seed.then_some(0); PIECES as usize],
@@ -200,7 +201,7 @@ impl Simulation {
                     Ok(*blake3::hash(&data).as_bytes())
                 };
                 if stored.is_ok() {
-                    peer.stored.insert(piece, data);
+                    peer.stored.insert(piece, data.to_vec());
                 }
                 self.queue.push_back((number, Event::Stored { id, piece, sender, stored }));
             }
