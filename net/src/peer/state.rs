@@ -513,7 +513,7 @@ impl Swarm {
             last_sent: now,
             down: Rate::default(),
             up: Rate::default(),
-            download: Download { last_data: now, receipt_at: now, ..Download::default() },
+            download: Download { ramp: Some(0), last_data: now, receipt_at: now, ..Download::default() },
             upload: Upload { last_request: now, unstated_since: now, ..Upload::default() },
             revealed: Revealed {
                 // A client that hands nothing on would never be told of more.
@@ -754,7 +754,11 @@ impl Swarm {
         if since >= Duration::from_secs(1) {
             self.rates_at = now;
             for connection in self.connections.values_mut() {
+                let before = connection.down.per_second();
                 connection.down.update(since);
+                if before > 0 && connection.down.per_second() < before + before / 8 {
+                    connection.download.ramp = None;
+                }
                 connection.up.update(since);
             }
         }

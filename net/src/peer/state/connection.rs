@@ -80,6 +80,10 @@ pub(crate) struct Download {
     pub(crate) pieces: VecDeque<Incoming>,
     /// Requests without an answer.
     pub(crate) outstanding: u32,
+    /// As long as the rate still grows: requests more than the rate calls for, one for each block that comes. They double in
+    /// each round trip, so that the rate is found although nobody knows the round trip.
+    pub(crate) ramp: Option<u32>,
+    pub(crate) probe: Probe,
     pub(crate) last_data: Duration,
     pub(crate) snubbed: bool,
     /// Pieces of it that had another cipher hash.
@@ -96,6 +100,40 @@ pub(crate) struct Download {
     pub(crate) receipt_at: Duration,
     /// Bytes of blocks that were not asked for, since the last one that was.
     pub(crate) unsolicited: usize,
+}
+
+/// Measures how long a request takes at the least, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
+    /// The block, when it was asked for, and the least that any took.
+    open: Option<(u32, u32, Duration)>,
+    least: Option<Duration>,
+}
+
+impl Probe {
+    /// Before anything is known.
+    const UNKNOWN: Duration = Duration::from_millis(250);
+    /// For what a peer does between two blocks.
+    const SLACK: Duration = Duration::from_millis(2);
+
+    pub(crate) fn asked(&mut self, block: Block, now: Duration) {
+        // One whose answer is lost, to a choke say, is given up.
+        if self.open.is_none_or(|(.., since)| now.saturating_sub(since) > Duration::from_secs(10)) {
+            self.open = Some((block.piece, block.begin, now));
+        }
+    }
+
+    pub(crate) fn came(&mut self, piece: u32, begin: u32, now: Duration) {
+        if let Some((.., since)) = self.open.take_if(|open| (open.0, open.1) == (piece, begin)) {
+            let took = now.saturating_sub(since);
+            self.least = Some(self.least.map_or(took, |least| least.min(took)));
+        }
+    }
+
+    /// How much time's worth of requests keeps the line busy: the least is without queues, so that some of it may be queued.
+    pub(crate) fn turn(&self) -> Duration {
+        4 * self.least.unwrap_or(Self::UNKNOWN) + Self::SLACK
+    }
 }
 
 /// A piece on its way to us.

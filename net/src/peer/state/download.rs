@@ -17,6 +17,9 @@ const TICKET_MARGIN: u64 = 600;
 const SNUB: Duration = Duration::from_secs(30);
 /// Requests without an answer at least, however slow the peer.
 const MIN_DEPTH: u64 = 32;
+/// Requests beyond those, at most, before the rate is known: more than that is no longer in the processor's caches when it
+/// comes through loopback.
+const MAX_RAMP: u64 = 96;
 /// How much time's worth of pieces a peer is told of in advance.
 const AHEAD_SECONDS: u64 = 2;
 /// Bytes that may wait for the disk before nothing more is asked for.
@@ -79,8 +82,10 @@ impl Swarm {
         }
         let rate = connection.down.per_second();
         let snubbed = connection.download.snubbed;
-        let depth = (rate / block).clamp(MIN_DEPTH, u64::from(connection.reqq).max(MIN_DEPTH));
-        let depth = depth.min(u64::from(connection.reqq)) as u32;
+        let download = &connection.download;
+        let ramp = u64::from(download.ramp.unwrap_or(0)).min(MAX_RAMP);
+        let under_way = rate as f64 * download.probe.turn().as_secs_f64() / block as f64;
+        let depth = (under_way as u64).max(MIN_DEPTH + ramp).min(u64::from(connection.reqq)) as u32;
         let blocks_ahead = u64::from(depth).max(AHEAD_SECONDS * rate / block);
         let fair_share = u64::from(self.pieces.missing() / 4).max(2);
         let ahead =
@@ -113,6 +118,7 @@ impl Swarm {
             while download.outstanding < depth {
                 let Some(block) = incoming.request() else { break };
                 download.outstanding += 1;
+                download.probe.asked(block, now);
                 connection.last_sent = now;
                 self.out.push(Command::Send { id, message: Message::Request(block) });
             }
@@ -173,6 +179,8 @@ impl Swarm {
             };
         };
         download.outstanding -= 1;
+        download.probe.came(piece, begin, now);
+        download.ramp = download.ramp.map(|ramp| ramp.saturating_add(1));
         download.unsolicited = 0;
         download.last_data = now;
         download.snubbed = false;
@@ -377,6 +385,7 @@ impl Swarm {
         let silent = self.now.elapsed.saturating_sub(download.last_data) > SNUB;
         if silent && !download.pieces.is_empty() {
             download.snubbed = true;
+            download.ramp = None;
             download.last_data = self.now.elapsed;
             self.release_pieces(id, true);
             // The others first.
