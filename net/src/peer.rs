@@ -8,13 +8,15 @@ mod node;
 mod plain;
 mod rate_limit;
 mod state;
+mod statements;
 mod store;
 mod tracker;
 
 pub use file_store::FileStore;
 pub use node::{AddError, Member, Node, NodeConfig, Obfuscation, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
-pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece};
+pub use statements::{Owner, SignedWord, StatementLog, read_statements, statement_of};
+pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece, stored_pieces};
 pub use tracker::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
     Tracker,

@@ -12,7 +12,8 @@ use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, FileStore, KeyError, Member, Node, NodeConfig,
-    Obfuscation, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+    Obfuscation, Owner, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+    read_statements, statement_of,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{SigningKey, purpose, verify};
@@ -272,8 +273,12 @@ async fn a_seed_and_three_peers() {
         assert_eq!(distinct.len(), subscribers.len(), "two peers store the same bytes");
     }
     for subscriber in &subscribers {
-        let statements = std::fs::read_to_string(subscriber.dir.path().join("statements")).unwrap();
-        assert!(statements.contains(r#""kind":"statement""#));
+        let owner = Owner { torrent_id: TORRENT, subscriber: subscriber.member.id };
+        let words = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
+        let stored = open(subscriber.dir.path(), TORRENT).history().unwrap();
+        for piece in 0..PIECES {
+            assert!(statement_of(&words, &stored, piece, u64::MAX).is_some(), "piece {piece}");
+        }
     }
 }
 

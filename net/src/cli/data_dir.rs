@@ -86,7 +86,7 @@ impl TorrentDir {
 
     /// Statements and receipts: signed words on who sent what.
     pub fn statements(&self) -> PathBuf {
-        self.0.join("statements.jsonl")
+        self.0.join("statements.log")
     }
 
     /// Pieces that the player found bad, a decimal number a line.

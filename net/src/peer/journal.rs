@@ -1,13 +1,11 @@
-//! Append-only files of JSON lines: signed words worth keeping, and the transcript for audits.
+//! The transcript for audits: an append-only file of JSON lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
-
-use super::state::Evidence;
-use crate::wire::seal::Parties;
+use swarmseal_core::Ticket;
 
 /// One such file.
 #[derive(Debug)]
@@ -32,46 +30,16 @@ impl Journal {
     }
 }
 
-/// The line for a signed word.
-pub(crate) fn evidence_line(evidence: &Evidence) -> Value {
-    match evidence {
-        Evidence::Ticket(ticket) => json!({
-            "kind": "ticket",
-            "uploader": ticket.uploader.to_string(),
-            "downloader": ticket.downloader.to_string(),
-            "epoch": ticket.epoch,
-            "expires": ticket.expires,
-            "ticket": hex::encode(ticket.to_bytes()),
-        }),
-        Evidence::Statement(parties, statement) => with_parties(
-            parties,
-            json!({
-                "kind": "statement",
-                "epoch": statement.epoch,
-                "entries": statement.entries.iter()
-                    .map(|entry| json!({"piece": entry.piece, "blake3": hex::encode(entry.hash)}))
-                    .collect::<Vec<_>>(),
-                "signature": hex::encode(statement.signature),
-            }),
-        ),
-        Evidence::Receipt(parties, receipt) => with_parties(
-            parties,
-            json!({
-                "kind": "receipt",
-                "bytes": receipt.bytes,
-                "pieces": receipt.pieces,
-                "time": receipt.time,
-                "signature": hex::encode(receipt.signature),
-            }),
-        ),
-    }
-}
-
-fn with_parties(parties: &Parties, mut line: Value) -> Value {
-    line["torrent id"] = parties.torrent_id.to_string().into();
-    line["uploader"] = parties.uploader.to_string().into();
-    line["downloader"] = parties.downloader.to_string().into();
-    line
+/// The line for a ticket.
+pub(crate) fn ticket_line(ticket: &Ticket) -> Value {
+    json!({
+        "kind": "ticket",
+        "uploader": ticket.uploader.to_string(),
+        "downloader": ticket.downloader.to_string(),
+        "epoch": ticket.epoch,
+        "expires": ticket.expires,
+        "ticket": hex::encode(ticket.to_bytes()),
+    })
 }
 
 /// The line for a re-key, a public value: two ciphertexts give it too.

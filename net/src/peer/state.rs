@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! connected ──extended handshake (sealed)──▶ ready ──ticket, bitfield──▶ interest, choking
-//! download:  assign piece ▶ want ▶ requests ▶ blocks ▶ Store ▶ Stored ▶ have, statement checked
+//! download:  assign piece ▶ want ▶ requests ▶ blocks ▶ Store ▶ Stored ▶ statement checked ▶ have
 //! upload:    want or request ▶ FetchKeys ▶ Keys ▶ Prepare ▶ Prepared ▶ blocks ▶ statement
 //! ```
 
@@ -30,6 +30,7 @@ use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
 
 use self::bits::Bits;
 use self::connection::{Connection, Download, Revealed, Upload};
+pub(crate) use self::pieces::Have;
 use self::pieces::Pieces;
 use self::random::Random;
 use self::rate::Rate;
@@ -83,8 +84,8 @@ pub(crate) struct Config {
     pub(crate) peer_id: [u8; 20],
     /// `None`: a plain torrent.
     pub(crate) seal: Option<Seal>,
-    /// For each piece, the epoch that it is stored under, or `None` where it is missing.
-    pub(crate) have: Vec<Option<u64>>,
+    /// What is there of each piece.
+    pub(crate) have: Vec<Option<Have>>,
     pub(crate) port: Option<u16>,
     /// Peers served at a time, besides one chosen at random.
     pub(crate) slots: usize,
@@ -271,6 +272,10 @@ pub(crate) enum Reason {
     BadPiece,
     #[error("it stated another hash than that of what it sent")]
     FalseStatement,
+    #[error("it does not state what it sent")]
+    NoStatement,
+    #[error("its clock is off: it dates a statement {0} seconds from now")]
+    WrongTime(u64),
     #[error("it broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("nothing came from it for too long")]
@@ -282,7 +287,7 @@ pub(crate) enum Reason {
 impl Reason {
     /// Whether the peer is not to come back in this run.
     pub(crate) fn bans(&self) -> bool {
-        matches!(self, Reason::BadPiece | Reason::FalseStatement | Reason::BadSignature)
+        matches!(self, Reason::BadPiece | Reason::FalseStatement | Reason::NoStatement | Reason::BadSignature)
     }
 
     /// Whether another try soon would end the same way.
@@ -319,6 +324,8 @@ pub(crate) struct Swarm {
     connections: BTreeMap<ConnectionId, Connection>,
     banned: HashSet<SubscriberId>,
     avoid: HashMap<u32, SubscriberId>,
+    /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
+    orphans: BTreeMap<u32, Duration>,
     totals: Totals,
     /// Bytes handed to the store and not yet stored.
     storing_bytes: usize,
@@ -337,7 +344,9 @@ pub(crate) struct Swarm {
 impl Swarm {
     pub(crate) fn new(config: Config, now: Now) -> Self {
         let pieces = Pieces::new(&config.have);
+        let orphaned = |piece: &u32| !pieces.vouched().has(*piece);
         Swarm {
+            orphans: pieces.have().iter().filter(orphaned).map(|piece| (piece, now.elapsed)).collect(),
             random: Random::new(config.seed),
             avoid: config.avoid.iter().copied().collect(),
             revealed: if config.super_seed { vec![0; config.have.len()] } else { Vec::new() },
@@ -435,7 +444,7 @@ impl Swarm {
         };
         let useful = match client.complete {
             true => self.hashed && !self.pieces.complete(),
-            false => self.pieces.have().count() > 0,
+            false => self.pieces.vouched().count() > 0,
         };
         useful && !self.connections.values().any(same)
     }
@@ -538,8 +547,8 @@ impl Swarm {
             };
             self.send(id, Message::Extended { id: 0, payload: handshake.to_bytes().into() });
         }
-        if (!self.config.super_seed || personal.is_some()) && self.pieces.have().count() > 0 {
-            let bits = Bytes::copy_from_slice(self.pieces.have().as_bytes());
+        if (!self.config.super_seed || personal.is_some()) && self.pieces.vouched().count() > 0 {
+            let bits = Bytes::copy_from_slice(self.pieces.vouched().as_bytes());
             self.send(id, Message::Bitfield(bits));
         }
         if !speaks_seal {
@@ -577,6 +586,10 @@ impl Swarm {
     fn forget(&mut self, id: ConnectionId) {
         self.release_pieces(id, false);
         if let Some(connection) = self.connections.remove(&id) {
+            let left = connection.download.unstated.into_keys();
+            self.orphans.extend(
+                left.filter(|&piece| !self.pieces.vouched().has(piece)).map(|it| (it, self.now.elapsed)),
+            );
             self.pieces.gone(&connection.have);
             self.fill_slots();
             self.download_all();
@@ -711,7 +724,8 @@ impl Swarm {
     /// Two complete peers have nothing to say to each other, but for the last statement.
     fn part_if_useless(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(&id) else { return };
-        let both = self.pieces.complete() && connection.have.count() == self.pieces.count();
+        let all = self.pieces.count();
+        let both = self.pieces.vouched().count() == all && connection.have.count() == all;
         let waited = self.now.elapsed.saturating_sub(connection.download.last_data) > LAST_STATEMENT;
         if both && (waited || connection.download.unstated.is_empty()) {
             self.disconnect(id, Reason::Useless);
@@ -732,6 +746,7 @@ impl Swarm {
 
     fn all_hashed(&mut self) {
         self.hashed = true;
+        self.vouch_for_hashed();
         self.ids().into_iter().for_each(|id| self.update_interest(id));
         self.download_all();
     }
@@ -769,6 +784,7 @@ impl Swarm {
                 None => self.tend(id),
             }
         }
+        self.tend_orphans();
         self.rechoke_if_due();
     }
 
@@ -780,6 +796,9 @@ impl Swarm {
         }
         if now.saturating_sub(connection.last_received) > SILENCE {
             return Some(Reason::Silence);
+        }
+        if connection.download.owes_statement(now) {
+            return Some(Reason::NoStatement);
         }
         let idle = !connection.interested_in_it && !connection.it_is_interested;
         (full && idle && now.saturating_sub(connection.since) > USELESS).then_some(Reason::Useless)

@@ -51,15 +51,17 @@ pub enum StoreError {
         source: io::Error,
     },
     /// It was written by a newer program.
-    #[error("{path} has version {found}; this program reads up to version {VERSION}")]
+    #[error("{path} has version {found}; this program reads up to version {newest}")]
     NewerVersion {
         /// Which file.
         path: PathBuf,
         /// The version found.
         found: u32,
+        /// The newest that is read.
+        newest: u32,
     },
-    /// It is no index, or that of another torrent.
-    #[error("{0} is not this torrent's piece index")]
+    /// It belongs to another torrent or subscriber, or is another kind of file.
+    #[error("{0} is not this subscription's")]
     Foreign(PathBuf),
     /// Another process uses it.
     #[error("{0} is in use by another process")]
@@ -118,6 +120,11 @@ impl Store {
         let store = Store { shape, data, writing: Mutex::default(), data_path, index_path, index };
         store.drop_damaged()?;
         Ok(store)
+    }
+
+    /// Every piece that was ever stored, as [`stored_pieces`].
+    pub fn history(&self) -> Result<Vec<(u32, StoredPiece)>, StoreError> {
+        history(&self.index_path, &self.shape)
     }
 
     /// What it was opened for.
@@ -217,6 +224,22 @@ impl Store {
     }
 }
 
+/// Every piece that was ever stored in `dir`, the oldest first; what was discarded since is among them, for blame.
+pub fn stored_pieces(dir: &Path, shape: &Shape) -> Result<Vec<(u32, StoredPiece)>, StoreError> {
+    history(&dir.join("pieces.idx"), shape)
+}
+
+fn history(path: &Path, shape: &Shape) -> Result<Vec<(u32, StoredPiece)>, StoreError> {
+    let bytes = if_there(std::fs::read(path), path)?.unwrap_or_default();
+    let mut stored = Vec::new();
+    parse_records(&bytes, path, shape, |piece, kind, record| {
+        if kind == STORED {
+            stored.push((piece, record));
+        }
+    })?;
+    Ok(stored)
+}
+
 /// A store as it was at one moment, for a player: another process may go on fetching into it.
 #[derive(Debug)]
 pub struct StoreReader {
@@ -265,7 +288,7 @@ fn read_index(file: &mut File, path: &Path, shape: &Shape) -> Result<Vec<Option<
 }
 
 /// None for a file that is not there.
-fn if_there<T>(opened: io::Result<T>, path: &Path) -> Result<Option<T>, StoreError> {
+pub(super) fn if_there<T>(opened: io::Result<T>, path: &Path) -> Result<Option<T>, StoreError> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -280,17 +303,30 @@ fn parse_index(
     shape: &Shape,
 ) -> Result<(Vec<Option<StoredPiece>>, usize), StoreError> {
     let mut pieces = vec![None; shape.piece_count as usize];
+    let good = parse_records(bytes, path, shape, |piece, kind, stored| {
+        pieces[piece as usize] = (kind == STORED).then_some(stored);
+    })?;
+    Ok((pieces, good))
+}
+
+/// Hands out every record of an index; how many of its bytes are sound, as [`parse_index`].
+fn parse_records(
+    bytes: &[u8],
+    path: &Path,
+    shape: &Shape,
+    mut record: impl FnMut(u32, u8, StoredPiece),
+) -> Result<usize, StoreError> {
     let header = header(shape);
     // A start that was cut short leaves less than a header.
     if bytes.len() < HEADER_LEN && header.starts_with(bytes) {
-        return Ok((pieces, 0));
+        return Ok(0);
     }
     if bytes.len() < HEADER_LEN || !bytes.starts_with(MAGIC) {
         return Err(StoreError::Foreign(path.to_owned()));
     }
     let found = number(&bytes[8..12]) as u32;
     if found > VERSION {
-        return Err(StoreError::NewerVersion { path: path.to_owned(), found });
+        return Err(StoreError::NewerVersion { path: path.to_owned(), found, newest: VERSION });
     }
     if bytes[..HEADER_LEN] != header {
         return Err(StoreError::Foreign(path.to_owned()));
@@ -298,14 +334,14 @@ fn parse_index(
     let mut good = HEADER_LEN;
     for bytes in bytes[HEADER_LEN..].chunks_exact(RECORD_LEN) {
         let (body, check) = bytes.split_at(RECORD_LEN - 8);
-        let piece = number(&body[1..5]) as usize;
-        if blake3::hash(body).as_bytes()[..8] != *check || piece >= pieces.len() {
+        let piece = number(&body[1..5]) as u32;
+        if blake3::hash(body).as_bytes()[..8] != *check || piece >= shape.piece_count {
             break;
         }
-        pieces[piece] = (body[0] == STORED).then(|| stored_piece(body));
+        record(piece, body[0], stored_piece(body));
         good += RECORD_LEN;
     }
-    Ok((pieces, good))
+    Ok(good)
 }
 
 fn stored_piece(body: &[u8]) -> StoredPiece {

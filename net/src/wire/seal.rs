@@ -159,6 +159,9 @@ pub enum SealMessage {
 pub struct Statement {
     /// The receiver's epoch, for which the pieces were made.
     pub epoch: u64,
+    /// When, in seconds since 1970 by the tracker's clock; later than the statements by which the uploader had these pieces
+    /// itself, so that blame cannot go in circles.
+    pub time: u64,
     /// Pieces and the BLAKE3 of each as sent.
     pub entries: Vec<Entry>,
     /// The uploader's signature.
@@ -208,20 +211,26 @@ const ENTRY_LEN: usize = 4 + 32;
 
 impl Statement {
     /// The uploader signs.
-    pub fn sign(key: &SigningKey, parties: &Parties, epoch: u64, entries: Vec<Entry>) -> Self {
-        let signature = key.sign(purpose::STATEMENT, &Self::signing_input(parties, epoch, &entries));
-        Statement { epoch, entries, signature }
+    pub fn sign(key: &SigningKey, parties: &Parties, epoch: u64, time: u64, entries: Vec<Entry>) -> Self {
+        let signature = key.sign(purpose::STATEMENT, &Self::signing_input(parties, epoch, time, &entries));
+        Statement { epoch, time, entries, signature }
     }
 
     /// Checks it against the uploader's identity key.
     pub fn verify(&self, identity: &[u8; 32], parties: &Parties) -> Result<(), BadSignature> {
-        let input = Self::signing_input(parties, self.epoch, &self.entries);
+        let input = Self::signing_input(parties, self.epoch, self.time, &self.entries);
         verify(identity, purpose::STATEMENT, &input, &self.signature)
     }
 
-    fn signing_input(parties: &Parties, epoch: u64, entries: &[Entry]) -> Vec<u8> {
+    /// What it says of a piece.
+    pub fn entry(&self, piece: u32) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.piece == piece)
+    }
+
+    fn signing_input(parties: &Parties, epoch: u64, time: u64, entries: &[Entry]) -> Vec<u8> {
         let mut input = parties.signing_input();
         input.extend_from_slice(&epoch.to_be_bytes());
+        input.extend_from_slice(&time.to_be_bytes());
         input.extend_from_slice(&entries_to_bytes(entries));
         input
     }
@@ -249,8 +258,16 @@ impl Receipt {
     }
 }
 
-fn entries_to_bytes(entries: &[Entry]) -> Vec<u8> {
+/// Entries one after another: index of the piece (4) ‖ BLAKE3 (32).
+pub(crate) fn entries_to_bytes(entries: &[Entry]) -> Vec<u8> {
     entries.iter().flat_map(|entry| entry.piece.to_be_bytes().into_iter().chain(entry.hash)).collect()
+}
+
+/// Reads [`entries_to_bytes`]; `None` for a torn or too long list.
+pub(crate) fn entries_from_bytes(bytes: &[u8]) -> Option<Vec<Entry>> {
+    let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
+    (rest.is_empty() && entries.len() <= MAX_ENTRIES)
+        .then(|| entries.iter().map(|bytes| entry(bytes)).collect())
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -289,6 +306,7 @@ impl SealMessage {
             SealMessage::Statement(statement) => Raw {
                 t: "statement".into(),
                 epoch: Some(statement.epoch),
+                time: Some(statement.time),
                 entries: Some(entries_to_bytes(&statement.entries)),
                 signature: Some(statement.signature),
                 ..Raw::default()
@@ -323,16 +341,18 @@ impl SealMessage {
                 SealMessage::Want(bytes.chunks_exact(4).map(big_endian).collect())
             }
             "statement" => {
-                let bad = SealError::Bad("statement");
-                let (Some(epoch), Some(entries), Some(signature)) = (raw.epoch, raw.entries, raw.signature)
+                let Raw {
+                    epoch: Some(epoch),
+                    time: Some(time),
+                    entries: Some(entries),
+                    signature: Some(signature),
+                    ..
+                } = raw
                 else {
-                    return Err(bad);
+                    return Err(SealError::Bad("statement"));
                 };
-                if entries.len() > MAX_ENTRIES * ENTRY_LEN || entries.len() % ENTRY_LEN != 0 {
-                    return Err(bad);
-                }
-                let entries = entries.chunks_exact(ENTRY_LEN).map(entry).collect();
-                SealMessage::Statement(Box::new(Statement { epoch, entries, signature }))
+                let entries = entries_from_bytes(&entries).ok_or(SealError::Bad("statement"))?;
+                SealMessage::Statement(Box::new(Statement { epoch, time, entries, signature }))
             }
             "receipt" => match raw {
                 Raw {
@@ -386,9 +406,9 @@ mod tests {
                 }))
             }),
             prop::collection::vec(any::<u32>(), 0..=MAX_WANT).prop_map(SealMessage::Want),
-            (any::<u64>(), prop::collection::vec(entry, 0..=MAX_ENTRIES)).prop_map(
-                move |(epoch, entries)| {
-                    SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, entries)))
+            (any::<[u64; 2]>(), prop::collection::vec(entry, 0..=MAX_ENTRIES)).prop_map(
+                move |([epoch, time], entries)| {
+                    SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, time, entries)))
                 }
             ),
             any::<[u64; 3]>().prop_map(move |[bytes, pieces, time]| {
@@ -424,10 +444,11 @@ mod tests {
     fn a_signature_holds_for_its_parties_only() {
         let key = SigningKey::from_bytes(&[9; 32]);
         let other = Parties { downloader: SubscriberId([4; 32]), ..PARTIES };
-        let statement = Statement::sign(&key, &PARTIES, 1, vec![Entry { piece: 1, hash: [0; 32] }]);
+        let statement = Statement::sign(&key, &PARTIES, 1, 7, vec![Entry { piece: 1, hash: [0; 32] }]);
         assert!(statement.verify(&key.public(), &PARTIES).is_ok());
         assert!(statement.verify(&key.public(), &other).is_err());
-        assert!(Statement { epoch: 2, ..statement }.verify(&key.public(), &PARTIES).is_err());
+        assert!(Statement { epoch: 2, ..statement.clone() }.verify(&key.public(), &PARTIES).is_err());
+        assert!(Statement { time: 8, ..statement }.verify(&key.public(), &PARTIES).is_err());
         let receipt = Receipt::sign(&key, &PARTIES, 10, 1, 5);
         assert!(receipt.verify(&key.public(), &PARTIES).is_ok());
         assert!(receipt.verify(&key.public(), &other).is_err());

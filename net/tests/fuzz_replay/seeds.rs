@@ -389,7 +389,7 @@ fn extended_handshake() -> ExtendedHandshake {
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
     let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
     let entries = (0..3).map(|piece| Entry { piece, hash: [piece as u8; 32] }).collect();
-    let statement = Statement::sign(&license_key(), &parties, 1, entries);
+    let statement = Statement::sign(&license_key(), &parties, 1, 9, entries);
     let receipt = Receipt::sign(&license_key(), &parties, 1 << 40, 3, 1_700_000_000);
     vec![
         ("handshake", extended_handshake().to_bytes()),

@@ -90,6 +90,7 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
 /// A torrent that cannot be joined.
 pub(crate) fn add_failure(error: AddError) -> Failure {
     let exit = match error {
+        AddError::Store(error) => return store_failure(error),
         AddError::Duplicate => Exit::Usage,
         AddError::ForeignStore => Exit::WrongTorrent,
         AddError::Journal { .. } => Exit::Storage,

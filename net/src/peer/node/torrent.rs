@@ -19,17 +19,20 @@ use super::{Joined, Shared, announce, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
-use crate::peer::journal::{Journal, evidence_line, rekey_line};
+use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
 use crate::peer::state::{
-    Claim, Command, Config, ConnectionId, Event, Evidence, Now, Seal, Sender, StoreFailure, Swarm,
+    Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
 };
-use crate::peer::store::{Shape, Store};
+use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements};
+use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
 
+/// A piece that nobody else need vouch for.
+const OURS: Have = Have { epoch: 0, vouched: Some(0) };
 const TICK: Duration = Duration::from_millis(250);
 /// Events that wait for the task; readers wait in turn.
 const QUEUE: usize = 512;
@@ -137,7 +140,7 @@ pub struct TorrentConfig {
     pub super_seed: bool,
     /// Repair: who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
     pub avoid: Vec<(u32, SubscriberId)>,
-    /// Where statements and receipts are kept, as JSON lines.
+    /// A subscriber's: where statements and receipts are kept. Without it nobody else can be blamed for what we hand on.
     pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
     pub transcript: Option<PathBuf>,
@@ -187,7 +190,10 @@ pub enum AddError {
     /// The store was opened for another torrent.
     #[error("the store belongs to another torrent")]
     ForeignStore,
-    /// A journal cannot be written.
+    /// The store, or the statements beside it, cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A transcript cannot be written.
     #[error("{path}: {source}")]
     Journal {
         /// Which file.
@@ -278,8 +284,8 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
-    let swarm_config = swarm_config(&config, &shared)?;
-    let statements = config.statements.as_deref().map(open_journal).transpose()?;
+    let statements = open_statements(&config)?;
+    let swarm_config = swarm_config(&config, &shared, statements.as_ref())?;
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {
@@ -347,7 +353,43 @@ fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
     Journal::open(path).map_err(|source| AddError::Journal { path: path.to_owned(), source })
 }
 
-fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddError> {
+fn open_statements(config: &TorrentConfig) -> Result<Option<StatementLog>, AddError> {
+    match (&config.role, &config.statements) {
+        (Role::Peer { member, store }, Some(path)) => {
+            let owner = Owner { torrent_id: member.torrent_id, subscriber: member.id };
+            Ok(Some(StatementLog::open(path, owner, &store.history()?)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
+fn have(store: &Store, statements: Option<&StatementLog>) -> Result<Vec<Option<Have>>, StoreError> {
+    let words = statements.map(|log| read_statements(log.path(), &log.owner())).transpose()?;
+    let mut times = HashMap::new();
+    for word in words.iter().flatten() {
+        if let SignedWord::Statement { uploader, statement } = word {
+            let entries = statement.entries.iter();
+            times.extend(entries.map(|entry| ((entry.piece, entry.hash, *uploader), statement.time)));
+        }
+    }
+    let vouched = |piece: u32, stored: &StoredPiece| match &words {
+        Some(_) => times.get(&(piece, stored.hash, stored.sender?)).copied(),
+        None => Some(0),
+    };
+    let pieces = (0..).zip(store.pieces());
+    Ok(pieces
+        .map(|(piece, stored)| {
+            stored.map(|stored| Have { epoch: stored.epoch, vouched: vouched(piece, &stored) })
+        })
+        .collect())
+}
+
+fn swarm_config(
+    config: &TorrentConfig,
+    shared: &Shared,
+    statements: Option<&StatementLog>,
+) -> Result<Config, AddError> {
     let TorrentConfig { layout, ref role, .. } = *config;
     let member = role.member();
     if let Some(member) = member {
@@ -365,15 +407,15 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
             if store.shape() != (Shape { torrent_id: member.torrent_id, piece_len, piece_count }) {
                 return Err(AddError::ForeignStore);
             }
-            store.pieces().iter().map(|piece| piece.map(|piece| piece.epoch)).collect()
+            have(store, statements)?
         }
         Role::PlainPeer { store } => {
             if store.layout() != layout {
                 return Err(AddError::ForeignStore);
             }
-            store.pieces().into_iter().map(|have| have.then_some(0)).collect()
+            store.pieces().into_iter().map(|have| have.then_some(OURS)).collect()
         }
-        Role::Seed { .. } | Role::PlainSeed { .. } => vec![Some(0); layout.piece_count() as usize],
+        Role::Seed { .. } | Role::PlainSeed { .. } => vec![Some(OURS); layout.piece_count() as usize],
     };
     let mut seed = [0; 8];
     // A fixed seed does no harm: nothing secret hangs on it.
@@ -426,7 +468,7 @@ struct Task {
     synced: Instant,
     stats: watch::Sender<Stats>,
     announce_error: Option<String>,
-    statements: Option<Journal>,
+    statements: Option<StatementLog>,
     transcript: Option<Journal>,
     inputs: mpsc::Sender<Input>,
     commands: Vec<Command>,
@@ -465,7 +507,7 @@ impl Task {
                     self.call_peers();
                     self.publish_stats();
                     self.sync_if_due();
-                    self.statements.iter_mut().chain(&mut self.transcript).for_each(Journal::flush);
+                    self.transcript.iter_mut().for_each(Journal::flush);
                 }
                 () = &mut stop => break,
             }
@@ -487,10 +529,10 @@ impl Task {
 
     /// Lets connections and jobs under way end, and everything reach the disk.
     async fn finish(self, mut receiver: mpsc::Receiver<Input>) {
-        let Task { role, shared, links, inputs, statements, transcript, stats, .. } = self;
+        let Task { role, shared, links, inputs, transcript, stats, .. } = self;
         drop((links, inputs, stats));
         let _ = timeout(shared.within(LAST_JOBS), async { while receiver.recv().await.is_some() {} }).await;
-        statements.into_iter().chain(transcript).for_each(|mut journal| journal.flush());
+        transcript.into_iter().for_each(|mut journal| journal.flush());
         let _ = timeout(shared.within(LAST_SYNC), sync(role)).await;
     }
 
@@ -629,7 +671,7 @@ impl Task {
                     Some(personal) => self.pull(id, piece, data, sender, personal),
                 },
                 Command::Discard { piece } => self.discard(piece),
-                Command::Keep(evidence) => self.keep(&evidence),
+                Command::Keep(evidence) => self.keep(evidence),
                 Command::Completed => self.publish_stats(),
             }
         }
@@ -717,13 +759,24 @@ impl Task {
         }
     }
 
-    fn keep(&mut self, evidence: &Evidence) {
-        let journal = match evidence {
-            Evidence::Ticket(_) => &mut self.transcript,
-            Evidence::Statement(..) | Evidence::Receipt(..) => &mut self.statements,
+    /// On the disk before anything follows from it.
+    fn keep(&mut self, evidence: Evidence) {
+        let word = match evidence {
+            Evidence::Ticket(ticket) => {
+                self.transcript.iter_mut().for_each(|transcript| transcript.write(&ticket_line(&ticket)));
+                return;
+            }
+            Evidence::Statement(parties, statement) => {
+                SignedWord::Statement { uploader: parties.uploader, statement: *statement }
+            }
+            Evidence::Receipt(parties, receipt) => {
+                SignedWord::Receipt { downloader: parties.downloader, receipt: *receipt }
+            }
         };
-        if let Some(journal) = journal {
-            journal.write(&evidence_line(evidence));
+        if let Some(statements) = &mut self.statements
+            && let Err(error) = statements.add(&word)
+        {
+            tracing::warn!(%error, "a signed word is lost");
         }
     }
 

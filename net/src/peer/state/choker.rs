@@ -103,7 +103,7 @@ impl Swarm {
         connection.ready
             && connection.it_is_interested
             && (!self.sealed() || connection.claim().is_some())
-            && self.pieces.have().count() > 0
+            && self.pieces.vouched().count() > 0
     }
 
     fn unchoke(&mut self, id: ConnectionId) {

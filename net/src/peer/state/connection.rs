@@ -90,16 +90,50 @@ pub(crate) struct Download {
     pub(crate) wrong: u32,
     /// When the ticket that we gave ends (tracker time); 0 without one.
     pub(crate) ticket_expires: u64,
-    /// BLAKE3 of stored pieces for which no statement came yet.
-    pub(crate) unstated: HashMap<u32, [u8; 32]>,
-    /// Statements that came before their piece was stored.
-    pub(crate) stated: HashMap<u32, [u8; 32]>,
+    /// Stored pieces for which no statement came yet.
+    pub(crate) unstated: HashMap<u32, Unstated>,
+    /// Statements that came before their piece was stored: hash and time.
+    pub(crate) stated: HashMap<u32, ([u8; 32], u64)>,
     pub(crate) bytes: u64,
     pub(crate) piece_count: u64,
     pub(crate) receipted: u64,
     pub(crate) receipt_at: Duration,
     /// Bytes of blocks that were not asked for, since the last one that was.
     pub(crate) unsolicited: usize,
+}
+
+/// A piece that came and was not stated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unstated {
+    /// BLAKE3 of what came.
+    pub(crate) hash: [u8; 32],
+    since: Duration,
+    /// [`Download::bytes`] then.
+    bytes: u64,
+}
+
+/// A statement waits behind the blocks that wait for the peer's socket, no more than so many bytes and so long after the last.
+const STATEMENT_BYTES: u64 = 4 << 20;
+const STATEMENT_WAIT: Duration = Duration::from_secs(30);
+
+impl Download {
+    /// A piece is stored, and its statement has not come.
+    pub(crate) fn await_statement(&mut self, piece: u32, hash: [u8; 32], now: Duration) {
+        self.unstated.insert(piece, Unstated { hash, since: now, bytes: self.bytes });
+    }
+
+    /// Whether the peer has had all the time that it needs for a statement.
+    pub(crate) fn owes_statement(&self, now: Duration) -> bool {
+        self.unstated.values().any(|unstated| {
+            let waited = now.saturating_sub(unstated.since.max(self.last_data)) > STATEMENT_WAIT;
+            waited || self.bytes - unstated.bytes > STATEMENT_BYTES
+        })
+    }
+
+    /// Whether anything of a piece came, or was asked for.
+    pub(crate) fn fetches(&self, piece: u32) -> bool {
+        self.pieces.iter().any(|incoming| incoming.piece == piece)
+    }
 }
 
 /// Measures how long a request takes at the least, one at a time.
@@ -242,6 +276,30 @@ pub(crate) struct Upload {
     pub(crate) receipted: u64,
 }
 
+impl Upload {
+    /// What the next statement says.
+    pub(crate) fn to_state(&mut self, entry: Entry, now: Duration) {
+        if self.unstated.is_empty() {
+            self.unstated_since = now;
+        }
+        self.unstated.push(entry);
+    }
+
+    /// Pieces of which something was sent and nothing is asked for: the peer may have had the rest before.
+    pub(crate) fn gather_unstated(&mut self, now: Duration) {
+        let mut entries = Vec::new();
+        for Outgoing { piece, stage } in &mut self.pieces {
+            if let Stage::Ready { hash, unstated: unstated @ true, .. } = stage
+                && !self.requests.has(*piece)
+            {
+                *unstated = false;
+                entries.push(Entry { piece: *piece, hash: *hash });
+            }
+        }
+        entries.into_iter().for_each(|entry| self.to_state(entry, now));
+    }
+}
+
 /// A peer's requests in the order in which it made them, those of one piece together: some hundred requests are a few
 /// dozen pieces.
 #[derive(Debug, Default)]
@@ -257,6 +315,10 @@ impl Requests {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    pub(crate) fn has(&self, piece: u32) -> bool {
+        self.pieces().any(|requested| requested == piece)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -337,6 +399,8 @@ pub(crate) enum Stage {
         hash: [u8; 32],
         /// Bytes sent of it.
         sent: usize,
+        /// Whether some of them are in no statement.
+        unstated: bool,
     },
 }
 

@@ -34,6 +34,10 @@ const END_GAME: Duration = Duration::from_secs(3);
 const AVOID: Duration = Duration::from_secs(20);
 /// Pieces with another cipher hash that we take from one peer.
 const MAX_WRONG: u32 = 3;
+/// Seconds by which a statement's time may be off.
+const MAX_SKEW: u64 = 600;
+/// A piece that nobody vouches for, and that nobody else has, is handed on after this long all the same.
+const ORPHANED: Duration = Duration::from_secs(60);
 const RECEIPT_PIECES: u64 = 64;
 const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -98,6 +102,7 @@ impl Swarm {
             self.pieces.assign(piece);
             let incoming = Incoming::new(piece, layout.len_of(piece), self.now.elapsed);
             if let Some(connection) = self.connections.get_mut(&id) {
+                connection.download.stated.remove(&piece);
                 connection.download.pieces.push_back(incoming);
             }
             wanted.push(piece);
@@ -287,15 +292,23 @@ impl Swarm {
         let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
         self.pieces.stored(piece, epoch);
         self.avoid.remove(&piece);
+        let now = self.now.elapsed;
+        // An ordinary client's piece was stored because its hash is known.
+        let mut vouched = (!self.sealed() || self.hashed).then_some(0);
         let mut lied = false;
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.download.piece_count += 1;
-            if connection.hello.is_some() {
-                match connection.download.stated.remove(&piece) {
-                    Some(stated) => lied = stated != hash,
-                    None => drop(connection.download.unstated.insert(piece, hash)),
+        match self.connections.get_mut(&id) {
+            Some(connection) => {
+                connection.download.piece_count += 1;
+                if connection.hello.is_some() {
+                    match connection.download.stated.remove(&piece) {
+                        Some((stated, _)) if stated != hash => lied = true,
+                        Some((_, time)) => vouched = Some(time),
+                        None => connection.download.await_statement(piece, hash, now),
+                    }
                 }
             }
+            None if vouched.is_none() => drop(self.orphans.insert(piece, now)),
+            None => {}
         }
         let complete = self.pieces.complete();
         for other in self.ids() {
@@ -303,18 +316,56 @@ impl Swarm {
             self.receipt_if_due(other, complete);
             let Some(connection) = self.connections.get_mut(&other) else { continue };
             connection.useful -= u32::from(connection.have.has(piece));
-            self.send(other, Message::Have(piece));
             self.update_interest(other);
         }
         if lied {
-            self.false_statement(id, piece);
-        } else if complete {
+            return self.false_statement(id, piece);
+        }
+        if let Some(time) = vouched {
+            self.vouch(piece, time);
+        }
+        if complete {
             self.out.push(Command::Completed);
             self.ids().into_iter().for_each(|other| self.part_if_useless(other));
         } else {
             self.download_all_idle();
         }
         self.fill_slots();
+    }
+
+    /// The piece may be handed on.
+    fn vouch(&mut self, piece: u32, time: u64) {
+        self.orphans.remove(&piece);
+        self.pieces.vouch(piece, time);
+        self.ids().into_iter().for_each(|id| self.send(id, Message::Have(piece)));
+    }
+
+    /// Every stored piece is what its cipher hash says.
+    pub(super) fn vouch_for_hashed(&mut self) {
+        let unvouched = |piece: &u32| !self.pieces.vouched().has(*piece);
+        let pieces: Vec<u32> = self.pieces.have().iter().filter(unvouched).collect();
+        pieces.into_iter().for_each(|piece| self.vouch(piece, 0));
+    }
+
+    /// Pieces whose senders left before they stated them are fetched from somebody else, if there is anybody: if they are bad,
+    /// whoever hands them on is to blame.
+    pub(super) fn tend_orphans(&mut self) {
+        let mut lost = false;
+        let orphans: Vec<(u32, Duration)> =
+            self.orphans.iter().map(|(&piece, &since)| (piece, since)).collect();
+        for (piece, since) in orphans {
+            if !self.pieces.have().has(piece) {
+                self.orphans.remove(&piece);
+            } else if self.pieces.availability(piece) > 0 && self.failure.is_none() {
+                self.lose_piece(piece);
+                lost = true;
+            } else if self.now.elapsed.saturating_sub(since) > ORPHANED {
+                self.vouch(piece, 0);
+            }
+        }
+        if lost {
+            self.download_all();
+        }
     }
 
     /// Peers that had to wait for the disk, or for a piece to be free.
@@ -335,6 +386,7 @@ impl Swarm {
 
     fn lose_piece(&mut self, piece: u32) {
         self.pieces.discard(piece);
+        self.orphans.remove(&piece);
         self.out.push(Command::Discard { piece });
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(&id) {
@@ -398,23 +450,35 @@ impl Swarm {
     pub(super) fn statement(&mut self, id: ConnectionId, statement: Box<Statement>) -> Result<(), Reason> {
         let Some((parties, hello)) = self.parties(id, false) else { return Ok(()) };
         statement.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
-        let mut false_piece = None;
+        let skew = statement.time.abs_diff(self.now.unix);
+        if skew > MAX_SKEW {
+            return Err(Reason::WrongTime(skew));
+        }
+        let (mut false_piece, mut vouched, mut about) = (None, Vec::new(), false);
         for entry in &statement.entries {
             let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-            match connection.download.unstated.remove(&entry.piece) {
-                Some(hash) if hash != entry.hash => {
+            let download = &mut connection.download;
+            match download.unstated.remove(&entry.piece) {
+                Some(unstated) if unstated.hash != entry.hash => {
                     false_piece = Some(entry.piece);
                     break;
                 }
-                Some(_) => {}
-                // Not stored yet, or not taken: an end-game copy.
-                None if self.pieces.storing(entry.piece) => {
-                    connection.download.stated.insert(entry.piece, entry.hash);
+                Some(_) => vouched.push(entry.piece),
+                None if self.pieces.storing(entry.piece) || download.fetches(entry.piece) => {
+                    download.stated.insert(entry.piece, (entry.hash, statement.time));
+                    about = true;
                 }
+                // Not taken: an end-game copy.
                 None => {}
             }
         }
-        self.out.push(Command::Keep(Evidence::Statement(parties, statement)));
+        let time = statement.time;
+        // What is about nothing that came is not worth its place on the disk.
+        if about || !vouched.is_empty() {
+            self.out.push(Command::Keep(Evidence::Statement(parties, statement)));
+        }
+        vouched.retain(|&piece| self.pieces.have().has(piece));
+        vouched.into_iter().for_each(|piece| self.vouch(piece, time));
         match false_piece {
             Some(piece) => self.false_statement(id, piece),
             None => self.part_if_useless(id),

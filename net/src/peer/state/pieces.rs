@@ -3,12 +3,25 @@
 use super::bits::Bits;
 use super::random::Random;
 
+/// A piece that we have from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Have {
+    /// The epoch that it is stored under.
+    pub(crate) epoch: u64,
+    /// Whether somebody vouches for it: by a statement of that time (0 where it is right for other reasons).
+    pub(crate) vouched: Option<u64>,
+}
+
 /// The table of pieces.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     have: Bits,
+    /// Of those, the ones that may be handed on: if they turn out bad, somebody else is to blame.
+    vouched: Bits,
     /// Under which epoch each piece that we have is stored.
     epochs: Vec<u64>,
+    /// The time of the statement by which each came; 0 without one.
+    stated_at: Vec<u64>,
     /// How many connections are fetching it.
     assigned: Vec<u8>,
     /// Whole, and on its way to the store.
@@ -18,20 +31,25 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// `have`: the epoch of each piece that we have.
-    pub(crate) fn new(have: &[Option<u64>]) -> Self {
+    pub(crate) fn new(have: &[Option<Have>]) -> Self {
         let count = have.len() as u32;
-        let mut bits = Bits::new(count);
-        have.iter().zip(0..).filter(|(epoch, _)| epoch.is_some()).for_each(|(_, piece)| {
-            bits.insert(piece);
-        });
-        Pieces {
-            have: bits,
-            epochs: have.iter().map(|epoch| epoch.unwrap_or_default()).collect(),
+        let mut pieces = Pieces {
+            have: Bits::new(count),
+            vouched: Bits::new(count),
+            epochs: vec![0; have.len()],
+            stated_at: vec![0; have.len()],
             assigned: vec![0; have.len()],
             storing: Bits::new(count),
             availability: vec![0; have.len()],
+        };
+        for (have, piece) in have.iter().zip(0..) {
+            let Some(have) = have else { continue };
+            pieces.stored(piece, have.epoch);
+            if let Some(time) = have.vouched {
+                pieces.vouch(piece, time);
+            }
         }
+        pieces
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -40,6 +58,15 @@ impl Pieces {
 
     pub(crate) fn have(&self) -> &Bits {
         &self.have
+    }
+
+    /// What may be handed on.
+    pub(crate) fn vouched(&self) -> &Bits {
+        &self.vouched
+    }
+
+    pub(crate) fn stated_at(&self, piece: u32) -> u64 {
+        self.stated_at[piece as usize]
     }
 
     pub(crate) fn missing(&self) -> u32 {
@@ -93,8 +120,15 @@ impl Pieces {
         self.epochs[piece as usize] = epoch;
     }
 
+    /// Somebody vouches for a piece that we have.
+    pub(crate) fn vouch(&mut self, piece: u32, time: u64) {
+        self.vouched.insert(piece);
+        self.stated_at[piece as usize] = time;
+    }
+
     pub(crate) fn discard(&mut self, piece: u32) {
         self.have.remove(piece);
+        self.vouched.remove(piece);
     }
 
     /// A piece that nobody is fetching and that a peer with the pieces `theirs` has, the rarest first, ties at random;
@@ -174,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_rarest_piece_comes_first() {
-        let mut pieces = Pieces::new(&[Some(1), None, None, None]);
+        let mut pieces = Pieces::new(&[Some(Have { epoch: 1, vouched: Some(0) }), None, None, None]);
         pieces.seen(1);
         pieces.seen(1);
         pieces.seen(2);

@@ -14,6 +14,9 @@ use crate::wire::seal::Entry;
 
 const PIECE_LEN: u32 = 2 * BLOCK;
 const PIECES: u32 = 24;
+/// A seed's piece, and one that a peer has from before.
+const OURS: Have = Have { epoch: 0, vouched: Some(0) };
+const HAD: Have = Have { epoch: 1, vouched: Some(0) };
 const TORRENT: TorrentId = TorrentId([1; 32]);
 
 /// How a peer of the simulation misbehaves.
@@ -32,6 +35,10 @@ enum Manner {
     Polluted,
     /// Its tickets are refused by the tracker.
     Refused,
+    /// States nothing of what it sends.
+    Silent,
+    /// Its clock is an hour slow.
+    Late,
 }
 
 struct Peer {
@@ -65,7 +72,7 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
         buffers: Buffers::new(PIECE_LEN),
         peer_id: [number as u8; 20],
         seal: sealed.then_some(seal),
-        have: vec![seed.then_some(0); PIECES as usize],
+        have: vec![seed.then_some(OURS); PIECES as usize],
         port: None,
         slots: 4,
         personal_slots: 1,
@@ -139,7 +146,11 @@ impl Simulation {
 
     fn handle(&mut self, number: usize, event: Event) {
         let mut commands = Vec::new();
-        self.peers[number].swarm.handle(now(self.elapsed), event, &mut commands);
+        let mut now = now(self.elapsed);
+        if self.peers[number].manner == Late {
+            now.unix -= 3600;
+        }
+        self.peers[number].swarm.handle(now, event, &mut commands);
         commands.into_iter().for_each(|command| self.execute(number, command));
     }
 
@@ -151,7 +162,7 @@ impl Simulation {
                 if bytes > 0 {
                     self.queue.push_back((number, Event::Sent { id, bytes }));
                 }
-                if bytes > 0 && manner == Stalled {
+                if bytes > 0 && manner == Stalled || manner == Silent && is_statement(&message) {
                     return;
                 }
                 if let Some(&(other, id)) = self.ends.get(&(number, id)) {
@@ -231,7 +242,16 @@ impl Peer {
     }
 }
 
-use Manner::{FullDisk, Garbage, Honest, Liar, Polluted, Refused, Stalled};
+use Manner::{FullDisk, Garbage, Honest, Late, Liar, Polluted, Refused, Silent, Stalled};
+
+fn is_statement(message: &Message) -> bool {
+    match message {
+        Message::Extended { id: seal::OUR_ID, payload } => {
+            matches!(SealMessage::from_bytes(payload), Ok(Some(SealMessage::Statement(_))))
+        }
+        _ => false,
+    }
+}
 
 #[test]
 fn a_sealed_swarm_completes_and_everybody_has_signed_words() {
@@ -289,7 +309,7 @@ fn a_super_seed_serves_a_single_peer_whole() {
 #[test]
 fn bad_pieces_end_their_senders_connection() {
     // Number 1 has everything too, but sends garbage.
-    let bad = Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) };
+    let bad = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
     let mut simulation =
         Simulation::new([(config(0, true, true), Honest), (bad, Garbage), (config(2, false, true), Honest)]);
     simulation.run(&[2]);
@@ -302,7 +322,7 @@ fn bad_pieces_end_their_senders_connection() {
 
 #[test]
 fn false_statements_cost_the_piece_and_the_connection() {
-    let bad = Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) };
+    let bad = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
     let mut simulation =
         Simulation::new([(config(0, true, true), Honest), (bad, Liar), (config(2, false, true), Honest)]);
     // A lie can come to light after the last piece.
@@ -317,8 +337,79 @@ fn false_statements_cost_the_piece_and_the_connection() {
 }
 
 #[test]
+fn what_nobody_states_is_not_handed_on_and_comes_from_others() {
+    let silent = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
+    let mut simulation = Simulation::new([
+        (config(0, true, true), Honest),
+        (silent, Silent),
+        (config(2, false, true), Honest),
+        (config(3, false, true), Honest),
+    ]);
+    while [2, 3]
+        .iter()
+        .any(|&number: &usize| simulation.peers[number].swarm.pieces.vouched().count() < PIECES)
+    {
+        assert!(simulation.elapsed < Duration::from_secs(120));
+        simulation.step();
+    }
+    for number in [2, 3] {
+        let peer = &simulation.peers[number];
+        assert!(peer.parted.contains(&Reason::NoStatement), "{:?}", peer.parted);
+        for piece in 0..PIECES {
+            let stated = peer.evidence.iter().any(|evidence| match evidence {
+                Evidence::Statement(_, statement) => statement.entry(piece).is_some(),
+                _ => false,
+            });
+            assert!(stated, "piece {piece}");
+        }
+    }
+}
+
+#[test]
+fn a_piece_of_which_nothing_else_is_left_is_handed_on_in_the_end() {
+    // The only seed is silent, and leaves.
+    let mut simulation = Simulation::new([(config(0, true, true), Silent), (config(1, false, true), Honest)]);
+    simulation.run(&[1]);
+    assert_eq!(simulation.peers[1].swarm.pieces.vouched().count(), 0);
+    for _ in 0..500 {
+        simulation.step();
+    }
+    assert_eq!(simulation.peers[1].swarm.pieces.vouched().count(), PIECES);
+}
+
+#[test]
+fn statements_of_another_time_are_refused() {
+    let mut simulation = Simulation::new([(config(0, true, true), Late), (config(1, false, true), Honest)]);
+    for _ in 0..8 {
+        simulation.step();
+    }
+    assert_eq!(simulation.peers[1].parted, [Reason::WrongTime(3600)]);
+}
+
+#[test]
+fn times_grow_from_hand_to_hand() {
+    let mut simulation = Simulation::sealed(&[Honest; 6]);
+    simulation.run(&[1, 2, 3, 4, 5]);
+    let mut times: HashMap<(SubscriberId, u32), u64> = HashMap::new();
+    let mut said = Vec::new();
+    for evidence in simulation.peers.iter().flat_map(|peer| &peer.evidence) {
+        if let Evidence::Statement(parties, statement) = evidence {
+            for entry in &statement.entries {
+                let first = times.entry((parties.downloader, entry.piece)).or_insert(statement.time);
+                *first = statement.time.min(*first);
+                said.push((parties.uploader, entry.piece, statement.time));
+            }
+        }
+    }
+    assert!(said.len() >= 5 * PIECES as usize);
+    for (uploader, piece, time) in said {
+        assert!(times.get(&(uploader, piece)).is_none_or(|&had| had < time), "piece {piece}");
+    }
+}
+
+#[test]
 fn a_stalled_peer_does_not_hold_pieces_back() {
-    let stalled = Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) };
+    let stalled = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
     let mut simulation = Simulation::new([
         (config(0, true, true), Honest),
         (stalled, Stalled),
@@ -347,9 +438,9 @@ fn a_refused_ticket_ends_the_connection() {
 
 #[test]
 fn a_piece_is_repaired_by_another_sender() {
-    let whole = |number| Config { have: vec![Some(1); PIECES as usize], ..config(number, false, true) };
+    let whole = |number| Config { have: vec![Some(HAD); PIECES as usize], ..config(number, false, true) };
     let repaired = Config {
-        have: (0..PIECES).map(|piece| (piece != 5).then_some(1)).collect(),
+        have: (0..PIECES).map(|piece| (piece != 5).then_some(HAD)).collect(),
         avoid: vec![(5, SubscriberId([1; 32]))],
         ..config(2, false, true)
     };
@@ -408,8 +499,8 @@ fn arbitrary_message() -> impl Strategy<Value = Message> {
     };
     let sealed = prop_oneof![
         prop::collection::vec(0..PIECES + 2, 0..20).prop_map(SealMessage::Want),
-        (any::<bool>(), prop::collection::vec((0..PIECES, any::<bool>()), 0..5)).prop_map(
-            |(honest, entries)| {
+        (any::<(bool, bool)>(), prop::collection::vec((0..PIECES, any::<bool>()), 0..5)).prop_map(
+            |((honest, soon), entries)| {
                 let parties = Parties {
                     torrent_id: TORRENT,
                     uploader: SubscriberId([2; 32]),
@@ -421,7 +512,8 @@ fn arbitrary_message() -> impl Strategy<Value = Message> {
                     .map(|(piece, good)| Entry { piece, hash: if good { hash(piece) } else { [0; 32] } })
                     .collect();
                 let key = if honest { key(2) } else { key(9) };
-                SealMessage::Statement(Box::new(Statement::sign(&key, &parties, 1, entries)))
+                let time = if soon { 1_000_010 } else { 10 };
+                SealMessage::Statement(Box::new(Statement::sign(&key, &parties, 1, time, entries)))
             }
         ),
         (0u64..3, 0u64..1 << 40).prop_map(|(pieces, bytes)| {
@@ -507,7 +599,7 @@ proptest! {
     fn arbitrary_peers_do_no_harm(sealed: bool, half: bool, happenings in prop::collection::vec(happening(), 0..300)) {
         let mut config = config(1, false, sealed);
         if half {
-            config.have = (0..PIECES).map(|piece| (piece % 2 == 0).then_some(1)).collect();
+            config.have = (0..PIECES).map(|piece| (piece % 2 == 0).then_some(HAD)).collect();
         }
         let mut swarm = Swarm::new(config, now(Duration::ZERO));
         let (mut elapsed, mut jobs, mut out) = (Duration::ZERO, VecDeque::new(), Vec::new());
@@ -618,7 +710,7 @@ fn ordinary_clients_are_served_from_slots_of_their_own() {
 fn a_piece_with_another_cipher_hash_is_fetched_elsewhere() {
     let mut simulation = Simulation::sealed(&[Honest, Polluted, Honest]);
     simulation.peers[1].swarm = Swarm::new(
-        Config { have: vec![Some(1); PIECES as usize], ..config(1, false, true) },
+        Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) },
         now(Duration::ZERO),
     );
     for _ in 0..400 {

@@ -26,7 +26,8 @@ const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
 const STATEMENT_PIECES: usize = 32;
-const STATEMENT_INTERVAL: Duration = Duration::from_secs(2);
+/// A piece is handed on only once it is stated.
+const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 impl Swarm {
@@ -89,12 +90,12 @@ impl Swarm {
         Ok(())
     }
 
-    /// Whether a peer may have this piece from us: we have it and, super-seeding, told it so.
+    /// Whether a peer may have this piece from us: we may hand it on and, super-seeding, told it so.
     fn may_send(&self, id: ConnectionId, piece: u32) -> bool {
         let revealed = self.connections.get(&id).map(|connection| &connection.revealed.all);
         match revealed {
             Some(Some(revealed)) => revealed.has(piece),
-            Some(None) => self.pieces.have().has(piece),
+            Some(None) => self.pieces.vouched().has(piece),
             None => false,
         }
     }
@@ -237,7 +238,9 @@ impl Swarm {
         // Nobody waits for it where the peer was choked meanwhile.
         let Some(place) = place else { return };
         match ready {
-            Some((data, hash)) => upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0 },
+            Some((data, hash)) => {
+                upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
+            }
             None => {
                 upload.pieces.remove(place);
                 upload.requests.forget(piece);
@@ -262,20 +265,18 @@ impl Swarm {
             let next = upload.requests.pieces().find_map(|piece| Some((piece, ready(piece)?)));
             let Some((piece, place)) = next else { break };
             let Some(block) = upload.requests.pop(piece) else { break };
-            let Stage::Ready { data, hash, sent } = &mut upload.pieces[place].stage else { break };
+            let Stage::Ready { data, hash, sent, unstated } = &mut upload.pieces[place].stage else { break };
             let range = block.begin as usize..(block.begin + block.len) as usize;
             let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
             let bytes = block.len as usize;
             *sent += bytes;
+            *unstated = true;
             let whole = *sent >= data.len();
             let entry = Entry { piece: block.piece, hash: *hash };
             if whole {
                 upload.pieces.remove(place);
                 upload.wanted.retain(|&piece| piece != block.piece);
-                if upload.unstated.is_empty() {
-                    upload.unstated_since = self.now.elapsed;
-                }
-                upload.unstated.push(entry);
+                upload.to_state(entry, self.now.elapsed);
                 self.totals.sent_pieces += 1;
                 finished = true;
             }
@@ -306,6 +307,7 @@ impl Swarm {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.upload.requests.clear();
             connection.upload.wanted.clear();
+            connection.upload.gather_unstated(self.now.elapsed);
             connection.upload.pieces.clear();
         }
         self.state_uploads(id);
@@ -315,13 +317,15 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         if upload.requests.is_empty() && self.now.elapsed.saturating_sub(upload.last_request) > IDLE {
+            upload.gather_unstated(self.now.elapsed);
             upload.pieces.clear();
         }
     }
 
     pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let upload = &connection.upload;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let upload = &mut connection.upload;
+        upload.gather_unstated(self.now.elapsed);
         let waited = self.now.elapsed.saturating_sub(upload.unstated_since) >= STATEMENT_INTERVAL;
         if upload.unstated.len() >= STATEMENT_PIECES || (waited && !upload.unstated.is_empty()) {
             self.state_uploads(id);
@@ -337,7 +341,10 @@ impl Swarm {
         let entries = std::mem::take(&mut connection.upload.unstated);
         if !entries.is_empty() {
             let epoch = connection.upload.ticket.as_ref().map_or(hello.epoch, |ticket| ticket.epoch);
-            let statement = Statement::sign(&seal.key, &parties, epoch, entries);
+            // We had each piece before.
+            let before = entries.iter().map(|entry| self.pieces.stated_at(entry.piece)).max();
+            let time = self.now.unix.max(before.map_or(0, |before| before.saturating_add(1)));
+            let statement = Statement::sign(&seal.key, &parties, epoch, time, entries);
             self.send_seal(id, &SealMessage::Statement(Box::new(statement)));
         }
     }
@@ -347,7 +354,7 @@ impl Swarm {
         receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
-        if receipt.bytes > upload.bytes || receipt.bytes < upload.receipted {
+        if receipt.bytes > upload.bytes || receipt.bytes <= upload.receipted {
             return Err(Reason::Protocol("a receipt for what was not sent"));
         }
         upload.receipted = receipt.bytes;
