@@ -79,6 +79,13 @@ impl EncryptionKey {
     }
 }
 
+impl OpenedKey {
+    /// (y^{−1})^r: what a tracker makes of r, as a player makes it of s by [`DecryptionKey::open`]. No secret is inverted.
+    pub fn derive(params: &Params, y: &PublicKey, r: &TsKey) -> Self {
+        OpenedKey(params.group().pow(y.inverse(), &r.0))
+    }
+}
+
 impl ReKey {
     /// ρ = y_k^{r_k} (y_j^{−1})^{r_j}, for the uploader j and the downloader k: no secret is inverted.
     pub fn derive(params: &Params, uploader: (&PublicKey, &TsKey), downloader: (&PublicKey, &TsKey)) -> Self {

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof,
-    PublicKey, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys, check_piece,
-    decrypt_piece, encrypt_piece, re_encrypt_piece,
+    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, OpenedKey, Params, Profile,
+    Proof, PublicKey, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys,
+    check_piece, decrypt_piece, decrypt_piece_with, encrypt_piece, re_encrypt_piece,
 };
 
 /// A generator of test keys: BLAKE3's extendable output.
@@ -120,6 +120,9 @@ proptest! {
             re_encrypt_piece(params, &rekey(params, &j, &k), &mut moved).unwrap();
             prop_assert_eq!(&moved, &encrypted(params, &piece, &k));
             check_piece(params, &moved).unwrap();
+            let mut by_tracker = moved.clone();
+            decrypt_piece_with(params, &OpenedKey::derive(params, &k.public, &k.r), &mut by_tracker).unwrap();
+            prop_assert_eq!(by_tracker, &piece[..]);
             decrypt_piece(params, &k.secret, &DecryptionKey::derive(params, &k.r), &mut moved).unwrap();
             prop_assert_eq!(&moved, &piece);
             let len = package::unpack(params, &mut moved).unwrap();

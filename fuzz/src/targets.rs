@@ -7,7 +7,9 @@ use std::path::{Component, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
-use swarmseal::peer::{Shape, Store, StoreReader, StoredPiece};
+use swarmseal::peer::{
+    Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
+};
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
 use swarmseal::wire::api;
 use swarmseal::wire::bencode as bencoding;
@@ -21,7 +23,7 @@ use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::{Metainfo, Seal};
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
-use swarmseal::wire::seal::{ExtendedHandshake, Parties, SealMessage};
+use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, PublicKey,
@@ -227,7 +229,8 @@ pub fn api_bodies(data: &[u8]) {
     }
     round_trip! {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
-        LicenseRequest LicenseReply Failure
+        LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
+        PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
     }
 }
 
@@ -476,4 +479,41 @@ pub fn piece_index(data: &[u8]) {
     let again = Store::open(dir.path(), SHAPE).expect("it could be opened before");
     assert_eq!(again.pieces(), pieces);
     assert_eq!(again.piece(1), Some(stored));
+}
+
+/// Whose statements are read.
+pub const OWNER: Owner = Owner { torrent_id: TORRENT, subscriber: SubscriberId([8; 32]) };
+
+/// A log of statements and receipts: whatever it holds, what was read stays, and what is added next is there at the next start.
+pub fn statement_log(data: &[u8]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("statements.log");
+    std::fs::write(&path, data).expect("a file in it");
+    let Ok(before) = read_statements(&path, &OWNER) else { return };
+    // Every piece that it names was stored as it says, so that nothing is dropped.
+    let mut stored = Vec::new();
+    for word in &before {
+        if let SignedWord::Statement { uploader, statement } = word {
+            stored.extend(statement.entries.iter().map(|entry| {
+                (
+                    entry.piece,
+                    StoredPiece { epoch: statement.epoch, hash: entry.hash, sender: Some(*uploader) },
+                )
+            }));
+        }
+    }
+    let mut log = StatementLog::open(&path, OWNER, &stored).expect("it could be read before");
+    let receipt = Receipt { bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
+    let added = SignedWord::Receipt { downloader: SubscriberId([6; 32]), receipt };
+    log.add(&added).expect("there is room");
+    let after = read_statements(&path, &OWNER).expect("it could be read before");
+    assert_eq!(after.last(), Some(&added));
+    assert_eq!(after[..after.len() - 1], before);
+    for &(piece, _) in stored.iter().take(8) {
+        let found = statements_of(&after, &stored, piece, u64::MAX);
+        assert!(found.is_sorted_by(|(_, newer), (_, older)| newer.time >= older.time));
+        assert!(
+            found.iter().all(|(_, statement)| statement.time < u64::MAX && statement.entry(piece).is_some())
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
+mod blame;
 mod completions;
 mod cpu;
 mod data_dir;
@@ -33,7 +34,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant"]),
-    ("Operator", &["tracker"]),
+    ("Operator", &["tracker", "cases"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -87,6 +88,8 @@ enum Verb {
     Grant(voucher::GrantArgs),
     /// Run a tracker and license server
     Tracker(tracker::Args),
+    /// List bad pieces and who sent them, or pardon a subscriber
+    Cases(blame::Args),
     /// Show what is in a .torrent, license, key file or stored piece
     Inspect(inspect::Args),
     /// Show the arithmetic that this CPU can run, which is chosen, and how fast it is
@@ -173,6 +176,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Voucher(args) => block_on(voucher::voucher(args, data()?, output)),
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
+        Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Cpu(args) => cpu::run(args, output),
         Verb::Completions(args) => completions::run(args),

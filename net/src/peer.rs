@@ -15,9 +15,9 @@ mod tracker;
 pub use file_store::FileStore;
 pub use node::{AddError, Member, Node, NodeConfig, Obfuscation, Role, Stats, Torrent, TorrentConfig};
 pub use plain::PlainSource;
-pub use statements::{Owner, SignedWord, StatementLog, read_statements, statement_of};
+pub use statements::{Owner, SignedWord, StatementLog, read_statements, statements_of};
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece, stored_pieces};
 pub use tracker::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Tracker,
+    Question, Tracker,
 };

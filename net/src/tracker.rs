@@ -11,9 +11,11 @@
 mod admin;
 mod announce;
 mod calls;
+mod cases;
 mod clock;
 mod hash_work;
 mod http;
+mod judge;
 mod masters;
 mod metrics;
 mod nonces;
@@ -92,6 +94,12 @@ pub struct Config {
     /// it, those of whoever asks.
     #[serde(default = "Config::default_cipher_hash_bytes")]
     pub cipher_hash_bytes: u64,
+    /// Seconds that the sender of a bad piece has to show from whom it had it; then it is to blame.
+    #[serde(default = "Config::default_defence_seconds")]
+    pub defence_seconds: u64,
+    /// Bad pieces by which a subscriber loses its uploads, and false accusations by which it loses those.
+    #[serde(default = "Config::default_max_lost_cases")]
+    pub max_lost_cases: usize,
     /// Proxies whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
@@ -115,6 +123,8 @@ impl Config {
             max_waiting_calls: Self::default_max_waiting_calls(),
             table_cache_bytes: Self::default_table_cache_bytes(),
             cipher_hash_bytes: Self::default_cipher_hash_bytes(),
+            defence_seconds: Self::default_defence_seconds(),
+            max_lost_cases: Self::default_max_lost_cases(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -158,6 +168,15 @@ impl Config {
     /// Some hours of one core.
     const fn default_cipher_hash_bytes() -> u64 {
         4 << 40
+    }
+
+    /// A week: a peer need not run every day.
+    const fn default_defence_seconds() -> u64 {
+        7 * 24 * 3600
+    }
+
+    const fn default_max_lost_cases() -> usize {
+        3
     }
 
     const fn default_table_cache_bytes() -> usize {
@@ -274,11 +293,14 @@ impl Server {
                 loop {
                     ticks.tick().await;
                     tracker.sweep();
+                    cases::end_overdue(&tracker).await;
                 }
             }
         });
         http::serve(self.listener, router, self.tracker.config.max_connections, shutdown).await;
         sweeper.abort();
+        self.tracker.workers.finish().await;
+        self.tracker.verifiers.finish().await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -40,6 +40,7 @@ targets! {
     package 300
     transform 60
     piece_index 300
+    statement_log 200
 }
 
 fn corpus(name: &str) -> PathBuf {

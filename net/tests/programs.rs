@@ -8,6 +8,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use swarmseal::peer::{Owner, Shape, SignedWord, StatementLog, Store, StoredPiece};
+use swarmseal::wire::identity::SigningKey;
+use swarmseal::wire::metainfo::Metainfo;
+use swarmseal::wire::seal::{Entry, Statement};
+use swarmseal_core::SubscriberId;
 
 use self::world::{DEADLINE, Running, World, program};
 
@@ -294,7 +299,7 @@ fn a_revoked_subscriber_gets_nothing_more() {
     hex::decode_to_slice(subscriber, &mut id).unwrap();
     let token = fs::read_to_string(&token).unwrap();
     let admin = swarmseal::tracker_client::AdminClient::new(world.url(), token.trim()).unwrap();
-    tokio::runtime::Runtime::new().unwrap().block_on(admin.revoke(swarmseal_core::SubscriberId(id))).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(admin.revoke(SubscriberId(id))).unwrap();
     assert_eq!(world.expect("alice", &["license", &torrent], 15)["kind"], "revoked");
     let _seed = world.seed(&[]);
     let bob = world.get("bob", &[]);
@@ -354,4 +359,83 @@ fn a_backend_can_be_forced_and_one_that_is_not_there_is_refused() {
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains("no backend \"adxx\"") && message.contains("portable"), "{message}");
     assert_eq!(run(&[&quick, &["--seconds", "soon"][..]].concat()).0, Some(2));
+}
+
+/// Mallory hands on a bad piece that its own disk vouches for: in the store it is well, and a statement says that the seed sent it.
+fn pollute(world: &World, who: &str, piece: u32) {
+    let metainfo =
+        Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect()).unwrap();
+    let torrent_id = metainfo.info.seal.torrent_id;
+    let dir = world.torrent_dir(who);
+    let (piece_len, piece_count) = (metainfo.info.piece_length, metainfo.info.piece_count);
+    let store = Store::open(&dir, Shape { torrent_id, piece_len, piece_count }).unwrap();
+    let stored = store.piece(piece).unwrap();
+    let mut bytes = vec![0; piece_len as usize];
+    store.read(piece, &mut bytes).unwrap();
+    bytes[9000] ^= 1;
+    let hash = *blake3::hash(&bytes).as_bytes();
+    store.put(piece, &bytes, StoredPiece { hash, ..stored }).unwrap();
+    let subscriber = subscriber(world, who);
+    let owner = Owner { torrent_id, subscriber };
+    let mut log = StatementLog::open(&dir.join("statements.log"), owner, &store.history().unwrap()).unwrap();
+    let uploader = stored.sender.unwrap();
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let entries = vec![Entry { piece, hash }];
+    let statement = Statement::sign(&key, &owner.from(uploader), stored.epoch, 1_000_000_000, entries);
+    log.add(&SignedWord::Statement { uploader, statement }).unwrap();
+}
+
+fn subscriber(world: &World, who: &str) -> SubscriberId {
+    let torrent = world.torrent();
+    let known = world.expect(who, &["subscribe", &torrent], 0);
+    let mut id = [0; 32];
+    hex::decode_to_slice(known["subscriber"].as_str().unwrap(), &mut id).unwrap();
+    SubscriberId(id)
+}
+
+#[test]
+fn a_bad_piece_is_traced_to_its_first_sender_past_an_honest_peer() {
+    let flags = ["--defence-time", "5", "--max-lost-cases", "1"];
+    let world = World::with_tracker(500_000, &flags);
+    let seed = world.seed(&["--cipher-hashes", "0"]);
+    world.fetch("mallory");
+    seed.kill();
+    pollute(&world, "mallory", 3);
+    // Bob has Mallory only, and Carol has Bob only.
+    let mallory = world.get("mallory", &[]);
+    mallory.event("complete");
+    world.fetch("bob");
+    mallory.kill();
+    let bob = world.get("bob", &[]);
+    bob.event("complete");
+    world.fetch("carol");
+    let code = world.voucher(&[]);
+    let refused = world.play("carol", &["--voucher", &code], 10);
+    assert!(refused["error"].as_str().unwrap().contains("piece 3 "), "{refused}");
+    // Bob's peer answers for itself; Mallory's cannot.
+    let mallory = world.get("mallory", &[]);
+    mallory.event("complete");
+    let (torrent, token) = (world.torrent(), world.token());
+    let begun = std::time::Instant::now();
+    let case = loop {
+        let case = world.expect("publisher", &["cases", &torrent, "--admin-token-file", &token], 0);
+        assert!(begun.elapsed() < DEADLINE, "{case}");
+        if case["outcome"] == "blamed" {
+            break case;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    assert_eq!(case["suspect"], subscriber(&world, "mallory").to_string());
+    assert_eq!(case["cleared"], serde_json::json!([subscriber(&world, "bob").to_string()]));
+    assert_eq!(case["accuser"], subscriber(&world, "carol").to_string());
+    // Carol gets the piece from the seed, and opens what was published. Mallory sends nobody anything any more.
+    let _seed = world.seed(&["--cipher-hashes", "0"]);
+    let get = world.get("carol", &["--repair", "--exit"]);
+    get.event("complete");
+    assert_eq!(get.ends(), Some(0));
+    world.play("carol", &[], 0);
+    world.assert_opened("carol");
+    let (name, tracker) = (subscriber(&world, "mallory").to_string(), world.url());
+    let args = ["cases", "--pardon", &name, "--tracker", &tracker, "--admin-token-file", &token];
+    assert_eq!(world.expect("publisher", &args, 0)["cases"], 1);
 }

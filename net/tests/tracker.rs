@@ -1,11 +1,15 @@
 //! A tracker on the loopback interface, from subscription to license, and everything that it must refuse.
 
+#[path = "tracker/cases.rs"]
+mod cases;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
+use sha1::{Digest, Sha1};
 use swarmseal::tracker::{Config, Error as TrackerError, Server};
 use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
@@ -132,7 +136,7 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         name: "a film".to_owned(),
         piece_length,
         piece_count: PIECES,
-        pieces: vec![[7; 20]; PIECES as usize],
+        pieces: vec![Sha1::digest(packaged()).into(); PIECES as usize],
         private: true,
         seal: Seal {
             version: 1,
@@ -142,6 +146,11 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         },
     };
     Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
+}
+
+/// What every piece is, packaged.
+fn packaged() -> Vec<u8> {
+    (0..16384).map(|i| (i % 100) as u8 + 1).collect()
 }
 
 /// A device with its keys for one torrent.

@@ -17,8 +17,8 @@ use swarmseal_bench::problem::Random;
 use swarmseal_bench::valgrind;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, FixedBase, Group, Kernels, MasterKey, Params, Profile, Proof,
-    PublicKey, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey, TsKeys, decrypt_piece,
+    DecryptionKey, EncryptionKey, Exponents, FixedBase, Group, Kernels, MasterKey, OpenedKey, Params,
+    Profile, Proof, PublicKey, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey, TsKeys, decrypt_piece,
     decrypt_piece_with, encrypt_piece, re_encrypt_piece,
 };
 
@@ -127,6 +127,7 @@ fn functions(report: &mut Report, kernels: &'static Kernels, exponents: Exponent
     let key = report.run(&name("EncryptionKey::derive"), 0, || EncryptionKey::derive(&params, &y_j, &r_j[0]));
     let rekey =
         report.run(&name("ReKey::derive"), 0, || ReKey::derive(&params, (&y_j, &r_j[0]), (&y_k, &r_k[0])));
+    report.run(&name("OpenedKey::derive"), 0, || drop(black_box(OpenedKey::derive(&params, &y_j, &r_j[0]))));
     let entry = report.run(&name("DecryptionKey::derive"), 0, || DecryptionKey::derive(&params, &r_j[0]));
     for count in COUNTS.map(|count| count as usize) {
         let (r_j, r_k) = (&r_j[..count], &r_k[..count]);

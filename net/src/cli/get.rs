@@ -2,6 +2,7 @@
 
 mod ordinary;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, parse_metainfo, read_torrent};
-use super::{DataDir, Failure, Output, license, play};
+use super::{DataDir, Failure, Output, blame, license, play};
 use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, Stats, TorrentConfig};
 use crate::player::Fault;
 
@@ -90,10 +91,17 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let store = glue::open_own_store(&subscription).await?;
     let mut avoid = Vec::new();
     if args.repair {
-        let (subscription, store) = (subscription.clone(), store.clone());
-        avoid = tokio::task::spawn_blocking(move || discard_bad(&subscription, &store, output))
-            .await
-            .map_err(|error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}")))??;
+        let stopped = |error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}"));
+        let bad = {
+            let (subscription, store) = (subscription.clone(), store.clone());
+            let find = move || find_bad(&subscription, &store, output);
+            tokio::task::spawn_blocking(find).await.map_err(stopped)??
+        };
+        // While what came is still there.
+        blame::accuse(&subscription, bad.clone(), output).await;
+        let store = store.clone();
+        let discard = move || discard(&store, &bad, output);
+        avoid = tokio::task::spawn_blocking(discard).await.map_err(stopped)??;
     }
 
     let node = bind(&args).await?;
@@ -248,12 +256,12 @@ fn json_of(event: &str, now: &Stats) -> Value {
     })
 }
 
-/// Discards what the player found bad or, with a license, what it finds bad now; those who sent it.
-fn discard_bad(
+/// What the player found bad or, with a license, what it finds bad now.
+fn find_bad(
     subscription: &Subscription,
     store: &crate::peer::Store,
     output: Output,
-) -> Result<Vec<(u32, swarmseal_core::SubscriberId)>, Failure> {
+) -> Result<BTreeSet<u32>, Failure> {
     let mut bad = play::read_bad_pieces(&subscription.dir.bad_pieces())?;
     if subscription.dir.license().exists() {
         let player = play::load_player(subscription)?;
@@ -264,8 +272,18 @@ fn discard_bad(
             .note("There is no license to check pieces with: only those that `play` named are fetched again");
     }
     let count = subscription.metainfo.info.piece_count;
+    bad.retain(|&index| index < count);
+    Ok(bad)
+}
+
+/// Discards bad pieces; those who sent them.
+fn discard(
+    store: &crate::peer::Store,
+    bad: &BTreeSet<u32>,
+    output: Output,
+) -> Result<Vec<(u32, swarmseal_core::SubscriberId)>, Failure> {
     let mut senders = Vec::new();
-    for &index in bad.iter().filter(|&&index| index < count) {
+    for &index in bad {
         let discarded = store.discard(index).map_err(glue::store_failure)?;
         output.note(format!("Fetching piece {index} again"));
         senders.extend(discarded.and_then(|piece| piece.sender).map(|sender| (index, sender)));

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
-use super::{DataDir, Exit, Failure, Output, glue, license};
+use super::{DataDir, Exit, Failure, Output, blame, glue, license};
 use crate::atomic_file::{self, Access, Existing};
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
 
@@ -47,9 +47,19 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license::fetch(&subscription, args.voucher.as_deref()).await?;
         contact = Some(now());
     }
-    tokio::task::spawn_blocking(move || open(&args, &subscription, contact, output))
-        .await
-        .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))?
+    let subscription = Arc::new(subscription);
+    let opened = {
+        let subscription = Arc::clone(&subscription);
+        tokio::task::spawn_blocking(move || open(&args, &subscription, contact, output))
+            .await
+            .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))?
+    };
+    if opened.is_err() {
+        // Those found now, or before and not fetched again.
+        let bad = read_bad_pieces(&subscription.dir.bad_pieces())?;
+        blame::accuse(&subscription, bad, output).await;
+    }
+    opened
 }
 
 fn open(

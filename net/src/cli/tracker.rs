@@ -25,6 +25,13 @@ pub(super) struct Args {
     #[arg(long, env = "SWARMSEAL_ANNOUNCE_INTERVAL", value_name = "SECONDS", default_value_t = 120,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     announce_interval: u32,
+    /// How long the sender of a bad piece may take to show from whom it had it: seconds, or with a unit
+    #[arg(long, env = "SWARMSEAL_DEFENCE_TIME", value_name = "DURATION", value_parser = glue::duration, default_value = "7d")]
+    defence_time: u64,
+    /// Bad pieces by which a subscriber may send no more, and false accusations by which it may neither
+    #[arg(long, env = "SWARMSEAL_MAX_LOST_CASES", value_name = "COUNT", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_lost_cases: u32,
 }
 
 /// Runs until it is told to stop.
@@ -35,6 +42,8 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         insecure_paper_profile: args.insecure_paper_profile,
         announce_interval: args.announce_interval,
         trusted_proxies: args.trusted_proxy,
+        defence_seconds: args.defence_time,
+        max_lost_cases: args.max_lost_cases as usize,
         ..Config::new(directory)
     };
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;

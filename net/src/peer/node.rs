@@ -1,6 +1,7 @@
 //! A node: one listener, many torrents, and the limits that they share.
 
 mod announce;
+mod defence;
 mod dialer;
 mod hashes;
 mod link;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What is no longer of use is dropped when the file is opened: statements about nothing that was ever stored, and all but
-//! the newest receipts. In between it grows with what is transferred, by about 40 bytes a piece.
+//! the newest receipts, and while it is open once it has doubled. In between it grows by about 40 bytes a piece.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -21,7 +21,7 @@ use swarmseal_core::{SubscriberId, TorrentId};
 use super::store::{StoreError, StoredPiece, failed, if_there};
 use crate::atomic_file::{self, Access, Existing};
 use crate::platform;
-use crate::wire::seal::{MAX_ENTRIES, Parties, Receipt, Statement, entries_from_bytes, entries_to_bytes};
+use crate::wire::seal::{MAX_STATEMENT, Parties, Receipt, Statement};
 
 const MAGIC: &[u8; 8] = b"SSSTATED";
 const VERSION: u32 = 1;
@@ -29,12 +29,13 @@ const HEADER_LEN: usize = 8 + 4 + 32 + 32;
 const STATEMENT: u8 = 1;
 const RECEIPT: u8 = 2;
 const CHECK: usize = 8;
-const STATEMENT_LEN: usize = 32 + 8 + 8 + 64;
-const MAX_RECORD: usize = STATEMENT_LEN + MAX_ENTRIES * 36;
+const MAX_RECORD: usize = 32 + MAX_STATEMENT;
 /// Receipts that outlive a start.
 const MAX_RECEIPTS: usize = 1024;
 /// Bytes below which nothing is dropped.
 const SMALL: usize = 64 * 1024;
+/// Bytes below which a log that is open is left as it is.
+const LARGE: u64 = 8 << 20;
 
 /// Whose statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,10 @@ pub struct StatementLog {
     file: File,
     path: PathBuf,
     owner: Owner,
+    /// Bytes.
+    len: u64,
+    /// From how many bytes on it is worth a look for what is of no use.
+    large: u64,
 }
 
 impl StatementLog {
@@ -98,7 +103,13 @@ impl StatementLog {
         let mut options = OpenOptions::new();
         platform::private(options.read(true).write(true));
         let file = options.open(path).map_err(|source| failed(path, source))?;
-        Ok(StatementLog { file, path: path.to_owned(), owner })
+        let len = file.metadata().map_err(|source| failed(path, source))?.len();
+        Ok(StatementLog { file, path: path.to_owned(), owner, len, large: (2 * len).max(LARGE) })
+    }
+
+    /// Whether so much was added that [`StatementLog::open`] may find a good deal to drop.
+    pub fn is_large(&self) -> bool {
+        self.len >= self.large
     }
 
     /// Where it is, for [`read_statements`].
@@ -115,11 +126,14 @@ impl StatementLog {
     pub fn add(&mut self, word: &SignedWord) -> Result<(), StoreError> {
         let failed = |source| failed(&self.path, source);
         let end = self.file.seek(SeekFrom::End(0)).map_err(failed)?;
-        self.file.write_all(&record(word)).map_err(|source| {
+        let record = record(word);
+        self.file.write_all(&record).map_err(|source| {
             // A torn record would hide those that follow it.
             let _ = self.file.set_len(end);
             failed(source)
-        })
+        })?;
+        self.len = end + record.len() as u64;
+        Ok(())
     }
 
     /// Makes what was added survive a power cut.
@@ -135,25 +149,26 @@ pub fn read_statements(path: &Path, owner: &Owner) -> Result<Vec<SignedWord>, St
     Ok(parse(&bytes, path, owner)?.0)
 }
 
-/// The statement by which a stored piece came: the newest before `before` (tracker time) that says just what is stored.
-pub fn statement_of(
+/// The statements by which a stored piece came, the newest first: those of before `before` (tracker time) that say just what
+/// was stored.
+pub fn statements_of(
     words: &[SignedWord],
     stored: &[(u32, StoredPiece)],
     piece: u32,
     before: u64,
-) -> Option<(SubscriberId, Statement)> {
+) -> Vec<(SubscriberId, Statement)> {
     let stored: HashSet<_> = keys(stored).filter(|(index, ..)| *index == piece).collect();
     let matching = words.iter().filter_map(|word| match word {
         SignedWord::Statement { uploader, statement } => {
             let entry = statement.entry(piece)?;
             let ours = stored.contains(&(piece, entry.hash, *uploader)) && statement.time < before;
-            ours.then_some((*uploader, statement))
+            ours.then(|| (*uploader, statement.clone()))
         }
         SignedWord::Receipt { .. } => None,
     });
+    let mut matching: Vec<_> = matching.collect();
+    matching.sort_by_key(|(_, statement)| std::cmp::Reverse(statement.time));
     matching
-        .max_by_key(|(_, statement)| statement.time)
-        .map(|(uploader, statement)| (uploader, statement.clone()))
 }
 
 /// What a statement about a stored piece must say.
@@ -190,9 +205,7 @@ fn header(owner: &Owner) -> [u8; HEADER_LEN] {
 fn record(word: &SignedWord) -> Vec<u8> {
     let (kind, body) = match word {
         SignedWord::Statement { uploader, statement } => {
-            let Statement { epoch, time, entries, signature } = statement;
-            let numbers = [epoch.to_be_bytes(), time.to_be_bytes()].concat();
-            (STATEMENT, [&uploader.0[..], &numbers, signature, &entries_to_bytes(entries)].concat())
+            (STATEMENT, [&uploader.0[..], &statement.to_bytes()].concat())
         }
         SignedWord::Receipt { downloader, receipt } => {
             let Receipt { bytes, pieces, time, signature } = receipt;
@@ -251,11 +264,7 @@ fn parse_record(bytes: &[u8]) -> Option<(Option<SignedWord>, &[u8])> {
 
 fn parse_statement(body: &[u8]) -> Option<SignedWord> {
     let (&uploader, body) = body.split_first_chunk()?;
-    let (&epoch, body) = body.split_first_chunk()?;
-    let (&time, body) = body.split_first_chunk()?;
-    let (&signature, body) = body.split_first_chunk()?;
-    let (epoch, time) = (u64::from_be_bytes(epoch), u64::from_be_bytes(time));
-    let statement = Statement { epoch, time, entries: entries_from_bytes(body)?, signature };
+    let statement = Statement::from_bytes(body)?;
     Some(SignedWord::Statement { uploader: SubscriberId(uploader), statement })
 }
 
@@ -347,20 +356,28 @@ mod tests {
             log.add(&statement(20 + n, 100..256, 2)).unwrap();
         }
         (0..2000).for_each(|n| log.add(&receipt(n)).unwrap());
-        StatementLog::open(&path, OWNER, &[stored(1, 1)]).unwrap();
+        assert!(!log.is_large());
+        while !log.is_large() {
+            log.add(&statement(50, 100..356, 2)).unwrap();
+        }
+        let log = StatementLog::open(&path, OWNER, &[stored(1, 1)]).unwrap();
+        assert!(!log.is_large());
         let kept = read_statements(&path, &OWNER).unwrap();
         assert_eq!(kept.len(), 1 + MAX_RECEIPTS);
         assert_eq!((&kept[0], kept.last()), (&statement(10, 0..3, 1), Some(&receipt(1999))));
     }
 
     #[test]
-    fn the_statement_of_a_piece_says_what_was_stored_before() {
+    fn the_statements_of_a_piece_say_what_was_stored_before() {
         let words = [statement(10, 0..3, 1), statement(20, 1..2, 2), statement(30, 1..2, 3), receipt(1)];
         let stored = [stored(1, 1), stored(1, 2)];
-        let time = |piece, before| statement_of(&words, &stored, piece, before).map(|(_, found)| found.time);
-        assert_eq!(time(1, u64::MAX), Some(20));
-        assert_eq!(time(1, 20), Some(10));
-        assert_eq!(time(1, 10), None);
-        assert_eq!(time(2, u64::MAX), None);
+        let times = |piece, before| -> Vec<u64> {
+            let found = statements_of(&words, &stored, piece, before);
+            found.into_iter().map(|(_, statement)| statement.time).collect()
+        };
+        assert_eq!(times(1, u64::MAX), [20, 10]);
+        assert_eq!(times(1, 20), [10]);
+        assert_eq!(times(1, 10), [0; 0]);
+        assert_eq!(times(2, u64::MAX), [0; 0]);
     }
 }

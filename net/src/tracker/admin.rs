@@ -304,6 +304,63 @@ pub(super) async fn subscribers(
     .await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CasesPage {
+    after: Option<Hex32>,
+    limit: Option<usize>,
+}
+
+/// `GET /admin/cases?after=&limit=`
+pub(super) async fn cases(
+    State(tracker): Shared,
+    page: Result<Query<CasesPage>, QueryRejection>,
+) -> Response {
+    let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
+    run(tracker, page, |tracker, page| {
+        super::cases::end_overdue_now(tracker)?;
+        let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let found = tracker.store.cases(page.after.map(|id| id.0), limit)?;
+        let next = (found.len() == limit).then(|| found.last().map(|(id, _)| hex::encode(id))).flatten();
+        let list: Vec<Value> = found
+            .into_iter()
+            .map(|(id, case)| {
+                json!({
+                    "case": hex::encode(id),
+                    "torrent_id": case.torrent_id.to_string(),
+                    "piece": case.piece,
+                    "accuser": case.accuser.to_string(),
+                    "suspect": case.suspect.to_string(),
+                    "cleared": case.cleared.iter().map(|holder| holder.id.to_string()).collect::<Vec<_>>(),
+                    "opened": case.opened,
+                    "deadline": case.deadline,
+                    "outcome": case.outcome,
+                })
+            })
+            .collect();
+        Ok(json!({ "cases": list, "next": next }))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pardon {
+    subscriber: Hex32,
+}
+
+/// `POST /admin/pardon`
+pub(super) async fn pardon(State(tracker): Shared, body: Body<Pardon>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let id = SubscriberId(body.subscriber.0);
+        tracker.store.subscriber(&id)?.ok_or(ApiError::UnknownSubscriber)?;
+        let pardoned = tracker.pardon(&id)?;
+        tracing::info!(subscriber = %id, pardoned, "pardoned");
+        Ok(json!({ "pardoned": pardoned }))
+    })
+    .await
+}
+
 /// `GET /admin/stats`
 pub(super) async fn stats(State(tracker): Shared) -> Response {
     run(tracker, Ok(()), |tracker, ()| Ok(tracker.stats())).await
@@ -366,11 +423,13 @@ mod tests {
         assert_eq!(
             routes,
             [
+                "get /admin/cases",
                 "get /admin/license-key",
                 "get /admin/stats",
                 "get /admin/subscribers",
                 "get /admin/torrents",
                 "post /admin/grants",
+                "post /admin/pardon",
                 "post /admin/revoke",
                 "post /admin/torrents",
                 "post /admin/vouchers",

@@ -89,7 +89,12 @@ fn answer_announce(
     };
     let now = clock::now();
     let chance = u64::from_le_bytes(random().map_err(|error| error.to_string())?);
-    let mut found = tracker.swarms.announce(&request.info_hash, &arrival, now, chance);
+    // One that may not send is told of others, and they are not told of it.
+    let mut found = if tracker.is_barred(&member.id) && !own {
+        tracker.swarms.visit(&request.info_hash, &arrival, now, chance)
+    } else {
+        tracker.swarms.announce(&request.info_hash, &arrival, now, chance)
+    };
     if own {
         if arrival.event != Some(announce::Event::Stopped) {
             tracker.personals.seen(torrent.id, request.info_hash);

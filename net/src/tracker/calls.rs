@@ -137,6 +137,9 @@ pub(super) async fn rekey(State(tracker): Shared, headers: HeaderMap, body: Body
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
+    if tracker.is_barred(&session.id) {
+        return Err(ApiError::Barred.into());
+    }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
     let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, request.ticket.epoch)?);

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::announce::Remote;
 use super::state::Tracker;
-use super::{admin, announce, calls, personal};
+use super::{admin, announce, calls, cases, personal};
 use crate::wire::api;
 
 /// Seconds for a request's headers, and for the next request on a connection that is kept alive.
@@ -48,7 +48,11 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/personal/clients", post(personal::clients))
         .route("/personal/pull", post(personal::pull))
         .route("/personal/rekey", post(personal::personal_rekey))
+        .route("/questions", post(cases::questions))
+        .route("/defend", post(cases::defend))
         .layer(DefaultBodyLimit::max(api::MAX_BODY));
+    // Its body is a piece; how long one is, it finds out for itself.
+    let accusations = Router::new().route("/accuse", post(cases::accuse)).layer(DefaultBodyLimit::disable());
     let admin = Router::new()
         .route("/admin/torrents", get(admin::torrents).post(admin::register))
         .route("/admin/license-key", get(admin::license_key))
@@ -56,6 +60,8 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/grants", post(admin::grant))
         .route("/admin/revoke", post(admin::revoke))
         .route("/admin/subscribers", get(admin::subscribers))
+        .route("/admin/cases", get(admin::cases))
+        .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))
         .layer(DefaultBodyLimit::max(admin::MAX_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), admin::authorise));
@@ -71,6 +77,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .merge(calls)
+        .merge(accusations)
         .merge(admin)
         .with_state(tracker)
 }

@@ -56,6 +56,12 @@ counters! {
     cipher_hashes,
     /// Licenses issued.
     licenses,
+    /// Bad pieces of which somebody was accused.
+    accusations,
+    /// Accusations of pieces that were good.
+    false_accusations,
+    /// Bad pieces whose first sender was found.
+    blamed,
     /// Calls refused.
     calls_refused,
 }

@@ -1,11 +1,12 @@
 //! What all requests share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
+use tokio::sync::Semaphore;
 
 use super::hash_work::HashWork;
 use super::masters::Masters;
@@ -16,13 +17,16 @@ use super::records::SubscriberRecord;
 use super::refusal::Refusal;
 use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
-use super::store::{Member, Store, Totals};
+use super::store::{Member, Store, StoreError, Totals};
 use super::swarm::Swarms;
 use super::workers::Workers;
 use super::{Config, Error, calls, clock, secret_files};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
+
+/// See [`Tracker::accusing`].
+const MAX_ACCUSATIONS: usize = 4;
 
 /// A torrent as calls need it.
 pub(super) struct Torrent {
@@ -86,8 +90,12 @@ pub(super) struct Tracker {
     pub(super) workers: Workers,
     /// Subscriptions: strangers may not hold up those who are in.
     pub(super) verifiers: Workers,
+    /// Accusations in memory at once: each has a whole piece.
+    pub(super) accusing: Semaphore,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
     members: RwLock<HashMap<Passkey, Member>>,
+    /// Those who lost too many cases.
+    barred: RwLock<HashSet<SubscriberId>>,
     started: Instant,
 }
 
@@ -130,6 +138,8 @@ impl Tracker {
             counters: Counters::default(),
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
+            accusing: Semaphore::new(MAX_ACCUSATIONS),
+            barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),
             members: RwLock::new(members),
             started: Instant::now(),
@@ -177,6 +187,34 @@ impl Tracker {
         if let Ok(torrent) = self.torrent(&member.torrent_id) {
             self.swarms.expel(&torrent.info_hash, &member.id);
         }
+    }
+
+    /// Whether a subscriber lost too many cases: it may fetch, but neither send nor accuse.
+    pub(super) fn is_barred(&self, id: &SubscriberId) -> bool {
+        self.barred.read().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// A case ended against a subscriber or seed. A seed is the publisher's: only its log says so. Blocks.
+    pub(super) fn lost_a_case(&self, id: &SubscriberId, torrent: &TorrentId) -> Result<(), StoreError> {
+        if self.store.seed(id)?.is_some() {
+            tracing::error!(seed = %id, %torrent, "an original seed sent a bad piece");
+            return Ok(());
+        }
+        if self.store.lost_cases(id)? >= self.config.max_lost_cases {
+            self.barred.write().unwrap_or_else(PoisonError::into_inner).insert(*id);
+            if let Ok(torrent) = self.torrent(torrent) {
+                self.swarms.expel(&torrent.info_hash, id);
+            }
+            tracing::warn!(subscriber = %id, %torrent, "barred: it lost too many cases of bad pieces");
+        }
+        Ok(())
+    }
+
+    /// What a subscriber lost is forgotten; how many cases that were. Blocks.
+    pub(super) fn pardon(&self, id: &SubscriberId) -> Result<usize, StoreError> {
+        let count = self.store.pardon(id)?;
+        self.barred.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        Ok(count)
     }
 
     /// The session of a token. Errors: [`ApiError::NoSession`].

@@ -2,6 +2,10 @@
 //!
 //! Calls block: they belong on `spawn_blocking`.
 
+mod cases;
+
+pub(super) use cases::Next;
+
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -166,6 +170,7 @@ impl Store {
             write.open_table(MEMBERS_OF)?;
             write.open_table(HASHES)?;
             write.open_table(PERSONAL)?;
+            cases::make_tables(&write)?;
         }
         write.commit()?;
         Ok(store)
@@ -195,6 +200,11 @@ impl Store {
         };
         write.commit()?;
         Ok(kept)
+    }
+
+    /// A torrent.
+    pub(super) fn torrent(&self, id: &TorrentId) -> Result<Option<TorrentRecord>, StoreError> {
+        self.read(TORRENTS, &id.0)
     }
 
     /// All torrents.

@@ -14,6 +14,7 @@ const MAX_OF_ONE: u32 = 8;
 
 /// A bounded pool.
 pub(super) struct Workers {
+    count: u32,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     of_each: Arc<Mutex<HashMap<SubscriberId, u32>>>,
@@ -23,6 +24,7 @@ impl Workers {
     /// `running` jobs at once, `waiting` more in the queue.
     pub(super) fn new(running: usize, waiting: usize) -> Self {
         Workers {
+            count: running as u32,
             running: Arc::new(Semaphore::new(running)),
             waiting: Arc::new(Semaphore::new(running + waiting)),
             of_each: Arc::default(),
@@ -42,6 +44,13 @@ impl Workers {
             job()
         };
         tokio::task::spawn_blocking(job).await.map_err(|_| ApiError::Internal)
+    }
+
+    /// Takes no more jobs, and waits for those that run: some outlive who asked for them.
+    pub(super) async fn finish(&self) {
+        self.waiting.close();
+        let _ = self.running.acquire_many(self.count).await;
+        self.running.close();
     }
 
     /// Runs a job for a subscriber or seed. Errors: those of [`Workers::run`], and [`ApiError::Rate`] where it has too many

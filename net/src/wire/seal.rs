@@ -16,6 +16,8 @@ pub const OUR_ID: u8 = 1;
 pub const MAX_WANT: usize = 256;
 /// Entries that a *statement* has at most.
 pub const MAX_ENTRIES: usize = 256;
+/// Bytes of the longest [`Statement::to_bytes`].
+pub const MAX_STATEMENT: usize = 8 + 8 + 64 + MAX_ENTRIES * ENTRY_LEN;
 
 /// Why an extension message was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -222,6 +224,21 @@ impl Statement {
         verify(identity, purpose::STATEMENT, &input, &self.signature)
     }
 
+    /// epoch (8) ‖ time (8) ‖ signature (64) ‖ entries, each index (4) and BLAKE3 (32).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let numbers = [self.epoch.to_be_bytes(), self.time.to_be_bytes()].concat();
+        [&numbers[..], &self.signature, &entries_to_bytes(&self.entries)].concat()
+    }
+
+    /// Reads [`Statement::to_bytes`]; `None` for a torn or too long one. No signature is checked here.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (&epoch, bytes) = bytes.split_first_chunk()?;
+        let (&time, bytes) = bytes.split_first_chunk()?;
+        let (&signature, bytes) = bytes.split_first_chunk()?;
+        let (epoch, time) = (u64::from_be_bytes(epoch), u64::from_be_bytes(time));
+        Some(Statement { epoch, time, entries: entries_from_bytes(bytes)?, signature })
+    }
+
     /// What it says of a piece.
     pub fn entry(&self, piece: u32) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.piece == piece)
@@ -259,12 +276,12 @@ impl Receipt {
 }
 
 /// Entries one after another: index of the piece (4) ‖ BLAKE3 (32).
-pub(crate) fn entries_to_bytes(entries: &[Entry]) -> Vec<u8> {
+fn entries_to_bytes(entries: &[Entry]) -> Vec<u8> {
     entries.iter().flat_map(|entry| entry.piece.to_be_bytes().into_iter().chain(entry.hash)).collect()
 }
 
 /// Reads [`entries_to_bytes`]; `None` for a torn or too long list.
-pub(crate) fn entries_from_bytes(bytes: &[u8]) -> Option<Vec<Entry>> {
+fn entries_from_bytes(bytes: &[u8]) -> Option<Vec<Entry>> {
     let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
     (rest.is_empty() && entries.len() <= MAX_ENTRIES)
         .then(|| entries.iter().map(|bytes| entry(bytes)).collect())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
-use swarmseal::peer::{Store, StoredPiece};
+use swarmseal::peer::{SignedWord, StatementLog, Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
 };
@@ -25,7 +25,7 @@ use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
-use crate::targets::{ENTROPY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
+use crate::targets::{ENTROPY, OWNER, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
 
 /// A file of the corpus.
 pub(crate) struct Seed {
@@ -148,7 +148,28 @@ pub(crate) fn all() -> Vec<Seed> {
     for (name, puts) in [("fresh", 0), ("three-records", 3)] {
         add("piece_index", name, index(puts));
     }
+    for (name, words) in [("fresh", 0), ("two-words", 2)] {
+        add("statement_log", name, statement_log(words));
+    }
     seeds
+}
+
+fn statement_log(words: usize) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("statements.log");
+    let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
+    let receipt = Receipt::sign(&license_key(), &OWNER.from(ID), 1 << 40, 3, 1_700_000_000);
+    let words = &[
+        SignedWord::Statement { uploader: ID, statement: statement() },
+        SignedWord::Receipt { downloader: ID, receipt },
+    ][..words];
+    words.iter().for_each(|word| log.add(word).unwrap());
+    std::fs::read(path).unwrap()
+}
+
+fn statement() -> Statement {
+    let entries = (0..3).map(|piece| Entry { piece, hash: [piece as u8; 32] }).collect();
+    Statement::sign(&license_key(), &OWNER.from(ID), 1, 9, entries)
 }
 
 fn kernels() -> &'static swarmseal_core::Kernels {
@@ -297,6 +318,77 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now })),
         (
+            "accuse",
+            bencode::to_bytes(&api::Accuse {
+                torrent_id,
+                piece: 1,
+                uploader: ID,
+                statement: statement(),
+                ciphertext: vec![5; 64],
+            }),
+        ),
+        ("accused", bencode::to_bytes(&api::Accused { case: nonce, now })),
+        (
+            "questions",
+            bencode::to_bytes(&api::Questions {
+                questions: vec![api::Question { case: nonce, piece: 1, before: now, deadline: now }; 2],
+                interval: 60,
+                now,
+            }),
+        ),
+        (
+            "defend",
+            bencode::to_bytes(&api::Defend { torrent_id, case: nonce, uploader: ID, statement: statement() }),
+        ),
+        ("defended", bencode::to_bytes(&api::Defended { cleared: 1, now })),
+        ("hashes-request", bencode::to_bytes(&api::HashesRequest { torrent_id, first: 2, wanted: 1 })),
+        ("hashes", bencode::to_bytes(&api::Hashes { epoch: 1, hashes: vec![6; 40], now })),
+        (
+            "work",
+            bencode::to_bytes(&api::Work {
+                job: Some(api::HashJob { subscriber: ID, epoch: 1, first: 0, keys: vec![7; 64] }),
+                now,
+            }),
+        ),
+        (
+            "new-hashes",
+            bencode::to_bytes(&api::NewHashes {
+                torrent_id,
+                subscriber: ID,
+                epoch: 1,
+                first: 0,
+                hashes: vec![8; 20],
+            }),
+        ),
+        (
+            "personal-request",
+            bencode::to_bytes(&api::PersonalRequest { torrent_id, name: [9; 20], hidden: 1 }),
+        ),
+        ("personal", bencode::to_bytes(&api::Personal { info_hash: [9; 20], subscriber: ID, epoch: 1, now })),
+        (
+            "personal-keys-request",
+            bencode::to_bytes(&api::PersonalKeysRequest {
+                torrent_id,
+                epoch: 1,
+                info_hash: [9; 20],
+                pieces: vec![0, 3],
+            }),
+        ),
+        (
+            "clients",
+            bencode::to_bytes(&api::Clients {
+                clients: vec![api::OrdinaryClient {
+                    address: "127.0.0.1:7".into(),
+                    complete: 1,
+                    epoch: 1,
+                    info_hash: [9; 20],
+                    subscriber: ID,
+                }],
+                interval: 30,
+                now,
+            }),
+        ),
+        (
             "failure",
             bencode::to_bytes(&api::Failure { code: "unknown".into(), reason: "why".into(), now: Some(now) }),
         ),
@@ -388,8 +480,7 @@ fn extended_handshake() -> ExtendedHandshake {
 
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
     let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
-    let entries = (0..3).map(|piece| Entry { piece, hash: [piece as u8; 32] }).collect();
-    let statement = Statement::sign(&license_key(), &parties, 1, 9, entries);
+    let statement = statement();
     let receipt = Receipt::sign(&license_key(), &parties, 1 << 40, 3, 1_700_000_000);
     vec![
         ("handshake", extended_handshake().to_bytes()),

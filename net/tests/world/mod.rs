@@ -78,21 +78,32 @@ pub struct World {
     address: IpAddr,
     /// The tracker, while it runs.
     pub tracker: Option<Running>,
+    tracker_flags: Vec<String>,
     port: u64,
 }
 
 impl World {
     /// On 127.0.0.1, in pieces of 64 KiB.
     pub fn new(bytes: usize) -> Self {
-        World::publish(bytes, IpAddr::V4(Ipv4Addr::LOCALHOST), &["--piece-length", "64K"])
+        World::with_tracker(bytes, &[])
+    }
+
+    /// [`World::new`], with a tracker that has these flags.
+    pub fn with_tracker(bytes: usize, flags: &[&str]) -> Self {
+        World::make(bytes, IpAddr::V4(Ipv4Addr::LOCALHOST), flags, &["--piece-length", "64K"])
     }
 
     /// Publishes so many bytes with these flags; everybody is at that address.
     pub fn publish(bytes: usize, address: IpAddr, flags: &[&str]) -> Self {
+        World::make(bytes, address, &[], flags)
+    }
+
+    fn make(bytes: usize, address: IpAddr, tracker_flags: &[&str], flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let content: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
         fs::write(dir.path().join("content.bin"), content).unwrap();
-        let mut world = World { dir, address, tracker: None, port: 0 };
+        let tracker_flags = tracker_flags.iter().map(|&flag| flag.to_owned()).collect();
+        let mut world = World { dir, address, tracker: None, tracker_flags, port: 0 };
         world.start_tracker();
         let (tracker, token) = (world.url(), world.token());
         let (content, torrent, seed) = (world.file("content.bin"), world.torrent(), world.file("film.seed"));
@@ -105,7 +116,8 @@ impl World {
     /// Starts the tracker, on the port that it had before.
     pub fn start_tracker(&mut self) {
         let listen = self.at(self.port);
-        let args = ["tracker", "--listen", &listen, "--announce-interval", "1"];
+        let mut args = vec!["tracker", "--listen", &listen, "--announce-interval", "1"];
+        args.extend(self.tracker_flags.iter().map(String::as_str));
         let tracker = Running::start(&self.path("operator"), &args);
         let url = tracker.event("listening")["url"].as_str().unwrap().to_owned();
         self.port = url.rsplit_once(':').unwrap().1.parse().unwrap();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
 use super::opening::call;
-use super::{Joined, Shared, announce, hashes, personal, stopping, work};
+use super::{Joined, Shared, announce, defence, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
@@ -491,6 +491,8 @@ impl Task {
             self.inputs.downgrade(),
             stop.clone(),
         ));
+        let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
+        tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
         let stop = stopping(stop);
         tokio::pin!(stop);
@@ -540,6 +542,20 @@ impl Task {
         if self.synced.elapsed() > SYNC {
             self.synced = Instant::now();
             tokio::spawn(sync(self.role.clone()));
+            self.shorten_statements();
+        }
+    }
+
+    /// Rare, and some megabytes: the log has doubled.
+    fn shorten_statements(&mut self) {
+        let Role::Peer { store, .. } = &*self.role else { return };
+        if let Some(log) = self.statements.as_mut().filter(|log| log.is_large()) {
+            let shorter =
+                store.history().and_then(|stored| StatementLog::open(log.path(), log.owner(), &stored));
+            match shorter {
+                Ok(shorter) => *log = shorter,
+                Err(error) => tracing::warn!(%error, "the log of statements grows on"),
+            }
         }
     }
 

@@ -278,7 +278,7 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// What the next statement says.
-    pub(crate) fn to_state(&mut self, entry: Entry, now: Duration) {
+    pub(crate) fn will_state(&mut self, entry: Entry, now: Duration) {
         if self.unstated.is_empty() {
             self.unstated_since = now;
         }
@@ -296,7 +296,7 @@ impl Upload {
                 entries.push(Entry { piece: *piece, hash: *hash });
             }
         }
-        entries.into_iter().for_each(|entry| self.to_state(entry, now));
+        entries.into_iter().for_each(|entry| self.will_state(entry, now));
     }
 }
 

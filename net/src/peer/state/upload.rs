@@ -276,7 +276,7 @@ impl Swarm {
             if whole {
                 upload.pieces.remove(place);
                 upload.wanted.retain(|&piece| piece != block.piece);
-                upload.to_state(entry, self.now.elapsed);
+                upload.will_state(entry, self.now.elapsed);
                 self.totals.sent_pieces += 1;
                 finished = true;
             }

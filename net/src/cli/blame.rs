@@ -1,0 +1,146 @@
+//! Bad pieces: those who find one accuse its sender, and `cases` shows who is to blame.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use swarmseal_core::SubscriberId;
+
+use super::glue::{self, AdminArgs};
+use super::subscription::{Subscription, read_metainfo};
+use super::{DataDir, Exit, Failure, Output};
+use crate::peer::{Owner, SignedWord, read_statements};
+use crate::wire::api::{Accuse, ApiError};
+
+/// Tells the tracker of bad pieces, with what proves who sent them, as far as there is proof. What cannot be told is only
+/// noted: the pieces matter more.
+pub(super) async fn accuse(subscription: &Subscription, bad: BTreeSet<u32>, output: Output) {
+    if bad.is_empty() {
+        return;
+    }
+    let found = evidence(subscription, &bad, output)
+        .and_then(|evidence| glue::client(subscription).map(|client| (evidence, client)));
+    let (evidence, client) = match found {
+        Ok(found) => found,
+        Err(failure) => return output.note(format!("Nobody is accused: {}", failure.message)),
+    };
+    for accuse in evidence {
+        let (piece, uploader) = (accuse.piece, accuse.uploader);
+        match client.accuse(&accuse).await {
+            Ok(case) => {
+                let case = hex::encode(case);
+                output.note(format!(
+                    "Piece {piece} came from {uploader}: the tracker looks into it (case {case})"
+                ));
+            }
+            Err(error) if error.code() == Some(ApiError::NotBad) => {
+                output.note(format!("Piece {piece}: the tracker finds nothing wrong with it"));
+            }
+            Err(error) => output.note(format!("Piece {piece}: its sender could not be accused: {error}")),
+        }
+    }
+}
+
+/// The bad pieces with the statements by which they came. What changed on this device after it came is nobody else's fault.
+fn evidence(
+    subscription: &Subscription,
+    bad: &BTreeSet<u32>,
+    output: Output,
+) -> Result<Vec<Accuse>, Failure> {
+    let torrent_id = subscription.metainfo.info.seal.torrent_id;
+    let owner = Owner { torrent_id, subscriber: subscription.id };
+    let words = read_statements(&subscription.dir.statements(), &owner).map_err(glue::store_failure)?;
+    let mut statements = HashMap::new();
+    for word in &words {
+        if let SignedWord::Statement { uploader, statement } = word {
+            let entries = statement.entries.iter();
+            statements.extend(entries.map(|entry| ((entry.piece, entry.hash, *uploader), statement)));
+        }
+    }
+    let store = glue::open_store(subscription)?;
+    let mut found = Vec::new();
+    for &piece in bad {
+        let Some(stored) = store.piece(piece) else { continue };
+        let mut ciphertext = vec![0; subscription.metainfo.info.piece_length as usize];
+        store.read(piece, &mut ciphertext).map_err(glue::store_failure)?;
+        if *blake3::hash(&ciphertext).as_bytes() != stored.hash {
+            output.note(format!("Piece {piece} changed on this disk: nobody is accused"));
+            continue;
+        }
+        let stated = stored.sender.and_then(|sender| {
+            statements.get(&(piece, stored.hash, sender)).map(|statement| (sender, (*statement).clone()))
+        });
+        match stated {
+            Some((uploader, statement)) => {
+                found.push(Accuse { torrent_id, piece, uploader, statement, ciphertext });
+            }
+            None => output
+                .note(format!("Piece {piece}: no statement says who sent it, so that nobody is accused")),
+        }
+    }
+    Ok(found)
+}
+
+/// Arguments of `cases`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  swarmseal cases --tracker http://127.0.0.1:7000\n  swarmseal cases film.torrent"
+)]
+pub(super) struct Args {
+    /// Only this torrent's
+    torrent: Option<PathBuf>,
+    /// Hold the cases that this subscriber lost no longer against it
+    #[arg(long, env = "SWARMSEAL_PARDON", value_name = "SUBSCRIBER")]
+    pardon: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Lists cases, or pardons.
+pub(super) async fn cases(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    let metainfo = args.torrent.as_deref().map(|path| read_metainfo(path, true)).transpose()?;
+    let admin = args.admin.client(&data, metainfo.as_ref().map(|metainfo| metainfo.announce.as_str()))?;
+    if let Some(subscriber) = &args.pardon {
+        let mut id = [0; 32];
+        hex::decode_to_slice(subscriber, &mut id).map_err(|_| {
+            Failure::new(Exit::Usage, format!("--pardon {subscriber}: expected 64 hexadecimal digits"))
+        })?;
+        let pardoned = admin.pardon(SubscriberId(id)).await.map_err(glue::client_failure)?;
+        let human = format!("Pardoned {subscriber}: {pardoned} cases");
+        output.result(human, json!({ "event": "pardoned", "subscriber": subscriber, "cases": pardoned }));
+        return Ok(());
+    }
+    let only = metainfo.map(|metainfo| metainfo.info.seal.torrent_id.to_string());
+    let mut after = None;
+    loop {
+        let page = admin.cases(after.as_deref()).await.map_err(glue::client_failure)?;
+        for case in page["cases"].as_array().into_iter().flatten() {
+            if only.as_deref().is_none_or(|only| case["torrent_id"] == only) {
+                show(case, output);
+            }
+        }
+        match page["next"].as_str() {
+            Some(next) => after = Some(next.to_owned()),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn show(case: &Value, output: Output) {
+    let text = |field: &str| case[field].as_str().unwrap_or("?");
+    let cleared = case["cleared"].as_array().map_or(0, Vec::len);
+    let words = match text("outcome") {
+        "open" => format!(
+            "{} is asked until {}",
+            text("suspect"),
+            glue::date(case["deadline"].as_u64().unwrap_or(0))
+        ),
+        "blamed" => format!("{} sent it", text("suspect")),
+        _ => format!("it is good: {} accused {} of it", text("accuser"), text("suspect")),
+    };
+    let through = if cleared == 0 { String::new() } else { format!(", {cleared} handed it on") };
+    let human = format!("piece {} of {}: {words}{through}", case["piece"], text("torrent_id"));
+    let mut event = case.clone();
+    event["event"] = "case".into();
+    output.result(human, event);
+}
