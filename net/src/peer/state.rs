@@ -130,11 +130,11 @@ pub(crate) enum Event {
         pieces: Vec<u32>,
         keys: Result<Vec<Bytes>, KeyError>,
     },
-    /// A piece is ready for a peer, with its BLAKE3; or cannot be read.
+    /// A piece is ready for a peer, with its BLAKE3.
     Prepared {
         id: ConnectionId,
         piece: u32,
-        ready: Option<(Bytes, [u8; 32])>,
+        ready: Result<(Bytes, [u8; 32]), Unready>,
     },
     /// A piece was checked and stored; its BLAKE3.
     Stored {
@@ -153,6 +153,15 @@ pub(crate) enum Event {
     Tick,
     /// We are about to leave: the last statements and receipts are given.
     Leaving,
+}
+
+/// Why a piece is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unready {
+    /// It is not what was stored: the disk's fault, and ours if we handed it on.
+    Damaged,
+    /// It cannot be read or transformed.
+    Failed,
 }
 
 /// Who sent a piece, in terms that outlive the connection.

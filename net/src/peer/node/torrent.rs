@@ -23,6 +23,7 @@ use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
 use crate::peer::state::{
     Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
+    Unready,
 };
 use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
@@ -722,11 +723,13 @@ impl Task {
         let (role, buffers, len) = (self.role.clone(), self.buffers.clone(), self.layout.len_of(piece));
         self.blocking(
             move || {
-                work::prepare(&role, piece, buffers.take(len), key.as_ref())
-                    .inspect_err(|error| tracing::warn!(piece, %error, "a piece cannot be sent"))
-                    .ok()
+                let prepared = work::prepare(&role, piece, buffers.take(len), key.as_ref());
+                prepared.map_err(|error| {
+                    tracing::warn!(piece, %error, "a piece cannot be sent");
+                    error.unready()
+                })
             },
-            move |ready| Event::Prepared { id, piece, ready: ready.flatten() },
+            move |ready| Event::Prepared { id, piece, ready: ready.unwrap_or(Err(Unready::Failed)) },
         );
     }
 

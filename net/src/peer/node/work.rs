@@ -1,5 +1,6 @@
 //! The slow work: keys from the tracker, pieces transformed, checked and stored, off the async threads.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use tokio::sync::Semaphore;
 use super::torrent::Role;
 use crate::peer::buffers::Buffer;
 use crate::peer::cipher_hashes::CipherHashes;
-use crate::peer::state::{Claim, Sender, StoreFailure};
-use crate::peer::store::StoredPiece;
+use crate::peer::state::{Claim, Sender, StoreFailure, Unready};
+use crate::peer::store::{StoreError, StoredPiece};
 use crate::peer::tracker::{KeyError, Personal, Tracker};
 
 /// Asks for the keys that the role needs.
@@ -40,25 +41,51 @@ pub(super) async fn fetch_keys(
     Ok(keys.into_iter().map(Bytes::from).collect())
 }
 
+/// Why a piece was not made ready.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PrepareError {
+    #[error("it is damaged on the disk")]
+    Damaged,
+    #[error("there is no key")]
+    NoKey,
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Core(#[from] swarmseal_core::Error),
+}
+
+impl PrepareError {
+    pub(super) fn unready(&self) -> Unready {
+        if matches!(self, PrepareError::Damaged) { Unready::Damaged } else { Unready::Failed }
+    }
+}
+
 /// Makes a piece ready for a peer in a buffer of its length; its BLAKE3 (zeros in a plain torrent, where nobody asks).
 pub(super) fn prepare(
     role: &Role,
     piece: u32,
     mut data: Buffer,
     key: Option<&Bytes>,
-) -> Result<(Bytes, [u8; 32]), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(Bytes, [u8; 32]), PrepareError> {
     match role {
         Role::Seed { member, source, secret } => {
             let params: &Params = &member.params;
             let payload = params.payload_bytes(data.len());
             source.read_payload(piece, &mut data[..payload])?;
             package::pack(params, secret, &member.torrent_id, piece, &mut data)?;
-            let key = EncryptionKey::from_bytes(params, key.ok_or("no key")?)?;
+            let key = EncryptionKey::from_bytes(params, key.ok_or(PrepareError::NoKey)?)?;
             encrypt_piece(params, &key, &mut data)?;
         }
         Role::Peer { member, store } => {
+            let stored = store.piece(piece).ok_or(StoreError::Missing(piece))?;
             store.read(piece, &mut data)?;
-            let key = ReKey::from_bytes(&member.params, key.ok_or("no key")?)?;
+            // What we sign for is what its sender signed for.
+            if *blake3::hash(&data).as_bytes() != stored.hash {
+                return Err(PrepareError::Damaged);
+            }
+            let key = ReKey::from_bytes(&member.params, key.ok_or(PrepareError::NoKey)?)?;
             re_encrypt_piece(&member.params, &key, &mut data)?;
         }
         Role::PlainSeed { source } => source.read_payload(piece, &mut data)?,

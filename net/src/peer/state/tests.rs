@@ -39,6 +39,8 @@ enum Manner {
     Silent,
     /// Its clock is an hour slow.
     Late,
+    /// Its disk has damaged all that it had stored.
+    Rotten,
 }
 
 struct Peer {
@@ -185,6 +187,9 @@ impl Simulation {
                 };
                 self.queue.push_back((number, Event::Keys { id, pieces, keys }));
             }
+            Command::Prepare { id, piece, .. } if manner == Rotten => {
+                self.queue.push_back((number, Event::Prepared { id, piece, ready: Err(Unready::Damaged) }));
+            }
             Command::Prepare { id, piece, .. } => {
                 let fill = match manner {
                     Garbage => 0xff,
@@ -196,8 +201,7 @@ impl Simulation {
                     Liar => [0; 32],
                     _ => *blake3::hash(&data).as_bytes(),
                 };
-                self.queue
-                    .push_back((number, Event::Prepared { id, piece, ready: Some((data.into(), hash)) }));
+                self.queue.push_back((number, Event::Prepared { id, piece, ready: Ok((data.into(), hash)) }));
             }
             Command::Store { id, piece, data, sender, .. } => {
                 let peer = &mut self.peers[number];
@@ -242,7 +246,7 @@ impl Peer {
     }
 }
 
-use Manner::{FullDisk, Garbage, Honest, Late, Liar, Polluted, Refused, Silent, Stalled};
+use Manner::{FullDisk, Garbage, Honest, Late, Liar, Polluted, Refused, Rotten, Silent, Stalled};
 
 fn is_statement(message: &Message) -> bool {
     match message {
@@ -405,6 +409,23 @@ fn times_grow_from_hand_to_hand() {
     for (uploader, piece, time) in said {
         assert!(times.get(&(uploader, piece)).is_none_or(|&had| had < time), "piece {piece}");
     }
+}
+
+#[test]
+fn what_the_disk_damaged_is_not_sent_and_fetched_again() {
+    let rotten = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
+    let mut simulation = Simulation::new([
+        (config(0, true, true), Honest),
+        (rotten, Rotten),
+        (config(2, false, true), Honest),
+    ]);
+    simulation.run(&[2]);
+    let rejected = simulation.peers[1].swarm.totals().rejected;
+    assert!(rejected > 0);
+    assert_eq!(simulation.peers[1].swarm.totals().sent, 0);
+    simulation.peers[1].manner = Honest;
+    simulation.run(&[1, 2]);
+    assert!(simulation.peers[1].stored.len() as u64 == rejected);
 }
 
 #[test]
@@ -628,7 +649,7 @@ proptest! {
                     }
                     Some(Command::Prepare { id, piece, .. }) => {
                         let data = Bytes::from(vec![1; PIECE_LEN as usize]);
-                        Event::Prepared { id, piece, ready: good.then_some((data, [0; 32])) }
+                        Event::Prepared { id, piece, ready: if good { Ok((data, [0; 32])) } else { Err(Unready::Damaged) } }
                     }
                     Some(Command::Store { id, piece, data, sender, .. }) => {
                         let hash = *blake3::hash(&data).as_bytes();

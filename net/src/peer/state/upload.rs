@@ -6,7 +6,7 @@ use bytes::Bytes;
 use swarmseal_core::Ticket;
 
 use super::connection::{Outgoing, Stage};
-use super::{Command, ConnectionId, Evidence, REQQ, Reason, Swarm};
+use super::{Command, ConnectionId, Evidence, REQQ, Reason, Swarm, Unready};
 use crate::peer::tracker::KeyError;
 use crate::wire::identity::{purpose, verify};
 use crate::wire::message::{Block, Message};
@@ -228,7 +228,15 @@ impl Swarm {
         }
     }
 
-    pub(super) fn prepared(&mut self, id: ConnectionId, piece: u32, ready: Option<(Bytes, [u8; 32])>) {
+    pub(super) fn prepared(
+        &mut self,
+        id: ConnectionId,
+        piece: u32,
+        ready: Result<(Bytes, [u8; 32]), Unready>,
+    ) {
+        if ready == Err(Unready::Damaged) {
+            self.found_bad(piece, None);
+        }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         let place = upload
@@ -238,10 +246,10 @@ impl Swarm {
         // Nobody waits for it where the peer was choked meanwhile.
         let Some(place) = place else { return };
         match ready {
-            Some((data, hash)) => {
+            Ok((data, hash)) => {
                 upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
             }
-            None => {
+            Err(_) => {
                 upload.pieces.remove(place);
                 upload.requests.forget(piece);
             }
