@@ -124,14 +124,8 @@ fn open_session(tracker: &Tracker, request: &OpenSession) -> Result<SessionOpene
 }
 
 /// `POST /rekey`
-pub(super) async fn rekey(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: ReKeyRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || make_rekeys(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn rekey(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_rekeys).await
 }
 
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
@@ -155,14 +149,8 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
 }
 
 /// `POST /seed/keys`: the only call that gives encryption keys out.
-pub(super) async fn seed_keys(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: SeedKeysRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || make_seed_keys(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn seed_keys(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_seed_keys).await
 }
 
 fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysRequest) -> Result<Keys, Refusal> {
@@ -227,14 +215,8 @@ pub(super) fn master(tracker: &Tracker, epoch: u64) -> Result<&MasterKey, ApiErr
 }
 
 /// `POST /license`
-pub(super) async fn license(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: LicenseRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || make_license(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn license(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_license).await
 }
 
 fn make_license(
@@ -276,6 +258,22 @@ fn make_license(
         .map_err(|error| Refusal::new(ApiError::BadRequest, error.to_string()))?;
     count(&tracker.counters.licenses, 1);
     Ok(LicenseReply { license, now })
+}
+
+/// Answers a call within a session, off the async threads.
+pub(super) async fn in_session<R: DeserializeOwned + Send + 'static, A: Serialize + Send + 'static>(
+    State(tracker): Shared,
+    headers: HeaderMap,
+    body: Body,
+    job: fn(&Tracker, &Session, &R) -> Result<A, Refusal>,
+) -> Response {
+    let answer = async {
+        let session = tracker.session(bearer(&headers).as_ref())?;
+        let request: R = read(body)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run_for(session.id, move || job(&shared, &session, &request)).await?
+    };
+    respond(&tracker, answer.await)
 }
 
 pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {

@@ -15,7 +15,7 @@ use axum::response::Response;
 use swarmseal_core::{PublicKey, SubscriberId, TorrentId};
 use tokio::time::timeout;
 
-use super::calls::{Body, Shared, bearer, master, read, respond};
+use super::calls::{Body, Shared, bearer, in_session, master, respond};
 use super::clock;
 use super::judge::{self, Finding, Holder};
 use super::metrics::count;
@@ -111,14 +111,8 @@ fn open_case(tracker: &Tracker, session: &Session, request: Accuse) -> Result<Ac
 }
 
 /// `POST /questions`
-pub(super) async fn questions(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: QuestionsRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || find_questions(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn questions(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, find_questions).await
 }
 
 fn find_questions(
@@ -138,14 +132,8 @@ fn find_questions(
 }
 
 /// `POST /defend`
-pub(super) async fn defend(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: Defend = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || hear(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn defend(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, hear).await
 }
 
 fn hear(tracker: &Tracker, session: &Session, request: &Defend) -> Result<Defended, Refusal> {

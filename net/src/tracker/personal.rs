@@ -2,14 +2,13 @@
 //! being harvested where no client can sign a ticket.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use super::calls::{Body, Shared, bearer, master, read, respond, seed_of};
+use super::calls::{Body, Shared, in_session, master, seed_of};
 use super::clock;
 use super::metrics::count;
 use super::records::{PersonalRecord, SubscriberRecord};
@@ -143,14 +142,8 @@ impl Personals {
 }
 
 /// `POST /seed/work`
-pub(super) async fn work(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: WorkRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || find_work(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn work(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, find_work).await
 }
 
 fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Result<Work, Refusal> {
@@ -184,14 +177,8 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
 }
 
 /// `POST /seed/hashes`
-pub(super) async fn new_hashes(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: NewHashes = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || keep_hashes(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn new_hashes(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, keep_hashes).await
 }
 
 fn keep_hashes(tracker: &Tracker, session: &Session, request: &NewHashes) -> Result<Acknowledged, Refusal> {
@@ -230,14 +217,8 @@ fn keep_hashes(tracker: &Tracker, session: &Session, request: &NewHashes) -> Res
 }
 
 /// `POST /hashes`
-pub(super) async fn hashes(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: HashesRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || own_hashes(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn hashes(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, own_hashes).await
 }
 
 fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> Result<Hashes, Refusal> {
@@ -252,14 +233,8 @@ fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> 
 }
 
 /// `POST /personal`
-pub(super) async fn personal(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: PersonalRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || who_is_it(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn personal(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, who_is_it).await
 }
 
 fn who_is_it(tracker: &Tracker, session: &Session, request: &PersonalRequest) -> Result<Personal, Refusal> {
@@ -296,14 +271,8 @@ fn downloader(
 }
 
 /// `POST /personal/rekey`
-pub(super) async fn personal_rekey(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: PersonalKeysRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || make_rekeys(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn personal_rekey(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_rekeys).await
 }
 
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysRequest) -> Result<Keys, Refusal> {
@@ -328,14 +297,8 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
 }
 
 /// `POST /personal/clients`
-pub(super) async fn clients(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: ClientsRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || find_clients(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn clients(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, find_clients).await
 }
 
 fn find_clients(tracker: &Tracker, session: &Session, request: &ClientsRequest) -> Result<Clients, Refusal> {
@@ -371,14 +334,8 @@ fn find_clients(tracker: &Tracker, session: &Session, request: &ClientsRequest) 
 }
 
 /// `POST /personal/pull`
-pub(super) async fn pull(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: PersonalKeysRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || make_pull_keys(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn pull(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_pull_keys).await
 }
 
 /// Re-keys from an ordinary client's ciphertext to the one who asks. Its client hands that ciphertext to whoever names the
@@ -410,14 +367,8 @@ fn make_pull_keys(
 }
 
 /// `POST /seed/personal`
-pub(super) async fn seed_personal(State(tracker): Shared, headers: HeaderMap, body: Body) -> Response {
-    let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
-        let request: PersonalKeysRequest = read(body)?;
-        let shared = Arc::clone(&tracker);
-        tracker.workers.run_for(session.id, move || make_seed_keys(&shared, &session, &request)).await?
-    };
-    respond(&tracker, answer.await)
+pub(super) async fn seed_personal(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_seed_keys).await
 }
 
 fn make_seed_keys(

@@ -626,13 +626,13 @@ mod tests {
         }
     }
 
-    fn store() -> (tempfile::TempDir, Store) {
+    pub(super) fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("tracker.redb")).unwrap();
         (directory, store)
     }
 
-    fn refusal<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> ApiError {
+    pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> ApiError {
         match result.unwrap_err() {
             ChangeError::Refused(code) => code,
             ChangeError::Store(error) => panic!("{error}"),

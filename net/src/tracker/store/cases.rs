@@ -265,6 +265,7 @@ fn subscriber_of(key: &[u8; 64]) -> SubscriberId {
 mod tests {
     use swarmseal_core::TorrentId;
 
+    use super::super::tests::{refusal, store};
     use super::*;
 
     const fn who(n: u8) -> SubscriberId {
@@ -284,19 +285,6 @@ mod tests {
             opened: 60,
             deadline: 100,
             outcome: Outcome::Open,
-        }
-    }
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("tracker.redb")).unwrap();
-        (directory, store)
-    }
-
-    fn refusal<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> ApiError {
-        match result.unwrap_err() {
-            ChangeError::Refused(code) => code,
-            ChangeError::Store(error) => panic!("{error}"),
         }
     }
 
