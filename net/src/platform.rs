@@ -1,6 +1,8 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do, and Windows as far as it goes.
 
-pub(crate) use self::system::{make_private_dir, private, read_at, sync_directory, terminated, write_at};
+pub(crate) use self::system::{
+    make_private_dir, private, read_at, reuse_address, sync_directory, terminated, write_at,
+};
 
 #[cfg(unix)]
 mod system {
@@ -8,6 +10,8 @@ mod system {
     use std::io;
     use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
     use std::path::Path;
+
+    use tokio::net::TcpSocket;
 
     /// Writes at a place in a file; several threads may at once.
     pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -34,6 +38,11 @@ mod system {
         File::open(path)?.sync_all()
     }
 
+    /// Lets a program that starts again listen where connections of before are still being closed.
+    pub(crate) fn reuse_address(socket: &TcpSocket) -> io::Result<()> {
+        socket.set_reuseaddr(true)
+    }
+
     /// Done when the system tells the program to end.
     pub(crate) async fn terminated() {
         use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +61,8 @@ mod system {
     use std::io;
     use std::os::windows::fs::FileExt;
     use std::path::Path;
+
+    use tokio::net::TcpSocket;
 
     /// Writes at a place in a file; several threads may at once.
     pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
@@ -89,6 +100,11 @@ mod system {
 
     /// Directories cannot be flushed.
     pub(crate) fn sync_directory(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nothing to be done: the option would let others listen at the same address.
+    pub(crate) fn reuse_address(_: &TcpSocket) -> io::Result<()> {
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod admin;
 mod clock;
+mod families;
 mod ordinary;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use admin::{AdminClient, Registered, Terms};
 pub use ordinary::OrdinaryTrackers;
 
 use self::clock::TrackerClock;
+use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
     self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Defend, Defended,
@@ -48,6 +50,9 @@ pub enum Error {
     /// The tracker cannot be reached, or the connection broke. The message has no URL in it.
     #[error("the tracker cannot be reached: {}", chain(.0))]
     Unreachable(reqwest::Error),
+    /// The same of a tracker that speaks UDP.
+    #[error("the tracker cannot be reached: {0}")]
+    Socket(#[from] std::io::Error),
     /// The tracker refused.
     #[error("the tracker refused: {reason} ({code})")]
     Refused {
@@ -82,7 +87,7 @@ impl Error {
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Error::Unreachable(_) => true,
+            Error::Unreachable(_) | Error::Socket(_) => true,
             Error::Refused { code, .. } => {
                 matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal)
             }
@@ -135,6 +140,7 @@ struct Shared {
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    families: Families,
     base: Url,
     credential: Option<Credential>,
     shared: Arc<Shared>,
@@ -145,7 +151,8 @@ impl Client {
     /// [`Error::BadUrl`], [`Error::Unreachable`] where the system's certificates cannot be used.
     pub fn new(base: impl AsRef<str>) -> Result<Self, Error> {
         Ok(Client {
-            http: http_client()?,
+            http: http_client().build()?,
+            families: Families::new(http_client)?,
             base: base_url(base.as_ref())?,
             credential: None,
             shared: Arc::default(),
@@ -341,10 +348,14 @@ impl Client {
         Ok(reply.license)
     }
 
-    /// Announces under a passkey.
+    /// Announces under a passkey, by each address family that the tracker has.
     pub async fn announce(&self, passkey: &Passkey, request: &Announce) -> Result<AnnounceReply, Error> {
-        let bytes = self.query(passkey, "announce", &request.to_query()).await?;
-        let reply = AnnounceReply::from_bytes(&bytes).map_err(announce_error)?;
+        let query = &request.to_query();
+        let ask = |http: reqwest::Client| async move {
+            let bytes = self.query(&http, passkey, "announce", query).await?;
+            AnnounceReply::from_bytes(&bytes).map_err(announce_error)
+        };
+        let reply = self.families.announce(literal(&self.base), ask).await?;
         if let Some(now) = reply.now {
             self.shared.clock.heard(now);
         }
@@ -353,7 +364,7 @@ impl Client {
 
     /// Scrapes under a passkey.
     pub async fn scrape(&self, passkey: &Passkey, request: &Scrape) -> Result<ScrapeReply, Error> {
-        let bytes = self.query(passkey, "scrape", &request.to_query()).await?;
+        let bytes = self.query(&self.http, passkey, "scrape", &request.to_query()).await?;
         let reply = ScrapeReply::from_bytes(&bytes).map_err(announce_error)?;
         if let Some(now) = reply.now {
             self.shared.clock.heard(now);
@@ -371,11 +382,17 @@ impl Client {
             .map_err(|_| Error::BadAnswer("metrics that are no text".to_owned()))
     }
 
-    async fn query(&self, passkey: &Passkey, call: &str, query: &str) -> Result<Vec<u8>, Error> {
+    async fn query(
+        &self,
+        http: &reqwest::Client,
+        passkey: &Passkey,
+        call: &str,
+        query: &str,
+    ) -> Result<Vec<u8>, Error> {
         let mut url = join(&self.base, &format!("{}/{call}", passkey.to_hex()))?;
         // The query is encoded already, and binary: it must not be encoded again.
         url.set_query(Some(query));
-        let answer = self.http.get(url).send().await?;
+        let answer = http.get(url).send().await?;
         if !answer.status().is_success() {
             return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
         }
@@ -493,14 +510,12 @@ fn user_agent() -> &'static str {
     concat!("swarmseal/", env!("CARGO_PKG_VERSION"))
 }
 
-fn http_client() -> Result<reqwest::Client, Error> {
-    let client = reqwest::Client::builder()
+fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .user_agent(user_agent())
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        .build()?;
-    Ok(client)
 }
 
 /// The URL that calls are appended to.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -355,6 +355,26 @@ async fn fetch_plain(seed: NodeConfig, peer: NodeConfig, reach: impl AsyncFnOnce
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_torrent_moves_too() {
     fetch_plain(local(), local(), async |seed| seed).await;
+}
+
+fn at(listen: &str) -> NodeConfig {
+    NodeConfig { listen: listen.parse().unwrap(), ..NodeConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_will_do_and_one_listener_serves_both_families() {
+    fetch_plain(at("[::1]:0"), at("[::1]:0"), async |seed| seed).await;
+    let reached_by = async |address: IpAddr| {
+        fetch_plain(at("[::]:0"), local(), async |seed| {
+            assert!(seed.is_ipv6(), "a socket of both families");
+            SocketAddr::new(address, seed.port())
+        })
+        .await;
+    };
+    reached_by(Ipv4Addr::LOCALHOST.into()).await;
+    reached_by(Ipv6Addr::LOCALHOST.into()).await;
+    // As a socket of both families shows IPv4.
+    reached_by(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()).await;
 }
 
 fn obfuscated(obfuscation: Obfuscation) -> NodeConfig {

@@ -35,8 +35,8 @@ pub(super) struct Args {
     /// Check the stored pieces with the license, and fetch the bad ones again, from other peers where there are any
     #[arg(long, env = "SWARMSEAL_REPAIR")]
     repair: bool,
-    /// Address to listen on; port 0 takes any
-    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:6881")]
+    /// Address to listen on; port 0 takes any, and [::] takes IPv4 as well
+    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "[::]:6881")]
     listen: SocketAddr,
     /// Bytes a second to send at most, with K, M or G [default: no limit]
     #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]

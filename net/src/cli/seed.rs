@@ -33,8 +33,8 @@ pub(super) struct Args {
     /// Where the .torrent lies now, if it has moved; for one seed file only
     #[arg(long, env = "SWARMSEAL_TORRENT", value_name = "FILE")]
     torrent: Option<PathBuf>,
-    /// Address to listen on; port 0 takes any
-    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:6881")]
+    /// Address to listen on; port 0 takes any, and [::] takes IPv4 as well
+    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "[::]:6881")]
     listen: SocketAddr,
     /// Bytes a second to send at most, with K, M or G [default: no limit]
     #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]

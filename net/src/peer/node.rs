@@ -5,6 +5,7 @@ mod defence;
 mod dialer;
 mod hashes;
 mod link;
+mod listen;
 mod opening;
 mod personal;
 mod place;
@@ -14,7 +15,7 @@ mod work;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 pub use self::opening::Obfuscation;
 pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
 
+use self::listen::{canonical, listen};
 use self::opening::welcome;
 use self::personal::Personals;
 use self::place::Places;
@@ -43,7 +45,7 @@ const MAX_HANDSHAKES: usize = 128;
 /// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen; port 0 takes a free one. `[::]` takes IPv4 as well, and is `0.0.0.0` on a system without IPv6.
     pub listen: SocketAddr,
     /// Connections of all torrents together.
     pub max_connections: usize,
@@ -68,7 +70,7 @@ pub struct NodeConfig {
 impl Default for NodeConfig {
     fn default() -> Self {
         NodeConfig {
-            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
             max_connections: 50,
             max_per_address: 8,
             upload_limit: None,
@@ -137,7 +139,7 @@ pub struct Node {
 impl Node {
     /// Starts to listen. To be called inside a tokio runtime. Errors: the address cannot be had.
     pub async fn bind(config: NodeConfig) -> io::Result<Node> {
-        let listener = TcpListener::bind(config.listen).await?;
+        let listener = listen(config.listen)?;
         let addr = listener.local_addr()?;
         let mut random = [0; 12];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -208,6 +210,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
         };
         match accepted {
             Ok((stream, addr)) => {
+                let addr = canonical(addr);
                 let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
                 let shared = shared.clone();
                 tokio::spawn(async move {

@@ -164,10 +164,13 @@ pub(crate) enum Unready {
     Failed,
 }
 
-/// Who sent a piece, in terms that outlive the connection.
+/// Who sent a piece, and sent all of it, in terms that outlive the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sender {
     pub(crate) id: Option<SubscriberId>,
+    pub(crate) peer_id: [u8; 20],
+    /// Where we called it, or where its call came from.
+    pub(crate) addr: SocketAddr,
     pub(crate) original: bool,
 }
 
@@ -305,6 +308,8 @@ impl Reason {
             || matches!(
                 self,
                 Reason::Ourselves
+                    // At another of its addresses, most likely.
+                    | Reason::Duplicate
                     | Reason::NotSealed
                     | Reason::OtherProfile
                     | Reason::Banned
@@ -332,6 +337,8 @@ pub(crate) struct Swarm {
     pieces: Pieces,
     connections: BTreeMap<ConnectionId, Connection>,
     banned: HashSet<SubscriberId>,
+    /// Those who have no subscriber id, by peer id. It costs nothing to change: the driver bans addresses.
+    banned_peers: HashSet<[u8; 20]>,
     avoid: HashMap<u32, SubscriberId>,
     /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
     orphans: BTreeMap<u32, Duration>,
@@ -363,6 +370,7 @@ impl Swarm {
             now,
             connections: BTreeMap::new(),
             banned: HashSet::new(),
+            banned_peers: HashSet::new(),
             totals: Totals::default(),
             storing_bytes: 0,
             hashed: false,
@@ -497,6 +505,8 @@ impl Swarm {
         let speaks_seal = self.sealed() && personal.is_none();
         let refusal = if peer_id == self.config.peer_id {
             Some(Reason::Ourselves)
+        } else if !speaks_seal && self.banned_peers.contains(&peer_id) {
+            Some(Reason::Banned)
         } else if speaks_seal && !extended {
             Some(Reason::NotSealed)
         } else {
@@ -583,13 +593,21 @@ impl Swarm {
         if !self.connections.contains_key(&id) {
             return;
         }
-        if reason.bans() && self.banned.len() < MAX_BANS {
-            let hello = self.connections.get(&id).and_then(|connection| connection.hello);
-            self.banned.extend(hello.map(|hello| hello.id));
+        if let Some(connection) = self.connections.get(&id).filter(|_| reason.bans()) {
+            let (hello, peer_id) = (connection.hello, connection.peer_id);
+            self.ban(hello.map(|hello| hello.id), peer_id);
         }
         self.state_uploads(id);
         self.forget(id);
         self.out.push(Command::Disconnect { id, reason });
+    }
+
+    fn ban(&mut self, id: Option<SubscriberId>, peer_id: [u8; 20]) {
+        match id {
+            Some(id) if self.banned.len() < MAX_BANS => drop(self.banned.insert(id)),
+            None if self.banned_peers.len() < MAX_BANS => drop(self.banned_peers.insert(peer_id)),
+            _ => {}
+        }
     }
 
     fn forget(&mut self, id: ConnectionId) {
@@ -664,7 +682,11 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         connection.reqq = handshake.reqq.clamp(1, REQQ);
-        let listens_on = handshake.port.map(|port| SocketAddr::new(connection.addr.ip(), port));
+        let listens_on = handshake.port.map(|port| {
+            let mut addr = connection.addr;
+            addr.set_port(port);
+            addr
+        });
         connection.listens_on = connection.listens_on.or(listens_on);
         let Some(seal) = self.config.seal.as_ref().filter(|_| connection.personal.is_none()) else {
             return Ok(());

@@ -59,7 +59,7 @@ impl AdminClient {
     /// A tracker at its base URL, with its admin token. Errors: [`Error::BadUrl`], [`Error::Unreachable`].
     pub fn new(base: impl AsRef<str>, token: impl AsRef<str>) -> Result<Self, Error> {
         let token = Zeroizing::new(token.as_ref().trim().to_owned());
-        Ok(AdminClient { http: http_client()?, base: base_url(base.as_ref())?, token })
+        Ok(AdminClient { http: http_client().build()?, base: base_url(base.as_ref())?, token })
     }
 
     /// The public key that a .torrent for this tracker must name.

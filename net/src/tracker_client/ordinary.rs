@@ -1,10 +1,11 @@
-//! The trackers of an ordinary torrent: announces over HTTP (BEP 3), in tiers of equals (BEP 12).
+//! The trackers of an ordinary torrent: announces over HTTP (BEP 3), in tiers of equals (BEP 12), by IPv4 and IPv6 (BEP 7).
 
 use std::time::Duration;
 
 use reqwest::Url;
 use tokio::sync::Mutex;
 
+use super::families::{Families, literal};
 use super::{CONNECT_TIMEOUT, Error, announce_error, read, user_agent};
 use crate::wire::announce::{self, Announce, AnnounceReply};
 
@@ -14,19 +15,18 @@ const MAX_REDIRECTS: usize = 3;
 /// Trackers, those that answered last first in their tiers.
 #[derive(Debug)]
 pub struct OrdinaryTrackers {
-    http: reqwest::Client,
+    http: Families,
     tiers: Mutex<Vec<Vec<Url>>>,
 }
 
 impl OrdinaryTrackers {
     /// Those of `tiers` that speak HTTP. Errors: the HTTP client cannot be made.
     pub fn new(tiers: &[Vec<String>]) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(user_agent())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
-            .build()?;
+        Self::with(tiers, http_client)
+    }
+
+    fn with(tiers: &[Vec<String>], builder: impl Fn() -> reqwest::ClientBuilder) -> Result<Self, Error> {
+        let http = Families::new(builder)?;
         let url =
             |text: &String| Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let tiers = tiers.iter().map(|tier| tier.iter().filter_map(url).collect::<Vec<_>>());
@@ -58,12 +58,25 @@ impl OrdinaryTrackers {
             None => request.to_query(),
         };
         url.set_query(Some(&query));
-        let answer = self.http.get(url).send().await?;
-        if !answer.status().is_success() {
-            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
-        }
-        AnnounceReply::from_bytes(&read(answer, announce::MAX_REPLY).await?).map_err(announce_error)
+        let ask = |http: reqwest::Client| fetch(http, url.clone());
+        self.http.announce(literal(&url), ask).await
     }
+}
+
+fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(user_agent())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
+}
+
+async fn fetch(http: reqwest::Client, url: Url) -> Result<AnnounceReply, Error> {
+    let answer = http.get(url).send().await?;
+    if !answer.status().is_success() {
+        return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+    }
+    AnnounceReply::from_bytes(&read(answer, announce::MAX_REPLY).await?).map_err(announce_error)
 }
 
 #[cfg(test)]
@@ -110,6 +123,31 @@ mod tests {
             ip: None,
             passkey: None,
         }
+    }
+
+    /// A tracker that is found by a name and tells everybody where it saw them.
+    #[tokio::test]
+    async fn a_tracker_of_both_families_hears_both_and_tells_of_both() {
+        let listener = TcpListener::bind("[::]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, from)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+                let peer = announce::Peer { address: from, id: None };
+                let reply = AnnounceReply { interval: 60, peers: vec![peer], ..AnnounceReply::default() };
+                let body = reply.to_bytes(true);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+            }
+        });
+        let addresses = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().unwrap());
+        let builder = || http_client().no_proxy().resolve_to_addrs("tracker.test", &addresses);
+        let trackers =
+            OrdinaryTrackers::with(&[vec![format!("http://tracker.test:{port}/a")]], builder).unwrap();
+        let reply = trackers.announce(&request()).await.unwrap().unwrap();
+        let mut seen: Vec<_> = reply.peers.iter().map(|peer| peer.address.ip().to_string()).collect();
+        seen.sort();
+        assert_eq!(seen, ["127.0.0.1", "::1"]);
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::listen::canonical;
+use super::place::household;
 use crate::peer::tracker::Personal;
 
 const MAX_CANDIDATES: usize = 2000;
@@ -30,11 +32,13 @@ struct Candidate {
 pub(super) struct Dialer {
     candidates: HashMap<SocketAddr, Candidate>,
     banned: HashSet<SocketAddr>,
+    /// By household.
     strikes: HashMap<IpAddr, u32>,
 }
 
 impl Dialer {
     pub(super) fn add(&mut self, addr: SocketAddr, personal: Option<Personal>) {
+        let addr = canonical(addr);
         if self.candidates.len() < MAX_CANDIDATES && addr.port() != 0 && !self.is_banned(addr) {
             let fresh = || Candidate { next: Instant::now(), failures: 0, busy: false, personal };
             let known = self.candidates.entry(addr).or_insert_with(fresh);
@@ -89,13 +93,13 @@ impl Dialer {
     pub(super) fn ban(&mut self, addr: SocketAddr) {
         self.candidates.remove(&addr);
         if self.banned.len() < MAX_CANDIDATES && self.strikes.len() < MAX_CANDIDATES {
-            self.banned.insert(addr);
-            *self.strikes.entry(addr.ip()).or_default() += 1;
+            let strike = u32::from(self.banned.insert(addr));
+            *self.strikes.entry(household(addr.ip())).or_default() += strike;
         }
     }
 
     pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
-        let ip = addr.ip();
+        let ip = household(addr.ip());
         let struck = !ip.is_loopback() && self.strikes.get(&ip).is_some_and(|&strikes| strikes >= STRIKES);
         struck || self.banned.contains(&addr)
     }
@@ -141,8 +145,27 @@ mod tests {
             let addr = SocketAddr::from(([192, 0, 2, 1], port));
             assert!(!dialer.is_banned(addr));
             dialer.ban(addr);
+            // Of one peer once.
+            dialer.ban(addr);
             assert!(dialer.is_banned(addr));
         }
         assert!(dialer.is_banned("192.0.2.1:99".parse().unwrap()));
+        assert!(!dialer.is_banned("192.0.2.2:1".parse().unwrap()));
+        // A household has more IPv6 addresses than anybody can ban.
+        for host in 1..=3 {
+            let addr = format!("[2001:db8::{host}]:7").parse().unwrap();
+            assert!(!dialer.is_banned(addr));
+            dialer.ban(addr);
+        }
+        assert!(dialer.is_banned("[2001:db8::99]:7".parse().unwrap()));
+        assert!(!dialer.is_banned("[2001:db8:0:1::1]:7".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_mapped_address_is_no_second_one() {
+        let mut dialer = Dialer::default();
+        dialer.add("192.0.2.1:7".parse().unwrap(), None);
+        dialer.add("[::ffff:192.0.2.1]:7".parse().unwrap(), None);
+        assert_eq!(dialer.known(), 1);
     }
 }

@@ -61,7 +61,7 @@ impl Drop for Place {
 }
 
 /// What one household has: an IPv4 address, or the 2^64 addresses of an IPv6 network.
-fn household(address: IpAddr) -> IpAddr {
+pub(super) fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)))

@@ -579,8 +579,13 @@ impl Task {
                 self.execute();
             }
             Input::Event(event) => {
-                if let Event::Disconnected { id } = event {
-                    self.link_ended(id, false);
+                match &event {
+                    Event::Disconnected { id } => self.link_ended(*id, false),
+                    // Though it may have left meanwhile.
+                    Event::Stored { sender, stored: Err(StoreFailure::BadPiece), .. } => {
+                        self.dialer.ban(sender.addr);
+                    }
+                    _ => {}
                 }
                 self.event(event);
             }

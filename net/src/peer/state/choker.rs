@@ -9,6 +9,9 @@ use crate::wire::message::Message;
 const INTERVAL: Duration = Duration::from_secs(10);
 /// The optimistic slot moves on every third time.
 const OPTIMISTIC_ROUNDS: u64 = 3;
+/// Who came since the optimistic slot moved last is likelier to get it: it has nothing yet to give back.
+const NEWCOMER: Duration = Duration::from_secs(30);
+const NEWCOMER_WEIGHT: u64 = 3;
 
 impl Swarm {
     pub(super) fn rechoke_if_due(&mut self) {
@@ -39,8 +42,7 @@ impl Swarm {
         self.rechokes += 1;
         let drawn = match current.filter(|_| keep) {
             Some(current) => Some(current),
-            None if rest.is_empty() => None,
-            None => Some(rest[self.random.below(rest.len() as u64) as usize].1),
+            None => self.draw_optimistic(rest.into_iter().map(|(_, id)| id).collect()),
         };
         serve.extend(drawn);
         serve.extend(self.draw_personal(keep));
@@ -50,6 +52,25 @@ impl Swarm {
             }
             if serve.contains(&id) { self.unchoke(id) } else { self.choke(id) }
         }
+    }
+
+    /// Whom to serve although others gave us more; not the same twice in a row where there is a choice.
+    fn draw_optimistic(&mut self, mut rest: Vec<ConnectionId>) -> Option<ConnectionId> {
+        if rest.len() > 1 {
+            rest.retain(|id| !self.connections[id].optimistic);
+        }
+        let weight = |id: &ConnectionId| {
+            let newcomer = self.now.elapsed.saturating_sub(self.connections[id].since) < NEWCOMER;
+            if newcomer { NEWCOMER_WEIGHT } else { 1 }
+        };
+        let weights: Vec<u64> = rest.iter().map(weight).collect();
+        let mut place = self.random.below(weights.iter().sum::<u64>().max(1));
+        let drawn = weights.into_iter().position(|weight| {
+            let found = place < weight;
+            place = place.saturating_sub(weight);
+            found
+        });
+        drawn.map(|drawn| rest[drawn])
     }
 
     /// Which ordinary clients are served: the same as before or, from time to time, others. They have slots of their own,

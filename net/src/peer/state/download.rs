@@ -196,7 +196,8 @@ impl Swarm {
         if download.pieces[place].whole()
             && let Some(incoming) = download.pieces.remove(place)
         {
-            let sender = Sender { id: connection.subscriber(), original: connection.original };
+            let (id_of, peer_id, addr) = (connection.subscriber(), connection.peer_id, connection.addr);
+            let sender = Sender { id: id_of, peer_id, addr, original: connection.original };
             self.received(id, incoming, sender);
         }
         self.download_from(id);
@@ -246,9 +247,8 @@ impl Swarm {
             Ok(hash) => self.have_piece(id, piece, hash),
             Err(StoreFailure::BadPiece) => {
                 self.totals.rejected += 1;
-                if let Some(sender) = sender.id {
-                    self.banned.insert(sender);
-                }
+                // Though it may have left meanwhile.
+                self.ban(sender.id, sender.peer_id);
                 self.disconnect(id, Reason::BadPiece);
                 self.download_all();
             }

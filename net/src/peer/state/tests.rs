@@ -740,3 +740,234 @@ fn a_piece_with_another_cipher_hash_is_fetched_elsewhere() {
     assert!(simulation.peers[2].complete());
     assert!(simulation.peers[2].swarm.totals().rejected > 0);
 }
+
+/// A machine of a plain torrent that lacks one piece, driven by hand.
+struct Lone {
+    swarm: Swarm,
+    elapsed: Duration,
+    out: Vec<Command>,
+}
+
+const LACKED: u32 = 7;
+
+impl Lone {
+    fn new() -> Self {
+        let have = (0..PIECES).map(|piece| (piece != LACKED).then_some(OURS)).collect();
+        let config = Config { have, ..config(0, false, false) };
+        Lone { swarm: Swarm::new(config, now(Duration::ZERO)), elapsed: Duration::ZERO, out: Vec::new() }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.swarm.handle(now(self.elapsed), event, &mut self.out);
+    }
+
+    fn message(&mut self, id: ConnectionId, message: Message) {
+        self.event(Event::Message { id, message });
+    }
+
+    /// A peer that has everything and lets us ask.
+    fn connect(&mut self, id: ConnectionId) {
+        let addr = SocketAddr::from(([192, 0, 2, id as u8], 7));
+        let peer_id = [100 + id as u8; 20];
+        self.event(Event::Connected { id, peer_id, addr, outgoing: true, extended: false, personal: None });
+        self.message(id, Message::Bitfield(vec![0xff; 3].into()));
+        self.message(id, Message::Unchoke);
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.elapsed += Duration::from_secs(seconds);
+        self.event(Event::Tick);
+    }
+
+    fn send(&mut self, id: ConnectionId, block: u32, fill: u8) {
+        let data = vec![fill; BLOCK as usize].into();
+        self.message(id, Message::Piece { piece: LACKED, begin: block * BLOCK, data });
+    }
+
+    /// The blocks that a peer was asked for since the last look, and those taken back.
+    fn asked(&mut self, of: ConnectionId) -> (Vec<u32>, Vec<u32>) {
+        let (mut requests, mut cancels) = (Vec::new(), Vec::new());
+        self.out.retain(|command| match command {
+            Command::Send { id, message: Message::Request(block) } if *id == of => {
+                requests.push(block.begin / BLOCK);
+                false
+            }
+            Command::Send { id, message: Message::Cancel(block) } if *id == of => {
+                cancels.push(block.begin / BLOCK);
+                false
+            }
+            _ => true,
+        });
+        (requests, cancels)
+    }
+
+    /// The piece that goes to the disk: what it is filled with, and its sender.
+    fn stored(&mut self) -> (Vec<u8>, ConnectionId, Sender) {
+        let place = self.out.iter().position(|command| matches!(command, Command::Store { .. }));
+        match self.out.remove(place.expect("a piece to store")) {
+            Command::Store { id, data, sender, .. } => {
+                let mut fills: Vec<u8> = data.iter().copied().collect();
+                fills.dedup();
+                (fills, id, sender)
+            }
+            _ => unreachable!(),
+        }
+    }
+
+    fn report(&mut self, id: ConnectionId, sender: Sender, stored: Result<[u8; 32], StoreFailure>) {
+        self.event(Event::Stored { id, piece: LACKED, sender, stored });
+    }
+
+    fn parted(&mut self) -> Vec<(ConnectionId, Reason)> {
+        let parted = self.out.extract_if(.., |command| matches!(command, Command::Disconnect { .. }));
+        parted
+            .filter_map(|command| match command {
+                Command::Disconnect { id, reason } => Some((id, reason)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn of_two_contributors_the_liar_is_banned_in_the_end_game_too() {
+    let mut lone = Lone::new();
+    lone.connect(1);
+    assert_eq!(lone.asked(1), (vec![0, 1], vec![]));
+    lone.connect(2);
+    assert_eq!(lone.asked(2), (vec![], vec![]), "one of them will do");
+    lone.send(1, 0, 1);
+    lone.wait(4);
+    assert_eq!(lone.asked(2), (vec![0, 1], vec![]), "the end game");
+    // The second sends all of it, and nothing of the first's goes in; of which the rest is taken back.
+    lone.send(2, 0, 2);
+    lone.send(2, 1, 2);
+    assert_eq!(lone.asked(1), (vec![], vec![1]));
+    let (fills, id, sender) = lone.stored();
+    assert_eq!((fills, id, sender.peer_id), (vec![2], 2, [102; 20]));
+    // What comes all the same is left out.
+    lone.send(1, 1, 1);
+    lone.report(id, sender, Err(StoreFailure::BadPiece));
+    assert_eq!(lone.parted(), [(2, Reason::BadPiece)]);
+    // The first begins anew: its block of before is not there any more.
+    assert_eq!(lone.asked(1), (vec![0, 1], vec![]));
+    lone.connect(3);
+    lone.event(Event::Disconnected { id: 2 });
+    lone.connect(2);
+    assert_eq!(lone.parted(), [(2, Reason::Banned)]);
+    lone.send(1, 0, 1);
+    lone.send(1, 1, 1);
+    let (fills, id, sender) = lone.stored();
+    assert_eq!((fills, id), (vec![1], 1));
+    lone.report(id, sender, Ok([0; 32]));
+    assert!(lone.swarm.pieces.complete());
+    assert_eq!(lone.swarm.banned_peers, HashSet::from([[102; 20]]));
+}
+
+#[test]
+fn what_one_peer_began_no_other_finishes() {
+    // A choke, a snub, a lost connection.
+    let ends: [fn(&mut Lone); 3] = [
+        |lone| {
+            lone.message(1, Message::Choke);
+            lone.wait(31);
+        },
+        |lone| lone.wait(31),
+        |lone| lone.event(Event::Disconnected { id: 1 }),
+    ];
+    for end in ends {
+        let mut lone = Lone::new();
+        lone.connect(1);
+        lone.connect(2);
+        lone.send(1, 0, 1);
+        end(&mut lone);
+        assert_eq!(lone.asked(2).0, [0, 1]);
+        lone.send(2, 1, 2);
+        lone.send(1, 1, 1);
+        lone.send(2, 0, 2);
+        let (fills, id, _) = lone.stored();
+        assert_eq!((fills, id), (vec![2], 2));
+    }
+}
+
+#[test]
+fn who_leaves_before_its_lie_is_found_is_banned_as_well() {
+    let mut lone = Lone::new();
+    lone.connect(1);
+    lone.send(1, 0, 1);
+    lone.send(1, 1, 1);
+    let (_, id, sender) = lone.stored();
+    lone.event(Event::Disconnected { id });
+    lone.report(id, sender, Err(StoreFailure::BadPiece));
+    lone.connect(1);
+    assert_eq!(lone.parted(), [(1, Reason::Banned)]);
+    assert_eq!(sender.addr, "192.0.2.1:7".parse().unwrap());
+}
+
+#[test]
+fn a_snubbed_peer_that_delivers_gets_another_chance() {
+    let mut swarm = Lone { swarm: Swarm::new(config(0, false, false), now(Duration::ZERO)), ..Lone::new() };
+    swarm.connect(1);
+    let under_way = |lone: &Lone| {
+        let download = &lone.swarm.connections[&1].download;
+        (download.snubbed, download.pieces.len(), download.pieces.front().map(|incoming| incoming.piece))
+    };
+    let (snubbed, before, _) = under_way(&swarm);
+    assert!(!snubbed && before > 2, "{before}");
+    swarm.wait(31);
+    swarm.wait(1);
+    let (snubbed, count, piece) = under_way(&swarm);
+    assert!(snubbed && count == 1);
+    let data = vec![1; BLOCK as usize].into();
+    swarm.message(1, Message::Piece { piece: piece.unwrap(), begin: 0, data });
+    let (snubbed, after, _) = under_way(&swarm);
+    assert!(!snubbed && after > 2, "{after}");
+}
+
+#[test]
+fn newcomers_are_likelier_to_be_served_and_nobody_waits_for_ever() {
+    let mut swarm = Swarm::new(Config { slots: 1, ..config(0, true, false) }, now(Duration::ZERO));
+    let mut out = Vec::new();
+    let join = |swarm: &mut Swarm, id: u64, elapsed: u64, out: &mut Vec<Command>| {
+        let addr = SocketAddr::from(([192, 0, 2, 1], 1000 + id as u16));
+        let mut peer_id = [1; 20];
+        peer_id[..8].copy_from_slice(&id.to_le_bytes());
+        let connected =
+            Event::Connected { id, peer_id, addr, outgoing: false, extended: false, personal: None };
+        for event in [connected, Event::Message { id, message: Message::Interested }] {
+            swarm.handle(now(Duration::from_secs(elapsed)), event, out);
+        }
+    };
+    (0..9).for_each(|id| join(&mut swarm, id, 0, &mut out));
+    let (mut drawn, mut newcomers, mut last) = (HashSet::new(), 0, None);
+    // In each round somebody comes for the one that came three rounds before.
+    for round in 1..=300_u64 {
+        let newest = 9 + round;
+        join(&mut swarm, newest, 30 * round - 1, &mut out);
+        if round > 1 {
+            swarm.handle(
+                now(Duration::from_secs(30 * round - 1)),
+                Event::Disconnected { id: newest - 1 },
+                &mut out,
+            );
+        }
+        for tick in 0..3 {
+            // Nobody falls silent.
+            let at = now(Duration::from_secs(30 * round + 10 * tick));
+            for id in swarm.ids() {
+                swarm.handle(at, Event::Message { id, message: Message::KeepAlive }, &mut out);
+            }
+            swarm.handle(at, Event::Tick, &mut out);
+        }
+        let optimistic: Vec<u64> =
+            swarm.ids().into_iter().filter(|id| swarm.connections[id].optimistic).collect();
+        assert_eq!(optimistic.len(), 1);
+        assert_ne!(Some(optimistic[0]), last, "the slot moves on");
+        last = Some(optimistic[0]);
+        newcomers += u64::from(optimistic[0] == newest);
+        drawn.extend(optimistic);
+    }
+    // One of about nine that wait, with three times the chance of the others: 3 in 11, not 1 in 9.
+    assert!((60..110).contains(&newcomers), "{newcomers}");
+    assert!((1..9).all(|id| drawn.contains(&id)), "{drawn:?}");
+}
