@@ -32,6 +32,9 @@ use self::bits::Bits;
 use self::connection::{Connection, Download, Revealed, Upload};
 pub(crate) use self::pieces::Have;
 use self::pieces::Pieces;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::random::Random;
+#[cfg(not(any(test, feature = "simulation")))]
 use self::random::Random;
 use self::rate::Rate;
 use super::buffers::{Buffer, Buffers};
@@ -400,6 +403,17 @@ impl Swarm {
 
     pub(crate) fn have(&self) -> &Bits {
         self.pieces.have()
+    }
+
+    /// What a restart would find.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn holdings(&self) -> Vec<Option<Have>> {
+        let (have, vouched) = (self.pieces.have(), self.pieces.vouched());
+        let of = |piece: u32| Have {
+            epoch: self.pieces.epoch(piece),
+            vouched: vouched.has(piece).then(|| self.pieces.stated_at(piece)),
+        };
+        (0..self.pieces.count()).map(|piece| have.has(piece).then(|| of(piece))).collect()
     }
 
     pub(crate) fn piece_count(&self) -> u32 {
