@@ -624,11 +624,9 @@ impl Swarm {
             }
             Message::Extended { .. } => {}
             // BEP 3 has it first and once. aria2 says `have` before it; nothing is lost by listening.
-            Message::Bitfield(bits) => self.has(id, Bits::from_bytes(&bits)),
+            Message::Bitfield(bits) => self.has(id, Bits::from_bytes(&bits).iter()),
             Message::Have(piece) => {
-                let mut bits = Bits::new(self.pieces.count());
-                bits.insert(piece);
-                self.has(id, bits);
+                self.has(id, std::iter::once(piece));
                 self.came_back(id, piece);
             }
             Message::Choke => {
@@ -721,10 +719,10 @@ impl Swarm {
     }
 
     /// The peer has these pieces too.
-    fn has(&mut self, id: ConnectionId, theirs: Bits) {
+    fn has(&mut self, id: ConnectionId, theirs: impl Iterator<Item = u32>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let count = self.pieces.count();
-        for piece in theirs.iter().filter(|&piece| piece < count) {
+        for piece in theirs.filter(|&piece| piece < count) {
             if connection.have.insert(piece) {
                 self.pieces.seen(piece);
                 connection.useful += u32::from(!self.pieces.have().has(piece));
