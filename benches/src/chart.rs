@@ -1,4 +1,4 @@
-//! A plain chart as SVG: panels side by side, logarithmic both ways.
+//! A plain chart as SVG: panels side by side, x logarithmic, y logarithmic or from 0.
 
 use std::fmt::Write;
 
@@ -26,16 +26,39 @@ const GAP: f64 = 30.0;
 /// Told apart by people who see red and green alike (Okabe and Ito, 2008).
 const COLORS: [&str; 4] = ["#d55e00", "#e69f00", "#56b4e9", "#0072b2"];
 
-/// The chart. Panels share the y axis, whose marks are powers of ten.
-pub fn chart(title: &str, panels: &[Panel]) -> String {
+/// How the y axis runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Its marks are powers of ten.
+    Logarithmic,
+    /// From 0, with some round marks.
+    FromZero,
+}
+
+/// 1, 2 or 5 times a power of ten, such that at most eight of them make `most`.
+fn step(most: f64) -> f64 {
+    let power = 10.0_f64.powf((most / 8.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| most / step <= 8.0).unwrap_or(most)
+}
+
+/// The chart. Panels share the y axis.
+pub fn chart(title: &str, panels: &[Panel], scale: Scale) -> String {
     let points = || panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points);
     let range = |value: fn(&(f64, f64)) -> f64| {
         points().map(value).fold((f64::INFINITY, 0.0_f64), |(least, most), v| (least.min(v), most.max(v)))
     };
     let ((x_least, x_most), (y_least, y_most)) = (range(|p| p.0), range(|p| p.1));
-    let (y_least, y_most) = (y_least.log10().floor(), y_most.log10().ceil());
+    let step = step(y_most);
+    let (y_least, y_most) = match scale {
+        Scale::Logarithmic => (y_least.log10().floor(), y_most.log10().ceil()),
+        Scale::FromZero => (0.0, (y_most / step).ceil()),
+    };
     let x = |value: f64| 10.0 + (WIDTH - 20.0) * (value / x_least).ln() / (x_most / x_least).ln();
-    let y = |value: f64| TOP + HEIGHT * (y_most - value.log10()) / (y_most - y_least);
+    let along = |value: f64| match scale {
+        Scale::Logarithmic => value.log10(),
+        Scale::FromZero => value / step,
+    };
+    let y = |value: f64| TOP + HEIGHT * (y_most - along(value)) / (y_most - y_least);
     let left = |panel: usize| LEFT + panel as f64 * (WIDTH + GAP);
 
     let (width, height) = (left(panels.len()), TOP + HEIGHT + 40.0);
@@ -45,10 +68,15 @@ pub fn chart(title: &str, panels: &[Panel]) -> String {
          <text x=\"{LEFT}\" y=\"20\" font-size=\"14\">{title}</text>\n"
     );
     let mut put = |line: String| writeln!(out, "{line}").expect("a String takes all");
-    for power in y_least as i32..=y_most as i32 {
-        let at = y(10.0_f64.powi(power));
+    for mark in y_least as i32..=y_most as i32 {
+        let (at, label) = match scale {
+            Scale::Logarithmic => {
+                (y(10.0_f64.powi(mark)), format!("10<tspan dy=\"-4\" font-size=\"8\">{mark}</tspan>"))
+            }
+            Scale::FromZero => (y(f64::from(mark) * step), format!("{}", f64::from(mark) * step)),
+        };
         put(format!(
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">10<tspan dy=\"-4\" font-size=\"8\">{power}</tspan></text>",
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
             LEFT - 6.0,
             at + 4.0
         ));
@@ -109,11 +137,18 @@ mod tests {
             title,
             lines: vec![line("first", &[(512.0, 1e-3), (2048.0, 2.0)]), line("second", &[])],
         };
-        let svg = chart("what", &[panel("A"), panel("B")]);
-        assert_eq!(svg.matches("<circle").count(), 4);
-        assert_eq!(svg.matches("<polyline").count(), 2);
-        assert!(svg.contains("first") && !svg.contains("second"));
-        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
-        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        for scale in [Scale::Logarithmic, Scale::FromZero] {
+            let svg = chart("what", &[panel("A"), panel("B")], scale);
+            assert_eq!(svg.matches("<circle").count(), 4);
+            assert_eq!(svg.matches("<polyline").count(), 2);
+            assert!(svg.contains("first") && !svg.contains("second"));
+            assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+            assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        }
+    }
+
+    #[test]
+    fn marks_are_round_and_few() {
+        assert_eq!([17.5, 8.0, 0.9, 41.0].map(step), [5.0, 1.0, 0.2, 10.0]);
     }
 }

@@ -5,9 +5,13 @@
 //! backend, each of [`rivals`] with another library, and [`timing`] runs them in turns.
 
 pub mod bars;
+pub mod calibration;
 pub mod chart;
+pub mod emulator;
+pub mod figure5;
 pub mod ours;
 pub mod problem;
+pub mod process;
 pub mod report;
 pub mod rivals;
 pub mod timing;

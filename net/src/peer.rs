@@ -7,6 +7,8 @@ mod journal;
 mod node;
 mod plain;
 mod rate_limit;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod state;
 mod statements;
 mod store;

@@ -1,18 +1,18 @@
 //! One seed and one leech over loopback: ours with an ordinary torrent, ours sealed, and other clients, in turns.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 use swarmseal::wire::plain::PlainTorrent;
+use swarmseal_bench::process::{DEADLINE, Process};
 use swarmseal_bench::report::{cells, table};
 use swarmseal_core::{EncryptionKey, Exponents, Group, Params, Profile, encrypt_piece};
 
@@ -64,74 +64,6 @@ fn size(text: &str) -> Result<u64, String> {
 const PIECE: u32 = 256 << 10;
 const PLAIN: &str = "ours, plain";
 const SEALED: &str = "ours, sealed";
-/// No client takes nearly as long for one round.
-const DEADLINE: Duration = Duration::from_secs(300);
-
-/// A process that is killed at the end.
-struct Process {
-    child: Child,
-    lines: Option<std::sync::mpsc::Receiver<String>>,
-    /// Held open: some peers end with it.
-    _stdin: Option<ChildStdin>,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-        let (sender, lines) = std::sync::mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().context("no standard output")?);
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let stdin = child.stdin.take();
-        Ok(Process { child, lines: Some(lines), _stdin: stdin })
-    }
-
-    /// Waits for a line with that in it.
-    fn until(&self, mark: &str) -> Result<String> {
-        let lines = self.lines.as_ref().context("no lines")?;
-        let start = Instant::now();
-        loop {
-            let line = lines.recv_timeout(DEADLINE.saturating_sub(start.elapsed()));
-            let line = line.with_context(|| format!("a process said no {mark:?}"))?;
-            if line.contains(mark) {
-                return Ok(line);
-            }
-        }
-    }
-
-    /// Waits until it ends well.
-    fn ends(&mut self) -> Result<()> {
-        let start = Instant::now();
-        while start.elapsed() < DEADLINE {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "a client failed: {status}");
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        bail!("a client did not end")
-    }
-
-    /// Seconds of CPU that it has used, while it runs.
-    fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-        // utime and stime, the 14th and 15th field of all; in hundredths of a second on Linux.
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Fetches everything to a directory: seconds, and CPU seconds of the leech if they are seen.
 type Fetch = Box<dyn Fn(&Path) -> Result<(f64, Option<f64>)>>;
 

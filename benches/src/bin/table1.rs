@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Serialize;
-use swarmseal_bench::chart::{Line, Panel, chart};
+use swarmseal_bench::chart::{Line, Panel, Scale, chart};
 use swarmseal_bench::ours::{Ours, PIECES, backends};
 use swarmseal_bench::problem::{BATCH, Problem, Width};
 use swarmseal_bench::report::{cells, table, time};
@@ -226,7 +226,7 @@ fn svg(figures: &[Figure], backend: &str) -> String {
         ];
         Panel { title: function, lines }
     };
-    chart("Table 1: seconds by bits of the modulus", &FUNCTIONS.map(panel))
+    chart("Table 1: seconds by bits of the modulus", &FUNCTIONS.map(panel), Scale::Logarithmic)
 }
 
 #[cfg(test)]

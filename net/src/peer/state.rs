@@ -32,6 +32,9 @@ use self::bits::Bits;
 use self::connection::{Connection, Download, Revealed, Upload};
 pub(crate) use self::pieces::Have;
 use self::pieces::Pieces;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::random::Random;
+#[cfg(not(any(test, feature = "simulation")))]
 use self::random::Random;
 use self::rate::Rate;
 use super::buffers::{Buffer, Buffers};
@@ -419,6 +422,17 @@ impl Swarm {
         self.pieces.have()
     }
 
+    /// What a restart would find.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn holdings(&self) -> Vec<Option<Have>> {
+        let (have, vouched) = (self.pieces.have(), self.pieces.vouched());
+        let of = |piece: u32| Have {
+            epoch: self.pieces.epoch(piece),
+            vouched: vouched.has(piece).then(|| self.pieces.stated_at(piece)),
+        };
+        (0..self.pieces.count()).map(|piece| have.has(piece).then(|| of(piece))).collect()
+    }
+
     pub(crate) fn piece_count(&self) -> u32 {
         self.pieces.count()
     }
@@ -637,11 +651,9 @@ impl Swarm {
             }
             Message::Extended { .. } => {}
             // BEP 3 has it first and once. aria2 says `have` before it; nothing is lost by listening.
-            Message::Bitfield(bits) => self.has(id, Bits::from_bytes(&bits)),
+            Message::Bitfield(bits) => self.has(id, Bits::from_bytes(&bits).iter()),
             Message::Have(piece) => {
-                let mut bits = Bits::new(self.pieces.count());
-                bits.insert(piece);
-                self.has(id, bits);
+                self.has(id, std::iter::once(piece));
                 self.came_back(id, piece);
             }
             Message::Choke => {
@@ -738,10 +750,10 @@ impl Swarm {
     }
 
     /// The peer has these pieces too.
-    fn has(&mut self, id: ConnectionId, theirs: Bits) {
+    fn has(&mut self, id: ConnectionId, theirs: impl Iterator<Item = u32>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let count = self.pieces.count();
-        for piece in theirs.iter().filter(|&piece| piece < count) {
+        for piece in theirs.filter(|&piece| piece < count) {
             if connection.have.insert(piece) {
                 self.pieces.seen(piece);
                 connection.useful += u32::from(!self.pieces.have().has(piece));

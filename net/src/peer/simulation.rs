@@ -1,0 +1,220 @@
+//! A swarm in virtual time: the peers' own state machine, many times over, on a model of the links between them.
+//!
+//! Real: every decision of every peer (`state`), the messages with their encoded sizes, tickets, statements and receipts with
+//! their signatures. Modelled: the links and TCP (`network`), the tracker's answers (a queue at one core), the time
+//! that hashing and transforming take. Left out: the pieces' bytes (they are all zeros, and nothing is checked), disks,
+//! obfuscation, cipher hashes, ordinary clients.
+//!
+//! A run depends on nothing but its [`Model`]: the same one always ends the same way.
+
+mod network;
+mod world;
+
+use std::time::Duration;
+
+/// How a peer is connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Bytes a second that it sends at most, packets' headers included.
+    pub up: f64,
+    /// Bytes a second that it receives at most.
+    pub down: f64,
+    /// Time from the peer to the middle of the network: a round trip takes twice the sum of both ends'.
+    pub latency: Duration,
+}
+
+/// What a peer's processor needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Costs {
+    /// To make a sealed piece ready at an original seed (packaging, PEnc, BLAKE3), for each byte.
+    pub seal: NanosPerByte,
+    /// To make a sealed piece ready at a peer (T, BLAKE3), for each byte.
+    pub transform: NanosPerByte,
+    /// To check a sealed piece that came, for each byte.
+    pub check_sealed: NanosPerByte,
+    /// To check a plain piece that came (SHA-1), for each byte.
+    pub check_plain: NanosPerByte,
+    /// The tracker's, for each call for keys.
+    pub call: Duration,
+    /// The tracker's, for each key.
+    pub key: Duration,
+}
+
+/// Nanoseconds a byte.
+pub type NanosPerByte = f64;
+
+/// How peers come and go. Times are means of an exponential distribution.
+#[derive(Clone, Copy, Debug)]
+pub struct Churn {
+    /// How long a peer stays that is not complete. Half of them say goodbye; the others just vanish.
+    pub stays: Duration,
+    /// How long a complete peer stays.
+    pub seeds_on: Duration,
+    /// How long its place is empty. Half of those who were not complete come back with what they had; all others are
+    /// replaced by somebody with nothing.
+    pub away: Duration,
+}
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Whether the torrent is sealed.
+    pub sealed: bool,
+    /// Bytes of a piece: whole blocks of 16 KiB.
+    pub piece_len: u32,
+    /// How many there are.
+    pub pieces: u32,
+    /// Who has everything from the start.
+    pub seeds: Vec<Link>,
+    /// Who has nothing.
+    pub peers: Vec<Link>,
+    /// The tracker's.
+    pub tracker: Link,
+    /// Everybody starts at some moment within this time, the seeds at once.
+    pub joining: Duration,
+    /// The end at the latest. Without churn, it ends when all have everything.
+    pub horizon: Duration,
+    /// Chance that a packet is lost.
+    pub loss: f64,
+    /// Bytes that wait for a link before more are dropped.
+    pub buffer: u64,
+    /// Processors.
+    pub costs: Costs,
+    /// Whether peers come and go.
+    pub churn: Option<Churn>,
+    /// Connections of a peer at most.
+    pub max_connections: usize,
+    /// Of everything that is drawn.
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// Pieces that all downloaders stored, without those that were discarded again.
+    pub stored: u64,
+    /// Pieces stored and then discarded, because nobody answered for them.
+    pub discarded: u64,
+    /// Downloaders that got everything.
+    pub completed: u64,
+    /// Downloaders that went away before they had everything.
+    pub left: u64,
+    /// Bytes of blocks that the original seeds sent.
+    pub sent_by_seeds: u64,
+    /// Calls for keys, and keys.
+    pub key_calls: u64,
+    /// Keys.
+    pub keys: u64,
+    /// Time that all calls for keys took together, from the question to the answer.
+    pub key_time: Duration,
+}
+
+impl Model {
+    /// Bytes of content in a piece.
+    pub fn payload(&self) -> u64 {
+        // SCHEME.md: a sealed piece carries the masked key of its package.
+        u64::from(self.piece_len) - if self.sealed { 32 } else { 0 }
+    }
+
+    /// Runs it. `None` where there are no pieces, or they are not of whole blocks.
+    pub fn run(&self) -> Option<Outcome> {
+        world::World::new(self).map(world::World::run)
+    }
+}
+
+impl Outcome {
+    /// Bytes of content a second that all downloaders got together.
+    pub fn throughput(&self, model: &Model) -> f64 {
+        (self.stored * model.payload()) as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(up: f64) -> Link {
+        Link { up, down: 4.0 * up, latency: Duration::from_millis(20) }
+    }
+
+    fn model(sealed: bool) -> Model {
+        Model {
+            sealed,
+            piece_len: 32 << 10,
+            pieces: 64,
+            seeds: vec![link(200e3); 2],
+            peers: vec![link(200e3); 6],
+            tracker: link(10e6),
+            joining: Duration::from_secs(5),
+            horizon: Duration::from_secs(600),
+            loss: 0.001,
+            buffer: 96 << 10,
+            costs: Costs {
+                seal: 8.0,
+                transform: 5.0,
+                check_sealed: 1.0,
+                check_plain: 2.0,
+                call: Duration::from_micros(100),
+                key: Duration::from_micros(100),
+            },
+            churn: None,
+            max_connections: 50,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn a_plain_and_a_sealed_swarm_complete() {
+        for sealed in [false, true] {
+            let model = model(sealed);
+            let outcome = model.run().unwrap();
+            assert_eq!((outcome.stored, outcome.completed), (6 * 64, 6), "{outcome:?}");
+            assert!(outcome.elapsed < Duration::from_secs(60), "{outcome:?}");
+            // Every piece has left a seed, and the links bound the whole.
+            assert!(outcome.sent_by_seeds >= 64 * (32 << 10));
+            assert!(outcome.throughput(&model) < 8.0 * 200e3);
+            assert_eq!(outcome.keys > 0, sealed);
+            assert_eq!(outcome.key_calls > 0, sealed);
+        }
+    }
+
+    #[test]
+    fn a_run_can_be_repeated() {
+        let model = Model { pieces: 24, ..model(true) };
+        assert_eq!(model.run(), model.run());
+        let other = Model { seed: 2, ..model.clone() };
+        assert_ne!(model.run(), other.run());
+    }
+
+    #[test]
+    fn a_slow_tracker_costs_throughput() {
+        let costs = Costs { key: Duration::from_millis(300), ..model(true).costs };
+        let (quick, slow) = (model(true), Model { costs, ..model(true) });
+        let [quick, slow] = [quick, slow].map(|model| model.run().unwrap());
+        assert!(slow.elapsed > 2 * quick.elapsed, "{slow:?} {quick:?}");
+        assert!(slow.key_time / slow.key_calls as u32 > Duration::from_millis(300));
+    }
+
+    #[test]
+    fn peers_come_and_go() {
+        let churn = Churn {
+            stays: Duration::from_secs(10),
+            seeds_on: Duration::from_secs(5),
+            away: Duration::from_secs(2),
+        };
+        for sealed in [false, true] {
+            let model = Model { churn: Some(churn), horizon: Duration::from_secs(90), ..model(sealed) };
+            let outcome = model.run().unwrap();
+            assert_eq!(outcome.elapsed, model.horizon);
+            assert!(outcome.left > 5 && outcome.completed > 5, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        assert_eq!(Model { pieces: 0, ..model(true) }.run(), None);
+        assert_eq!(Model { piece_len: 1000, ..model(true) }.run(), None);
+    }
+}
