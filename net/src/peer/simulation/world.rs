@@ -624,7 +624,7 @@ impl<'m> World<'m> {
                     (true, true) => costs.seal,
                     (true, false) => costs.transform,
                 };
-                let ready = Some((self.zeros.clone(), [0; 32]));
+                let ready = Ok((self.zeros.clone(), [0; 32]));
                 self.work(being, cost, Event::Prepared { id, piece, ready });
             }
             Command::Store { id, piece, sender, .. } => {
