@@ -190,7 +190,8 @@ impl Lab {
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?);
         let mut holders = Vec::new();
         for node in 1..=links.len() {
-            let holder = Process::start(Command::new("unshare").args(["--net", "sh", "-c", "echo here; cat"]))?;
+            let holder =
+                Process::start(Command::new("unshare").args(["--net", "sh", "-c", "echo here; cat"]))?;
             holder.until("here")?;
             let (pid, device) = (holder.id().to_string(), format!("node{node}"));
             let (here, there) = (format!("10.77.{node}.1"), format!("10.77.{node}.2/30"));
@@ -203,7 +204,8 @@ impl Lab {
             inside(&["address", "add", &there, "dev", "under"])?;
             inside(&["link", "set", "under", "up"])?;
             // Single packets, as on a wire.
-            let plain = ["link", "add", "over", "mtu", "1500", "gso_max_segs", "1", "type", "vxlan", "id", "7"];
+            let plain =
+                ["link", "add", "over", "mtu", "1500", "gso_max_segs", "1", "type", "vxlan", "id", "7"];
             inside(&[&plain[..], &["remote", &here, "dstport", &PORT.to_string()]].concat())?;
             inside(&["address", "add", &format!("{}/24", Self::address(node)), "dev", "over"])?;
             inside(&["link", "set", "over", "up"])?;

@@ -1,7 +1,7 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do, and Windows as far as it goes.
 
 pub(crate) use self::system::{
-    make_private_dir, private, read_at, reuse_address, sync_directory, terminated, write_at,
+    interrupted, make_private_dir, private, read_at, reuse_address, sync_directory, terminated, write_at,
 };
 
 #[cfg(unix)]
@@ -43,14 +43,27 @@ mod system {
         socket.set_reuseaddr(true)
     }
 
-    /// Done when the system tells the program to end.
-    pub(crate) async fn terminated() {
+    /// Done when the system tells the program to end, if it does so after this call.
+    pub(crate) fn terminated() -> impl Future<Output = ()> {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
+        let terminate = signal(SignalKind::terminate());
+        async {
+            match terminate {
+                Ok(mut terminate) => drop(terminate.recv().await),
+                Err(_) => std::future::pending().await,
             }
-            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Done at Ctrl-C, if it is pressed after this call.
+    pub(crate) fn interrupted() -> impl Future<Output = ()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt());
+        async {
+            match interrupt {
+                Ok(mut interrupt) => drop(interrupt.recv().await),
+                Err(_) => std::future::pending().await,
+            }
         }
     }
 }
@@ -108,15 +121,29 @@ mod system {
         Ok(())
     }
 
-    /// Done when the system shuts down or the console is closed.
-    pub(crate) async fn terminated() {
+    /// Done when the system shuts down or the console is closed, if that happens after this call.
+    pub(crate) fn terminated() -> impl Future<Output = ()> {
         use tokio::signal::windows::{ctrl_close, ctrl_shutdown};
-        match (ctrl_close(), ctrl_shutdown()) {
-            (Ok(mut close), Ok(mut shutdown)) => tokio::select! {
-                _ = close.recv() => {}
-                _ = shutdown.recv() => {}
-            },
-            _ => std::future::pending().await,
+        let signals = (ctrl_close(), ctrl_shutdown());
+        async {
+            match signals {
+                (Ok(mut close), Ok(mut shutdown)) => tokio::select! {
+                    _ = close.recv() => {}
+                    _ = shutdown.recv() => {}
+                },
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Done at Ctrl-C, if it is pressed after this call.
+    pub(crate) fn interrupted() -> impl Future<Output = ()> {
+        let interrupt = tokio::signal::windows::ctrl_c();
+        async {
+            match interrupt {
+                Ok(mut interrupt) => drop(interrupt.recv().await),
+                Err(_) => std::future::pending().await,
+            }
         }
     }
 }

@@ -219,8 +219,15 @@ fn print(report: &Report<'_>) {
 }
 
 fn text(rows: &[Row]) -> String {
-    let mut lines =
-        vec![cells(["piece, KiB", "plain, MB/s", "sealed, MB/s", "loss, %", "± (95 %)", "keys, ms", "a call"])];
+    let mut lines = vec![cells([
+        "piece, KiB",
+        "plain, MB/s",
+        "sealed, MB/s",
+        "loss, %",
+        "± (95 %)",
+        "keys, ms",
+        "a call",
+    ])];
     lines.extend(rows.iter().map(|row| {
         cells([
             &row.piece_kib.to_string(),

@@ -104,7 +104,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         avoid = tokio::task::spawn_blocking(discard).await.map_err(stopped)??;
     }
 
-    let node = bind(&args).await?;
+    let (node, told) = bind(&args).await?;
     let address = node.local_addr();
     output.note(format!("Listening on {address} as subscriber {}", subscription.id));
     if output.is_json() {
@@ -140,11 +140,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             .or_else(ignore_missing)
             .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))
     };
-    until_told(&args, node, handle.stats(), completed, output).await
+    until_told(&args, (node, told), handle.stats(), completed, output).await
 }
 
-async fn bind(args: &Args) -> Result<Node, Failure> {
-    Node::bind(NodeConfig {
+/// A node that says where it listens, and when it is to stop: whoever reads the one may already ask for the other.
+async fn bind(args: &Args) -> Result<(Node, impl Future<Output = ()>), Failure> {
+    let told = glue::told_to_stop();
+    let bound = Node::bind(NodeConfig {
         listen: args.listen,
         max_connections: args.max_peers,
         max_per_address: args.max_peers_per_address,
@@ -154,20 +156,22 @@ async fn bind(args: &Args) -> Result<Node, Failure> {
         ..NodeConfig::default()
     })
     .await
-    .map_err(|error| glue::listen_failure(args.listen, &error))
+    .map_err(|error| glue::listen_failure(args.listen, &error))?;
+    Ok((bound, told))
 }
 
 /// Waits for the last piece and, unless it is to exit then, until it is told to stop.
 async fn until_told(
     args: &Args,
-    node: Node,
+    (node, told): (Node, impl Future<Output = ()>),
     mut stats: tokio::sync::watch::Receiver<Stats>,
     completed: impl FnOnce() -> Result<(), Failure>,
     output: Output,
 ) -> Result<(), Failure> {
+    tokio::pin!(told);
     let outcome = tokio::select! {
         outcome = follow(&mut stats, output) => outcome,
-        () = glue::told_to_stop() => {
+        () = &mut told => {
             node.shutdown_now().await;
             output.note("Stopped; everything fetched so far is kept");
             return Ok(());
@@ -180,7 +184,7 @@ async fn until_told(
     if !args.exit {
         tokio::select! {
             failed = failure_of(&mut stats) => return Err(failed),
-            () = glue::told_to_stop() => {}
+            () = &mut told => {}
         }
         node.shutdown_now().await;
     } else {

@@ -174,12 +174,16 @@ reads_pieces!(Store, StoreReader);
 /// even one that was killed.
 pub(crate) const UNTIL_EOF: &str = "SWARMSEAL_UNTIL_EOF";
 
-/// Done when the user or the system says that it is time: Ctrl-C, SIGTERM, or see [`UNTIL_EOF`].
-pub(crate) async fn told_to_stop() {
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = platform::terminated() => {}
-        () = end_of_input() => {}
+/// Done when the user or the system says that it is time: Ctrl-C, SIGTERM, or see [`UNTIL_EOF`]. From this call on neither ends the
+/// program by itself.
+pub(crate) fn told_to_stop() -> impl Future<Output = ()> {
+    let (interrupted, terminated) = (platform::interrupted(), platform::terminated());
+    async {
+        tokio::select! {
+            () = interrupted => {}
+            () = terminated => {}
+            () = end_of_input() => {}
+        }
     }
 }
 

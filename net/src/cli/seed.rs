@@ -62,6 +62,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     if args.seed_files.len() > 1 && (args.content.is_some() || args.torrent.is_some()) {
         return Err(Failure::new(Exit::Usage, "--content and --torrent: expected one seed file beside them"));
     }
+    let told = glue::told_to_stop();
     let node = Node::bind(NodeConfig {
         listen: args.listen,
         max_connections: args.max_peers,
@@ -87,7 +88,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
         format!("Listening on {address}; Ctrl-C stops"),
         json!({ "event": "listening", "address": address.to_string(), "port": address.port(), "torrents": torrents }),
     );
-    glue::told_to_stop().await;
+    told.await;
     hashing.shutdown().await;
     node.shutdown_now().await;
     Ok(())

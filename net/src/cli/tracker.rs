@@ -46,6 +46,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         max_lost_cases: args.max_lost_cases as usize,
         ..Config::new(directory)
     };
+    let told = glue::told_to_stop();
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;
     let url = format!("http://{}", server.local_addr());
     let token = server.admin_token_file();
@@ -53,5 +54,5 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         format!("Tracker at {url}\nAdmin token in {}", token.display()),
         json!({ "event": "listening", "url": url, "admin_token_file": token }),
     );
-    server.run(glue::told_to_stop()).await.map_err(glue::tracker_failure)
+    server.run(told).await.map_err(glue::tracker_failure)
 }

@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
     };
     bar.finish_and_clear();
     let there = store.pieces().iter().filter(|&&there| there).count();
-    let node = bind(&args).await?;
+    let (node, told) = bind(&args).await?;
     let address = node.local_addr();
     output.note(format!(
         "Listening on {address}; {there} of {} pieces are in {}",
@@ -75,5 +75,5 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
         ..TorrentConfig::new(torrent.info_hash, torrent.layout, role, tracker)
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
-    until_told(&args, node, handle.stats(), || Ok(()), output).await
+    until_told(&args, (node, told), handle.stats(), || Ok(()), output).await
 }
