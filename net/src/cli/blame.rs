@@ -111,19 +111,24 @@ pub(super) async fn cases(args: Args, data: DataDir, output: Output) -> Result<(
         return Ok(());
     }
     let only = metainfo.map(|metainfo| metainfo.info.seal.torrent_id.to_string());
-    let mut after = None;
+    let (mut after, mut shown) = (None, 0);
     loop {
         let page = admin.cases(after.as_deref()).await.map_err(glue::client_failure)?;
         for case in page["cases"].as_array().into_iter().flatten() {
             if only.as_deref().is_none_or(|only| case["torrent_id"] == only) {
                 show(case, output);
+                shown += 1;
             }
         }
         match page["next"].as_str() {
             Some(next) => after = Some(next.to_owned()),
-            None => return Ok(()),
+            None => break,
         }
     }
+    if shown == 0 {
+        output.note("Nobody has reported a bad piece");
+    }
+    Ok(())
 }
 
 fn show(case: &Value, output: Output) {
