@@ -1,13 +1,15 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do, and Windows as far as it goes.
 
 pub(crate) use self::system::{
-    make_private_dir, private, read_at, reuse_address, sync_directory, terminated, write_at,
+    default_gateway, group_address, make_private_dir, private, read_at, reuse_address, sync_directory,
+    terminated, write_at,
 };
 
 #[cfg(unix)]
 mod system {
     use std::fs::{DirBuilder, File, OpenOptions};
     use std::io;
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
     use std::path::Path;
 
@@ -43,6 +45,26 @@ mod system {
         socket.set_reuseaddr(true)
     }
 
+    /// Where to bind to hear a multicast group, and nothing that was sent to us alone.
+    pub(crate) fn group_address(group: SocketAddr) -> SocketAddr {
+        group
+    }
+
+    /// The router that everything goes through which is not local, where Linux says so in its proc file system.
+    pub(crate) fn default_gateway() -> Option<Ipv4Addr> {
+        /// "It leads through a gateway", in the column of flags.
+        const GATEWAY: u32 = 2;
+        let table = std::fs::read_to_string("/proc/net/route").ok()?;
+        table.lines().skip(1).find_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let [_, destination, gateway, flags, _, _, _, mask, ..] = columns[..] else { return None };
+            let number = |text| u32::from_str_radix(text, 16).ok();
+            let default = number(destination)? == 0 && number(mask)? == 0 && number(flags)? & GATEWAY != 0;
+            // In the order of bytes that it has in memory.
+            default.then_some(Ipv4Addr::from(number(gateway)?.to_ne_bytes()))
+        })
+    }
+
     /// Done when the system tells the program to end.
     pub(crate) async fn terminated() {
         use tokio::signal::unix::{SignalKind, signal};
@@ -59,6 +81,7 @@ mod system {
 mod system {
     use std::fs::{DirBuilder, File, OpenOptions};
     use std::io;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::os::windows::fs::FileExt;
     use std::path::Path;
 
@@ -106,6 +129,19 @@ mod system {
     /// Nothing to be done: the option would let others listen at the same address.
     pub(crate) fn reuse_address(_: &TcpSocket) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Where to bind to hear a multicast group: here a group is no address to bind to.
+    pub(crate) fn group_address(group: SocketAddr) -> SocketAddr {
+        match group {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, group.port()).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, group.port()).into(),
+        }
+    }
+
+    /// It is not asked for here: a gateway is found by UPnP alone.
+    pub(crate) fn default_gateway() -> Option<Ipv4Addr> {
+        None
     }
 
     /// Done when the system shuts down or the console is closed.
