@@ -52,9 +52,12 @@ mod system {
 
     /// The router that everything goes through which is not local, where Linux says so in its proc file system.
     pub(crate) fn default_gateway() -> Option<Ipv4Addr> {
+        gateway_in(&std::fs::read_to_string("/proc/net/route").ok()?)
+    }
+
+    fn gateway_in(table: &str) -> Option<Ipv4Addr> {
         /// "It leads through a gateway", in the column of flags.
         const GATEWAY: u32 = 2;
-        let table = std::fs::read_to_string("/proc/net/route").ok()?;
         table.lines().skip(1).find_map(|line| {
             let columns: Vec<&str> = line.split_whitespace().collect();
             let [_, destination, gateway, flags, _, _, _, mask, ..] = columns[..] else { return None };
@@ -73,6 +76,25 @@ mod system {
                 terminate.recv().await;
             }
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_default_gateway_is_that_of_the_route_to_everywhere() {
+            let hex = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
+            let row = |to: [u8; 4], through: [u8; 4], flags: u32, mask: [u8; 4]| {
+                format!("eth0\t{}\t{}\t{flags:04X}\t0\t0\t0\t{}\t0\t0\t0\n", hex(to), hex(through), hex(mask))
+            };
+            let local = row([192, 0, 2, 0], [0; 4], 1, [255, 255, 255, 0]);
+            let half = row([0; 4], [192, 0, 2, 9], 3, [128, 0, 0, 0]);
+            let everywhere = row([0; 4], [192, 0, 2, 1], 3, [0; 4]);
+            let gateway = |rows: &[&str]| gateway_in(&format!("Iface\tDestination\n{}", rows.concat()));
+            assert_eq!(gateway(&[&local, &half, &everywhere]), Some(Ipv4Addr::new(192, 0, 2, 1)));
+            assert_eq!(gateway(&[&local, &half, "nonsense\n"]), None);
         }
     }
 }
