@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::torrent::Input;
 use super::{Shared, stopping};
@@ -17,6 +17,8 @@ use crate::platform;
 use crate::wire::lsd::{MAX_INFO_HASHES, MAX_PACKET, Search};
 
 const INTERVAL: Duration = Duration::from_secs(300);
+/// After a socket that fails.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How to look for peers on the local network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +97,11 @@ impl Lsd {
                 Err(error) => tracing::info!(%group, %error, "no local service discovery"),
             }
         }
+        if groups.is_empty() {
+            // There may be a network by the time of the next torrent.
+            torrents.started = false;
+            return;
+        }
         let tell = Tell { groups, cookie, shared: shared.clone() };
         tokio::spawn(tell.run(self.0.clone(), stop));
     }
@@ -132,7 +139,11 @@ async fn hear(socket: UdpSocket, cookie: String, joined: Arc<Joined>, stop: watc
             received = socket.recv_from(&mut packet) => received,
             () = &mut stop => return,
         };
-        let Ok((len, from)) = received else { continue };
+        let Ok((len, from)) = received else {
+            // The network is down, most likely.
+            sleep(PAUSE).await;
+            continue;
+        };
         let Some(search) = Search::from_bytes(&packet[..len]) else { continue };
         if search.cookie.as_ref() == Some(&cookie) {
             continue;
