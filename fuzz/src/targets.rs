@@ -19,11 +19,13 @@ use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SeedFile, SubscriberKeys};
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
+use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::{Metainfo, Seal};
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
+use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, PublicKey,
@@ -118,6 +120,35 @@ pub fn bencode(data: &[u8]) {
         assert_eq!(bencoding::to_bytes(&map), data, "there is one encoding of a value");
     }
     let _ = bencoding::from_bytes::<Vec<Vec<String>>>(data, data.len());
+}
+
+/// A packet of the UDP tracker protocol, as either side reads it.
+pub fn udp_tracker(data: &[u8]) {
+    if let Ok(request) = Request::from_bytes(data) {
+        assert_eq!(Request::from_bytes(&request.to_bytes()).as_ref(), Ok(&request));
+    }
+    for ipv6 in [false, true] {
+        if let Ok(response) = Response::from_bytes(data, ipv6) {
+            let again = Response::from_bytes(&response.to_bytes(ipv6), ipv6).expect("it was valid");
+            assert_eq!(again.transaction(), response.transaction());
+            if let (Response::Announced { reply, .. }, Response::Announced { reply: again, .. }) =
+                (&response, &again)
+            {
+                // An IPv4 address inside an IPv6 one has no place in an answer by IPv6.
+                let mut peers = reply.peers.clone();
+                peers.retain(|peer| peer.address.is_ipv6() == ipv6);
+                assert_eq!(again.peers, peers);
+            }
+        }
+    }
+}
+
+/// A packet of local service discovery.
+pub fn lsd_packet(data: &[u8]) {
+    if let Some(search) = Search::from_bytes(data) {
+        let group = SocketAddr::from(([239, 192, 152, 143], 6771));
+        assert_eq!(Search::from_bytes(&search.to_bytes(group)).as_ref(), Some(&search));
+    }
 }
 
 /// A .torrent file.

@@ -15,7 +15,10 @@ mod store;
 mod tracker;
 
 pub use file_store::FileStore;
-pub use node::{AddError, Member, Node, NodeConfig, Obfuscation, Role, Stats, Torrent, TorrentConfig};
+pub use node::{
+    AddError, DhtConfig, LsdConfig, Member, Node, NodeConfig, Obfuscation, PortMappingConfig, Role, Stats,
+    Torrent, TorrentConfig,
+};
 pub use plain::PlainSource;
 pub use statements::{Owner, SignedWord, StatementLog, read_statements, statements_of};
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece, stored_pieces};

@@ -1,13 +1,15 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do, and Windows as far as it goes.
 
 pub(crate) use self::system::{
-    interrupted, make_private_dir, private, read_at, reuse_address, sync_directory, terminated, write_at,
+    default_gateway, group_address, interrupted, make_private_dir, private, read_at, reuse_address,
+    sync_directory, terminated, write_at,
 };
 
 #[cfg(unix)]
 mod system {
     use std::fs::{DirBuilder, File, OpenOptions};
     use std::io;
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
     use std::path::Path;
 
@@ -43,6 +45,29 @@ mod system {
         socket.set_reuseaddr(true)
     }
 
+    /// Where to bind to hear a multicast group, and nothing that was sent to us alone.
+    pub(crate) fn group_address(group: SocketAddr) -> SocketAddr {
+        group
+    }
+
+    /// The router that everything goes through which is not local, where Linux says so in its proc file system.
+    pub(crate) fn default_gateway() -> Option<Ipv4Addr> {
+        gateway_in(&std::fs::read_to_string("/proc/net/route").ok()?)
+    }
+
+    fn gateway_in(table: &str) -> Option<Ipv4Addr> {
+        /// "It leads through a gateway", in the column of flags.
+        const GATEWAY: u32 = 2;
+        table.lines().skip(1).find_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let [_, destination, gateway, flags, _, _, _, mask, ..] = columns[..] else { return None };
+            let number = |text| u32::from_str_radix(text, 16).ok();
+            let default = number(destination)? == 0 && number(mask)? == 0 && number(flags)? & GATEWAY != 0;
+            // In the order of bytes that it has in memory.
+            default.then_some(Ipv4Addr::from(number(gateway)?.to_ne_bytes()))
+        })
+    }
+
     /// Done when the system tells the program to end, if it does so after this call.
     pub(crate) fn terminated() -> impl Future<Output = ()> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -66,12 +91,32 @@ mod system {
             }
         }
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_default_gateway_is_that_of_the_route_to_everywhere() {
+            let hex = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
+            let row = |to: [u8; 4], through: [u8; 4], flags: u32, mask: [u8; 4]| {
+                format!("eth0\t{}\t{}\t{flags:04X}\t0\t0\t0\t{}\t0\t0\t0\n", hex(to), hex(through), hex(mask))
+            };
+            let local = row([192, 0, 2, 0], [0; 4], 1, [255, 255, 255, 0]);
+            let half = row([0; 4], [192, 0, 2, 9], 3, [128, 0, 0, 0]);
+            let everywhere = row([0; 4], [192, 0, 2, 1], 3, [0; 4]);
+            let gateway = |rows: &[&str]| gateway_in(&format!("Iface\tDestination\n{}", rows.concat()));
+            assert_eq!(gateway(&[&local, &half, &everywhere]), Some(Ipv4Addr::new(192, 0, 2, 1)));
+            assert_eq!(gateway(&[&local, &half, "nonsense\n"]), None);
+        }
+    }
 }
 
 #[cfg(windows)]
 mod system {
     use std::fs::{DirBuilder, File, OpenOptions};
     use std::io;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::os::windows::fs::FileExt;
     use std::path::Path;
 
@@ -119,6 +164,19 @@ mod system {
     /// Nothing to be done: the option would let others listen at the same address.
     pub(crate) fn reuse_address(_: &TcpSocket) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Where to bind to hear a multicast group: here a group is no address to bind to.
+    pub(crate) fn group_address(group: SocketAddr) -> SocketAddr {
+        match group {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, group.port()).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, group.port()).into(),
+        }
+    }
+
+    /// It is not asked for here: a gateway is found by UPnP alone.
+    pub(crate) fn default_gateway() -> Option<Ipv4Addr> {
+        None
     }
 
     /// Done when the system shuts down or the console is closed, if that happens after this call.

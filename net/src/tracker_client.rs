@@ -6,6 +6,7 @@ mod admin;
 mod clock;
 mod families;
 mod ordinary;
+mod udp;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,6 +36,8 @@ targets! {
     peer_messages 1000
     seal_messages 1000
     ticket 2000
+    udp_tracker 1000
+    lsd_packet 1000
     group_elements 60
     package 300
     transform 60

@@ -584,6 +584,75 @@ async fn garbage_seed(listener: TcpListener) {
     }
 }
 
+/// Offers all of an ordinary torrent, sends zeros, and counts the calls.
+async fn plain_liar(listener: TcpListener, calls: Arc<Mutex<u32>>) {
+    use swarmseal::wire::message::{Decoder, Message};
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { return };
+        *calls.lock().unwrap() += 1;
+        tokio::spawn(async move {
+            let hello = Handshake { reserved: [0; 8], info_hash: INFO_HASH, peer_id: [3; 20] };
+            let mut out = bytes::BytesMut::from(&hello.to_bytes()[..]);
+            Message::Bitfield(vec![0xff, 0xf0].into()).encode(&mut out);
+            Message::Unchoke.encode(&mut out);
+            let mut theirs = [0; handshake::LEN];
+            stream.read_exact(&mut theirs).await?;
+            stream.write_all(&out).await?;
+            let (decoder, mut pending) =
+                (Decoder::new(Layout::of_whole(PIECES, PIECE_LEN).unwrap()), bytes::BytesMut::new());
+            while stream.read_buf(&mut pending).await? > 0 {
+                while let Ok(Some(message)) = decoder.decode(&mut pending) {
+                    if let Message::Request(block) = message {
+                        let data = vec![0; block.len as usize].into();
+                        let mut out = bytes::BytesMut::new();
+                        Message::Piece { piece: block.piece, begin: block.begin, data }.encode(&mut out);
+                        stream.write_all(&out).await?;
+                    }
+                }
+            }
+            io::Result::Ok(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lies_is_not_called_again_and_who_does_not_goes_on() {
+    let us = SubscriberId([0; 32]);
+    let (listener, calls) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::default());
+    let liar = listener.local_addr().unwrap();
+    let lying = tokio::spawn(plain_liar(listener, Arc::clone(&calls)));
+    let seed = Node::bind(local()).await.unwrap();
+    let role = Role::PlainSeed { source: Arc::new(Pattern) };
+    let _seeding = seed.add_torrent(config(role, &FakeTracker::new(), us)).unwrap();
+    let content: Vec<_> = (0..PIECES).map(|piece| pattern(piece, PIECE_LEN as usize)).collect();
+    let hashes: Vec<[u8; 20]> = content.iter().map(|piece| Sha1::digest(piece).into()).collect();
+    let plain = PlainTorrent {
+        name: "film",
+        files: None,
+        length: u64::from(PIECES * PIECE_LEN),
+        piece_len: PIECE_LEN,
+        pieces: &hashes,
+        announce: None,
+        private: false,
+    };
+    let metainfo = PlainMetainfo::from_bytes(&plain.to_bytes()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(FileStore::open(dir.path(), &metainfo, &|_| {}).unwrap());
+    let node = Node::bind(local()).await.unwrap();
+    let fetching =
+        TorrentConfig { peers: vec![liar], ..config(Role::PlainPeer { store }, &FakeTracker::new(), us) };
+    let torrent = node.add_torrent(fetching).unwrap();
+    // The liar is all there is at first.
+    until(&torrent, |stats| stats.rejected > 0 && stats.connections == 0).await;
+    torrent.add_peers(vec![liar, seed.local_addr()]).await;
+    let last = until(&torrent, |stats| stats.complete).await;
+    assert_eq!((*calls.lock().unwrap(), last.known_peers), (1, 1));
+    assert_eq!(std::fs::read(dir.path().join("film")).unwrap(), content.concat());
+    node.shutdown().await;
+    seed.shutdown().await;
+    lying.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_that_are_no_group_elements_are_refused_and_fetched_elsewhere() {
     let tracker = FakeTracker::new();

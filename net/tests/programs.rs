@@ -70,8 +70,9 @@ fn a_peer_killed_midway_resumes_with_what_it_had() {
 #[test]
 fn told_to_end_it_ends_and_keeps_what_it_has() {
     let world = World::new(8 << 20);
-    let mut seed = world.seed(&["--upload-limit", "2M"]);
-    let mut get = world.get("alice", &[]);
+    let gateway = ["--gateway", "127.83.77.5"];
+    let mut seed = world.seed(&["--upload-limit", "2M", gateway[0], gateway[1]]);
+    let mut get = world.get("alice", &gateway);
     get.event("listening");
     let index = world.torrent_dir("alice").join("pieces.idx");
     let begun = std::time::Instant::now();
@@ -89,6 +90,44 @@ fn told_to_end_it_ends_and_keeps_what_it_has() {
     let stored = (fs::metadata(&index).unwrap().len() - 52) / 85;
     let get = world.get("alice", &[]);
     assert_eq!(get.event("listening")["pieces"].as_u64().unwrap(), stored);
+}
+
+/// A public torrent of one piece that nobody has.
+fn public_torrent() -> Vec<u8> {
+    use swarmseal::wire::plain::PlainTorrent;
+    let torrent = PlainTorrent {
+        name: "nowhere",
+        files: None,
+        length: 16_384,
+        piece_len: 16_384,
+        pieces: &[[7; 20]],
+        announce: Some("udp://127.0.0.1:9/announce"),
+        private: false,
+    };
+    torrent.to_bytes()
+}
+
+#[cfg(unix)]
+#[test]
+fn told_to_end_it_does_not_wait_for_who_is_silent() {
+    // A node of the DHT, a tracker and a gateway that say nothing.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let node = silent.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let (torrent, output) = (dir.path().join("public.torrent"), dir.path().join("files"));
+    fs::write(&torrent, public_torrent()).unwrap();
+    let [torrent, output] = [&torrent, &output].map(|path| path.display().to_string());
+    let args = ["get", &torrent, "--output", &output, "--listen", "127.0.0.1:0", "--dht-bootstrap", &node];
+    let mut get = Running::start(dir.path(), &[&args[..], &["--gateway", "127.83.77.4"]].concat());
+    get.event("listening");
+    // It has begun to ask.
+    silent.set_read_timeout(Some(DEADLINE)).unwrap();
+    silent.recv(&mut [0; 2048]).unwrap();
+    let told = std::time::Instant::now();
+    let id = get.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(get.child.wait().unwrap().code(), Some(0));
+    assert!(told.elapsed() < std::time::Duration::from_secs(1), "{:?}", told.elapsed());
 }
 
 #[test]

@@ -53,6 +53,10 @@ pub(super) struct Args {
     /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
     #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
     obfuscation: Obfuscation,
+    #[command(flatten)]
+    mapping: glue::MappingArgs,
+    #[command(flatten)]
+    discovery: glue::DiscoveryArgs,
     /// An ordinary torrent's: where its files go, or are [default: the current directory]
     #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "DIR")]
     output: Option<PathBuf>,
@@ -73,7 +77,11 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     if let Some(torrent) = ordinary::parse(&args.torrent, &bytes)? {
         return ordinary::run(args, &torrent, output).await;
     }
-    for (given, flag) in [(args.output.is_some(), "--output"), (!args.peers.is_empty(), "--peer")] {
+    for (given, flag) in [
+        (args.output.is_some(), "--output"),
+        (!args.peers.is_empty(), "--peer"),
+        (args.discovery.names_nodes(), "--dht-bootstrap"),
+    ] {
         if given {
             return Err(Failure::new(
                 super::Exit::Usage,
@@ -151,6 +159,9 @@ async fn bind(args: &Args) -> Result<(Node, impl Future<Output = ()>), Failure> 
         max_connections: args.max_peers,
         max_per_address: args.max_peers_per_address,
         obfuscation: args.obfuscation,
+        lsd: args.discovery.lsd(args.listen),
+        dht: args.discovery.dht(args.listen),
+        port_mapping: args.mapping.port_mapping(args.listen),
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         ..NodeConfig::default()

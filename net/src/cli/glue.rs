@@ -3,6 +3,7 @@
 mod failure;
 mod link;
 mod ordinary;
+mod reach;
 mod values;
 
 use std::fs::File;
@@ -25,6 +26,7 @@ pub(super) use failure::{
 };
 pub(super) use link::TrackerLink;
 pub(super) use ordinary::OrdinaryLink;
+pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{date, duration, obfuscation, size, size_or_none, time};
 
 /// Flags of everything that talks to a tracker's admin API.

@@ -48,6 +48,8 @@ pub(super) struct Args {
     /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
     #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
     obfuscation: Obfuscation,
+    #[command(flatten)]
+    mapping: glue::MappingArgs,
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
@@ -68,6 +70,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
         max_connections: args.max_peers,
         max_per_address: args.max_peers_per_address,
         obfuscation: args.obfuscation,
+        port_mapping: args.mapping.port_mapping(args.listen),
         upload_limit: args.upload_limit,
         ..NodeConfig::default()
     })

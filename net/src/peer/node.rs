@@ -2,10 +2,14 @@
 
 mod announce;
 mod defence;
+mod dht;
 mod dialer;
+mod discovery;
 mod hashes;
 mod link;
 mod listen;
+mod lsd;
+mod mapping;
 mod opening;
 mod personal;
 mod place;
@@ -16,7 +20,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,10 +29,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use self::dht::DhtConfig;
+pub use self::lsd::LsdConfig;
+pub use self::mapping::PortMappingConfig;
 pub use self::opening::Obfuscation;
 pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
 
+use self::dht::DhtNode;
 use self::listen::{canonical, listen};
+use self::lsd::Lsd;
 use self::opening::welcome;
 use self::personal::Personals;
 use self::place::Places;
@@ -65,6 +74,12 @@ pub struct NodeConfig {
     pub workers: usize,
     /// Whether connections are obfuscated.
     pub obfuscation: Obfuscation,
+    /// Public torrents' peers are looked for on the local network, too.
+    pub lsd: Option<LsdConfig>,
+    /// Public torrents' peers are looked for in the DHT, too.
+    pub dht: Option<DhtConfig>,
+    /// A gateway is asked to pass calls on to us.
+    pub port_mapping: Option<PortMappingConfig>,
 }
 
 impl Default for NodeConfig {
@@ -80,6 +95,9 @@ impl Default for NodeConfig {
             ready_bytes: 128 << 20,
             workers: 0,
             obfuscation: Obfuscation::default(),
+            lsd: None,
+            dht: None,
+            port_mapping: None,
         }
     }
 }
@@ -92,13 +110,16 @@ const HURRY: Duration = Duration::from_millis(250);
 pub(crate) struct Shared {
     config: NodeConfig,
     peer_id: [u8; 20],
-    port: u16,
+    /// The gateway's, where it passes calls on to us.
+    port: AtomicU16,
     upload: RateLimit,
     download: RateLimit,
     places: Places,
     work: Arc<Semaphore>,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
     personals: Personals,
+    lsd: Lsd,
+    dht: DhtNode,
     hurry: AtomicBool,
 }
 
@@ -117,6 +138,15 @@ impl fmt::Debug for Joined {
 }
 
 impl Shared {
+    /// The port that others can call us at.
+    fn port(&self) -> u16 {
+        self.port.load(Ordering::Relaxed)
+    }
+
+    fn set_port(&self, port: u16) {
+        self.port.store(port, Ordering::Relaxed);
+    }
+
     /// How long one step of the end may take.
     fn within(&self, polite: Duration) -> Duration {
         if self.hurry.load(Ordering::Relaxed) { polite.min(HURRY) } else { polite }
@@ -147,24 +177,34 @@ impl Node {
         let workers = if config.workers == 0 { cpus } else { config.workers };
         let shared = Arc::new(Shared {
             peer_id: handshake::peer_id(random),
-            port: addr.port(),
+            port: AtomicU16::new(addr.port()),
             upload: RateLimit::new(config.upload_limit),
             download: RateLimit::new(config.download_limit),
             places: Places::new(config.max_connections, config.max_per_address),
             work: Arc::new(Semaphore::new(workers)),
             torrents: Mutex::default(),
             personals: Personals::default(),
+            lsd: Lsd::default(),
+            dht: DhtNode::default(),
             hurry: AtomicBool::new(false),
             config,
         });
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
-        Ok(Node { shared, addr, stop, tasks: Mutex::new(vec![accepting]) })
+        let mut tasks = vec![tokio::spawn(accept(listener, shared.clone(), stopped.clone()))];
+        let mapping = shared.config.port_mapping;
+        tasks
+            .extend(mapping.map(|config| tokio::spawn(mapping::keep(config, addr, shared.clone(), stopped))));
+        Ok(Node { shared, addr, stop, tasks: Mutex::new(tasks) })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The port that others can call it at: its own, or that of a gateway that passes calls on.
+    pub fn public_port(&self) -> u16 {
+        self.shared.port()
     }
 
     /// Joins a torrent's swarm. To be called inside a tokio runtime.

@@ -1,11 +1,16 @@
-//! The trackers of an ordinary torrent: announces over HTTP (BEP 3), in tiers of equals (BEP 12), by IPv4 and IPv6 (BEP 7).
+//! The trackers of an ordinary torrent: announces over HTTP (BEP 3) and UDP (BEP 15), in tiers of equals (BEP 12), by IPv4 and
+//! IPv6 (BEP 7).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::families::{Families, literal};
+use super::udp::{FIRST_WAIT, UdpTrackers};
 use super::{CONNECT_TIMEOUT, Error, announce_error, read, user_agent};
 use crate::wire::announce::{self, Announce, AnnounceReply};
 
@@ -15,43 +20,86 @@ const MAX_REDIRECTS: usize = 3;
 /// Trackers, those that answered last first in their tiers.
 #[derive(Debug)]
 pub struct OrdinaryTrackers {
-    http: Families,
+    clients: Clients,
     tiers: Mutex<Vec<Vec<Url>>>,
+    /// How long one tracker is waited for until the next is asked as well.
+    patience: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Clients {
+    http: Families,
+    udp: Arc<UdpTrackers>,
 }
 
 impl OrdinaryTrackers {
-    /// Those of `tiers` that speak HTTP. Errors: the HTTP client cannot be made.
+    /// Those of `tiers` that speak HTTP or UDP. Errors: the HTTP client cannot be made, or the system has no randomness.
     pub fn new(tiers: &[Vec<String>]) -> Result<Self, Error> {
-        Self::with(tiers, http_client)
+        Self::with(tiers, http_client, FIRST_WAIT)
     }
 
-    fn with(tiers: &[Vec<String>], builder: impl Fn() -> reqwest::ClientBuilder) -> Result<Self, Error> {
-        let http = Families::new(builder)?;
-        let url =
-            |text: &String| Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    fn with(
+        tiers: &[Vec<String>],
+        builder: impl Fn() -> reqwest::ClientBuilder,
+        first_wait: Duration,
+    ) -> Result<Self, Error> {
+        let clients = Clients { http: Families::new(builder)?, udp: Arc::new(UdpTrackers::new(first_wait)?) };
+        let url = |text: &String| {
+            Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https" | "udp"))
+        };
         let tiers = tiers.iter().map(|tier| tier.iter().filter_map(url).collect::<Vec<_>>());
-        Ok(OrdinaryTrackers { http, tiers: Mutex::new(tiers.filter(|tier| !tier.is_empty()).collect()) })
+        let tiers = Mutex::new(tiers.filter(|tier| !tier.is_empty()).collect());
+        Ok(OrdinaryTrackers { clients, tiers, patience: first_wait })
     }
 
-    /// Announces to the first that answers. None: there is no tracker to ask. Errors: the last one's, where all fail.
+    /// Announces to the first that answers. A silent tracker holds nobody up: while it is asked again and again, the next is
+    /// asked too. None: there is no tracker to ask. Errors: the last one's, where all fail.
     pub async fn announce(&self, request: &Announce) -> Result<Option<AnnounceReply>, Error> {
         let tiers = self.tiers.lock().await.clone();
+        let tiers = tiers.into_iter().enumerate();
+        let mut next = tiers.flat_map(|(tier, urls)| urls.into_iter().map(move |url| (tier, url))).peekable();
+        // Dropped with all that is under way.
+        let mut asked = JoinSet::new();
         let mut last = None;
-        for (number, tier) in tiers.iter().enumerate() {
-            for (place, url) in tier.iter().enumerate() {
-                match self.ask(url.clone(), request).await {
-                    Ok(reply) => {
-                        self.tiers.lock().await[number][..=place].rotate_right(1);
+        loop {
+            match next.next() {
+                Some((tier, url)) => {
+                    let (clients, request) = (self.clients.clone(), request.clone());
+                    asked.spawn(async move { (tier, clients.ask(url.clone(), &request).await, url) });
+                }
+                None if asked.is_empty() => return last.map_or(Ok(None), Err),
+                None => {}
+            }
+            tokio::select! {
+                Some(answer) = asked.join_next() => match answer {
+                    Ok((tier, Ok(reply), url)) => {
+                        self.prefer(tier, &url).await;
                         return Ok(Some(reply));
                     }
-                    Err(error) => last = Some(error),
-                }
+                    Ok((_, Err(error), _)) => last = Some(error),
+                    Err(error) => tracing::warn!(%error, "an announce stopped"),
+                },
+                () = sleep(self.patience), if next.peek().is_some() => {}
+                else => {}
             }
         }
-        last.map_or(Ok(None), Err)
     }
 
+    /// It answered: it is asked first in its tier from now on.
+    async fn prefer(&self, tier: usize, url: &Url) {
+        if let Some(tier) = self.tiers.lock().await.get_mut(tier)
+            && let Some(place) = tier.iter().position(|other| other == url)
+        {
+            tier[..=place].rotate_right(1);
+        }
+    }
+}
+
+impl Clients {
     async fn ask(&self, mut url: Url, request: &Announce) -> Result<AnnounceReply, Error> {
+        if url.scheme() == "udp" {
+            return self.udp.announce(&url, request).await;
+        }
         // Some have a key of their own in the query. Ours is encoded already, and binary: it must not be encoded again.
         let query = match url.query().filter(|query| !query.is_empty()) {
             Some(query) => format!("{query}&{}", request.to_query()),
@@ -143,7 +191,8 @@ mod tests {
         let addresses = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().unwrap());
         let builder = || http_client().no_proxy().resolve_to_addrs("tracker.test", &addresses);
         let trackers =
-            OrdinaryTrackers::with(&[vec![format!("http://tracker.test:{port}/a")]], builder).unwrap();
+            OrdinaryTrackers::with(&[vec![format!("http://tracker.test:{port}/a")]], builder, FIRST_WAIT)
+                .unwrap();
         let reply = trackers.announce(&request()).await.unwrap().unwrap();
         let mut seen: Vec<_> = reply.peers.iter().map(|peer| peer.address.ip().to_string()).collect();
         seen.sort();
@@ -156,7 +205,7 @@ mod tests {
         let good = format!("http://127.0.0.1:{port}/a?key=7");
         let bad = format!("http://127.0.0.1:{port}/other");
         let trackers =
-            OrdinaryTrackers::new(&[vec!["udp://127.0.0.1:1".into()], vec![bad.clone(), good.clone()]])
+            OrdinaryTrackers::new(&[vec!["wss://127.0.0.1:1".into()], vec![bad.clone(), good.clone()]])
                 .unwrap();
         let reply = trackers.announce(&request()).await.unwrap().unwrap();
         assert_eq!(reply.peers[0].address, "127.0.0.1:6666".parse().unwrap());
@@ -165,5 +214,16 @@ mod tests {
         let only_bad = OrdinaryTrackers::new(&[vec![bad]]).unwrap();
         assert!(matches!(only_bad.announce(&request()).await, Err(Error::AnnounceRefused(_))));
         assert!(OrdinaryTrackers::new(&[]).unwrap().announce(&request()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_silent_tracker_holds_nobody_up() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let silent = format!("udp://{}/announce", silent.local_addr().unwrap());
+        let good = format!("http://127.0.0.1:{}/a?key=7", tracker().await);
+        let tiers = [vec![silent], vec![good]];
+        let trackers = OrdinaryTrackers::with(&tiers, http_client, Duration::from_millis(20)).unwrap();
+        // The silent one alone would take 511 times the patience, and fail.
+        assert_eq!(trackers.announce(&request()).await.unwrap().unwrap().peers.len(), 1);
     }
 }

@@ -16,11 +16,13 @@ use swarmseal::wire::content::{FileEntry, FileList};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::keyfile::{ExportedKeys, SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
+use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
 use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
@@ -103,6 +105,15 @@ pub(crate) fn all() -> Vec<Seed> {
     let entry = ScrapeEntry { complete: 1, downloaded: 2, incomplete: 3 };
     let scrape = ScrapeReply { files: BTreeMap::from([([1; 20], entry), ([2; 20], entry)]), now: Some(4) };
     add("announce_reply", "scrape", scrape.to_bytes());
+
+    for (name, bytes) in udp_packets() {
+        add("udp_tracker", name, bytes);
+    }
+    for (name, group) in [("ipv4", "239.192.152.143:6771"), ("ipv6", "[ff15::efc0:988f]:6771")] {
+        let cookie = Some("a1b2c3d4".to_owned());
+        let search = Search { port: 6881, info_hashes: vec![[1; 20], [0xab; 20]], cookie };
+        add("lsd_packet", name, search.to_bytes(group.parse().expect("an address")));
+    }
 
     for (name, bytes) in api_bodies() {
         add("api_bodies", name, bytes);
@@ -465,6 +476,26 @@ fn obfuscated_handshakes() -> Vec<(&'static str, Vec<u8>)> {
         }
     }
     seeds
+}
+
+fn udp_packets() -> Vec<(&'static str, Vec<u8>)> {
+    let (transaction, connection) = (7, 1 << 40);
+    let announce = Request::Announce {
+        connection,
+        transaction,
+        announce: announce(),
+        key: 5,
+        url_data: b"/announce?key=7".repeat(20),
+    };
+    let announced = Response::Announced { transaction, reply: announce_reply() };
+    vec![
+        ("connect", Request::Connect { transaction }.to_bytes()),
+        ("announce", announce.to_bytes()),
+        ("connected", Response::Connected { transaction, connection }.to_bytes(false)),
+        ("announced", announced.to_bytes(false)),
+        ("announced6", announced.to_bytes(true)),
+        ("refused", Response::Refused { transaction, reason: "no such torrent".into() }.to_bytes(false)),
+    ]
 }
 
 fn extended_handshake() -> ExtendedHandshake {

@@ -38,7 +38,9 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
             ));
         }
     }
-    if torrent.trackers.is_empty() && args.peers.is_empty() {
+    let searches = args.discovery.lsd(args.listen).is_some() || args.discovery.dht(args.listen).is_some();
+    let found_otherwise = searches && !torrent.private;
+    if torrent.trackers.is_empty() && args.peers.is_empty() && !found_otherwise {
         output.note("The torrent names no tracker: only peers that call, or --peer ADDRESS, will be found");
     }
     let directory = args.output.clone().unwrap_or_else(|| PathBuf::from("."));
@@ -72,6 +74,7 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
     let (role, tracker) = (Role::PlainPeer { store: Arc::new(store) }, Arc::new(OrdinaryLink(trackers)));
     let config = TorrentConfig {
         peers: args.peers.clone(),
+        private: torrent.private,
         ..TorrentConfig::new(torrent.info_hash, torrent.layout, role, tracker)
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;

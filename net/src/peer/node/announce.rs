@@ -90,7 +90,7 @@ fn message(info_hash: [u8; 20], shared: &Shared, stats: &Stats, event: AnnounceE
     Announce {
         info_hash,
         peer_id: shared.peer_id,
-        port: shared.port,
+        port: shared.port(),
         uploaded: stats.uploaded,
         downloaded: stats.from_seeds + stats.from_peers,
         left: stats.left,

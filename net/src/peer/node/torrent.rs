@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use super::dialer::Dialer;
 use super::link::{Link, NewConnection};
 use super::opening::call;
-use super::{Joined, Shared, announce, defence, hashes, personal, stopping, work};
+use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::file_store::FileStore;
@@ -137,6 +137,8 @@ pub struct TorrentConfig {
     pub tracker: Arc<dyn Tracker>,
     /// Peers known beforehand.
     pub peers: Vec<SocketAddr>,
+    /// Whether peers come from the tracker alone (BEP 27). Those of a sealed torrent always do.
+    pub private: bool,
     /// A seed's choice: let each piece leave about once (BEP 16).
     pub super_seed: bool,
     /// Repair: who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
@@ -156,6 +158,7 @@ impl TorrentConfig {
             role,
             tracker,
             peers: Vec::new(),
+            private: true,
             super_seed: false,
             avoid: Vec::new(),
             statements: None,
@@ -257,7 +260,7 @@ impl Torrent {
     /// Tells of peers found otherwise than through the tracker.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         if let Some(inputs) = self.inputs.upgrade() {
-            let _ = inputs.send(Input::Announced(Ok(peers))).await;
+            let _ = inputs.send(Input::Found(peers)).await;
         }
     }
 }
@@ -273,6 +276,8 @@ pub(crate) enum Input {
     },
     Event(Event),
     Announced(Result<Vec<SocketAddr>, String>),
+    /// Peers found otherwise.
+    Found(Vec<SocketAddr>),
     /// Those of the tracker's choice.
     OrdinaryClients(Vec<OrdinaryClient>),
     /// Lines for the transcript.
@@ -312,6 +317,10 @@ pub(super) fn start(
         ..Stats::default()
     };
     let (stats, watched) = watch::channel(first);
+    if !config.private && config.role.member().is_none() {
+        let (shared, inputs) = (shared.clone(), inputs.downgrade());
+        tokio::spawn(discovery::find_peers(config.info_hash, shared, watched.clone(), inputs, stop.clone()));
+    }
     let task = Task {
         decoder: Decoder::new(config.layout),
         info_hash: config.info_hash,
@@ -433,7 +442,7 @@ fn swarm_config(
             epoch: member.epoch,
         }),
         have,
-        port: Some(shared.port),
+        port: Some(shared.port()),
         slots: shared.config.slots,
         personal_slots: shared.config.personal_slots,
         super_seed: config.super_seed && matches!(role, Role::Seed { .. } | Role::PlainSeed { .. }),
@@ -591,6 +600,10 @@ impl Task {
             }
             Input::Announced(Ok(peers)) => {
                 self.announce_error = None;
+                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
+                self.call_peers();
+            }
+            Input::Found(peers) => {
                 peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
                 self.call_peers();
             }
