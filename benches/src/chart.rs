@@ -38,7 +38,11 @@ pub enum Scale {
 /// 1, 2 or 5 times a power of ten, such that at most eight of them make `most`.
 fn step(most: f64) -> f64 {
     let power = 10.0_f64.powf((most / 8.0).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| most / step <= 8.0).unwrap_or(most)
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|digit| digit * power)
+        .into_iter()
+        .find(|step| most / step <= 8.0)
+        .unwrap_or(most)
 }
 
 /// The chart. Panels share the y axis.
@@ -75,11 +79,7 @@ pub fn chart(title: &str, panels: &[Panel], scale: Scale) -> String {
             }
             Scale::FromZero => (y(f64::from(mark) * step), format!("{}", f64::from(mark) * step)),
         };
-        put(format!(
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-            LEFT - 6.0,
-            at + 4.0
-        ));
+        put(format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 4.0));
         for panel in 0..panels.len() {
             let (from, to) = (left(panel), left(panel) + WIDTH);
             put(format!("<line x1=\"{from}\" y1=\"{at:.1}\" x2=\"{to}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>"));

@@ -88,7 +88,10 @@ fn complete_checksum(datagram: &mut [u8]) {
     let (head, segment) = ip[..total].split_at_mut(header);
     segment[16..18].fill(0);
     let words = |bytes: &[u8]| -> u32 {
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum()
+        bytes
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
+            .sum()
     };
     // RFC 9293, 3.1: both addresses, the protocol, the length, the segment.
     let mut sum = words(&head[12..20]) + 6 + segment.len() as u32 + words(segment);
@@ -214,7 +217,8 @@ impl Lab {
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?);
         let mut holders = Vec::new();
         for node in 1..=links.len() {
-            let holder = Process::start(Command::new("unshare").args(["--net", "sh", "-c", "echo here; cat"]))?;
+            let holder =
+                Process::start(Command::new("unshare").args(["--net", "sh", "-c", "echo here; cat"]))?;
             holder.until("here")?;
             let (pid, device) = (holder.id().to_string(), format!("node{node}"));
             let (here, there) = (format!("10.77.{node}.1"), format!("10.77.{node}.2/30"));
@@ -227,7 +231,8 @@ impl Lab {
             inside(&["address", "add", &there, "dev", "under"])?;
             inside(&["link", "set", "under", "up"])?;
             // Single packets, as on a wire.
-            let plain = ["link", "add", "over", "mtu", "1500", "gso_max_segs", "1", "type", "vxlan", "id", "7"];
+            let plain =
+                ["link", "add", "over", "mtu", "1500", "gso_max_segs", "1", "type", "vxlan", "id", "7"];
             inside(&[&plain[..], &["remote", &here, "dstport", &PORT.to_string()]].concat())?;
             inside(&["address", "add", &format!("{}/24", Self::address(node)), "dev", "over"])?;
             inside(&["link", "set", "over", "up"])?;

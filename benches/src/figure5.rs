@@ -173,7 +173,8 @@ mod tests {
     fn models_run_in_parallel_as_they_do_alone() {
         let small = Setting { seeds: 1, peers: 3, joining: 1.0, ..Setting::of_the_paper(400.0) };
         let small = Setting { seconds: 600.0, ..small };
-        let models: Vec<Model> = (0..4).map(|seed| small.model(32 << 10, seed % 2 == 0, None, seed)).collect();
+        let models: Vec<Model> =
+            (0..4).map(|seed| small.model(32 << 10, seed % 2 == 0, None, seed)).collect();
         let alone: Vec<Outcome> = models.iter().map(|model| model.run().unwrap()).collect();
         assert_eq!(run_all(&models, |_| {}), alone);
         assert!(alone.iter().all(|outcome| outcome.completed == 3), "{alone:?}");

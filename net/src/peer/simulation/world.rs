@@ -380,9 +380,10 @@ impl<'m> World<'m> {
     /// Some of those who are there; none that has everything for a peer that has everything.
     fn name_peers(&mut self, by: PeerId) -> Vec<PeerId> {
         let complete = self.peers[by].complete;
-        let there = self.peers.iter().enumerate().filter(|(number, peer)| {
-            *number != by && peer.swarm.is_some() && !(complete && peer.complete)
-        });
+        let there =
+            self.peers.iter().enumerate().filter(|(number, peer)| {
+                *number != by && peer.swarm.is_some() && !(complete && peer.complete)
+            });
         let mut all: Vec<PeerId> = there.map(|(number, _)| number).collect();
         for place in 0..all.len().min(NAMED) {
             let other = place + self.random.below((all.len() - place) as u64) as usize;
