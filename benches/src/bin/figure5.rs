@@ -59,6 +59,15 @@ struct Args {
     /// Chance that a packet is lost [default: 0.001].
     #[arg(long, value_name = "CHANCE", value_parser = chance)]
     loss: Option<f64>,
+    /// With churn: seconds that a peer stays that is not complete. A mean, as all three; none of them is scaled.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "240")]
+    stays: f64,
+    /// With churn: seconds that a complete peer stays.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "60")]
+    seeds_on: f64,
+    /// With churn: seconds until a peer comes back, or another takes its place.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "30")]
+    away: f64,
     /// Of everything that is drawn.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -110,6 +119,10 @@ struct Row {
     /// Milliseconds from the question for keys to their answer.
     keys_ms: f64,
     keys_per_call: f64,
+    /// Downloaders that left before they were complete, and pieces discarded because nobody answered for them (sealed
+    /// only): means of a run.
+    left: f64,
+    discarded: f64,
 }
 
 #[derive(Serialize)]
@@ -134,8 +147,8 @@ fn main() -> Result<ExitCode> {
     let most = args.runs.unwrap_or(if args.quick { 8 } else { 3 });
     let setting = setting(&args, Setting::of_the_paper(scale), if args.quick { 20 } else { 120 });
     let pieces = if args.pieces.is_empty() { PIECES.to_vec() } else { args.pieces.clone() };
-    let minutes = |minutes: f64| Duration::from_secs_f64(60.0 * minutes / scale);
-    let churn = Churn { stays: minutes(20.0), seeds_on: minutes(2.0), away: minutes(5.0) };
+    let (stays, seeds_on, away) = (args.stays, args.seeds_on, args.away);
+    let churn = Churn { stays: seconds(stays), seeds_on: seconds(seeds_on), away: seconds(away) };
 
     // For each size, without churn and then with it: plain and sealed, again and again.
     let mut pairs: Vec<Vec<(Model, Outcome)>> = vec![Vec::new(); 2 * pieces.len()];
@@ -173,6 +186,10 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.min(1e9))
+}
+
 /// What the flags change.
 fn setting(args: &Args, base: Setting, peers: u16) -> Setting {
     Setting {
@@ -201,6 +218,9 @@ fn row(runs: &[(Model, Outcome)]) -> Row {
         loss_percent_95,
         keys_ms: 1e3 * total(|outcome| outcome.key_time.as_secs_f64()) / calls,
         keys_per_call: total(|outcome| outcome.keys as f64) / calls,
+        // Half of the runs are plain, where nothing is discarded.
+        left: total(|outcome| outcome.left as f64) / runs.len() as f64,
+        discarded: 2.0 * total(|outcome| outcome.discarded as f64) / runs.len() as f64,
     }
 }
 
