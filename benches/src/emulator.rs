@@ -76,6 +76,31 @@ fn destination(datagram: &[u8]) -> Option<usize> {
     }
 }
 
+/// Fills in the TCP checksum of an IPv4 packet: the sender's system leaves that to the hardware, which there is none of.
+fn complete_checksum(datagram: &mut [u8]) {
+    let Some([0x08, 0x00]) = datagram.get(VXLAN + ETHERNET - 2..VXLAN + ETHERNET) else { return };
+    let ip = &mut datagram[VXLAN + ETHERNET..];
+    let Some(&[first, _, high, low]) = ip.first_chunk() else { return };
+    let (header, total) = (usize::from(first & 15) * 4, usize::from(u16::from_be_bytes([high, low])));
+    if ip.get(9) != Some(&6) || header < 20 || total < header + 20 || ip.len() < total {
+        return;
+    }
+    let (head, segment) = ip[..total].split_at_mut(header);
+    segment[16..18].fill(0);
+    let words = |bytes: &[u8]| -> u32 {
+        bytes
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
+            .sum()
+    };
+    // RFC 9293, 3.1: both addresses, the protocol, the length, the segment.
+    let mut sum = words(&head[12..20]) + 6 + segment.len() as u32 + words(segment);
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    segment[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
+
 /// A frame on its way.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
@@ -134,7 +159,9 @@ impl State {
             return;
         }
         let there = left + self.links[from - 1].latency + self.links[to - 1].latency;
-        self.push(there, true, to, datagram.to_vec());
+        let mut datagram = datagram.to_vec();
+        complete_checksum(&mut datagram);
+        self.push(there, true, to, datagram);
     }
 
     /// The next frame that is through, and when the next event is due.
@@ -331,6 +358,26 @@ mod tests {
         (0..4000).for_each(|_| state.enter(1, &packet(2, 100), start));
         let kept = through(&mut state, start).len();
         assert!((2800..3200).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn checksums_are_completed() {
+        // A SYN from 10.78.0.1:1000 to 10.78.0.2:6881, sequence number 1, window 64,240.
+        let mut datagram = packet(2, ETHERNET + 40);
+        let ip = VXLAN + ETHERNET;
+        datagram[ip..ip + 4].copy_from_slice(&[0x45, 0, 0, 40]);
+        datagram[ip + 9] = 6;
+        datagram[ip + 12..ip + 16].copy_from_slice(&[10, 78, 0, 1]);
+        let segment = [3, 232, 26, 225, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 250, 240, 0xab, 0xcd, 0, 0];
+        datagram[ip + 20..].copy_from_slice(&segment);
+        complete_checksum(&mut datagram);
+        // 0x0a4e + 1 + 0x0a4e + 2 + 6 + 20 + 0x03e8 + 0x1ae1 + 1 + 0x5002 + 0xfaf0 = 0x17e75.
+        assert_eq!(datagram[ip + 36..ip + 38], (!0x7e76_u16).to_be_bytes());
+        // What is none of TCP, or cut short, stays.
+        let mut other = packet(2, 30);
+        let before = other.clone();
+        complete_checksum(&mut other);
+        assert_eq!(other, before);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use swarmseal_bench::report::{cells, table};
 
 /// Total throughput of a swarm, plain beside sealed: 4 seeds at 200 KB/s, 120 downloaders, 640 MB, one hour.
 ///
-/// The peers' own state machine runs in virtual time on a model of the links; see the benches' README for what is
+/// Unless --scale says otherwise, the object, the hour and the minute in which all join are 1/32 of that; rates and
+/// latencies are not scaled. The peers' own state machine runs in virtual time on a model of the links; see the benches' README for what is
 /// modelled. Each pair of runs has the same links and the same draws, plain and sealed. Throughput counts bytes of
 /// content: a sealed piece carries 32 less. The paper gives no rates of its downloaders: --rates and --down-factor are
 /// guesses at PlanetLab's.
@@ -28,36 +29,45 @@ struct Args {
     /// Write a chart of it.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// A smaller object, 40 downloaders, 2 runs: within 40 seconds.
+    /// 20 downloaders, 1/40 of the object and hour, and as many pairs of runs as there is time for: within 40 seconds.
     #[arg(long)]
     quick: bool,
     /// Run real peers in network namespaces instead, and the model beside them (needs root).
     #[arg(long)]
     calibrate: bool,
-    /// KiB of a piece, separated by commas: whole blocks of 16 KiB.
+    /// KiB of a piece, separated by commas: whole blocks of 16 KiB [default: 32,64,128,256,512; 32,256 with --calibrate].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = piece_kib)]
     pieces: Vec<u32>,
-    /// Pairs of runs for each size.
+    /// Pairs of runs for each size [default: 3; as many as fit with --quick].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: Option<u32>,
-    /// Divides the object and all times, neither rates nor latencies.
+    /// Divides the object and all times, neither rates nor latencies [default: 32; 40 with --quick].
     #[arg(long, value_name = "FACTOR", value_parser = positive)]
     scale: Option<f64>,
-    /// Downloaders.
+    /// Downloaders [default: 120; 20 with --quick, 12 with --calibrate].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=2000))]
     peers: Option<u16>,
-    /// KB/s that downloaders send, evenly between these on a logarithmic scale.
+    /// KB/s that downloaders send, evenly between these on a logarithmic scale [default: 64:256; 100:400 with --calibrate].
     #[arg(long, value_name = "LOW:HIGH", value_parser = range)]
     rates: Option<(f64, f64)>,
-    /// How many times as much they can receive.
+    /// How many times as much they can receive [default: 4].
     #[arg(long, value_name = "FACTOR", value_parser = positive)]
     down_factor: Option<f64>,
-    /// Milliseconds from each node to the middle of the network, evenly between these.
+    /// Milliseconds from each node to the middle of the network, evenly between these [default: 10:60].
     #[arg(long, value_name = "LOW:HIGH", value_parser = range)]
     latency: Option<(f64, f64)>,
-    /// Chance that a packet is lost.
+    /// Chance that a packet is lost [default: 0.001].
     #[arg(long, value_name = "CHANCE", value_parser = chance)]
     loss: Option<f64>,
+    /// With churn: seconds that a peer stays that is not complete. A mean, as all three; none of them is scaled.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "240")]
+    stays: f64,
+    /// With churn: seconds that a complete peer stays.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "60")]
+    seeds_on: f64,
+    /// With churn: seconds until a peer comes back, or another takes its place.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "30")]
+    away: f64,
     /// Of everything that is drawn.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -69,6 +79,8 @@ struct Args {
     inside: bool,
 }
 
+/// --quick begins no more runs when they would end later than this.
+const QUICK: Duration = Duration::from_secs(30);
 const PIECES: [u32; 5] = [32, 64, 128, 256, 512];
 /// How much of the plain throughput may be lost.
 const BAR: f64 = 2.0;
@@ -107,6 +119,10 @@ struct Row {
     /// Milliseconds from the question for keys to their answer.
     keys_ms: f64,
     keys_per_call: f64,
+    /// Downloaders that left before they were complete, and pieces discarded because nobody answered for them (sealed
+    /// only): means of a run.
+    left: f64,
+    discarded: f64,
 }
 
 #[derive(Serialize)]
@@ -127,33 +143,34 @@ fn main() -> Result<ExitCode> {
         return calibrate(&args).map(|()| ExitCode::SUCCESS);
     }
     let start = Instant::now();
-    let scale = args.scale.unwrap_or(if args.quick { 16.0 } else { 1.0 });
-    let runs = args.runs.unwrap_or(if args.quick { 2 } else { 3 });
-    let setting = setting(&args, Setting::of_the_paper(scale), if args.quick { 40 } else { 120 });
+    let scale = args.scale.unwrap_or(if args.quick { 40.0 } else { 32.0 });
+    let most = args.runs.unwrap_or(if args.quick { 8 } else { 3 });
+    let setting = setting(&args, Setting::of_the_paper(scale), if args.quick { 20 } else { 120 });
     let pieces = if args.pieces.is_empty() { PIECES.to_vec() } else { args.pieces.clone() };
-    let minutes = |minutes: f64| Duration::from_secs_f64(60.0 * minutes / scale);
-    let churn = Churn { stays: minutes(20.0), seeds_on: minutes(2.0), away: minutes(5.0) };
+    let (stays, seeds_on, away) = (args.stays, args.seeds_on, args.away);
+    let churn = Churn { stays: seconds(stays), seeds_on: seconds(seeds_on), away: seconds(away) };
 
-    let mut models: Vec<Model> = Vec::new();
-    for churn in [None, Some(churn)] {
-        for piece in &pieces {
-            for run in 0..u64::from(runs) {
-                let seed = args.seed.wrapping_add(run);
-                let model = |sealed| setting.model(piece << 10, sealed, churn, seed);
-                models.extend([false, true].map(model));
-            }
-        }
+    // For each size, without churn and then with it: plain and sealed, again and again.
+    let mut pairs: Vec<Vec<(Model, Outcome)>> = vec![Vec::new(); 2 * pieces.len()];
+    let mut runs = 0;
+    while runs < most && (runs == 0 || !args.quick || start.elapsed() * (runs + 1) / runs < QUICK) {
+        let seed = args.seed.wrapping_add(runs.into());
+        let sizes =
+            [None, Some(churn)].into_iter().flat_map(|churn| pieces.iter().map(move |kib| (kib, churn)));
+        let models: Vec<Model> = sizes
+            .flat_map(|(kib, churn)| {
+                [false, true].map(|sealed| setting.model(kib << 10, sealed, churn, seed))
+            })
+            .collect();
+        runs += 1;
+        let outcomes = run_all(&models, |done| {
+            let (all, seconds) = (models.len(), start.elapsed().as_secs_f64());
+            eprintln!("pair {runs} of at most {most}: {done} of {all} runs, {seconds:.0} s");
+        });
+        let both: Vec<(Model, Outcome)> = models.into_iter().zip(outcomes).collect();
+        pairs.iter_mut().zip(both.chunks(2)).for_each(|(all, pair)| all.extend_from_slice(pair));
     }
-    let all = models.len();
-    let outcomes = run_all(&models, |done| {
-        eprintln!("{done} of {all} runs, {:.0} s", start.elapsed().as_secs_f64());
-    });
-    let of_a_size = 2 * runs as usize;
-    let mut rows: Vec<Row> = models
-        .chunks(of_a_size)
-        .zip(outcomes.chunks(of_a_size))
-        .map(|(models, outcomes)| row(models, outcomes))
-        .collect();
+    let mut rows: Vec<Row> = pairs.iter().map(|pairs| row(pairs)).collect();
     let churn = rows.split_off(pieces.len());
     let pass = rows.iter().all(|row| row.loss_percent < BAR);
     let seconds = start.elapsed().as_secs_f64();
@@ -169,6 +186,10 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.min(1e9))
+}
+
 /// What the flags change.
 fn setting(args: &Args, base: Setting, peers: u16) -> Setting {
     Setting {
@@ -182,22 +203,24 @@ fn setting(args: &Args, base: Setting, peers: u16) -> Setting {
 }
 
 /// Pairs of runs, plain before sealed.
-fn row(models: &[Model], outcomes: &[Outcome]) -> Row {
-    let rates: Vec<f64> =
-        models.iter().zip(outcomes).map(|(model, outcome)| outcome.throughput(model) / 1e6).collect();
+fn row(runs: &[(Model, Outcome)]) -> Row {
+    let rates: Vec<f64> = runs.iter().map(|(model, outcome)| outcome.throughput(model) / 1e6).collect();
     let pick = |first: usize| rates.iter().skip(first).step_by(2).copied().collect::<Vec<f64>>();
     let losses: Vec<f64> = rates.chunks(2).map(|pair| 100.0 * (1.0 - pair[1] / pair[0])).collect();
     let (loss_percent, loss_percent_95) = mean(&losses);
-    let total = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).sum::<f64>();
+    let total = |of: fn(&Outcome) -> f64| runs.iter().map(|(_, outcome)| of(outcome)).sum::<f64>();
     let calls = total(|outcome| outcome.key_calls as f64).max(1.0);
     Row {
-        piece_kib: models[0].piece_len >> 10,
+        piece_kib: runs[0].0.piece_len >> 10,
         plain_mb_s: mean(&pick(0)).0,
         sealed_mb_s: mean(&pick(1)).0,
         loss_percent,
         loss_percent_95,
         keys_ms: 1e3 * total(|outcome| outcome.key_time.as_secs_f64()) / calls,
         keys_per_call: total(|outcome| outcome.keys as f64) / calls,
+        // Half of the runs are plain, where nothing is discarded.
+        left: total(|outcome| outcome.left as f64) / runs.len() as f64,
+        discarded: 2.0 * total(|outcome| outcome.discarded as f64) / runs.len() as f64,
     }
 }
 

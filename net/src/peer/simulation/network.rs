@@ -31,6 +31,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// RFC 9438: what is left of a window after a loss, and packets that it grows by in each round trip.
 const SHRINK: f64 = 0.7;
 const GROW: f64 = 3.0 * (1.0 - SHRINK) / (1.0 + SHRINK);
+/// Most packets are small (`have`, requests). They are spared events that change nothing: where no queue waits at the
+/// receiver, they are through at once, and their acknowledgement takes no time.
+const SMALL: u64 = 512;
+const SOON: Duration = Duration::from_millis(1);
 /// A lost packet that no later one tells of.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -45,6 +49,10 @@ pub(super) struct Place {
     pub(super) down: f64,
     /// One way, from the node to the middle of the network.
     pub(super) latency: Duration,
+}
+
+fn is_small(start: u64, end: u64) -> bool {
+    end - start <= SMALL
 }
 
 /// What happens.
@@ -357,7 +365,11 @@ impl<M, T> Network<M, T> {
         }
         let bytes = end - start + (end - start).div_ceil(MSS) * HEADERS;
         let through = down.take(self.now, bytes);
-        self.schedule(through, Event::Through(id, start, end));
+        if is_small(start, end) && through.saturating_sub(self.now) < SOON {
+            self.through(id, start, end);
+        } else {
+            self.schedule(through, Event::Through(id, start, end));
+        }
     }
 
     fn through(&mut self, id: StreamId, start: u64, end: u64) {
@@ -378,7 +390,11 @@ impl<M, T> Network<M, T> {
         // Every other packet is acknowledged. That goes ahead of queues, or it would need events of its own.
         let packets = (end - start).div_ceil(MSS);
         self.nodes[to].up.take(self.now, packets.div_ceil(2) * HEADERS);
-        self.schedule(self.now + latency, Event::Acknowledged(id, end - start));
+        if is_small(start, end) {
+            self.acknowledged(id, end - start);
+        } else {
+            self.schedule(self.now + latency, Event::Acknowledged(id, end - start));
+        }
     }
 
     fn acknowledged(&mut self, id: StreamId, bytes: u64) {

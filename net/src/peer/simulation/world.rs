@@ -56,6 +56,18 @@ struct Being {
     life: u32,
 }
 
+/// What is settled for a peer before anything happens.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Joins,
+    Ticks,
+    Stays,
+    SeedsOn,
+    SaysGoodbye,
+    IsAway,
+    ComesBack,
+}
+
 #[derive(Debug)]
 enum Timer {
     Join(PeerId),
@@ -210,7 +222,7 @@ impl<'m> World<'m> {
     pub(super) fn run(mut self) -> Outcome {
         for peer in 0..self.peers.len() {
             let wait = if self.peers[peer].original { Duration::ZERO } else { self.model.joining };
-            let wait = wait.mul_f64(self.fraction());
+            let wait = wait.mul_f64(self.fate(Being { peer, life: 0 }, Fate::Joins));
             self.net.after(wait, Timer::Join(peer));
         }
         let all = self.model.peers.len() as u64;
@@ -230,14 +242,17 @@ impl<'m> World<'m> {
         self.outcome
     }
 
-    /// In 0 … 1.
-    fn fraction(&mut self) -> f64 {
-        (self.random.next() >> 11) as f64 / (1_u64 << 53) as f64
+    /// In 0 … 1: the same for one life of one peer, whatever else happens, so that a plain and a sealed swarm of the same seed
+    /// lose the same peers at the same times.
+    fn fate(&self, being: Being, fate: Fate) -> f64 {
+        let number = (being.peer as u64) << 32 | u64::from(being.life) << 8 | fate as u64;
+        let mut random = Random::new(self.model.seed ^ Random::new(number).next());
+        (random.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Exponentially distributed.
-    fn about(&mut self, mean: Duration) -> Duration {
-        mean.mul_f64(-(1.0 - self.fraction()).ln())
+    fn about(&self, mean: Duration, being: Being, fate: Fate) -> Duration {
+        mean.mul_f64(-(1.0 - self.fate(being, fate)).ln())
     }
 
     fn happening(&mut self, happening: Happening<Wire, Timer>) {
@@ -358,10 +373,10 @@ impl<'m> World<'m> {
         peer.idle_at = now.elapsed;
         let being = Being { peer: number, life: peer.life };
         self.announce(being);
-        let phase = TICK.mul_f64(self.fraction());
+        let phase = TICK.mul_f64(self.fate(being, Fate::Ticks));
         self.net.after(phase, Timer::Tick(being));
         if let Some(churn) = self.model.churn.filter(|_| !self.peers[number].original) {
-            let stay = self.about(churn.stays);
+            let stay = self.about(churn.stays, being, Fate::Stays);
             self.net.after(stay, Timer::Leave(being, false));
         }
     }
@@ -526,7 +541,7 @@ impl<'m> World<'m> {
         if !self.lives(being) {
             return;
         }
-        if self.random.below(2) == 0 {
+        if self.fate(being, Fate::SaysGoodbye) < 0.5 {
             self.event(being, Event::Leaving);
             self.left(being, self.net.now());
         } else {
@@ -550,9 +565,10 @@ impl<'m> World<'m> {
     fn gone(&mut self, being: Being) {
         let number = being.peer;
         self.take_account(number);
+        let comes_back = self.fate(being, Fate::ComesBack) < 0.5;
         let peer = &mut self.peers[number];
         let swarm = peer.swarm.take();
-        let returns = !peer.complete && self.random.below(2) == 0;
+        let returns = !peer.complete && comes_back;
         self.outcome.left += u64::from(!peer.complete);
         match swarm.filter(|_| returns) {
             Some(swarm) => peer.have = swarm.holdings(),
@@ -571,7 +587,7 @@ impl<'m> World<'m> {
             self.vanish(id, side);
         }
         if let Some(churn) = self.model.churn {
-            let away = self.about(churn.away);
+            let away = self.about(churn.away, being, Fate::IsAway);
             self.net.after(away, Timer::Join(number));
         }
     }
@@ -666,7 +682,7 @@ impl<'m> World<'m> {
         self.outcome.completed += 1;
         self.announce(being);
         if let Some(churn) = self.model.churn {
-            let stay = self.about(churn.seeds_on);
+            let stay = self.about(churn.seeds_on, being, Fate::SeedsOn);
             self.net.after(stay, Timer::Leave(being, true));
         }
     }

@@ -132,6 +132,7 @@ impl Swarm {
         if connection.choking_it {
             connection.choking_it = false;
             connection.upload.last_request = self.now.elapsed;
+            connection.upload.served_since = (self.now.elapsed, connection.upload.written());
             self.send(id, Message::Unchoke);
         }
     }

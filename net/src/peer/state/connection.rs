@@ -265,6 +265,8 @@ pub(crate) struct Upload {
     pub(crate) requests: Requests,
     /// Bytes of blocks handed to the connection and not yet written.
     pub(crate) in_flight: usize,
+    /// When the peer was unchoked last, and the bytes that had been written to it by then.
+    pub(crate) served_since: (Duration, u64),
     /// Whether a call for keys is under way.
     pub(crate) fetching: bool,
     pub(crate) failures: u32,
@@ -277,6 +279,18 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
+    /// Bytes of blocks that were handed to the connection and written.
+    pub(crate) fn written(&self) -> u64 {
+        self.bytes - self.in_flight as u64
+    }
+
+    /// Bytes a second that were written since the peer was unchoked. 0 while nothing was.
+    pub(crate) fn pace(&self, now: Duration) -> f64 {
+        let (since, before) = self.served_since;
+        let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
+        self.written().saturating_sub(before) as f64 / seconds
+    }
+
     /// What the next statement says.
     pub(crate) fn will_state(&mut self, entry: Entry, now: Duration) {
         if self.unstated.is_empty() {

@@ -429,6 +429,36 @@ fn what_the_disk_damaged_is_not_sent_and_fetched_again() {
 }
 
 #[test]
+fn a_statement_stands_right_behind_its_pieces_where_the_link_is_slow() {
+    let mut simulation = Simulation::sealed(&[Honest, Honest]);
+    let (mut blocks, mut most, mut statements) = (0, 0, 0);
+    while let Some((number, event)) = simulation.queue.pop_front() {
+        match &event {
+            // Nothing is ever written.
+            Event::Sent { .. } => continue,
+            Event::Message { message, .. } if number == 1 && is_statement(message) => {
+                (blocks, statements) = (0, statements + 1);
+            }
+            Event::Message { message, .. } if number == 1 && message.block_bytes() > 0 => {
+                blocks += 1;
+                most = most.max(blocks);
+            }
+            _ => {}
+        }
+        simulation.handle(number, event);
+    }
+    assert_eq!(most, PIECE_LEN / BLOCK);
+    assert!(statements > 10, "{statements}");
+
+    // Where it is not, one statement is about many.
+    let mut simulation = Simulation::sealed(&[Honest, Honest]);
+    simulation.run(&[1]);
+    let evidence = &simulation.peers[1].evidence;
+    let statements = evidence.iter().filter(|word| matches!(word, Evidence::Statement(..))).count();
+    assert!(statements < PIECES as usize / 2, "{statements}");
+}
+
+#[test]
 fn a_stalled_peer_does_not_hold_pieces_back() {
     let stalled = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
     let mut simulation = Simulation::new([

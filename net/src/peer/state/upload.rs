@@ -26,7 +26,7 @@ const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
 const STATEMENT_PIECES: usize = 32;
-/// A piece is handed on only once it is stated.
+/// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
 const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
@@ -293,9 +293,11 @@ impl Swarm {
             connection.up.add(bytes);
             self.totals.sent += bytes as u64;
             self.send(id, message);
+            if whole {
+                self.state_uploads_if_due(id);
+            }
         }
         if finished {
-            self.state_uploads_if_due(id);
             // There is room for the next one.
             self.queue_pieces(id);
             self.fetch_keys(id);
@@ -331,11 +333,19 @@ impl Swarm {
     }
 
     pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
+        let piece_len = self.piece_len();
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         upload.gather_unstated(self.now.elapsed);
+        if upload.unstated.is_empty() {
+            return;
+        }
         let waited = self.now.elapsed.saturating_sub(upload.unstated_since) >= STATEMENT_INTERVAL;
-        if upload.unstated.len() >= STATEMENT_PIECES || (waited && !upload.unstated.is_empty()) {
+        // A statement follows its pieces through the socket's queue. What is queued behind them meanwhile holds it up: on a
+        // slow link for many seconds, in which nobody may hand them on.
+        let sent_meanwhile = upload.pace(self.now.elapsed) * STATEMENT_INTERVAL.as_secs_f64();
+        let slow = (upload.unstated.len() * piece_len) as f64 >= sent_meanwhile;
+        if waited || slow || upload.unstated.len() >= STATEMENT_PIECES {
             self.state_uploads(id);
         }
     }
