@@ -243,12 +243,14 @@ fn json_of(event: &str, now: &Stats) -> Value {
         "bytes_from_seeds": now.from_seeds,
         "bytes_from_peers": now.from_peers,
         "bytes_sent": now.uploaded,
+        "pieces_refused": now.rejected,
         "download_rate": now.down_rate,
         "upload_rate": now.up_rate,
     })
 }
 
-/// Discards what the player found bad or, with a license, what it finds bad now; those who sent it.
+/// Discards what the player found bad or, with a license, what it finds bad now; all who ever sent those pieces. Where a bad
+/// piece has spread, asking anybody but its last sender goes in circles.
 fn discard_bad(
     subscription: &Subscription,
     store: &crate::peer::Store,
@@ -264,13 +266,13 @@ fn discard_bad(
             .note("There is no license to check pieces with: only those that `play` named are fetched again");
     }
     let count = subscription.metainfo.info.piece_count;
-    let mut senders = Vec::new();
     for &index in bad.iter().filter(|&&index| index < count) {
-        let discarded = store.discard(index).map_err(glue::store_failure)?;
+        store.discard(index).map_err(glue::store_failure)?;
         output.note(format!("Fetching piece {index} again"));
-        senders.extend(discarded.and_then(|piece| piece.sender).map(|sender| (index, sender)));
     }
-    Ok(senders)
+    let history = store.history().map_err(glue::store_failure)?;
+    let of_bad = history.into_iter().filter(|(index, _)| bad.contains(index));
+    Ok(of_bad.filter_map(|(index, stored)| Some((index, stored.sender?))).collect())
 }
 
 fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {

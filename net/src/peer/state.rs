@@ -95,7 +95,7 @@ pub(crate) struct Config {
     /// Bytes of pieces made ready for peers at most (each peer served may always have one).
     pub(crate) ready_bytes: usize,
     pub(crate) max_connections: usize,
-    /// Repair: who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
+    /// Repair: all who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
     pub(crate) avoid: Vec<(u32, SubscriberId)>,
     pub(crate) seed: u64,
 }
@@ -323,7 +323,8 @@ pub(crate) struct Swarm {
     pieces: Pieces,
     connections: BTreeMap<ConnectionId, Connection>,
     banned: HashSet<SubscriberId>,
-    avoid: HashMap<u32, SubscriberId>,
+    /// Who sent a bad copy of a piece.
+    avoid: HashMap<u32, HashSet<SubscriberId>>,
     /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
     orphans: BTreeMap<u32, Duration>,
     totals: Totals,
@@ -345,10 +346,10 @@ impl Swarm {
     pub(crate) fn new(config: Config, now: Now) -> Self {
         let pieces = Pieces::new(&config.have);
         let orphaned = |piece: &u32| !pieces.vouched().has(*piece);
-        Swarm {
+        let mut swarm = Swarm {
             orphans: pieces.have().iter().filter(orphaned).map(|piece| (piece, now.elapsed)).collect(),
             random: Random::new(config.seed),
-            avoid: config.avoid.iter().copied().collect(),
+            avoid: HashMap::new(),
             revealed: if config.super_seed { vec![0; config.have.len()] } else { Vec::new() },
             pieces,
             now,
@@ -363,7 +364,11 @@ impl Swarm {
             rechokes: 0,
             out: Vec::new(),
             config,
-        }
+        };
+        std::mem::take(&mut swarm.config.avoid)
+            .into_iter()
+            .for_each(|(piece, id)| swarm.avoid(piece, Some(id)));
+        swarm
     }
 
     /// Takes an event in; the commands that follow are appended to `out`.
@@ -575,8 +580,10 @@ impl Swarm {
             return;
         }
         if reason.bans() && self.banned.len() < MAX_BANS {
-            let hello = self.connections.get(&id).and_then(|connection| connection.hello);
-            self.banned.extend(hello.map(|hello| hello.id));
+            if let Some(hello) = self.connections.get(&id).and_then(|connection| connection.hello) {
+                tracing::debug!(subscriber = %hello.id, %reason, "banned");
+                self.banned.insert(hello.id);
+            }
         }
         self.state_uploads(id);
         self.forget(id);
