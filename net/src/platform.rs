@@ -1,4 +1,4 @@
-//! What depends on the system, all of it: Linux is what is tested; another Unix should do, and Windows as far as it goes.
+//! What depends on the system, all of it: Linux is what is tested; another Unix should do; for Windows it is built.
 
 pub(crate) use self::system::{
     default_gateway, group_address, interrupted, make_private_dir, private, read_at, reuse_address,

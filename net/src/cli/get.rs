@@ -266,6 +266,7 @@ fn json_of(event: &str, now: &Stats) -> Value {
         "bytes_from_seeds": now.from_seeds,
         "bytes_from_peers": now.from_peers,
         "bytes_sent": now.uploaded,
+        "pieces_refused": now.rejected,
         "download_rate": now.down_rate,
         "upload_rate": now.up_rate,
     })
@@ -291,19 +292,19 @@ fn find_bad(
     Ok(bad)
 }
 
-/// Discards bad pieces; those who sent them.
+/// Discards bad pieces; all who ever sent them. Where a bad piece has spread, asking anybody but its last sender goes in circles.
 fn discard(
     store: &crate::peer::Store,
     bad: &BTreeSet<u32>,
     output: Output,
 ) -> Result<Vec<(u32, swarmseal_core::SubscriberId)>, Failure> {
-    let mut senders = Vec::new();
     for &index in bad {
-        let discarded = store.discard(index).map_err(glue::store_failure)?;
+        store.discard(index).map_err(glue::store_failure)?;
         output.note(format!("Fetching piece {index} again"));
-        senders.extend(discarded.and_then(|piece| piece.sender).map(|sender| (index, sender)));
     }
-    Ok(senders)
+    let history = store.history().map_err(glue::store_failure)?;
+    let of_bad = history.into_iter().filter(|(index, _)| bad.contains(index));
+    Ok(of_bad.filter_map(|(index, stored)| Some((index, stored.sender?))).collect())
 }
 
 fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {

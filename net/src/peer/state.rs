@@ -98,7 +98,7 @@ pub(crate) struct Config {
     /// Bytes of pieces made ready for peers at most (each peer served may always have one).
     pub(crate) ready_bytes: usize,
     pub(crate) max_connections: usize,
-    /// Repair: who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
+    /// Repair: all who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
     pub(crate) avoid: Vec<(u32, SubscriberId)>,
     pub(crate) seed: u64,
 }
@@ -342,7 +342,8 @@ pub(crate) struct Swarm {
     banned: HashSet<SubscriberId>,
     /// Those who have no subscriber id, by peer id. It costs nothing to change: the driver bans addresses.
     banned_peers: HashSet<[u8; 20]>,
-    avoid: HashMap<u32, SubscriberId>,
+    /// Who sent a bad copy of a piece.
+    avoid: HashMap<u32, HashSet<SubscriberId>>,
     /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
     orphans: BTreeMap<u32, Duration>,
     totals: Totals,
@@ -364,10 +365,10 @@ impl Swarm {
     pub(crate) fn new(config: Config, now: Now) -> Self {
         let pieces = Pieces::new(&config.have);
         let orphaned = |piece: &u32| !pieces.vouched().has(*piece);
-        Swarm {
+        let mut swarm = Swarm {
             orphans: pieces.have().iter().filter(orphaned).map(|piece| (piece, now.elapsed)).collect(),
             random: Random::new(config.seed),
-            avoid: config.avoid.iter().copied().collect(),
+            avoid: HashMap::new(),
             revealed: if config.super_seed { vec![0; config.have.len()] } else { Vec::new() },
             pieces,
             now,
@@ -383,7 +384,11 @@ impl Swarm {
             rechokes: 0,
             out: Vec::new(),
             config,
-        }
+        };
+        std::mem::take(&mut swarm.config.avoid)
+            .into_iter()
+            .for_each(|(piece, id)| swarm.avoid(piece, Some(id)));
+        swarm
     }
 
     /// Takes an event in; the commands that follow are appended to `out`.
@@ -609,6 +614,9 @@ impl Swarm {
         }
         if let Some(connection) = self.connections.get(&id).filter(|_| reason.bans()) {
             let (hello, peer_id) = (connection.hello, connection.peer_id);
+            if let Some(hello) = hello {
+                tracing::debug!(subscriber = %hello.id, %reason, "banned");
+            }
             self.ban(hello.map(|hello| hello.id), peer_id);
         }
         self.state_uploads(id);

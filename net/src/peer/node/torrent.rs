@@ -141,7 +141,7 @@ pub struct TorrentConfig {
     pub private: bool,
     /// A seed's choice: let each piece leave about once (BEP 16).
     pub super_seed: bool,
-    /// Repair: who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
+    /// Repair: all who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
     pub avoid: Vec<(u32, SubscriberId)>,
     /// A subscriber's: where statements and receipts are kept. Without it nobody else can be blamed for what we hand on.
     pub statements: Option<PathBuf>,

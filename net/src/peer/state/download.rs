@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use swarmseal_core::{SubscriberId, Ticket};
 
-use super::connection::Incoming;
+use super::connection::{Connection, Incoming};
 use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
@@ -30,8 +30,10 @@ const MAX_UNSOLICITED: usize = 16 << 20;
 const MAX_UNSTATED: usize = 2048;
 /// A piece that somebody has been fetching for this long is fetched twice, once nothing else is left.
 const END_GAME: Duration = Duration::from_secs(3);
-/// For this long a repaired piece waits for another sender than the last one.
+/// For this long a repaired piece waits for another sender than those of bad copies.
 const AVOID: Duration = Duration::from_secs(20);
+/// Senders of bad copies of one piece that are remembered.
+const MAX_AVOIDED: usize = 256;
 /// Pieces with another cipher hash that we take from one peer.
 const MAX_WRONG: u32 = 3;
 /// Seconds by which a statement's time may be off.
@@ -138,8 +140,12 @@ impl Swarm {
         let connection = self.connections.get(&id)?;
         let sender = connection.subscriber();
         let waited = self.now.elapsed.saturating_sub(connection.since) > AVOID;
+        // Whoever sent a bad copy is asked again once nobody else has the piece.
         let allowed = |piece: u32| match self.avoid.get(&piece) {
-            Some(avoided) if Some(*avoided) == sender => waited && self.pieces.availability(piece) == 1,
+            Some(avoided) if sender.is_some_and(|sender| avoided.contains(&sender)) => {
+                let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.contains(&id));
+                waited && self.connections.values().all(|other| !other.have.has(piece) || avoids(other))
+            }
             _ => true,
         };
         if let Some(piece) = self.pieces.pick(&connection.have, &mut self.random, allowed) {
@@ -261,7 +267,7 @@ impl Swarm {
     /// The piece is fetched from somebody else if there is anybody; a peer that has more than a few of them is left.
     fn wrong_hash(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
         self.totals.rejected += 1;
-        self.avoid.extend(sender.map(|sender| (piece, sender)));
+        self.avoid(piece, sender);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.download.wrong += 1;
             if connection.download.wrong >= MAX_WRONG {
@@ -273,16 +279,24 @@ impl Swarm {
 
     /// An ordinary client has left, or the tracker cannot be reached: the piece is fetched from somebody else.
     fn no_key(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
-        self.avoid.extend(sender.map(|sender| (piece, sender)));
+        self.avoid(piece, sender);
         self.disconnect(id, Reason::NoKey);
         self.download_all();
+    }
+
+    /// Somebody sent a bad copy of a piece.
+    pub(super) fn avoid(&mut self, piece: u32, sender: Option<SubscriberId>) {
+        let avoided = self.avoid.entry(piece).or_default();
+        if avoided.len() < MAX_AVOIDED {
+            avoided.extend(sender);
+        }
     }
 
     /// A piece that was stored before its hash was known.
     pub(super) fn found_bad(&mut self, piece: u32, sender: Option<SubscriberId>) {
         if self.pieces.have().has(piece) {
             self.totals.rejected += 1;
-            self.avoid.extend(sender.map(|sender| (piece, sender)));
+            self.avoid(piece, sender);
             self.lose_piece(piece);
             self.download_all();
         }

@@ -492,18 +492,33 @@ fn a_piece_is_repaired_by_another_sender() {
     let whole = |number| Config { have: vec![Some(HAD); PIECES as usize], ..config(number, false, true) };
     let repaired = Config {
         have: (0..PIECES).map(|piece| (piece != 5).then_some(HAD)).collect(),
-        avoid: vec![(5, SubscriberId([1; 32]))],
-        ..config(2, false, true)
+        avoid: vec![(5, SubscriberId([1; 32])), (5, SubscriberId([2; 32]))],
+        ..config(3, false, true)
     };
-    // Both senders are there before either unchokes.
-    let mut simulation = Simulation::new([(whole(0), Honest), (whole(1), Honest), (repaired, Honest)]);
-    let mut blocks = Vec::new();
-    while simulation.peers[2].swarm.have().count() < PIECES {
+    // All senders are there before any unchokes.
+    let senders = (0..3).map(|number| (whole(number), Honest));
+    let mut simulation = Simulation::new(senders.chain([(repaired, Honest)]));
+    while simulation.peers[3].swarm.have().count() < PIECES {
         simulation.step();
-        blocks.push(simulation.peers[1].swarm.totals().sent);
         assert!(simulation.elapsed < Duration::from_secs(60));
     }
-    assert_eq!(blocks.last(), Some(&0));
+    assert!(simulation.peers[1..3].iter().all(|avoided| avoided.swarm.totals().sent == 0));
+}
+
+#[test]
+fn senders_of_bad_copies_serve_where_there_is_nobody_else() {
+    let whole = |number| Config { have: vec![Some(HAD); PIECES as usize], ..config(number, false, true) };
+    let repaired = Config {
+        have: (0..PIECES).map(|piece| (piece != 5).then_some(HAD)).collect(),
+        avoid: vec![(5, SubscriberId([0; 32])), (5, SubscriberId([1; 32]))],
+        ..config(2, false, true)
+    };
+    let mut simulation = Simulation::new([(whole(0), Honest), (whole(1), Honest), (repaired, Honest)]);
+    while simulation.peers[2].swarm.have().count() < PIECES {
+        simulation.step();
+        assert!(simulation.elapsed < Duration::from_secs(60));
+    }
+    assert!(simulation.elapsed > Duration::from_secs(15), "it waits for others first");
 }
 
 #[test]
