@@ -26,6 +26,8 @@ const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
 const STATEMENT_PIECES: usize = 32;
+/// Bytes of pieces that are sent and not stated. A peer parts from who owes it the statements of 16 MiB.
+const STATEMENT_BYTES: usize = 4 << 20;
 /// A piece is handed on only once it is stated.
 const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -323,11 +325,12 @@ impl Swarm {
     }
 
     pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
+        let most = (STATEMENT_BYTES / self.piece_len()).clamp(1, STATEMENT_PIECES);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         upload.gather_unstated(self.now.elapsed);
         let waited = self.now.elapsed.saturating_sub(upload.unstated_since) >= STATEMENT_INTERVAL;
-        if upload.unstated.len() >= STATEMENT_PIECES || (waited && !upload.unstated.is_empty()) {
+        if upload.unstated.len() >= most || (waited && !upload.unstated.is_empty()) {
             self.state_uploads(id);
         }
     }
