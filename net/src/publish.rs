@@ -1,6 +1,7 @@
 //! Publishing: files become a plaintext stream, the stream becomes packaged pieces, and their hashes a .torrent.
 
 mod cipher_hashes;
+mod package_cache;
 mod piece_length;
 mod stream;
 mod walk;
@@ -23,6 +24,7 @@ use crate::wire::identity::SigningKey;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
 
+pub use package_cache::{CacheError, PackageCache};
 pub use piece_length::piece_length_for;
 pub use stream::PlainStream;
 pub use walk::list_files;
@@ -84,6 +86,9 @@ pub enum Error {
     /// The .torrent would not be valid.
     #[error(transparent)]
     Metainfo(#[from] metainfo::Error),
+    /// Packaged pieces cannot be kept.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The group operation refused a piece.
     #[error(transparent)]
     Core(#[from] swarmseal_core::Error),
@@ -154,7 +159,8 @@ pub fn publish(
     };
     Metainfo::new(options.announce.clone(), info(vec![[0; 20]]))?;
 
-    let packager = Packager { stream, torrent_id, package_secret, params: seal.params.clone(), piece_length };
+    let params = seal.params.clone();
+    let packager = Packager { stream, torrent_id, package_secret, params, piece_length, cache: None };
     let pieces = packager.hash_pieces(progress)?;
     let metainfo = Metainfo::new(options.announce.clone(), info(pieces))?;
     let seed = SeedFile {
@@ -184,6 +190,7 @@ pub struct Packager {
     package_secret: PackageSecret,
     params: Arc<Params>,
     piece_length: u32,
+    cache: Option<PackageCache>,
 }
 
 impl Packager {
@@ -203,6 +210,7 @@ impl Packager {
             package_secret: seed.package_secret.clone(),
             params: info.seal.params.clone(),
             piece_length: info.piece_length,
+            cache: None,
         };
         if packager.piece_count()? != info.piece_count {
             return Err(Error::WrongTorrent);
@@ -211,19 +219,48 @@ impl Packager {
         Ok(packager)
     }
 
+    /// Takes packaged pieces from there, and keeps those that it makes.
+    pub fn with_cache(self, cache: PackageCache) -> Self {
+        Packager { cache: Some(cache), ..self }
+    }
+
+    /// Makes every piece that is to be kept and is not there, until `stop` is set; how many are there. What cannot be made is
+    /// said in the log and left out. Blocks.
+    pub fn fill_cache(&self, stop: &AtomicBool) -> u32 {
+        let Some(cache) = &self.cache else { return 0 };
+        let mut piece = Zeroizing::new(vec![0; self.piece_length as usize]);
+        for index in (0..cache.room()).take_while(|_| !stop.load(Ordering::Relaxed)) {
+            if let Err(error) = self.read_packaged(index, &mut piece) {
+                tracing::warn!(index, %error, "a piece cannot be packaged");
+            }
+        }
+        cache.count()
+    }
+
     /// The plaintext behind the pieces.
     pub fn stream(&self) -> &PlainStream {
         &self.stream
     }
 
-    /// Reads and packages one piece; `piece` is exactly P bytes.
+    /// Reads and packages one piece, or takes it from where such are kept; `piece` is exactly P bytes.
+    ///
+    /// Errors: [`Error::ContentChanged`] where it was to be kept and is not what was published, among others.
     pub fn read_packaged(&self, index: u32, piece: &mut [u8]) -> Result<(), Error> {
         if piece.len() != self.piece_length as usize || index >= self.piece_count()? {
             return Err(Error::NoSuchPiece { index });
         }
+        if self.cache.as_ref().is_some_and(|cache| cache.read(index, piece)) {
+            return Ok(());
+        }
         let payload = self.params.payload_bytes(piece.len());
         self.stream.read_payload(index, &mut piece[..payload])?;
         package::pack(&self.params, &self.package_secret, &self.torrent_id, index, piece)?;
+        if let Some(cache) = self.cache.as_ref().filter(|cache| cache.has_room(index)) {
+            if !cache.is_right(index, piece) {
+                return Err(Error::ContentChanged { index });
+            }
+            cache.keep(index, piece);
+        }
         Ok(())
     }
 

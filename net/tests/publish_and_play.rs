@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::atomic_file::Existing;
 use swarmseal::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Session};
-use swarmseal::publish::{self, Options, Packager, publish};
+use swarmseal::publish::{self, CacheError, Options, PackageCache, Packager, publish};
 use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::keyfile::{SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
@@ -501,6 +502,139 @@ fn a_seed_notices_files_that_changed() {
     let (_other, other_metainfo, _) = published("ffdhe2048", None);
     let wrong = Packager::open(source.path(), &seed, &other_metainfo);
     assert!(matches!(wrong, Err(publish::Error::WrongTorrent)));
+}
+
+/// Every packaged piece.
+fn packaged(packager: &Packager, metainfo: &Metainfo) -> Vec<Vec<u8>> {
+    let one = |index| {
+        let mut piece = vec![0; metainfo.info.piece_length as usize];
+        packager.read_packaged(index, &mut piece).map(|()| piece).unwrap()
+    };
+    (0..metainfo.info.piece_count).map(one).collect()
+}
+
+fn cached(
+    source: &Path,
+    seed: &SeedFile,
+    metainfo: &Metainfo,
+    cache: &Path,
+    most: u64,
+) -> Result<Packager, CacheError> {
+    let cache = PackageCache::open(cache, metainfo, most)?;
+    Ok(Packager::open(source, seed, metainfo).unwrap().with_cache(cache))
+}
+
+const ANY_ROOM: u64 = 1 << 40;
+
+fn cache_file(cache: &Path) -> PathBuf {
+    let mut files: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    files.remove(0)
+}
+
+#[test]
+fn kept_packages_serve_again_and_never_what_was_not_published() {
+    let (source, metainfo, seed) = published("ffdhe2048", Some(16 << 10));
+    let expected = packaged(&Packager::open(source.path(), &seed, &metainfo).unwrap(), &metainfo);
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("new/packages");
+    let count = metainfo.info.piece_count;
+    let stop = AtomicBool::new(false);
+
+    let packager = cached(source.path(), &seed, &metainfo, &cache, ANY_ROOM).unwrap();
+    assert!(matches!(cached(source.path(), &seed, &metainfo, &cache, ANY_ROOM), Err(CacheError::Busy(_))));
+    assert_eq!(packager.fill_cache(&stop), count);
+    drop(packager);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(cache_file(&cache)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    // The content is gone from the disk but for its length, and the pieces are still right.
+    let film = source.path().join("film/one.mp4");
+    let content = fs::read(&film).unwrap();
+    fs::write(&film, vec![0; content.len()]).unwrap();
+    let packager = cached(source.path(), &seed, &metainfo, &cache, ANY_ROOM).unwrap();
+    assert_eq!(packaged(&packager, &metainfo), expected);
+    drop(packager);
+
+    // A damaged piece would have to be made of what has changed: it is refused, and the others stay.
+    let file = cache_file(&cache);
+    let whole = fs::read(&file).unwrap();
+    let mut damaged = whole.clone();
+    damaged[4096 + 2 * (16 << 10) + 77] ^= 1;
+    fs::write(&file, &damaged).unwrap();
+    let packager = cached(source.path(), &seed, &metainfo, &cache, ANY_ROOM).unwrap();
+    let mut piece = vec![0; 16 << 10];
+    let changed = packager.read_packaged(2, &mut piece);
+    assert!(matches!(changed, Err(publish::Error::ContentChanged { index: 2 })));
+    assert_eq!(packager.fill_cache(&stop), count - 1);
+    drop(packager);
+
+    // With the content there, it is made anew.
+    fs::write(&film, &content).unwrap();
+    let packager = cached(source.path(), &seed, &metainfo, &cache, ANY_ROOM).unwrap();
+    assert_eq!(packaged(&packager, &metainfo), expected);
+    drop(packager);
+    assert_eq!(fs::read(&file).unwrap(), whole);
+}
+
+#[test]
+fn a_seed_stopped_at_any_byte_of_its_packages_goes_on() {
+    let (source, metainfo, seed) = published("ffdhe2048", Some(16 << 10));
+    let expected = packaged(&Packager::open(source.path(), &seed, &metainfo).unwrap(), &metainfo);
+    let dir = tempfile::tempdir().unwrap();
+    let open = || cached(source.path(), &seed, &metainfo, dir.path(), ANY_ROOM).unwrap();
+    open().fill_cache(&AtomicBool::new(false));
+    let file = cache_file(dir.path());
+    let whole = fs::read(&file).unwrap();
+    for len in [0, 1, 8, 12, 51, 52, 4095, 4096, 4097, 20_479, 20_480, 20_481, whole.len() - 1] {
+        fs::write(&file, &whole[..len]).unwrap();
+        // Half of the pieces are asked for out of turn, and leave holes.
+        let packager = open();
+        let mut piece = vec![0; 16 << 10];
+        for index in (0..metainfo.info.piece_count).rev().step_by(2) {
+            packager.read_packaged(index, &mut piece).unwrap();
+            assert_eq!(piece, expected[index as usize], "{len} {index}");
+        }
+        drop(packager);
+        assert_eq!(packaged(&open(), &metainfo), expected, "{len}");
+        assert_eq!(fs::read(&file).unwrap(), whole, "{len}");
+    }
+}
+
+#[test]
+fn packages_have_bounds_and_foreign_and_newer_files_are_refused() {
+    let (source, metainfo, seed) = published("ffdhe2048", Some(16 << 10));
+    let dir = tempfile::tempdir().unwrap();
+    let open = |most| cached(source.path(), &seed, &metainfo, dir.path(), most);
+    assert_eq!(open(40 << 10).unwrap().fill_cache(&AtomicBool::new(false)), 2);
+    let file = cache_file(dir.path());
+    assert_eq!(fs::metadata(&file).unwrap().len(), 4096 + (32 << 10));
+    assert_eq!(open(40 << 10).unwrap().fill_cache(&AtomicBool::new(true)), 0);
+
+    let good = fs::read(&file).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        fs::write(&file, &bytes).unwrap();
+        let error = open(ANY_ROOM).map(drop).unwrap_err();
+        assert_eq!(fs::read(&file).unwrap(), bytes, "a file that is refused stays as it is");
+        error
+    };
+    let newer = refused(&|bytes| bytes[11] = 2);
+    assert!(matches!(newer, CacheError::NewerVersion { found: 2, newest: 1, .. }), "{newer}");
+    for (place, why) in [(0, "magic"), (15, "piece length"), (19, "pieces"), (30, "torrent"), (4000, "zeros")]
+    {
+        let error = refused(&|bytes| bytes[place] ^= 1);
+        assert!(matches!(error, CacheError::Foreign(_)), "{why}: {error}");
+    }
+    let other = refused(&|bytes| *bytes = b"a letter".to_vec());
+    assert!(matches!(other, CacheError::Foreign(_)), "{other}");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(matches!(open(ANY_ROOM).map(drop), Err(CacheError::Io { .. })));
 }
 
 #[test]

@@ -118,6 +118,10 @@ impl PlainSource for Packager {
     fn read_payload(&self, index: u32, payload: &mut [u8]) -> std::io::Result<()> {
         self.stream().read_payload(index, payload).map_err(std::io::Error::other)
     }
+
+    fn read_packaged(&self, index: u32, piece: &mut [u8]) -> std::io::Result<bool> {
+        Packager::read_packaged(self, index, piece).map(|()| true).map_err(std::io::Error::other)
+    }
 }
 
 /// A subscription's store for reading, though another process may fetch into it.

@@ -1,10 +1,12 @@
-//! `seed`: serves published torrents from their plaintext. No ciphertext touches its disk.
+//! `seed`: serves published torrents from their plaintext. No ciphertext touches its disk; packaged pieces do where it is asked to
+//! keep them.
 
 mod hashing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use swarmseal_core::TorrentId;
@@ -14,14 +16,14 @@ use super::glue::{self, TrackerLink};
 use super::subscription::{at, read_metainfo};
 use super::{Exit, Failure, Output};
 use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, TorrentConfig};
-use crate::publish::Packager;
+use crate::publish::{PackageCache, Packager};
 use crate::tracker_client::Client;
 use crate::wire::keyfile::{KeyFile, SeedFile};
 
 /// Arguments of `seed`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal seed film.seed\n  swarmseal seed film.seed --obfuscation require"
+    after_help = "Example:\n  swarmseal seed film.seed\n  swarmseal seed film.seed --obfuscation require\n  swarmseal seed film.seed --package-cache ./packages"
 )]
 pub(super) struct Args {
     /// Seed files, as `publish` wrote them
@@ -57,6 +59,13 @@ pub(super) struct Args {
     /// as they arrive, or to use other clients; 0: none
     #[arg(long, env = "SWARMSEAL_CIPHER_HASHES", value_name = "RATE", value_parser = super::size_or_none, default_value = "64M")]
     cipher_hashes: u64,
+    /// Keep packaged pieces in this directory, so that each is made once. They take as much room as the content, and open
+    /// without a key: guard them as you guard the content [default: none are kept]
+    #[arg(long, env = "SWARMSEAL_PACKAGE_CACHE", value_name = "DIR")]
+    package_cache: Option<PathBuf>,
+    /// Bytes of packaged pieces to keep at most, with K, M, G or T, of all torrents together
+    #[arg(long, env = "SWARMSEAL_PACKAGE_CACHE_SIZE", value_name = "SIZE", value_parser = super::size, default_value = "64G")]
+    package_cache_size: u64,
 }
 
 /// Serves until it is told to stop.
@@ -78,10 +87,15 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     .map_err(|error| glue::listen_failure(args.listen, &error))?;
     let mut torrents = Vec::new();
     let mut hashing = JoinSet::new();
+    let mut room = args.package_cache_size;
+    let stop = Arc::new(AtomicBool::new(false));
     for path in &args.seed_files {
-        let added = add(&node, path, &args)?;
+        let added = add(&node, path, &args, &mut room)?;
         output.note(format!("Seeding {} from {}", added.name, path.display()));
         torrents.push(added.torrent_id.to_string());
+        if args.package_cache.is_some() {
+            tokio::task::spawn_blocking(fill_cache(&added, stop.clone(), output));
+        }
         if args.cipher_hashes > 0 {
             hashing.spawn(hashing::run(added.client, added.torrent_id, added.packager, args.cipher_hashes));
         }
@@ -92,9 +106,25 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
         json!({ "event": "listening", "address": address.to_string(), "port": address.port(), "torrents": torrents }),
     );
     told.await;
+    stop.store(true, Ordering::Relaxed);
     hashing.shutdown().await;
     node.shutdown_now().await;
     Ok(())
+}
+
+/// What makes the packaged pieces that are to be kept, and says so at the end.
+fn fill_cache(added: &Added, stop: Arc<AtomicBool>, output: Output) -> impl FnOnce() + Send + 'static {
+    let (packager, name, torrent) = (added.packager.clone(), added.name.clone(), added.torrent_id);
+    move || {
+        let kept = packager.fill_cache(&stop);
+        if !stop.load(Ordering::Relaxed) {
+            let human = format!("{kept} packaged pieces of {name} are kept");
+            output.result(
+                human,
+                json!({ "event": "packaged", "torrent": torrent.to_string(), "pieces": kept }),
+            );
+        }
+    }
 }
 
 /// A torrent that is being seeded.
@@ -105,8 +135,8 @@ struct Added {
     client: Client,
 }
 
-/// Adds one torrent.
-fn add(node: &Node, path: &Path, args: &Args) -> Result<Added, Failure> {
+/// Adds one torrent. `room`: for packaged pieces, less what this one takes.
+fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, Failure> {
     let seed = KeyFile::read(path, SeedFile::KIND)
         .and_then(|file| SeedFile::from_key_file(&file))
         .map_err(at(path))?;
@@ -125,7 +155,14 @@ fn add(node: &Node, path: &Path, args: &Args) -> Result<Added, Failure> {
         .ok_or_else(|| missing("content", "--content PATH"))?;
     // Whoever holds the seed file has decided on the profile when publishing.
     let metainfo = Arc::new(read_metainfo(&torrent, true)?);
-    let packager = Arc::new(Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?);
+    let mut packager = Packager::open(&content, &seed, &metainfo).map_err(glue::publish_failure)?;
+    if let Some(directory) = &args.package_cache {
+        let cache = PackageCache::open(directory, &metainfo, *room)
+            .map_err(|error| glue::publish_failure(error.into()))?;
+        *room -= u64::from(cache.room()) * u64::from(metainfo.info.piece_length);
+        packager = packager.with_cache(cache);
+    }
+    let packager = Arc::new(packager);
     let seal = &metainfo.info.seal;
     let member = Member {
         torrent_id: seal.torrent_id,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::cli::{Exit, Failure};
 use crate::peer::{AddError, StoreError};
+use crate::publish::CacheError;
 use crate::wire::api::ApiError;
 use crate::wire::license::LicenseError;
 use crate::{player, publish, tracker, tracker_client};
@@ -70,6 +71,12 @@ pub(crate) fn publish_failure(error: publish::Error) -> Failure {
         | publish::Error::SizeChanged { .. }
         | publish::Error::ContentChanged { .. } => Exit::Storage,
         publish::Error::WrongTorrent => Exit::WrongTorrent,
+        publish::Error::Cache(ref error) => match error {
+            CacheError::Io { .. } => Exit::Storage,
+            CacheError::NewerVersion { .. } => Exit::NewerVersion,
+            CacheError::Foreign(_) => Exit::WrongTorrent,
+            CacheError::Busy(_) => Exit::InUse,
+        },
         _ => Exit::Failed,
     };
     Failure::new(exit, error.to_string())

@@ -72,10 +72,12 @@ pub(super) fn prepare(
     match role {
         Role::Seed { member, source, secret } => {
             let params: &Params = &member.params;
-            let payload = params.payload_bytes(data.len());
-            source.read_payload(piece, &mut data[..payload])?;
-            package::pack(params, secret, &member.torrent_id, piece, &mut data)?;
             let key = EncryptionKey::from_bytes(params, key.ok_or(PrepareError::NoKey)?)?;
+            if !source.read_packaged(piece, &mut data)? {
+                let payload = params.payload_bytes(data.len());
+                source.read_payload(piece, &mut data[..payload])?;
+                package::pack(params, secret, &member.torrent_id, piece, &mut data)?;
+            }
             encrypt_piece(params, &key, &mut data)?;
         }
         Role::Peer { member, store } => {

@@ -112,8 +112,9 @@ pub(crate) struct Unstated {
     bytes: u64,
 }
 
-/// A statement waits behind the blocks that wait for the peer's socket, no more than so many bytes and so long after the last.
-const STATEMENT_BYTES: u64 = 4 << 20;
+/// A statement waits behind the blocks that wait for the peer's socket, no more than so many bytes and so long after the last. An
+/// uploader states every 4 MiB, or every piece where pieces are longer.
+const STATEMENT_BYTES: u64 = 16 << 20;
 const STATEMENT_WAIT: Duration = Duration::from_secs(30);
 
 impl Download {

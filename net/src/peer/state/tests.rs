@@ -196,7 +196,7 @@ impl Simulation {
                     Polluted => 0xfe,
                     _ => piece as u8,
                 };
-                let data = vec![fill; PIECE_LEN as usize];
+                let data = vec![fill; self.peers[number].swarm.piece_len()];
                 let hash = match manner {
                     Liar => [0; 32],
                     _ => *blake3::hash(&data).as_bytes(),
@@ -367,6 +367,21 @@ fn what_nobody_states_is_not_handed_on_and_comes_from_others() {
             assert!(stated, "piece {piece}");
         }
     }
+}
+
+#[test]
+fn statements_keep_up_with_a_peer_that_takes_everything_at_once() {
+    let fast = |number, seed: bool| Config {
+        layout: Layout::of_whole(PIECES, 1 << 20).unwrap(),
+        buffers: Buffers::new(1 << 20),
+        have: vec![seed.then_some(OURS); PIECES as usize],
+        ..config(number, seed, true)
+    };
+    let mut simulation = Simulation::new([(fast(0, true), Honest), (fast(1, false), Honest)]);
+    simulation.run(&[1]);
+    (0..8).for_each(|_| simulation.step());
+    assert!(!simulation.peers[1].parted.contains(&Reason::NoStatement), "{:?}", simulation.peers[1].parted);
+    assert_eq!(simulation.peers[1].swarm.pieces.vouched().count(), PIECES);
 }
 
 #[test]

@@ -26,6 +26,8 @@ const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
 const STATEMENT_PIECES: usize = 32;
+/// Bytes of pieces that are sent and not stated. A peer parts from who owes it the statements of 16 MiB.
+const STATEMENT_BYTES: usize = 4 << 20;
 /// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
 const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -334,6 +336,7 @@ impl Swarm {
 
     pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
         let piece_len = self.piece_len();
+        let most = (STATEMENT_BYTES / self.piece_len()).clamp(1, STATEMENT_PIECES);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         upload.gather_unstated(self.now.elapsed);
@@ -345,7 +348,7 @@ impl Swarm {
         // slow link for many seconds, in which nobody may hand them on.
         let sent_meanwhile = upload.pace(self.now.elapsed) * STATEMENT_INTERVAL.as_secs_f64();
         let slow = (upload.unstated.len() * piece_len) as f64 >= sent_meanwhile;
-        if waited || slow || upload.unstated.len() >= STATEMENT_PIECES {
+        if waited || slow || upload.unstated.len() >= most {
             self.state_uploads(id);
         }
     }
