@@ -311,8 +311,6 @@ impl Reason {
             || matches!(
                 self,
                 Reason::Ourselves
-                    // At another of its addresses, most likely.
-                    | Reason::Duplicate
                     | Reason::NotSealed
                     | Reason::OtherProfile
                     | Reason::Banned

@@ -42,21 +42,21 @@ impl Default for DhtConfig {
 pub(super) struct DhtNode(OnceCell<AsyncDht>);
 
 impl DhtNode {
-    async fn get(&self, config: &DhtConfig, port: u16) -> io::Result<&AsyncDht> {
+    async fn get(&self, config: &DhtConfig) -> io::Result<&AsyncDht> {
         let start = || async {
             let config = config.clone();
             // Names are looked up, which takes its time.
-            let started = tokio::task::spawn_blocking(move || start(&config, port)).await;
+            let started = tokio::task::spawn_blocking(move || start(&config)).await;
             started.map_err(io::Error::other)?
         };
         self.0.get_or_try_init(start).await
     }
 }
 
-/// Takes the port that connections come to, as others do, if it is free for UDP.
-fn start(config: &DhtConfig, port: u16) -> io::Result<AsyncDht> {
-    let at = |port| Dht::builder().bootstrap(&config.bootstrap).bind_address(config.bind).port(port).build();
-    at(port).or_else(|_| at(0)).map(Dht::as_async)
+/// Takes any port but that of our connections: a client that tries uTP there must be refused, or it waits for an answer.
+fn start(config: &DhtConfig) -> io::Result<AsyncDht> {
+    let node = Dht::builder().bootstrap(&config.bootstrap).bind_address(config.bind).port(0).build()?;
+    Ok(node.as_async())
 }
 
 /// Announces and asks, again and again.
@@ -67,7 +67,7 @@ pub(super) async fn find_peers(
     stats: watch::Receiver<Stats>,
     inputs: mpsc::WeakSender<Input>,
 ) {
-    let dht = match shared.dht.get(config, shared.port()).await {
+    let dht = match shared.dht.get(config).await {
         Ok(dht) => dht,
         Err(error) => return tracing::info!(%error, "there is no DHT"),
     };
