@@ -374,7 +374,7 @@ mod tests {
         // 0x0a4e + 1 + 0x0a4e + 2 + 6 + 20 + 0x03e8 + 0x1ae1 + 1 + 0x5002 + 0xfaf0 = 0x17e75.
         assert_eq!(datagram[ip + 36..ip + 38], (!0x7e76_u16).to_be_bytes());
         // What is none of TCP, or cut short, stays.
-        let mut other = packet(2, 30);
+        let mut other = packet(2, ETHERNET + 30);
         let before = other.clone();
         complete_checksum(&mut other);
         assert_eq!(other, before);

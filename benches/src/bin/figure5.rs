@@ -80,7 +80,7 @@ struct Args {
 }
 
 /// --quick begins no more runs when they would end later than this.
-const QUICK: Duration = Duration::from_secs(30);
+const QUICK: Duration = Duration::from_secs(25);
 const PIECES: [u32; 5] = [32, 64, 128, 256, 512];
 /// How much of the plain throughput may be lost.
 const BAR: f64 = 2.0;
