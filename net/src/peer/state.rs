@@ -53,6 +53,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const USELESS: Duration = Duration::from_secs(120);
 /// How long a complete peer waits for the statement of what came last.
 const LAST_STATEMENT: Duration = Duration::from_secs(10);
+/// Ticks that are farther apart than this tell that we did not run.
+const ASLEEP: Duration = Duration::from_secs(5);
 /// Two calls between the same peers within this time are one mistake.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const MAX_BANS: usize = 4096;
@@ -579,11 +581,12 @@ impl Swarm {
         if !self.connections.contains_key(&id) {
             return;
         }
-        if reason.bans() && self.banned.len() < MAX_BANS {
-            if let Some(hello) = self.connections.get(&id).and_then(|connection| connection.hello) {
-                tracing::debug!(subscriber = %hello.id, %reason, "banned");
-                self.banned.insert(hello.id);
-            }
+        if reason.bans()
+            && self.banned.len() < MAX_BANS
+            && let Some(hello) = self.connections.get(&id).and_then(|connection| connection.hello)
+        {
+            tracing::debug!(subscriber = %hello.id, %reason, "banned");
+            self.banned.insert(hello.id);
         }
         self.state_uploads(id);
         self.forget(id);
@@ -773,6 +776,10 @@ impl Swarm {
     fn tick(&mut self) {
         let now = self.now.elapsed;
         let since = now.saturating_sub(self.rates_at);
+        // We were stopped, or the machine slept: what came meanwhile is still to be read.
+        if since > ASLEEP {
+            self.connections.values_mut().for_each(|connection| connection.download.last_data = now);
+        }
         if since >= Duration::from_secs(1) {
             self.rates_at = now;
             for connection in self.connections.values_mut() {

@@ -112,8 +112,11 @@ pub(crate) struct Unstated {
     bytes: u64,
 }
 
-/// A statement waits behind the blocks that wait for the peer's socket, no more than so many bytes and so long after the last.
+/// An uploader states many pieces at a time, some of every second: a fast one has sent any number of bytes by then. So long after a
+/// piece, its statement waits at most behind the blocks that wait for the peer's socket, which are no more than so many bytes.
+const STATEMENT_TIME: Duration = Duration::from_secs(5);
 const STATEMENT_BYTES: u64 = 4 << 20;
+/// Where nothing comes any more, so long after the last.
 const STATEMENT_WAIT: Duration = Duration::from_secs(30);
 
 impl Download {
@@ -126,7 +129,8 @@ impl Download {
     pub(crate) fn owes_statement(&self, now: Duration) -> bool {
         self.unstated.values().any(|unstated| {
             let waited = now.saturating_sub(unstated.since.max(self.last_data)) > STATEMENT_WAIT;
-            waited || self.bytes - unstated.bytes > STATEMENT_BYTES
+            let passed = self.bytes - unstated.bytes > STATEMENT_BYTES;
+            waited || (passed && now.saturating_sub(unstated.since) > STATEMENT_TIME)
         })
     }
 
@@ -426,6 +430,22 @@ mod tests {
 
     fn block(piece: u32, index: u32) -> Block {
         Block { piece, begin: index * BLOCK, len: BLOCK }
+    }
+
+    #[test]
+    fn a_statement_is_owed_after_bytes_and_time() {
+        let at = Duration::from_millis;
+        let mut download = Download::default();
+        download.await_statement(0, [0; 32], at(0));
+        // A gigabyte a second: the next statement is not due before 200 ms.
+        (download.bytes, download.last_data) = (450 << 20, at(450));
+        assert!(!download.owes_statement(at(450)));
+        (download.bytes, download.last_data) = (5000 << 20, at(5001));
+        assert!(download.owes_statement(at(5001)));
+        // A slow one: its blocks still wait before the statement.
+        (download.bytes, download.last_data) = (1 << 20, at(60_000));
+        assert!(!download.owes_statement(at(60_000)));
+        assert!(download.owes_statement(at(90_001)));
     }
 
     #[test]
