@@ -56,6 +56,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const USELESS: Duration = Duration::from_secs(120);
 /// How long a complete peer waits for the statement of what came last.
 const LAST_STATEMENT: Duration = Duration::from_secs(10);
+/// Ticks that are farther apart than this tell that we did not run.
+const ASLEEP: Duration = Duration::from_secs(5);
 /// Two calls between the same peers within this time are one mistake.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const MAX_BANS: usize = 4096;
@@ -289,6 +291,9 @@ pub(crate) enum Reason {
     FalseStatement,
     #[error("it does not state what it sent")]
     NoStatement,
+    /// It may have been stopped, or its network: it may come back.
+    #[error("its statement does not come")]
+    LateStatement,
     #[error("its clock is off: it dates a statement {0} seconds from now")]
     WrongTime(u64),
     #[error("it broke the protocol: {0}")]
@@ -815,6 +820,10 @@ impl Swarm {
     fn tick(&mut self) {
         let now = self.now.elapsed;
         let since = now.saturating_sub(self.rates_at);
+        // We were stopped, or the machine slept: what came meanwhile is still to be read.
+        if since > ASLEEP {
+            self.connections.values_mut().for_each(|connection| connection.download.last_data = now);
+        }
         if since >= Duration::from_secs(1) {
             self.rates_at = now;
             for connection in self.connections.values_mut() {
@@ -846,8 +855,8 @@ impl Swarm {
         if now.saturating_sub(connection.last_received) > SILENCE {
             return Some(Reason::Silence);
         }
-        if connection.download.owes_statement(now) {
-            return Some(Reason::NoStatement);
+        if let Some(reason) = connection.download.owes_statement(now) {
+            return Some(reason);
         }
         let idle = !connection.interested_in_it && !connection.it_is_interested;
         (full && idle && now.saturating_sub(connection.since) > USELESS).then_some(Reason::Useless)

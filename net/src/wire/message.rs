@@ -107,6 +107,13 @@ mod id {
 impl Message {
     /// Appends the encoding, its length first.
     pub fn encode(&self, out: &mut BytesMut) {
+        if let Some(block) = self.encode_head(out) {
+            out.put_slice(block);
+        }
+    }
+
+    /// Appends the encoding but for the bytes of a block, which follow it: a writer need not copy them.
+    pub fn encode_head(&self, out: &mut BytesMut) -> Option<&Bytes> {
         let mut head = |id: u8, payload: usize| {
             out.put_u32((payload + 1) as u32);
             out.put_u8(id);
@@ -136,7 +143,7 @@ impl Message {
                 head(id::PIECE, 8 + data.len());
                 out.put_u32(*piece);
                 out.put_u32(*begin);
-                out.put_slice(data);
+                return Some(data);
             }
             Message::Extended { id, payload } => {
                 head(id::EXTENDED, 1 + payload.len());
@@ -144,6 +151,7 @@ impl Message {
                 out.put_slice(payload);
             }
         }
+        None
     }
 
     /// Bytes of block data that it carries.

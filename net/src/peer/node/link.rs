@@ -1,5 +1,7 @@
 //! One connection's two tasks: a reader that decodes, a writer with a bounded queue.
 
+mod batch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
+use self::batch::Batch;
 use super::Shared;
 use super::opening::Stream;
 use super::place::Place;
@@ -23,8 +26,6 @@ use crate::wire::mse::Cipher;
 
 /// Messages that wait for the socket; blocks among them are bounded by the state machine.
 const QUEUE: usize = 4096;
-/// Bytes encoded for one write.
-const WRITE: usize = 64 << 10;
 /// Room for one read.
 const READ: usize = 128 << 10;
 /// A write that makes no progress for this long ends the connection.
@@ -156,28 +157,25 @@ async fn write_messages(
     shared: Arc<Shared>,
     events: mpsc::Sender<Input>,
 ) {
-    let mut bytes = BytesMut::with_capacity(2 * WRITE);
+    let mut batch = Batch::new(cipher.is_some());
     let mut next = queue.recv().await;
     while let Some(message) = next {
         let mut blocks = message.block_bytes();
-        message.encode(&mut bytes);
-        while bytes.len() < WRITE {
+        batch.push(&message);
+        while batch.has_room() {
             let Ok(message) = queue.try_recv() else { break };
             blocks += message.block_bytes();
-            message.encode(&mut bytes);
+            batch.push(&message);
         }
-        if let Some(cipher) = &mut cipher {
-            cipher.apply(&mut bytes);
-        }
+        batch.close(cipher.as_mut());
         shared.upload.take(blocks).await;
-        let written = timeout(STALLED, stream.write_all(&bytes)).await;
+        let written = timeout(STALLED, stream.write_all_buf(&mut batch)).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::debug!(id, "connection lost while writing");
             reader.abort();
             let _ = events.send(Input::Event(Event::Disconnected { id })).await;
             return;
         }
-        bytes.clear();
         if blocks > 0 && events.send(Input::Event(Event::Sent { id, bytes: blocks })).await.is_err() {
             break;
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarmseal_core::{SubscriberId, Ticket};
 
-use super::Claim;
 use super::bits::Bits;
 use super::rate::Rate;
+use super::{Claim, Reason};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::tracker::Personal;
 use crate::wire::message::{BLOCK, Block};
@@ -112,9 +112,11 @@ pub(crate) struct Unstated {
     bytes: u64,
 }
 
-/// A statement waits behind the blocks that wait for the peer's socket, no more than so many bytes and so long after the last. An
-/// uploader states every 4 MiB, or every piece where pieces are longer.
+/// An uploader states every 4 MiB, or every piece where pieces are longer, and some times a second. So long after a piece, its
+/// statement waits at most behind the blocks that wait for the peer's socket, which are no more than so many bytes.
+const STATEMENT_TIME: Duration = Duration::from_secs(5);
 const STATEMENT_BYTES: u64 = 16 << 20;
+/// Where nothing comes any more, so long after the last.
 const STATEMENT_WAIT: Duration = Duration::from_secs(30);
 
 impl Download {
@@ -123,12 +125,18 @@ impl Download {
         self.unstated.insert(piece, Unstated { hash, since: now, bytes: self.bytes });
     }
 
-    /// Whether the peer has had all the time that it needs for a statement.
-    pub(crate) fn owes_statement(&self, now: Duration) -> bool {
-        self.unstated.values().any(|unstated| {
-            let waited = now.saturating_sub(unstated.since.max(self.last_data)) > STATEMENT_WAIT;
-            waited || self.bytes - unstated.bytes > STATEMENT_BYTES
-        })
+    /// What is to be said to a peer that has had all the time that it needs for a statement.
+    pub(crate) fn owes_statement(&self, now: Duration) -> Option<Reason> {
+        let withheld = |unstated: &Unstated| {
+            let passed = self.bytes - unstated.bytes > STATEMENT_BYTES;
+            passed && now.saturating_sub(unstated.since) > STATEMENT_TIME
+        };
+        let late =
+            |unstated: &Unstated| now.saturating_sub(unstated.since.max(self.last_data)) > STATEMENT_WAIT;
+        if self.unstated.values().any(withheld) {
+            return Some(Reason::NoStatement);
+        }
+        self.unstated.values().any(late).then_some(Reason::LateStatement)
     }
 
     /// Whether anything of a piece came, or was asked for.
@@ -441,6 +449,22 @@ mod tests {
 
     fn block(piece: u32, index: u32) -> Block {
         Block { piece, begin: index * BLOCK, len: BLOCK }
+    }
+
+    #[test]
+    fn a_statement_is_owed_after_bytes_and_time() {
+        let at = Duration::from_millis;
+        let mut download = Download::default();
+        download.await_statement(0, [0; 32], at(0));
+        // A gigabyte a second: the next statement is not due before 200 ms.
+        (download.bytes, download.last_data) = (450 << 20, at(450));
+        assert_eq!(download.owes_statement(at(450)), None);
+        (download.bytes, download.last_data) = (5000 << 20, at(5001));
+        assert_eq!(download.owes_statement(at(5001)), Some(Reason::NoStatement));
+        // A slow one: its blocks still wait before the statement.
+        (download.bytes, download.last_data) = (1 << 20, at(60_000));
+        assert_eq!(download.owes_statement(at(60_000)), None);
+        assert_eq!(download.owes_statement(at(90_001)), Some(Reason::LateStatement));
     }
 
     #[test]

@@ -136,6 +136,17 @@ impl Simulation {
         }
     }
 
+    /// Ends the connection between two, if there is one.
+    fn part(&mut self, a: usize, b: usize) {
+        let ends = self.ends.iter().find(|((one, _), (other, _))| (*one, *other) == (a, b));
+        if let Some((&(a, id_a), &(b, id_b))) = ends {
+            for (number, id) in [(a, id_a), (b, id_b)] {
+                self.ends.remove(&(number, id));
+                self.queue.push_back((number, Event::Disconnected { id }));
+            }
+        }
+    }
+
     fn step(&mut self) {
         while let Some((number, event)) = self.queue.pop_front() {
             self.handle(number, event);
@@ -358,7 +369,7 @@ fn what_nobody_states_is_not_handed_on_and_comes_from_others() {
     }
     for number in [2, 3] {
         let peer = &simulation.peers[number];
-        assert!(peer.parted.contains(&Reason::NoStatement), "{:?}", peer.parted);
+        assert!(peer.parted.contains(&Reason::LateStatement), "{:?}", peer.parted);
         for piece in 0..PIECES {
             let stated = peer.evidence.iter().any(|evidence| match evidence {
                 Evidence::Statement(_, statement) => statement.entry(piece).is_some(),
@@ -439,8 +450,25 @@ fn what_the_disk_damaged_is_not_sent_and_fetched_again() {
     assert!(rejected > 0);
     assert_eq!(simulation.peers[1].swarm.totals().sent, 0);
     simulation.peers[1].manner = Honest;
+    // It is taken for complete by those who saw it so.
+    for other in [0, 2] {
+        simulation.part(1, other);
+        simulation.connect(1, other);
+    }
     simulation.run(&[1, 2]);
-    assert!(simulation.peers[1].stored.len() as u64 == rejected);
+    assert_eq!(simulation.peers[1].stored.len() as u64, rejected);
+}
+
+#[test]
+fn a_machine_that_slept_accuses_nobody_of_its_own_silence() {
+    let mut lone = Lone::new();
+    lone.connect(1);
+    lone.send(1, 0, 1);
+    lone.elapsed += Duration::from_secs(120);
+    lone.event(Event::Tick);
+    assert!(!lone.swarm.connections[&1].download.snubbed);
+    lone.wait(32);
+    assert!(lone.swarm.connections[&1].download.snubbed);
 }
 
 #[test]
@@ -835,8 +863,11 @@ impl Lone {
     }
 
     fn wait(&mut self, seconds: u64) {
-        self.elapsed += Duration::from_secs(seconds);
-        self.event(Event::Tick);
+        // A long time without a tick is one in which the machine slept.
+        for _ in 0..seconds {
+            self.elapsed += Duration::from_secs(1);
+            self.event(Event::Tick);
+        }
     }
 
     fn send(&mut self, id: ConnectionId, block: u32, fill: u8) {
