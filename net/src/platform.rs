@@ -14,6 +14,7 @@ mod system {
     use std::path::Path;
 
     use tokio::net::TcpSocket;
+    use tokio::signal::unix::{SignalKind, signal};
 
     /// Writes at a place in a file; several threads may at once.
     pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -70,23 +71,20 @@ mod system {
 
     /// Done when the system tells the program to end, if it does so after this call.
     pub(crate) fn terminated() -> impl Future<Output = ()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let terminate = signal(SignalKind::terminate());
-        async {
-            match terminate {
-                Ok(mut terminate) => drop(terminate.recv().await),
-                Err(_) => std::future::pending().await,
-            }
-        }
+        signalled(SignalKind::terminate())
     }
 
     /// Done at Ctrl-C, if it is pressed after this call.
     pub(crate) fn interrupted() -> impl Future<Output = ()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let interrupt = signal(SignalKind::interrupt());
+        signalled(SignalKind::interrupt())
+    }
+
+    /// From this call on, the signal no longer ends the program by itself.
+    fn signalled(kind: SignalKind) -> impl Future<Output = ()> {
+        let signal = signal(kind);
         async {
-            match interrupt {
-                Ok(mut interrupt) => drop(interrupt.recv().await),
+            match signal {
+                Ok(mut signal) => drop(signal.recv().await),
                 Err(_) => std::future::pending().await,
             }
         }

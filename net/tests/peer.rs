@@ -540,7 +540,7 @@ async fn hostile_peers_are_cut_off_and_stall_nobody() {
 
 /// A seed that offers everything and sends blocks that no group element has: all bytes 0xff.
 async fn garbage_seed(listener: TcpListener) {
-    use swarmseal::wire::message::{Decoder, Message};
+    use swarmseal::wire::message::Message;
     use swarmseal::wire::seal::{ExtendedHandshake, Hello, OUR_ID};
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { return };
@@ -567,26 +567,32 @@ async fn garbage_seed(listener: TcpListener) {
             let mut theirs = [0; handshake::LEN];
             stream.read_exact(&mut theirs).await?;
             stream.write_all(&out).await?;
-            let (decoder, mut pending) =
-                (Decoder::new(Layout::of_whole(PIECES, PIECE_LEN).unwrap()), bytes::BytesMut::new());
-            while stream.read_buf(&mut pending).await? > 0 {
-                while let Ok(Some(message)) = decoder.decode(&mut pending) {
-                    if let Message::Request(block) = message {
-                        let data = vec![0xff; block.len as usize].into();
-                        let mut out = bytes::BytesMut::new();
-                        Message::Piece { piece: block.piece, begin: block.begin, data }.encode(&mut out);
-                        stream.write_all(&out).await?;
-                    }
-                }
-            }
-            io::Result::Ok(())
+            answer_requests(stream, 0xff).await
         });
     }
 }
 
+/// Sends blocks of that byte until the other hangs up.
+async fn answer_requests(mut stream: TcpStream, fill: u8) -> io::Result<()> {
+    use swarmseal::wire::message::{Decoder, Message};
+    let decoder = Decoder::new(Layout::of_whole(PIECES, PIECE_LEN).unwrap());
+    let mut pending = bytes::BytesMut::new();
+    while stream.read_buf(&mut pending).await? > 0 {
+        while let Ok(Some(message)) = decoder.decode(&mut pending) {
+            if let Message::Request(block) = message {
+                let data = vec![fill; block.len as usize].into();
+                let mut out = bytes::BytesMut::new();
+                Message::Piece { piece: block.piece, begin: block.begin, data }.encode(&mut out);
+                stream.write_all(&out).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Offers all of an ordinary torrent, sends zeros, and counts the calls.
 async fn plain_liar(listener: TcpListener, calls: Arc<Mutex<u32>>) {
-    use swarmseal::wire::message::{Decoder, Message};
+    use swarmseal::wire::message::Message;
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { return };
         *calls.lock().unwrap() += 1;
@@ -598,19 +604,7 @@ async fn plain_liar(listener: TcpListener, calls: Arc<Mutex<u32>>) {
             let mut theirs = [0; handshake::LEN];
             stream.read_exact(&mut theirs).await?;
             stream.write_all(&out).await?;
-            let (decoder, mut pending) =
-                (Decoder::new(Layout::of_whole(PIECES, PIECE_LEN).unwrap()), bytes::BytesMut::new());
-            while stream.read_buf(&mut pending).await? > 0 {
-                while let Ok(Some(message)) = decoder.decode(&mut pending) {
-                    if let Message::Request(block) = message {
-                        let data = vec![0; block.len as usize].into();
-                        let mut out = bytes::BytesMut::new();
-                        Message::Piece { piece: block.piece, begin: block.begin, data }.encode(&mut out);
-                        stream.write_all(&out).await?;
-                    }
-                }
-            }
-            io::Result::Ok(())
+            answer_requests(stream, 0).await
         });
     }
 }

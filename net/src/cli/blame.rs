@@ -1,6 +1,6 @@
 //! Bad pieces: those who find one accuse its sender, and `cases` shows who is to blame.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use swarmseal_core::SubscriberId;
 use super::glue::{self, AdminArgs};
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output};
-use crate::peer::{Owner, SignedWord, read_statements};
+use crate::peer::{Owner, read_statements, statements_by_entry};
 use crate::wire::api::{Accuse, ApiError};
 
 /// Tells the tracker of bad pieces, with what proves who sent them, as far as there is proof. What cannot be told is only
@@ -50,13 +50,7 @@ fn evidence(
     let torrent_id = subscription.metainfo.info.seal.torrent_id;
     let owner = Owner { torrent_id, subscriber: subscription.id };
     let words = read_statements(&subscription.dir.statements(), &owner).map_err(glue::store_failure)?;
-    let mut statements = HashMap::new();
-    for word in &words {
-        if let SignedWord::Statement { uploader, statement } = word {
-            let entries = statement.entries.iter();
-            statements.extend(entries.map(|entry| ((entry.piece, entry.hash, *uploader), statement)));
-        }
-    }
+    let statements = statements_by_entry(&words);
     let store = glue::open_store(subscription)?;
     let mut found = Vec::new();
     for &piece in bad {

@@ -11,7 +11,7 @@
 //! What is no longer of use is dropped when the file is opened: statements about nothing that was ever stored, and all but
 //! the newest receipts, and while it is open once it has doubled. In between it grows by about 40 bytes a piece.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -169,6 +169,18 @@ pub fn statements_of(
     let mut matching: Vec<_> = matching.collect();
     matching.sort_by_key(|(_, statement)| std::cmp::Reverse(statement.time));
     matching
+}
+
+/// Statements by what they say: piece, BLAKE3 and uploader. Of several that say the same, the last one read.
+pub fn statements_by_entry(words: &[SignedWord]) -> HashMap<(u32, [u8; 32], SubscriberId), &Statement> {
+    let mut found = HashMap::new();
+    for word in words {
+        if let SignedWord::Statement { uploader, statement } = word {
+            let entries = statement.entries.iter();
+            found.extend(entries.map(|entry| ((entry.piece, entry.hash, *uploader), statement)));
+        }
+    }
+    found
 }
 
 /// What a statement about a stored piece must say.

@@ -25,7 +25,7 @@ use crate::peer::state::{
     Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
     Unready,
 };
-use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements};
+use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements, statements_by_entry};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
@@ -376,15 +376,9 @@ fn open_statements(config: &TorrentConfig) -> Result<Option<StatementLog>, AddEr
 /// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
 fn have(store: &Store, statements: Option<&StatementLog>) -> Result<Vec<Option<Have>>, StoreError> {
     let words = statements.map(|log| read_statements(log.path(), &log.owner())).transpose()?;
-    let mut times = HashMap::new();
-    for word in words.iter().flatten() {
-        if let SignedWord::Statement { uploader, statement } = word {
-            let entries = statement.entries.iter();
-            times.extend(entries.map(|entry| ((entry.piece, entry.hash, *uploader), statement.time)));
-        }
-    }
-    let vouched = |piece: u32, stored: &StoredPiece| match &words {
-        Some(_) => times.get(&(piece, stored.hash, stored.sender?)).copied(),
+    let statements = words.as_deref().map(statements_by_entry);
+    let vouched = |piece: u32, stored: &StoredPiece| match &statements {
+        Some(found) => found.get(&(piece, stored.hash, stored.sender?)).map(|statement| statement.time),
         None => Some(0),
     };
     let pieces = (0..).zip(store.pieces());
