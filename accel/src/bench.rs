@@ -20,7 +20,7 @@ pub fn ifma_arithmetic(m: &Modulus, factor: &[Word], groups: usize) -> Option<u6
     #[cfg(target_arch = "x86_64")]
     if crate::by_name("ifma").is_some() {
         // SAFETY: this backend is there, for which the CPU and the operating system have both features.
-        return unsafe { crate::lanes::ifma::multiply_alone(m, factor, groups) };
+        return unsafe { crate::lanes::ifma::multiply_alone::<crate::mul::Mul>(m, factor, groups) };
     }
     let _ = (m, factor, groups);
     None

@@ -19,13 +19,14 @@
 //!   split, L low and L high halves of each), each at most (β−1)², or β−1 where split, plus a carry below 2^(64−BITS).
 //!   Where 2L products would not fit, see [`crowded`], the first multiplication's columns are carried out by themselves, so that L
 //!   products and a limb go into one;
-//! - R ≥ 2^(B+8), so that sums below 2m or 2p have room and quotients are good enough (see [`Fixed`]).
+//! - R ≥ 2^(B+8), so that sums below 2m or 2p have room.
 //!
 //! Limbs are always fully carried (below β) between operations; numbers may be up to 2m.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 mod backend;
+pub(crate) mod constant;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod ifma;
 #[cfg(target_arch = "aarch64")]
@@ -37,7 +38,7 @@ pub(crate) mod sse2;
 pub(crate) use backend::{compiled_products, lane_backend};
 
 use swarmseal_core::kernels::{
-    ByteOrder, Comb, Power, TwoPower,
+    Comb, Power, TwoPower,
     scalar::{Arithmetic, CombShape},
 };
 use swarmseal_core::{LIMBS, Modulus, Word};
@@ -62,9 +63,15 @@ pub(crate) trait Lanes: Copy {
     const SPLIT: bool;
     /// A choice per lane.
     type Mask: Copy;
+    /// A limb in memory, for all lanes.
+    type Limb: Copy + Default;
 
     /// The value in every lane.
     fn splat(value: u64) -> Self;
+    /// A limb to keep in memory; below β.
+    fn limb_of(value: u64) -> Self::Limb;
+    /// That limb in every lane, fit to be the second factor of [`Lanes::mul_add`] and for nothing else.
+    fn broadcast(limb: Self::Limb) -> Self;
     /// Lane i from `values[i]`.
     fn read(values: &[u64; MAX_LANES]) -> Self;
     /// Lane i to `values[i]`; the rest is left.
@@ -514,224 +521,6 @@ impl<V: Lanes, const L: usize> Moduli<V, L> {
             make_room::<V, L, C>(&mut product, &mut low);
             self.finish_tile::<C>(out, &mut carry, (&mut low, &mut high), k);
         }
-    }
-}
-
-// ---- A fixed multiplier ----
-
-/// A constant w < p to multiply by, with its quotient.
-///
-/// For x < 2^B: q = ⌊x w' / R⌋ with w' = ⌊w R / p⌋, from the product's columns L−2 and up, and r = x w − q p, from its columns below
-/// L: half products both, 3L² + L instead of 4L² halves (Shoup's trick, as in NTL; Harvey, "Faster arithmetic for
-/// number-theoretic transforms", 2014). Only r mod R is computed, as x w + q (R − p).
-///
-/// Bounds: x w / p − x w' / R < x / R ≤ 2^−8. The dropped columns, their low halves where products are split, hold less
-/// than 2L β^(L−1), which is below 2^−8 R. Together that is below 1, so q is ⌊x w / p⌋ or one less and r < 2p < R.
-struct Fixed<V, const L: usize> {
-    factor: Limbs<V, L>,
-    quotient: Limbs<V, L>,
-    /// R − p.
-    complement: Limbs<V, L>,
-    p: Limbs<V, L>,
-}
-
-impl<V: Lanes, const L: usize> Fixed<V, L> {
-    /// `factor`: w 2^B mod p, canonical.
-    #[inline(always)]
-    fn new<const C: usize>(m: &Modulus, factor: &[Word]) -> Self {
-        let moduli = Moduli::<V, L>::splat(m);
-        // u = w R mod p; then w R − u = w' p exactly, so w' = −u p^−1 mod R.
-        let mut u = moduli.enter::<C>(&splat_number(factor), &splat_number(m.r2()), bits_of(m));
-        canonical(&mut u, &moduli.m);
-        let mut one: Limbs<V, L> = zeros();
-        one[0] = V::splat(1);
-        let mut factor: Limbs<V, L> = zeros();
-        moduli.mul::<C>(&u, &one, &mut factor);
-        canonical(&mut factor, &moduli.m);
-        let inverse: Limbs<V, L> = splat_number(m.neg_inv_words());
-        let mut quotient: Limbs<V, L> = zeros();
-        let mut carry = Carry::new();
-        for k in (0..L).step_by(C) {
-            let (mut low, mut high) = (zeros(), zeros());
-            rows(&mut low, &mut high, &u, &inverse, k, 0, k);
-            low_triangle::<V, C>(&mut low, &mut high, &u[k..], &inverse);
-            for c in 0..C {
-                quotient[k + c] = carry.close(carry.sum(low[c]), high[c]);
-            }
-        }
-        wipe(&mut u);
-        // R − p: complement every limb and add one, whose carry stops at the lowest limb as p is odd.
-        let mut complement: Limbs<V, L> = zeros();
-        for (out, &limb) in complement.iter_mut().zip(&moduli.m) {
-            *out = V::splat((1 << V::BITS) - 1).sub(limb);
-        }
-        complement[0] = complement[0].add(V::splat(1));
-        Fixed { factor, quotient, complement, p: moduli.m }
-    }
-
-    /// The work's product = x w mod p, canonical.
-    #[inline(always)]
-    fn mul<const C: usize>(&self, work: &mut Work<V, L>) {
-        let Work { x, q, product: out, less, .. } = work;
-        self.quotient_of::<C>(x, q);
-        let mut borrow = V::splat(0);
-        let (mut carry, mut first) = (Carry::new(), Carry::new());
-        for k in (0..L).step_by(C) {
-            let (mut low, mut high) = (zeros(), zeros());
-            rows(&mut low, &mut high, x, &self.factor, k, 0, k);
-            low_triangle::<V, C>(&mut low, &mut high, &x[k..], &self.factor);
-            make_room::<V, L, C>(&mut first, &mut low);
-            rows(&mut low, &mut high, q, &self.complement, k, 0, k);
-            low_triangle::<V, C>(&mut low, &mut high, &q[k..], &self.complement);
-            for c in 0..C {
-                out[k + c] = carry.close(carry.sum(low[c]), high[c]);
-                // r − p beside r, to choose from in the end.
-                let difference = out[k + c].sub(self.p[k + c]).sub(borrow);
-                borrow = difference.shr(63);
-                less[k + c] = difference.limb();
-            }
-        }
-        let keep = borrow.equals(V::splat(1));
-        for i in 0..L {
-            out[i] = V::select(keep, out[i], less[i]);
-        }
-    }
-
-    /// q: columns L−1 and up of x w', of which the lowest gives its carry alone.
-    #[inline(always)]
-    fn quotient_of<const C: usize>(&self, x: &Limbs<V, L>, q: &mut Limbs<V, L>) {
-        // Column L−2, in several sums that do not wait for each other. Only what it carries counts.
-        let (mut low, mut high): ([V; C], [V; C]) = (zeros(), zeros());
-        for i in (0..L - 1).step_by(C) {
-            for s in 0..C {
-                if i + s < L - 1 {
-                    V::mul_add(&mut low[s], &mut high[s], x[i + s], self.quotient[L - 2 - i - s]);
-                }
-            }
-        }
-        let mut carry = Carry::<V>::new();
-        for s in 0..C {
-            carry.carry = if V::SPLIT { carry.carry.add(high[s]) } else { carry.carry.add(low[s]) };
-        }
-        if !V::SPLIT {
-            carry.carry = carry.carry.carry();
-        }
-        for k in (0..L).step_by(C) {
-            let (mut low, mut high) = (zeros(), zeros());
-            high_triangle::<V, C, 1>(&mut low, &mut high, &x[k..], &self.quotient);
-            rows(&mut low, &mut high, x, &self.quotient, L - 1 + k, k + C, L);
-            for c in 0..C {
-                let limb = carry.close(carry.sum(low[c]), high[c]);
-                if k + c > 0 {
-                    q[k + c - 1] = limb;
-                }
-            }
-        }
-        q[L - 1] = carry.sum(V::splat(0)).limb();
-    }
-
-    #[inline(always)]
-    fn wipe(&mut self) {
-        wipe(&mut self.factor);
-        wipe(&mut self.quotient);
-    }
-}
-
-/// What is under way for a group of blocks. Kept from group to group, and secret.
-struct Work<V, const L: usize> {
-    words: Words<V>,
-    x: Limbs<V, L>,
-    q: Limbs<V, L>,
-    product: Limbs<V, L>,
-    /// The product less p.
-    less: Limbs<V, L>,
-}
-
-impl<V: Lanes, const L: usize> Work<V, L> {
-    #[inline(always)]
-    fn new() -> Self {
-        Work { words: zeros(), x: zeros(), q: zeros(), product: zeros(), less: zeros() }
-    }
-
-    #[inline(always)]
-    fn wipe(&mut self) {
-        wipe(&mut self.words);
-        wipe(&mut self.x);
-        wipe(&mut self.q);
-        wipe(&mut self.product);
-        wipe(&mut self.less);
-    }
-}
-
-/// See [`Kernels::mul_blocks`](swarmseal_core::Kernels::mul_blocks).
-#[inline(always)]
-pub(crate) fn mul_blocks<V: Lanes, const L: usize, const C: usize>(
-    m: &Modulus,
-    factor: &[Word],
-    order: ByteOrder,
-    blocks: &mut [u8],
-) {
-    let width = m.len() * WORD_BYTES;
-    assert!(blocks.len().is_multiple_of(width));
-    let mut fixed = Fixed::<V, L>::new::<C>(m, factor);
-    let mut work = Work::new();
-    let mut padded = [0; MAX_LANES * MAX_WORDS * 8];
-    let padded = &mut padded[..V::LANES * width];
-    for group in blocks.chunks_mut(V::LANES * width) {
-        // One call for whole groups and the rest, so that the kernel is compiled in once.
-        let whole = group.len() == padded.len();
-        if !whole {
-            padded[..group.len()].copy_from_slice(group);
-        }
-        mul_group::<V, L, C>(&fixed, &mut work, order, width, if whole { &mut *group } else { &mut *padded });
-        if !whole {
-            group.copy_from_slice(&padded[..group.len()]);
-        }
-    }
-    padded.fill(0);
-    core::hint::black_box(padded);
-    fixed.wipe();
-    work.wipe();
-}
-
-/// What [`mul_blocks`] does between loading and storing, `groups` times over the same blocks: for the benches.
-#[cfg(feature = "bench")]
-#[inline(always)]
-pub(crate) fn multiply_alone<V: Lanes, const L: usize, const C: usize>(
-    m: &Modulus,
-    factor: &[Word],
-    groups: usize,
-) -> u64 {
-    let fixed = Fixed::<V, L>::new::<C>(m, factor);
-    let mut work = Work::new();
-    work.x = splat_number(m.r2());
-    for _ in 0..groups {
-        fixed.mul::<C>(core::hint::black_box(&mut work));
-    }
-    let mut lanes = [0; MAX_LANES];
-    work.product[0].write(&mut lanes);
-    lanes[0]
-}
-
-/// Multiplies a block a lane.
-#[inline(always)]
-fn mul_group<V: Lanes, const L: usize, const C: usize>(
-    fixed: &Fixed<V, L>,
-    work: &mut Work<V, L>,
-    order: ByteOrder,
-    width: usize,
-    group: &mut [u8],
-) {
-    if order == ByteOrder::Big {
-        group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
-    }
-    V::load_blocks(group, &mut work.words[..width / 8]);
-    split(&work.words, &mut work.x);
-    fixed.mul::<C>(work);
-    join(&work.product, &mut work.words, width / 8);
-    V::store_blocks(&work.words[..width / 8], group);
-    if order == ByteOrder::Big {
-        group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
 }
 

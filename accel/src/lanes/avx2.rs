@@ -5,11 +5,11 @@ use core::arch::x86_64::*;
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("avx2", #[target_feature(enable = "avx2")], 1, {
-    1024: Avx2, 40, 4;
-    1536: Avx2, 56, 4;
-    2048: Avx2, 76, 4;
-    3072: Avx2, 112, 4;
-    4096: Avx2, 148, 4;
+    1024: Avx2, 40, 4, 12;
+    1536: Avx2, 56, 4, 12;
+    2048: Avx2, 76, 4, 12;
+    3072: Avx2, 112, 4, 12;
+    4096: Avx2, 148, 4, 12;
 });
 
 /// Four 64-bit lanes of a ymm register. Made and used only below this backend's entry points, which are handed out where
@@ -23,6 +23,7 @@ impl Lanes for Avx2 {
     const SPLIT: bool = false;
     /// All ones or zero.
     type Mask = __m256i;
+    type Limb = u32;
 
     compiled_products!(#[target_feature(enable = "avx2")]);
 
@@ -30,6 +31,17 @@ impl Lanes for Avx2 {
     fn splat(value: u64) -> Self {
         // SAFETY: AVX2 is there, see the type.
         unsafe { Avx2(_mm256_set1_epi64x(value as i64)) }
+    }
+
+    #[inline(always)]
+    fn limb_of(value: u64) -> u32 {
+        value as u32
+    }
+
+    #[inline(always)]
+    fn broadcast(limb: u32) -> Self {
+        // SAFETY: AVX2 is there, see the type. A product takes the lower half of each lane alone.
+        unsafe { Avx2(_mm256_set1_epi32(limb as i32)) }
     }
 
     #[inline(always)]

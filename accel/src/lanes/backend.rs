@@ -1,11 +1,12 @@
 //! What makes a backend of a vector type: entry points compiled for its instruction set, a size each.
 
-/// `lane_backend!(name, attribute, few, {bits: vector, limbs, tile; …})` defines `kernels::<A>()`, the backend beside the scalar
+/// `lane_backend!(name, attribute, few, {bits: vector, limbs, tile, columns; …})` defines `kernels::<A>()`, the backend beside the scalar
 /// arithmetic A.
 ///
-/// Batches of at most `few` go to A, as do sizes that are not listed. The attribute enables what the vector types need.
+/// `tile` is of the products of two vectors, `columns` of those by a constant. Batches of at most `few` go to A, as do sizes that are
+/// not listed. The attribute enables what the vector types need.
 macro_rules! lane_backend {
-    ($name:literal, $(#[$features:meta])?, $few:literal, {$($bits:literal: $vector:ty, $limbs:literal, $tile:literal;)*}) => {
+    ($name:literal, $(#[$features:meta])?, $few:literal, {$($bits:literal: $vector:ty, $limbs:literal, $tile:literal, $columns:literal;)*}) => {
         /// This backend. Hand it out only where the CPU and the operating system have its features.
         pub(crate) const fn kernels<A: swarmseal_core::kernels::Arithmetic>() -> swarmseal_core::Kernels {
             swarmseal_core::Kernels {
@@ -21,6 +22,7 @@ macro_rules! lane_backend {
         }
 
         $(const _: () = $crate::lanes::check::<$vector, $limbs, $tile>($bits);)*
+        $(const _: () = $crate::lanes::constant::check::<$vector, $limbs, $columns>($bits);)*
 
         #[allow(unused_unsafe)]
         fn mul_blocks<A: swarmseal_core::kernels::Arithmetic>(
@@ -30,17 +32,26 @@ macro_rules! lane_backend {
             blocks: &mut [u8],
         ) {
             $(#[$features])?
-            fn compiled<V: $crate::lanes::Lanes, const L: usize, const C: usize>(
+            fn compiled<
+                V: $crate::lanes::Lanes,
+                A: swarmseal_core::kernels::Arithmetic,
+                const L: usize,
+                const C: usize,
+                const REST: usize,
+            >(
                 m: &swarmseal_core::Modulus,
                 factor: &[swarmseal_core::Word],
                 order: swarmseal_core::kernels::ByteOrder,
                 blocks: &mut [u8],
             ) {
-                $crate::lanes::mul_blocks::<V, L, C>(m, factor, order, blocks);
+                $crate::lanes::constant::mul_blocks::<V, A, L, C, REST>(m, factor, order, blocks);
             }
             match m.len() * swarmseal_core::Word::BITS as usize {
-                // SAFETY: this function is reached through `kernels` alone, which promises the features.
-                $($bits => unsafe { compiled::<$vector, $limbs, $tile>(m, factor, order, blocks) },)*
+                $($bits => {
+                    const REST: usize = $limbs % $columns;
+                    // SAFETY: this function is reached through `kernels` alone, which promises the features.
+                    unsafe { compiled::<$vector, A, $limbs, $columns, REST>(m, factor, order, blocks) }
+                })*
                 _ => A::mul_blocks(m, factor, order, blocks),
             }
         }

@@ -7,11 +7,11 @@ use swarmseal_core::Word;
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("ifma", #[target_feature(enable = "avx512f,avx512ifma")], 1, {
-    1024: Ifma, 20, 5;
-    1536: Ifma, 30, 5;
-    2048: Ifma, 40, 5;
-    3072: Ifma, 60, 5;
-    4096: Ifma, 80, 5;
+    1024: Ifma, 20, 5, 10;
+    1536: Ifma, 30, 5, 10;
+    2048: Ifma, 40, 5, 10;
+    3072: Ifma, 60, 5, 10;
+    4096: Ifma, 80, 5, 10;
 });
 
 /// The arithmetic of `mul_blocks` alone, over `groups` groups of eight blocks, at the size of `m`.
@@ -20,17 +20,17 @@ lane_backend!("ifma", #[target_feature(enable = "avx512f,avx512ifma")], 1, {
 /// AVX-512 F and IFMA.
 #[cfg(feature = "bench")]
 #[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) unsafe fn multiply_alone(
+pub(crate) unsafe fn multiply_alone<A: swarmseal_core::kernels::Arithmetic>(
     m: &swarmseal_core::Modulus,
     factor: &[Word],
     groups: usize,
 ) -> Option<u64> {
     match m.len() * Word::BITS as usize {
-        1024 => Some(super::multiply_alone::<Ifma, 20, 5>(m, factor, groups)),
-        1536 => Some(super::multiply_alone::<Ifma, 30, 5>(m, factor, groups)),
-        2048 => Some(super::multiply_alone::<Ifma, 40, 5>(m, factor, groups)),
-        3072 => Some(super::multiply_alone::<Ifma, 60, 5>(m, factor, groups)),
-        4096 => Some(super::multiply_alone::<Ifma, 80, 5>(m, factor, groups)),
+        1024 => Some(super::constant::multiply_alone::<Ifma, A, 20, 10, 0>(m, factor, groups)),
+        1536 => Some(super::constant::multiply_alone::<Ifma, A, 30, 10, 0>(m, factor, groups)),
+        2048 => Some(super::constant::multiply_alone::<Ifma, A, 40, 10, 0>(m, factor, groups)),
+        3072 => Some(super::constant::multiply_alone::<Ifma, A, 60, 10, 0>(m, factor, groups)),
+        4096 => Some(super::constant::multiply_alone::<Ifma, A, 80, 10, 0>(m, factor, groups)),
         _ => None,
     }
 }
@@ -46,6 +46,7 @@ impl Lanes for Ifma {
     const SPLIT: bool = true;
     /// All ones or zero, not a mask register: a merging masked load waits long for what it merges into.
     type Mask = __m512i;
+    type Limb = u64;
 
     compiled_products!(#[target_feature(enable = "avx512f,avx512ifma")]);
 
@@ -53,6 +54,16 @@ impl Lanes for Ifma {
     fn splat(value: u64) -> Self {
         // SAFETY: AVX-512 F is there, see the type.
         unsafe { Ifma(_mm512_set1_epi64(value as i64)) }
+    }
+
+    #[inline(always)]
+    fn limb_of(value: u64) -> u64 {
+        value
+    }
+
+    #[inline(always)]
+    fn broadcast(limb: u64) -> Self {
+        Self::splat(limb)
     }
 
     #[inline(always)]

@@ -8,11 +8,11 @@ use core::arch::aarch64::*;
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("neon", #[target_feature(enable = "neon")], 1, {
-    1024: Neon, 40, 4;
-    1536: Neon, 56, 4;
-    2048: Neon, 76, 4;
-    3072: Neon, 112, 4;
-    4096: Neon, 148, 4;
+    1024: Neon, 40, 4, 12;
+    1536: Neon, 56, 4, 12;
+    2048: Neon, 76, 4, 12;
+    3072: Neon, 112, 4, 12;
+    4096: Neon, 148, 4, 12;
 });
 
 /// Two 64-bit lanes of a vector register. NEON is part of every AArch64 target that this crate is built for.
@@ -25,6 +25,7 @@ impl Lanes for Neon {
     const SPLIT: bool = false;
     /// All ones or zero.
     type Mask = uint64x2_t;
+    type Limb = u32;
 
     compiled_products!(#[target_feature(enable = "neon")]);
 
@@ -32,6 +33,17 @@ impl Lanes for Neon {
     fn splat(value: u64) -> Self {
         // SAFETY: NEON is there, see the type.
         unsafe { Neon(vdupq_n_u64(value)) }
+    }
+
+    #[inline(always)]
+    fn limb_of(value: u64) -> u32 {
+        value as u32
+    }
+
+    #[inline(always)]
+    fn broadcast(limb: u32) -> Self {
+        // SAFETY: NEON is there, see the type. A product takes the lower half of each lane alone.
+        unsafe { Neon(vreinterpretq_u64_u32(vdupq_n_u32(limb))) }
     }
 
     #[inline(always)]

@@ -9,11 +9,11 @@ pub(crate) mod halves {
     use crate::lanes::lane_backend;
 
     lane_backend!("lanes-52", , 0, {
-        1024: Scalar<52, true>, 20, 5;
-        1536: Scalar<52, true>, 30, 5;
-        2048: Scalar<52, true>, 40, 5;
-        3072: Scalar<52, true>, 60, 5;
-        4096: Scalar<52, true>, 80, 5;
+        1024: Scalar<52, true>, 20, 5, 10;
+        1536: Scalar<52, true>, 30, 5, 10;
+        2048: Scalar<52, true>, 40, 5, 10;
+        3072: Scalar<52, true>, 60, 5, 10;
+        4096: Scalar<52, true>, 80, 5, 10;
     });
 }
 
@@ -23,11 +23,11 @@ pub(crate) mod whole {
     use crate::lanes::lane_backend;
 
     lane_backend!("lanes-28", , 0, {
-        1024: Scalar<28, false>, 40, 4;
-        1536: Scalar<28, false>, 56, 4;
-        2048: Scalar<28, false>, 76, 4;
-        3072: Scalar<28, false>, 112, 4;
-        4096: Scalar<28, false>, 148, 4;
+        1024: Scalar<28, false>, 40, 4, 12;
+        1536: Scalar<28, false>, 56, 4, 12;
+        2048: Scalar<28, false>, 76, 4, 12;
+        3072: Scalar<28, false>, 112, 4, 12;
+        4096: Scalar<28, false>, 148, 4, 12;
     });
 }
 
@@ -41,12 +41,23 @@ impl<const WIDTH: u32, const HALVES: bool> Lanes for Scalar<WIDTH, HALVES> {
     const SPLIT: bool = HALVES;
     /// All ones or zero.
     type Mask = u64;
+    type Limb = u64;
 
     compiled_products!();
 
     #[inline(always)]
     fn splat(value: u64) -> Self {
         Scalar(value)
+    }
+
+    #[inline(always)]
+    fn limb_of(value: u64) -> u64 {
+        value
+    }
+
+    #[inline(always)]
+    fn broadcast(limb: u64) -> Self {
+        Scalar(limb)
     }
 
     #[inline(always)]

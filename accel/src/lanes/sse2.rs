@@ -8,11 +8,11 @@ use core::arch::x86_64::*;
 use super::{Lanes, MAX_LANES, compiled_products, lane_backend};
 
 lane_backend!("sse2", #[target_feature(enable = "sse2")], 0, {
-    1024: Sse2, 40, 4;
-    1536: Sse2, 56, 4;
-    2048: Sse2, 76, 4;
-    3072: Sse2, 112, 4;
-    4096: Sse2, 148, 4;
+    1024: Sse2, 40, 4, 4;
+    1536: Sse2, 56, 4, 4;
+    2048: Sse2, 76, 4, 4;
+    3072: Sse2, 112, 4, 4;
+    4096: Sse2, 148, 4, 4;
 });
 
 /// Two 64-bit lanes of an xmm register. Made and used only below this backend's entry points, which are handed out where
@@ -26,6 +26,7 @@ impl Lanes for Sse2 {
     const SPLIT: bool = false;
     /// All ones or zero.
     type Mask = __m128i;
+    type Limb = u32;
 
     compiled_products!(#[target_feature(enable = "sse2")]);
 
@@ -33,6 +34,17 @@ impl Lanes for Sse2 {
     fn splat(value: u64) -> Self {
         // SAFETY: SSE2 is there, see the type.
         unsafe { Sse2(_mm_set1_epi64x(value as i64)) }
+    }
+
+    #[inline(always)]
+    fn limb_of(value: u64) -> u32 {
+        value as u32
+    }
+
+    #[inline(always)]
+    fn broadcast(limb: u32) -> Self {
+        // SAFETY: SSE2 is there, see the type. A product takes the lower half of each lane alone.
+        unsafe { Sse2(_mm_set1_epi32(limb as i32)) }
     }
 
     #[inline(always)]
