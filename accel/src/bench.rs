@@ -14,7 +14,7 @@ pub fn ifma_port_limit(count: usize) -> Option<u64> {
     None
 }
 
-/// The fixed multiplier's arithmetic of the `ifma` backend, without loading, storing or transposing, over `groups` groups
+/// The `ifma` backend's arithmetic of products by a constant, without loading, storing or transposing, over `groups` groups
 /// of eight blocks. None where there is no such kernel.
 pub fn ifma_arithmetic(m: &Modulus, factor: &[Word], groups: usize) -> Option<u64> {
     #[cfg(target_arch = "x86_64")]

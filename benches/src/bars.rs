@@ -10,7 +10,7 @@ const KEPT: f64 = 0.8;
 
 /// Name, among rivals, of a loop of `vpmadd52` that wait for nothing.
 pub const PORT_LIMIT: &str = "vpmadd52 port limit";
-/// Name, among backends, of ifma's fixed multiplier without what is around it.
+/// Name, among backends, of ifma's products by a constant without what is around them.
 pub const IFMA_ARITHMETIC: &str = "ifma arithmetic";
 /// How many times as long as [`PORT_LIMIT`] each may take at [`BITS`].
 static PORT_LIMITS: [(&str, &str, f64); 2] =

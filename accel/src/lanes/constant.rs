@@ -1,19 +1,19 @@
 //! Multiplying many blocks by a constant w < p: a product of two matrices, blocks by digits and digits by limbs.
 //!
-//! With the rows Y_i = w β^(i+1) mod p, for every digit i of a block, Σ x_i Y_i ≡ x w β for a block x = Σ x_i β^i. It has one digit more
-//! than p at either end to be rid of: of the lower, a step of Montgomery's does away with it, and the upper goes with a small multiple of
-//! p. Two more rows do that:
+//! With the rows Y_i = w β^(i+1) mod p, for every digit i of a block x = Σ x_i β^i, the sum Σ x_i Y_i is x w β mod p, and a digit and a few
+//! bits longer than p. A step of Montgomery's takes off the digit, at the lower end, and a small multiple of p the bits, at the upper.
+//! That is two rows more:
 //!
 //! ```text
 //! r = (Σ x_i Y_i + q₀ p) / β − q₁ p = (Σ x_i Y_i + q₀ p + q₁ β (R − p)) / β mod R
 //! ```
 //!
 //! So D digits and L limbs take D L + 2 L products and a few, where a product and a reduction take 2 L², and half products 3/2 L² (Shoup's
-//! trick). The rows are L² limbs, made once for a piece, and hidden from nobody who sees memory: they are wiped.
+//! trick). The rows are L² limbs, made once for a piece and as secret as w.
 //!
 //! # Bounds
 //!
-//! D digits hold a block: D = ⌈B / BITS⌉, and D + 2 ≤ L + 2 < 2^8 where limbs are as short as 28 bits.
+//! D digits hold a block: D = ⌈B / BITS⌉. 2 D is below β.
 //!
 //! - **q₀** is the digit that makes the lowest column 0 mod β: Σ x_i Y_i,0 · (−p^−1) mod β.
 //! - **Before q₁** the sum is below (D β p + β p) / β = (D + 1) p.
@@ -35,7 +35,7 @@ use super::{
 pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
     let limb = (1_u128 << V::BITS) - 1;
     let digits = modulus_bits.div_ceil(V::BITS as usize);
-    assert!(C > 0 && digits <= L && digits + 2 < 1 << 8);
+    assert!(C > 0 && digits <= L && 2 * digits as u128 <= limb);
     let products = digits as u128 + 2;
     let column = if V::SPLIT { 2 * products * limb } else { products * limb * limb };
     assert!(column + limb + (1 << (64 - V::BITS)) <= u64::MAX as u128);

@@ -186,12 +186,11 @@ fn groups_of_eight(problem: &Problem) -> usize {
     (problem.blocks.len() / problem.width()).div_ceil(8)
 }
 
-/// As many `vpmadd52` as the fixed multiplier needs at the least, 3 L (L + 1) for eight blocks of L limbs, with nothing to
-/// wait for.
+/// As many `vpmadd52` as a constant's products need at the least, 2 L (L + 2) + L for eight blocks of L limbs, with nothing
+/// to wait for.
 fn port_limit(problem: &Problem) -> Option<Contender<'static>> {
-    // Values reach 3p: two bits more than p has.
-    let limbs = (problem.bits + 2).div_ceil(52);
-    let count = 3 * limbs * (limbs + 1) * groups_of_eight(problem);
+    let limbs = problem.bits.div_ceil(52);
+    let count = (2 * limbs * (limbs + 2) + limbs) * groups_of_eight(problem);
     let share = problem.share_of_a_piece();
     bench::ifma_port_limit(1)?;
     Some(Contender::new(move || {
@@ -200,7 +199,7 @@ fn port_limit(problem: &Problem) -> Option<Contender<'static>> {
     }))
 }
 
-/// The arithmetic of ifma's fixed multiplier over as many blocks as a piece has, where there is an entry for it.
+/// The arithmetic of ifma's products by a constant over as many blocks as a piece has, where there is an entry for it.
 fn arithmetic_alone<'a>(problem: &'a Problem) -> Option<Contender<'a>> {
     let (_, group) = named_group(problem.bits, Kernels::portable())?;
     let groups = groups_of_eight(problem);
