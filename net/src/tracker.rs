@@ -3,7 +3,7 @@
 //! ```text
 //! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers
 //! <data>/masters/N.key  the master key of epoch N, 0600: leave it out of backups, or encrypt them
-//! <data>/license.key    what licenses are signed with, 0600
+//! <data>/license.key    what licenses are signed with, or what a license server needs for them, 0600
 //! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
 //! <data>/lock           held while a tracker runs
 //! ```
@@ -16,6 +16,7 @@ mod clock;
 mod hash_work;
 mod http;
 mod judge;
+mod licenses;
 mod masters;
 mod metrics;
 mod nonces;
@@ -103,6 +104,23 @@ pub struct Config {
     /// Proxies whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
+    /// Who signs the licenses of new torrents, if not this tracker.
+    #[serde(default)]
+    pub license_server: Option<LicenseServer>,
+}
+
+/// A license server apart, as the tracker knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LicenseServer {
+    /// Where subscribers find it.
+    pub url: String,
+    /// Its Ed25519 public key: the license key of its torrents.
+    #[serde(with = "hex::serde")]
+    pub identity: [u8; 32],
+    /// Its X25519 public key, which what a license needs is encrypted to.
+    #[serde(with = "hex::serde")]
+    pub device: [u8; 32],
 }
 
 impl Config {
@@ -126,6 +144,7 @@ impl Config {
             defence_seconds: Self::default_defence_seconds(),
             max_lost_cases: Self::default_max_lost_cases(),
             trusted_proxies: Vec::new(),
+            license_server: None,
         }
     }
 
@@ -278,7 +297,7 @@ impl Server {
         self.admin_token_is_new
     }
 
-    /// The public key that checks this tracker's licenses: what a publisher puts into the .torrent.
+    /// The public key that checks what this tracker signs: its licenses, and what it fills a license server's orders with.
     pub fn license_key(&self) -> [u8; 32] {
         self.tracker.license_key.public()
     }

@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Hex32 {
 
 /// `GET /admin/license-key`
 pub(super) async fn license_key(State(tracker): Shared) -> Response {
-    Json(json!({ "license_key": hex::encode(tracker.license_key.public()) })).into_response()
+    Json(json!({ "license_key": hex::encode(tracker.licenser()) })).into_response()
 }
 
 #[derive(Deserialize)]
@@ -92,8 +92,10 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         let metainfo = Metainfo::from_bytes(&bytes, crate::backend::kernels())
             .map_err(|error| bad(error.to_string()))?;
         let seal = &metainfo.info.seal;
-        if seal.license_key != tracker.license_key.public() {
-            return Err(bad("the torrent names another license key than this tracker's"));
+        if seal.license_key != tracker.licenser() {
+            return Err(bad(
+                "the torrent names another license key than this tracker's or its license server's",
+            ));
         }
         if seal.params.profile() == Profile::Paper && !tracker.config.insecure_paper_profile {
             return Err(bad("the profile `paper` protects nothing: expected insecure_paper_profile = true"));

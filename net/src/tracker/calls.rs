@@ -1,4 +1,4 @@
-//! The bencoded calls: challenge, subscribe, session, re-key, license, seed keys.
+//! The bencoded calls: challenge, subscribe, session, re-key, seed keys.
 
 use std::sync::Arc;
 
@@ -7,26 +7,23 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use getrandom::SysRng;
-use rand_core::UnwrapErr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{MasterKey, Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
+use super::clock;
 use super::metrics::count;
 use super::records::SubscriberRecord;
 use super::refusal::{Refusal, bencoded};
 use super::rekey::{self, Party};
 use super::sessions::Session;
 use super::state::{self, Torrent, Tracker, random};
-use super::{clock, voucher};
 use crate::wire::api::{
-    self, ApiError, Challenge, Keys, LicenseReply, LicenseRequest, OpenSession, Passkey, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+    self, ApiError, Challenge, Keys, OpenSession, Passkey, ReKeyRequest, Role, SeedKeysRequest,
+    SessionOpened, Subscribe, Subscribed, Token,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, purpose};
-use crate::wire::license::License;
 
 pub(super) type Shared = State<Arc<Tracker>>;
 pub(super) type Body = Result<Bytes, BytesRejection>;
@@ -212,52 +209,6 @@ fn check_ticket(
 
 pub(super) fn master(tracker: &Tracker, epoch: u64) -> Result<&MasterKey, ApiError> {
     tracker.masters.key(epoch).ok_or(ApiError::UnknownEpoch)
-}
-
-/// `POST /license`
-pub(super) async fn license(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
-    in_session(tracker, headers, body, make_license).await
-}
-
-fn make_license(
-    tracker: &Tracker,
-    session: &Session,
-    request: &LicenseRequest,
-) -> Result<LicenseReply, Refusal> {
-    let torrent = tracker.torrent(&request.torrent_id)?;
-    let subscriber = tracker.subscriber_of(session, &torrent.id)?;
-    let now = clock::now();
-    let grant = match &request.voucher {
-        Some(code) => {
-            let code = voucher::hash(code).ok_or(ApiError::BadVoucher)?;
-            tracker.store.redeem(&code, &torrent.id, &session.id, now)?
-        }
-        None => tracker.store.grant_of(&session.id)?.ok_or(ApiError::NotLicensed)?,
-    };
-    if grant.policy.expires.is_some_and(|expires| expires <= now) {
-        return Err(ApiError::ExpiredLicense.into());
-    }
-    let keys = rekey::decryption_keys(
-        &torrent.params,
-        &torrent.id,
-        master(tracker, subscriber.epoch)?,
-        subscriber.epoch,
-        &subscriber.y,
-        torrent.piece_count,
-    )?;
-    let license = License {
-        torrent_id: torrent.id,
-        info_hash: torrent.info_hash,
-        subscriber: session.id,
-        epoch: subscriber.epoch,
-        policy: grant.policy,
-        keys,
-    };
-    let license = license
-        .seal(&tracker.license_key, &subscriber.device, &mut UnwrapErr(SysRng))
-        .map_err(|error| Refusal::new(ApiError::BadRequest, error.to_string()))?;
-    count(&tracker.counters.licenses, 1);
-    Ok(LicenseReply { license, now })
 }
 
 /// Answers a call within a session, off the async threads.

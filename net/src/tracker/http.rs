@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::announce::Remote;
 use super::state::Tracker;
-use super::{admin, announce, calls, cases, personal};
+use super::{admin, announce, calls, cases, licenses, personal};
 use crate::wire::api;
 
 /// Seconds for a request's headers, and for the next request on a connection that is kept alive.
@@ -38,7 +38,8 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/subscribe", post(calls::subscribe))
         .route("/session", post(calls::session))
         .route("/rekey", post(calls::rekey))
-        .route("/license", post(calls::license))
+        .route("/license", post(licenses::license))
+        .route("/license/order", post(licenses::order))
         .route("/seed/keys", post(calls::seed_keys))
         .route("/seed/work", post(personal::work))
         .route("/seed/hashes", post(personal::new_hashes))

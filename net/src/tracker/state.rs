@@ -33,6 +33,8 @@ pub(super) struct Torrent {
     pub(super) id: TorrentId,
     pub(super) info_hash: [u8; 20],
     pub(super) params: Arc<Params>,
+    /// Ed25519 public key that its licenses are signed with.
+    pub(super) license_key: [u8; 32],
     pub(super) piece_count: u32,
     /// Bytes.
     pub(super) piece_length: u32,
@@ -48,6 +50,7 @@ impl Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
             params: Arc::clone(&metainfo.info.seal.params),
+            license_key: metainfo.info.seal.license_key,
             piece_count: metainfo.info.piece_count,
             piece_length: metainfo.info.piece_length,
             label: metainfo.info.name.clone(),
@@ -217,6 +220,14 @@ impl Tracker {
         Ok(count)
     }
 
+    /// The public key that licenses of new torrents are signed with: a license server's, or this tracker's own.
+    pub(super) fn licenser(&self) -> [u8; 32] {
+        self.config
+            .license_server
+            .as_ref()
+            .map_or_else(|| self.license_key.public(), |server| server.identity)
+    }
+
     /// The session of a token. Errors: [`ApiError::NoSession`].
     pub(super) fn session(&self, token: Option<&Token>) -> Result<Session, ApiError> {
         self.sessions.find(token.ok_or(ApiError::NoSession)?, clock::now())
@@ -232,7 +243,17 @@ impl Tracker {
         if session.role != Role::Subscriber {
             return Err(ApiError::WrongRole.into());
         }
-        let record = self.store.subscriber(&session.id)?.ok_or(ApiError::UnknownSubscriber)?;
+        self.subscriber_in(&session.id, torrent)
+    }
+
+    /// The subscriber of this id that is of this torrent. Blocks. Errors: [`ApiError::UnknownSubscriber`],
+    /// [`ApiError::WrongTorrent`], [`ApiError::Revoked`].
+    pub(super) fn subscriber_in(
+        &self,
+        id: &SubscriberId,
+        torrent: &TorrentId,
+    ) -> Result<SubscriberRecord, super::store::ChangeError> {
+        let record = self.store.subscriber(id)?.ok_or(ApiError::UnknownSubscriber)?;
         if record.torrent_id != *torrent {
             return Err(ApiError::WrongTorrent.into());
         }

@@ -7,6 +7,8 @@
 //! | `/session` | [`OpenSession`] | [`SessionOpened`] |
 //! | `/rekey` | [`ReKeyRequest`] | [`Keys`]: re-keys |
 //! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
+//! | `/license` of a license server apart | [`LicenseWord`] | [`LicenseReply`] |
+//! | `/license/order` | [`LicenseOrder`] | [`LicenseFilled`] |
 //! | `/seed/keys` | [`SeedKeysRequest`] | [`Keys`]: encryption keys |
 //! | `/seed/work` | [`WorkRequest`] | [`Work`]: cipher hashes to compute |
 //! | `/seed/hashes` | [`NewHashes`] | [`Acknowledged`] |
@@ -20,7 +22,7 @@
 //! | `/defend` | [`Defend`] | [`Defended`] |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
-//! All but the first three go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
+//! All but the first three, and those of a license server apart, go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
 //! with a [`Failure`]. Every answer carries `now`, the tracker's clock.
 
 use std::fmt;
@@ -819,14 +821,106 @@ pub struct LicenseRequest {
     pub voucher: Option<String>,
 }
 
-/// A license.
+/// A license, or where it is to be had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseReply {
-    /// Signed, and encrypted to the device.
+    /// Signed, and encrypted to the device. Empty where another server issues it.
     #[serde(with = "serde_bytes")]
     pub license: Vec<u8>,
     /// The tracker's clock.
     pub now: u64,
+    /// The URL of the license server that signs this torrent's licenses, if it is not this tracker.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub server: Option<String>,
+}
+
+/// A subscriber's word to a license server apart that it wants a license. The tracker takes it from that server alone, and once:
+/// so a server gets no keys for those who did not ask it, and none a second time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseWord {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// Who wants the license.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
+    /// The license server's Ed25519 public key: the torrent's license key.
+    #[serde(with = "serde_bytes")]
+    pub server: [u8; 32],
+    /// The tracker's challenge.
+    #[serde(with = "serde_bytes")]
+    pub nonce: [u8; 32],
+    /// A voucher to redeem.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub voucher: Option<String>,
+    /// By the identity key, purpose `license word`, over [`LicenseWord::signing_input`].
+    #[serde(with = "serde_bytes")]
+    pub signature: [u8; 64],
+}
+
+impl LicenseWord {
+    /// Signs a word. `signature` is replaced.
+    pub fn signed(mut self, key: &SigningKey) -> Self {
+        self.signature = key.sign(purpose::LICENSE_WORD, &self.signing_input());
+        self
+    }
+
+    /// What the identity key signs: every other field of fixed length, then the voucher's characters, if there is one, after a 1,
+    /// or a 0.
+    pub fn signing_input(&self) -> Vec<u8> {
+        let mut out = [&self.torrent_id.0[..], &self.subscriber.0, &self.server, &self.nonce].concat();
+        out.push(self.voucher.is_some().into());
+        out.extend_from_slice(self.voucher.as_deref().unwrap_or_default().as_bytes());
+        out
+    }
+}
+
+/// A license server's order for what a license needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseOrder {
+    /// On whose word.
+    pub word: LicenseWord,
+    /// By the server's key, purpose `license order`, over the word's signing input and its signature.
+    #[serde(with = "serde_bytes")]
+    pub signature: [u8; 64],
+}
+
+impl LicenseOrder {
+    /// Signs an order.
+    pub fn new(word: LicenseWord, key: &SigningKey) -> Self {
+        let signature = key.sign(purpose::LICENSE_ORDER, &Self::signing_input(&word));
+        LicenseOrder { word, signature }
+    }
+
+    /// What the server's key signs.
+    pub fn signing_input(word: &LicenseWord) -> Vec<u8> {
+        let mut out = word.signature.to_vec();
+        out.extend_from_slice(&word.signing_input());
+        out
+    }
+}
+
+/// What a license needs, for the license server that ordered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseFilled {
+    /// A license envelope, signed by the tracker's key and encrypted to the server's X25519 key.
+    #[serde(with = "serde_bytes")]
+    pub license: Vec<u8>,
+    /// The X25519 key of the subscriber's device.
+    #[serde(with = "serde_bytes")]
+    pub device: [u8; 32],
+    /// By the tracker's key, purpose `license filled`, over [`LicenseFilled::signing_input`].
+    #[serde(with = "serde_bytes")]
+    pub signature: [u8; 64],
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+impl LicenseFilled {
+    /// What the tracker's key signs: the order's nonce, the device and BLAKE3 of the license.
+    pub fn signing_input(nonce: &[u8; 32], device: &[u8; 32], license: &[u8]) -> Vec<u8> {
+        [&nonce[..], device, blake3::hash(license).as_bytes()].concat()
+    }
 }
 
 /// Bytes of the longest answer to `/license` for `pieces` pieces in a group of `width` bytes.
@@ -917,8 +1011,19 @@ mod tests {
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
-            round_trip(LicenseRequest { torrent_id, voucher })?;
-            round_trip(LicenseReply { license: keys, now: epoch })?;
+            round_trip(LicenseRequest { torrent_id, voucher: voucher.clone() })?;
+            round_trip(LicenseReply { license: keys.clone(), now: epoch, server: voucher.clone() })?;
+            let word = LicenseWord {
+                torrent_id,
+                subscriber: SubscriberId(torrent),
+                server: torrent,
+                nonce: torrent,
+                voucher,
+                signature: [7; 64],
+            };
+            round_trip(LicenseOrder { word: word.clone(), signature: [8; 64] })?;
+            round_trip(word)?;
+            round_trip(LicenseFilled { license: keys, device: torrent, signature: [9; 64], now: epoch })?;
         }
 
         #[test]

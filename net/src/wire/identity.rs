@@ -24,6 +24,12 @@ pub mod purpose {
     pub const RECEIPT: &str = "receipt";
     /// A license.
     pub const LICENSE: &str = "license";
+    /// A subscriber's word to a license server that it wants a license.
+    pub const LICENSE_WORD: &str = "license word";
+    /// A license server's order for what a license needs.
+    pub const LICENSE_ORDER: &str = "license order";
+    /// What a tracker fills such an order with.
+    pub const LICENSE_FILLED: &str = "license filled";
 }
 
 /// A signature does not verify.

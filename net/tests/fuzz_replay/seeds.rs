@@ -327,7 +327,18 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
             "license-request",
             bencode::to_bytes(&api::LicenseRequest { torrent_id, voucher: Some("voucher".into()) }),
         ),
-        ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now })),
+        ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now, server: None })),
+        ("license-elsewhere", {
+            let server = Some("https://licenses.example".into());
+            bencode::to_bytes(&api::LicenseReply { license: Vec::new(), now, server })
+        }),
+        ("license-word", bencode::to_bytes(&word)),
+        ("license-order", bencode::to_bytes(&api::LicenseOrder::new(word, &license_key()))),
+        ("license-filled", {
+            let filled =
+                api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
+            bencode::to_bytes(&filled)
+        }),
         (
             "accuse",
             bencode::to_bytes(&api::Accuse {

@@ -1,0 +1,138 @@
+//! Licenses: this tracker's own, and what a license server apart needs for its.
+//!
+//! A license server holds neither r nor a master key. It orders the decryption keys of one license at a time, on the fresh word of
+//! a subscriber that a grant names, and gets them encrypted to itself: what it does not order, it never sees.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use swarmseal_core::SubscriberId;
+
+use super::calls::{Body, Shared, in_session, master, read, respond};
+use super::metrics::count;
+use super::records::SubscriberRecord;
+use super::refusal::Refusal;
+use super::sessions::Session;
+use super::state::{Torrent, Tracker};
+use super::{LicenseServer, clock, rekey, voucher};
+use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest};
+use crate::wire::identity::{self, purpose};
+use crate::wire::license::License;
+
+/// `POST /license`
+pub(super) async fn license(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, make_license).await
+}
+
+fn make_license(
+    tracker: &Tracker,
+    session: &Session,
+    request: &LicenseRequest,
+) -> Result<LicenseReply, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
+    let subscriber = tracker.subscriber_of(session, &torrent.id)?;
+    if torrent.license_key != tracker.license_key.public() {
+        // Nothing is redeemed yet: that is for the other server's order.
+        let server = license_server(tracker, &torrent)?.url.clone();
+        return Ok(LicenseReply { license: Vec::new(), now: clock::now(), server: Some(server) });
+    }
+    let license = granted(tracker, &torrent, session.id, &subscriber, request.voucher.as_deref())?;
+    let license = seal(tracker, &license, &subscriber.device)?;
+    count(&tracker.counters.licenses, 1);
+    Ok(LicenseReply { license, now: clock::now(), server: None })
+}
+
+/// `POST /license/order`
+pub(super) async fn order(State(tracker): Shared, body: Body) -> Response {
+    let answer = async {
+        let order: LicenseOrder = read(body)?;
+        tracker.nonces.check(clock::now(), &order.word.nonce)?;
+        let shared = Arc::clone(&tracker);
+        tracker.workers.run(move || fill(&shared, &order)).await?
+    };
+    respond(&tracker, answer.await)
+}
+
+fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusal> {
+    let word = &order.word;
+    let torrent = tracker.torrent(&word.torrent_id)?;
+    let server = license_server(tracker, &torrent)?;
+    if word.server != server.identity {
+        return Err(ApiError::WrongRole.into());
+    }
+    let check = |key: &[u8; 32], purpose, signed: &[u8], signature| {
+        identity::verify(key, purpose, signed, signature).map_err(|_| ApiError::BadSignature)
+    };
+    check(&server.identity, purpose::LICENSE_ORDER, &LicenseOrder::signing_input(word), &order.signature)?;
+    let subscriber = tracker.subscriber_in(&word.subscriber, &torrent.id)?;
+    check(&subscriber.identity, purpose::LICENSE_WORD, &word.signing_input(), &word.signature)?;
+    let now = clock::now();
+    tracker.nonces.use_up(now, &word.nonce)?;
+    let license = granted(tracker, &torrent, word.subscriber, &subscriber, word.voucher.as_deref())?;
+    let license = seal(tracker, &license, &server.device)?;
+    count(&tracker.counters.licenses, 1);
+    let signed = LicenseFilled::signing_input(&word.nonce, &subscriber.device, &license);
+    let signature = tracker.license_key.sign(purpose::LICENSE_FILLED, &signed);
+    Ok(LicenseFilled { license, device: subscriber.device, signature, now })
+}
+
+/// Who signs a torrent's licenses, where this tracker does not. Errors: [`ApiError::WrongTorrent`] where that is nobody it
+/// knows.
+fn license_server<'t>(tracker: &'t Tracker, torrent: &Torrent) -> Result<&'t LicenseServer, Refusal> {
+    let server = tracker.config.license_server.as_ref();
+    server.filter(|server| server.identity == torrent.license_key).ok_or_else(|| {
+        Refusal::new(
+            ApiError::WrongTorrent,
+            "another license server, unknown here, signs this torrent's licenses",
+        )
+    })
+}
+
+/// The license that was granted to a subscriber; a voucher is redeemed first, if one is given. Blocks. Errors:
+/// [`ApiError::NotLicensed`], [`ApiError::ExpiredLicense`], those of a voucher.
+fn granted(
+    tracker: &Tracker,
+    torrent: &Torrent,
+    id: SubscriberId,
+    subscriber: &SubscriberRecord,
+    voucher: Option<&str>,
+) -> Result<License, Refusal> {
+    let now = clock::now();
+    let grant = match voucher {
+        Some(code) => {
+            let code = voucher::hash(code).ok_or(ApiError::BadVoucher)?;
+            tracker.store.redeem(&code, &torrent.id, &id, now)?
+        }
+        None => tracker.store.grant_of(&id)?.ok_or(ApiError::NotLicensed)?,
+    };
+    if grant.policy.expires.is_some_and(|expires| expires <= now) {
+        return Err(ApiError::ExpiredLicense.into());
+    }
+    let keys = rekey::decryption_keys(
+        &torrent.params,
+        &torrent.id,
+        master(tracker, subscriber.epoch)?,
+        subscriber.epoch,
+        &subscriber.y,
+        torrent.piece_count,
+    )?;
+    Ok(License {
+        torrent_id: torrent.id,
+        info_hash: torrent.info_hash,
+        subscriber: id,
+        epoch: subscriber.epoch,
+        policy: grant.policy,
+        keys,
+    })
+}
+
+/// An envelope that this tracker signs, for a device.
+fn seal(tracker: &Tracker, license: &License, device: &[u8; 32]) -> Result<Vec<u8>, Refusal> {
+    license
+        .seal(&tracker.license_key, device, &mut UnwrapErr(SysRng))
+        .map_err(|error| Refusal::new(ApiError::BadRequest, error.to_string()))
+}
