@@ -263,6 +263,7 @@ pub fn api_bodies(data: &[u8]) {
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
         PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
         LicenseWord LicenseOrder LicenseFilled
+        PasskeyRequest PasskeyReply
     }
 }
 

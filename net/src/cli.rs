@@ -32,7 +32,7 @@ pub use output::Output;
 
 /// Verbs in the order and groups of `--help`.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
+    ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant"]),
     ("Operator", &["tracker", "cases"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
@@ -60,9 +60,24 @@ struct Global {
     /// What to log on standard error: error, warn, info, debug, trace, or a filter such as swarmseal::peer=debug
     #[arg(long, global = true, env = "SWARMSEAL_LOG", value_name = "FILTER", default_value = "warn")]
     log: String,
+    /// How to write the log: text, or json for one object a line
+    #[arg(long, global = true, env = "SWARMSEAL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// A PEM file with certificates that are trusted besides the system's, for trackers of an authority of one's own
+    #[arg(long, global = true, env = "SWARMSEAL_TRACKER_CA", value_name = "FILE")]
+    tracker_ca: Option<PathBuf>,
     /// The arithmetic to use instead of the fastest that this CPU runs; `swarmseal cpu` lists them
     #[arg(long, global = true, env = "SWARMSEAL_BACKEND", value_name = "NAME")]
     backend: Option<String>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +88,8 @@ enum Verb {
     Play(play::Args),
     /// Register this device for a torrent
     Subscribe(subscribe::Args),
+    /// Replace the passkey that this device announces with
+    Passkey(subscribe::PasskeyArgs),
     /// Fetch or renew the license of a torrent
     License(license::Args),
     /// Export or import this device's keys
@@ -138,7 +155,10 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let output = Output::new(cli.global.json);
-    let started = start_logging(&cli.global.log).and_then(|()| choose_backend(cli.global.backend.as_deref()));
+    let Global { log, log_format, tracker_ca, backend, .. } = &cli.global;
+    let started = start_logging(log, *log_format)
+        .and_then(|()| choose_backend(backend.as_deref()))
+        .and_then(|()| trust(tracker_ca.as_deref()));
     match started.and_then(|()| run(cli, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -148,19 +168,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start_logging(filter: &str) -> Result<(), Failure> {
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(Exit::Usage, format!("--log {filter}: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }
 
 fn choose_backend(name: Option<&str>) -> Result<(), Failure> {
     name.map_or(Ok(()), crate::backend::force).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn trust(path: Option<&std::path::Path>) -> Result<(), Failure> {
+    path.map_or(Ok(()), crate::tracker_client::trust)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--tracker-ca {error}")))
 }
 
 fn run(cli: Cli, output: Output) -> Result<(), Failure> {
@@ -175,7 +200,8 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Seed(args) => block_on(seed::run(args, output)),
         Verb::Voucher(args) => block_on(voucher::voucher(args, data()?, output)),
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
-        Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
+        Verb::Tracker(args) => block_on(tracker::run(args, cli.global.data, output)),
+        Verb::Passkey(args) => block_on(subscribe::passkey(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Cpu(args) => cpu::run(args, output),

@@ -1,7 +1,7 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do; for Windows it is built.
 
 pub(crate) use self::system::{
-    default_gateway, group_address, interrupted, make_private_dir, private, read_at, reuse_address,
+    Hangups, default_gateway, group_address, interrupted, make_private_dir, private, read_at, reuse_address,
     sync_directory, terminated, write_at,
 };
 
@@ -77,6 +77,24 @@ mod system {
     /// Done at Ctrl-C, if it is pressed after this call.
     pub(crate) fn interrupted() -> impl Future<Output = ()> {
         signalled(SignalKind::interrupt())
+    }
+
+    /// Orders to read files again (SIGHUP), from this value's making on.
+    pub(crate) struct Hangups(Option<tokio::signal::unix::Signal>);
+
+    impl Hangups {
+        /// From now on such an order no longer ends the program.
+        pub(crate) fn new() -> Self {
+            Hangups(signal(SignalKind::hangup()).ok())
+        }
+
+        /// Done at the next one.
+        pub(crate) async fn next(&mut self) {
+            match &mut self.0 {
+                Some(signal) => drop(signal.recv().await),
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// From this call on, the signal no longer ends the program by itself.
@@ -175,6 +193,21 @@ mod system {
     /// It is not asked for here: a gateway is found by UPnP alone.
     pub(crate) fn default_gateway() -> Option<Ipv4Addr> {
         None
+    }
+
+    /// Orders to read files again: here there are none.
+    pub(crate) struct Hangups;
+
+    impl Hangups {
+        /// Those from now on.
+        pub(crate) fn new() -> Self {
+            Hangups
+        }
+
+        /// Never done.
+        pub(crate) async fn next(&mut self) {
+            std::future::pending().await
+        }
     }
 
     /// Done when the system shuts down or the console is closed, if that happens after this call.

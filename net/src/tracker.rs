@@ -13,14 +13,18 @@ mod announce;
 mod calls;
 mod cases;
 mod clock;
+mod config;
+mod connection;
 mod hash_work;
 mod http;
 mod judge;
 mod licenses;
+mod limits;
 mod masters;
 mod metrics;
 mod nonces;
 mod personal;
+mod proxies;
 mod records;
 mod refusal;
 mod rekey;
@@ -29,179 +33,27 @@ mod sessions;
 mod state;
 mod store;
 mod swarm;
+mod tls;
 mod voucher;
 mod workers;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use swarmseal_core::TorrentId;
 use tokio::net::TcpListener;
 
+pub use config::{Config, ConfigError, Kind, LicenseServer, ProxyHeader, Setting};
 pub use secret_files::SecretFileError;
 pub use store::StoreError;
+pub use tls::TlsError;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// How a tracker runs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Directory of everything that lasts; made, 0700, if it is not there.
-    pub data: PathBuf,
-    /// Where to listen; port 0 takes any.
-    #[serde(default = "Config::default_listen")]
-    pub listen: SocketAddr,
-    /// Register torrents of the profile `paper`, which protects nothing.
-    #[serde(default)]
-    pub insecure_paper_profile: bool,
-    /// Seconds between a peer's announces; a peer that is silent for twice as long and a minute is forgotten.
-    #[serde(default = "Config::default_announce_interval")]
-    pub announce_interval: u32,
-    /// Seconds that a peer waits at least between announces.
-    #[serde(default = "Config::default_min_announce_interval")]
-    pub min_announce_interval: u32,
-    /// Peers in one reply at most.
-    #[serde(default = "Config::default_max_peers")]
-    pub max_peers: u32,
-    /// Seconds that a session lasts.
-    #[serde(default = "Config::default_session_seconds")]
-    pub session_seconds: u64,
-    /// Seconds that a challenge may be answered.
-    #[serde(default = "Config::default_nonce_seconds")]
-    pub nonce_seconds: u64,
-    /// Seconds from now until the latest expiry of a ticket that is accepted.
-    #[serde(default = "Config::default_max_ticket_seconds")]
-    pub max_ticket_seconds: u64,
-    /// Connections at once.
-    #[serde(default = "Config::default_max_connections")]
-    pub max_connections: usize,
-    /// Jobs of arithmetic at once; as many as there are cores if not given.
-    #[serde(default)]
-    pub workers: Option<usize>,
-    /// Calls that may wait for a worker; more are told that the tracker is busy.
-    #[serde(default = "Config::default_max_waiting_calls")]
-    pub max_waiting_calls: usize,
-    /// Bytes of tables that make re-keys fast, some 80 KiB for each active subscriber.
-    #[serde(default = "Config::default_table_cache_bytes")]
-    pub table_cache_bytes: usize,
-    /// A torrent's bytes times its subscribers up to which seeds compute everybody's cipher hashes by themselves; beyond
-    /// it, those of whoever asks.
-    #[serde(default = "Config::default_cipher_hash_bytes")]
-    pub cipher_hash_bytes: u64,
-    /// Seconds that the sender of a bad piece has to show from whom it had it; then it is to blame.
-    #[serde(default = "Config::default_defence_seconds")]
-    pub defence_seconds: u64,
-    /// Bad pieces by which a subscriber loses its uploads, and false accusations by which it loses those.
-    #[serde(default = "Config::default_max_lost_cases")]
-    pub max_lost_cases: usize,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    #[serde(default)]
-    pub trusted_proxies: Vec<IpAddr>,
-    /// Who signs the licenses of new torrents, if not this tracker.
-    #[serde(default)]
-    pub license_server: Option<LicenseServer>,
-}
-
-/// A license server apart, as the tracker knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LicenseServer {
-    /// Where subscribers find it.
-    pub url: String,
-    /// Its Ed25519 public key: the license key of its torrents.
-    #[serde(with = "hex::serde")]
-    pub identity: [u8; 32],
-    /// Its X25519 public key, which what a license needs is encrypted to.
-    #[serde(with = "hex::serde")]
-    pub device: [u8; 32],
-}
-
-impl Config {
-    /// The defaults, on this data directory.
-    pub fn new(data: impl Into<PathBuf>) -> Self {
-        Config {
-            data: data.into(),
-            listen: Self::default_listen(),
-            insecure_paper_profile: false,
-            announce_interval: Self::default_announce_interval(),
-            min_announce_interval: Self::default_min_announce_interval(),
-            max_peers: Self::default_max_peers(),
-            session_seconds: Self::default_session_seconds(),
-            nonce_seconds: Self::default_nonce_seconds(),
-            max_ticket_seconds: Self::default_max_ticket_seconds(),
-            max_connections: Self::default_max_connections(),
-            workers: None,
-            max_waiting_calls: Self::default_max_waiting_calls(),
-            table_cache_bytes: Self::default_table_cache_bytes(),
-            cipher_hash_bytes: Self::default_cipher_hash_bytes(),
-            defence_seconds: Self::default_defence_seconds(),
-            max_lost_cases: Self::default_max_lost_cases(),
-            trusted_proxies: Vec::new(),
-            license_server: None,
-        }
-    }
-
-    fn default_listen() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 7000))
-    }
-
-    const fn default_announce_interval() -> u32 {
-        1800
-    }
-
-    const fn default_min_announce_interval() -> u32 {
-        60
-    }
-
-    const fn default_max_peers() -> u32 {
-        200
-    }
-
-    const fn default_session_seconds() -> u64 {
-        3600
-    }
-
-    const fn default_nonce_seconds() -> u64 {
-        60
-    }
-
-    const fn default_max_ticket_seconds() -> u64 {
-        24 * 3600
-    }
-
-    const fn default_max_connections() -> usize {
-        4096
-    }
-
-    const fn default_max_waiting_calls() -> usize {
-        256
-    }
-
-    /// Some hours of one core.
-    const fn default_cipher_hash_bytes() -> u64 {
-        4 << 40
-    }
-
-    /// A week: a peer need not run every day.
-    const fn default_defence_seconds() -> u64 {
-        7 * 24 * 3600
-    }
-
-    const fn default_max_lost_cases() -> usize {
-        3
-    }
-
-    const fn default_table_cache_bytes() -> usize {
-        256 << 20
-    }
-}
 
 /// Why a tracker does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +80,18 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Plain HTTP was to be spoken to other machines.
+    #[error(
+        "{address}: plain HTTP would send keys and tokens in clear to other machines: expected --tls-certificate and \
+         --tls-key, a loopback address, or --insecure-http (insecure_http = true)"
+    )]
+    PlainHttp {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A key or token cannot be used.
     #[error(transparent)]
     SecretFile(#[from] SecretFileError),
@@ -258,6 +122,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tracker: Arc<state::Tracker>,
+    tls: Option<Arc<tls::Tls>>,
     admin_token_is_new: bool,
     /// Held until the end.
     _lock: File,
@@ -268,23 +133,42 @@ impl Server {
     /// [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let address = config.listen;
-        let (opened, lock) = tokio::task::spawn_blocking(move || {
+        let encrypted = config.tls_certificate.is_some();
+        if !encrypted && !config.insecure_http && !address.ip().to_canonical().is_loopback() {
+            return Err(Error::PlainHttp { address });
+        }
+        let (opened, tls, lock) = tokio::task::spawn_blocking(move || {
+            let tls = match (&config.tls_certificate, &config.tls_key) {
+                (Some(certificate), Some(key)) => Some(Arc::new(tls::Tls::open(certificate, key)?)),
+                _ => None,
+            };
             let lock = lock(&config)?;
-            state::Tracker::open(config).map(|opened| (opened, lock))
+            state::Tracker::open(config).map(|opened| (opened, tls, lock))
         })
         .await
         .map_err(|_| Error::Start)??;
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(%address, "listening");
+        tracing::info!(%address, encrypted, "listening");
         let state::Opened { tracker, admin_token_is_new } = opened;
-        Ok(Server { listener, address, tracker: Arc::new(tracker), admin_token_is_new, _lock: lock })
+        Ok(Server { listener, address, tracker: Arc::new(tracker), tls, admin_token_is_new, _lock: lock })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// What reads the certificate again while the tracker runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { tls: self.tls.clone(), tracker: Arc::clone(&self.tracker) }
     }
 
     /// The file with the bearer token of the admin API.
@@ -316,11 +200,38 @@ impl Server {
                 }
             }
         });
-        http::serve(self.listener, router, self.tracker.config.max_connections, shutdown).await;
+        connection::serve(self.listener, router, Arc::clone(&self.tracker), self.tls, shutdown).await;
         sweeper.abort();
-        self.tracker.workers.finish().await;
-        self.tracker.verifiers.finish().await;
+        let rest = async {
+            self.tracker.workers.finish().await;
+            self.tracker.verifiers.finish().await;
+        };
+        // Every change is on the disk or not made: a job that is left is no loss.
+        let grace = Duration::from_secs(self.tracker.config.shutdown_seconds);
+        if tokio::time::timeout(grace, rest).await.is_err() {
+            tracing::warn!("stopped with jobs under way");
+        }
         tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Reads the certificate again while the tracker runs.
+#[derive(Clone)]
+pub struct Reloader {
+    tls: Option<Arc<tls::Tls>>,
+    tracker: Arc<state::Tracker>,
+}
+
+impl Reloader {
+    /// For connections from now on; those that there are go on. Without TLS, nothing. Errors: what was in use stays in
+    /// use. Blocks on files.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        if let Some(tls) = &self.tls {
+            tls.reload()?;
+            metrics::count(&self.tracker.counters.tls_reloads, 1);
+            tracing::info!("the certificate was read again");
+        }
         Ok(())
     }
 }

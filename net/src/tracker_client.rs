@@ -6,6 +6,7 @@ mod admin;
 mod clock;
 mod families;
 mod ordinary;
+mod trust;
 mod udp;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, Torrent
 
 pub use admin::{AdminClient, Registered, Terms};
 pub use ordinary::OrdinaryTrackers;
+pub use trust::{TrustError, trust};
 
 use self::clock::TrackerClock;
 use self::families::{Families, literal};
@@ -27,8 +29,9 @@ use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, S
 use crate::wire::api::{
     self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Defend, Defended,
     Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply, LicenseRequest, NewHashes, OpenSession,
-    Passkey, Personal, PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest,
-    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    Passkey, PasskeyReply, PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, Question,
+    Questions, QuestionsRequest, ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed,
+    Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -212,6 +215,14 @@ impl Client {
         let mut session = self.shared.session.lock().await;
         *session = Some(self.open_session().await?);
         Ok(())
+    }
+
+    /// The passkey of the client's subscriber or seed; with `rotate` another instead of it, which ends the old one.
+    pub async fn passkey(&self, torrent: TorrentId, rotate: bool) -> Result<Passkey, Error> {
+        let request = PasskeyRequest { torrent_id: torrent, rotate: rotate.into() };
+        let reply: PasskeyReply = self.call_in_session("passkey", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply.passkey)
     }
 
     /// Re-keys from the client's subscriber, whose pieces are of `epoch`, to the one who signed the ticket: W bytes for
@@ -517,6 +528,7 @@ fn http_client() -> reqwest::ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_merge(trust::also())
 }
 
 /// The URL that calls are appended to.

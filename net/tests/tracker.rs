@@ -1,5 +1,7 @@
 //! A tracker on the loopback interface, from subscription to license, and everything that it must refuse.
 
+#[path = "tracker/access.rs"]
+mod access;
 #[path = "tracker/cases.rs"]
 mod cases;
 
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
-use swarmseal::tracker::{Config, Error as TrackerError, Server};
+use swarmseal::tracker::{Config, Error as TrackerError, Reloader, Server};
 use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
 use swarmseal::wire::api::{
@@ -35,6 +37,7 @@ struct Running {
     url: String,
     address: SocketAddr,
     token: String,
+    reloader: Reloader,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), TrackerError>>,
 }
@@ -54,13 +57,14 @@ impl Running {
 
     async fn start_exactly(config: Config) -> Self {
         let server = Server::bind(config).await.unwrap();
-        let address = server.local_addr();
+        let (address, url) = (server.local_addr(), server.url());
+        let reloader = server.reloader();
         let token = std::fs::read_to_string(server.admin_token_file()).unwrap();
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Running { url: format!("http://{address}"), address, token, stop, ended }
+        Running { url, address, token, reloader, stop, ended }
     }
 
     async fn stop(self) {

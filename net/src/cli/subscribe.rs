@@ -53,6 +53,34 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     Ok(())
 }
 
+/// Arguments of `passkey`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  swarmseal passkey film.torrent  (personal .torrents have to be written again)"
+)]
+pub(super) struct PasskeyArgs {
+    /// The .torrent
+    torrent: PathBuf,
+    /// Accept a torrent of the profile `paper`, which protects nothing
+    #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
+    insecure_paper_profile: bool,
+}
+
+/// Has the tracker replace this device's passkey, and keeps the new one.
+pub(super) async fn passkey(args: PasskeyArgs, data: DataDir, output: Output) -> Result<(), Failure> {
+    let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
+    let mut subscription = Subscription::expect(metainfo, &data)?;
+    let torrent = subscription.metainfo.info.seal.torrent_id;
+    let fresh = glue::client(&subscription)?.passkey(torrent, true).await.map_err(glue::client_failure)?;
+    subscription.keep_passkey(&fresh)?;
+    let id = subscription.id.to_string();
+    output.result(
+        format!("{id} has a new passkey; personal .torrents of before announce no longer"),
+        json!({ "event": "passkey-replaced", "subscriber": id }),
+    );
+    Ok(())
+}
+
 /// Waits until seeds have computed the subscriber's cipher hashes, and writes the personal torrent.
 async fn write_personal(subscription: &Subscription, path: &Path, output: Output) -> Result<(), Failure> {
     let info = &subscription.metainfo.info;

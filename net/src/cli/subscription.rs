@@ -10,6 +10,7 @@ use swarmseal_core::{Profile, PublicKey, SecretKey, SubscriberId};
 use super::{DataDir, Exit, Failure, Output, TorrentDir, glue};
 use crate::atomic_file::{self, Access, Existing};
 use crate::tracker_client::Client;
+use crate::wire::api::Passkey;
 use crate::wire::identity::Identity;
 use crate::wire::keyfile::{self, KeyFile, SubscriberKeys};
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
@@ -162,6 +163,12 @@ impl Subscription {
             output.note(format!("Subscribed as {}", subscription.id));
         }
         Ok(subscription)
+    }
+
+    /// Keeps another passkey, which the tracker gave instead of the old one.
+    pub(super) fn keep_passkey(&mut self, passkey: &Passkey) -> Result<(), Failure> {
+        self.keys.passkey = Some(passkey.to_hex());
+        self.store(Existing::Replace)
     }
 
     fn assemble(

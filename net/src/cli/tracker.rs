@@ -1,58 +1,217 @@
 //! `tracker`: announces, re-keys and licenses.
 
-use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::json;
+use toml::{Table, Value};
 
 use super::glue;
-use super::{DataDir, Failure, Output};
-use crate::tracker::{Config, Server};
+use super::{DataDir, Exit, Failure, Output};
+use crate::platform::Hangups;
+use crate::tracker::{Config, ConfigError, Kind, Reloader, Server, Setting};
 
 /// Arguments of `tracker`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal tracker --listen 127.0.0.1:7000")]
+#[command(
+    after_help = "Example:\n  swarmseal tracker --listen 127.0.0.1:7000\n  swarmseal tracker --print-config > tracker.toml\n  swarmseal tracker --config tracker.toml"
+)]
 pub(super) struct Args {
-    /// Address to listen on; port 0 takes any
-    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
-    listen: SocketAddr,
-    /// Accept torrents of the profile `paper`, which protects nothing
-    #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
-    insecure_paper_profile: bool,
-    /// A reverse proxy whose X-Forwarded-For is believed; may be given several times
-    #[arg(long, env = "SWARMSEAL_TRUSTED_PROXY", value_name = "IP", value_delimiter = ',')]
-    trusted_proxy: Vec<std::net::IpAddr>,
-    /// Seconds between a peer's announces
-    #[arg(long, env = "SWARMSEAL_ANNOUNCE_INTERVAL", value_name = "SECONDS", default_value_t = 120,
-          value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    announce_interval: u32,
-    /// How long the sender of a bad piece may take to show from whom it had it: seconds, or with a unit
-    #[arg(long, env = "SWARMSEAL_DEFENCE_TIME", value_name = "DURATION", value_parser = glue::duration, default_value = "7d")]
-    defence_time: u64,
-    /// Bad pieces by which a subscriber may send no more, and false accusations by which it may neither
-    #[arg(long, env = "SWARMSEAL_MAX_LOST_CASES", value_name = "COUNT", default_value_t = 3,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    max_lost_cases: u32,
+    /// A file of settings; flags go before variables of the environment, and those before the file
+    #[arg(long, env = "SWARMSEAL_TRACKER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print all settings as such a file, each with what it means, and do nothing else
+    #[arg(long, env = "SWARMSEAL_TRACKER_PRINT_CONFIG")]
+    print_config: bool,
+    #[command(flatten)]
+    given: Given,
 }
 
-/// Runs until it is told to stop.
-pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
-    let directory = data.tracker()?;
-    let config = Config {
-        listen: args.listen,
-        insecure_paper_profile: args.insecure_paper_profile,
-        announce_interval: args.announce_interval,
-        trusted_proxies: args.trusted_proxy,
-        defence_seconds: args.defence_time,
-        max_lost_cases: args.max_lost_cases as usize,
-        ..Config::new(directory)
+/// The settings that the command line or the environment gives: a flag for each of [`Config::SETTINGS`].
+#[derive(Clone, Debug, Default)]
+struct Given(Table);
+
+impl clap::Args for Given {
+    fn augment_args(command: Command) -> Command {
+        command.args(Config::SETTINGS.iter().filter_map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn flag(setting: &'static Setting) -> Option<Arg> {
+    let (name, variable) = (setting.flag?, setting.variable?);
+    let help = setting.doc.concat();
+    let arg =
+        Arg::new(setting.name).long(name).env(variable).help(help.trim().trim_end_matches('.').to_owned());
+    let arg = match setting.kind {
+        Kind::Switch => return Some(arg.action(ArgAction::SetTrue)),
+        Kind::Number => arg.value_parser(number),
+        Kind::Seconds => arg.value_parser(|text: &str| integer(glue::duration(text)?)),
+        Kind::Bytes => arg.value_parser(|text: &str| integer(glue::size(text)?)),
+        Kind::Text => arg.value_parser(text),
+        Kind::List => arg.value_parser(text).action(ArgAction::Append).value_delimiter(','),
     };
+    let default = Table::try_from(Config::default()).ok()?.remove(setting.name);
+    let help = match default {
+        Some(Value::Array(_)) | None => help,
+        Some(default) => {
+            format!("{help} [default: {}]", default.as_str().map_or(default.to_string(), str::to_owned))
+        }
+    };
+    Some(arg.value_name(setting.value).help(help.trim().to_owned()))
+}
+
+fn number(text: &str) -> Result<Value, String> {
+    integer(text.parse().map_err(|_| "expected a whole number".to_owned())?)
+}
+
+fn integer(number: u64) -> Result<Value, String> {
+    i64::try_from(number).map(Value::Integer).map_err(|_| "too large".to_owned())
+}
+
+fn text(text: &str) -> Result<Value, String> {
+    Ok(Value::String(text.to_owned()))
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Table::new();
+        for setting in Config::SETTINGS.iter().filter(|setting| setting.flag.is_some()) {
+            let name = setting.name;
+            if !matches!(
+                matches.value_source(name),
+                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+            ) {
+                continue;
+            }
+            let value = match setting.kind {
+                Kind::Switch => Some(Value::Boolean(matches.get_flag(name))),
+                Kind::List => {
+                    matches.get_many::<Value>(name).map(|values| Value::Array(values.cloned().collect()))
+                }
+                _ => matches.get_one::<Value>(name).cloned(),
+            };
+            given.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        Ok(Given(given))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args {
+    /// The file's settings, and those that go before them.
+    fn settings(self) -> Result<Config, Failure> {
+        let refused = |error: ConfigError| Failure::new(Exit::Usage, error.to_string());
+        let file = self.config.as_deref().map(Config::read_file).transpose().map_err(refused)?;
+        let mut table = file.unwrap_or_default();
+        table.extend(self.given.0);
+        Config::from_table(table).map_err(refused)
+    }
+}
+
+/// Runs until it is told to stop. `data`: the directory that was given, which goes before the file's.
+pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Result<(), Failure> {
+    let print = args.print_config;
+    let mut config = args.settings()?;
+    if print {
+        print!("{}", config.to_toml());
+        return Ok(());
+    }
+    if data.is_some() || config.data.as_os_str().is_empty() {
+        config.data = DataDir::open(data)?.tracker()?;
+    }
     let told = glue::told_to_stop();
+    let hangups = Hangups::new();
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;
-    let url = format!("http://{}", server.local_addr());
+    let url = server.url();
     let token = server.admin_token_file();
     output.result(
         format!("Tracker at {url}\nAdmin token in {}", token.display()),
         json!({ "event": "listening", "url": url, "admin_token_file": token }),
     );
-    server.run(told).await.map_err(glue::tracker_failure)
+    let reloading = tokio::spawn(reload(server.reloader(), hangups));
+    let ended = server.run(told).await.map_err(glue::tracker_failure);
+    reloading.abort();
+    ended
+}
+
+/// Reads the certificate again whenever that is asked for.
+async fn reload(reloader: Reloader, mut hangups: Hangups) {
+    loop {
+        hangups.next().await;
+        let reloader = reloader.clone();
+        match tokio::task::spawn_blocking(move || reloader.reload()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the certificate in use stays in use"),
+            Err(error) => tracing::error!(%error, "reading the certificate again failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct All {
+        #[command(flatten)]
+        tracker: Args,
+    }
+
+    fn settings(flags: &[&str]) -> Result<Config, String> {
+        let All { tracker } =
+            All::try_parse_from([&["x"], flags].concat()).map_err(|error| error.to_string())?;
+        tracker.settings().map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn flags_go_before_the_file_and_the_file_before_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tracker.toml");
+        std::fs::write(&file, "max_peers = 7\nannounce_interval = 9\ndata = \"/srv/tracker\"\n").unwrap();
+        let file = file.to_str().unwrap();
+        let flags = ["--config", file, "--announce-interval", "15m", "--trusted-proxy", "10.0.0.1,10.0.0.2"];
+        let config = settings(&flags).unwrap();
+        let trusted_proxies = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+        let expected =
+            Config { max_peers: 7, announce_interval: 900, trusted_proxies, ..Config::new("/srv/tracker") };
+        assert_eq!(config, expected);
+        assert_eq!(settings(&[]).unwrap(), Config::default());
+        let all = ["--insecure-http", "--table-cache", "1M", "--workers", "3", "--proxy-header", "forwarded"];
+        let config = settings(&all).unwrap();
+        assert_eq!(
+            (config.insecure_http, config.table_cache_bytes, config.workers),
+            (true, 1 << 20, Some(3))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let refused = |flags: &[&str]| settings(flags).unwrap_err();
+        assert!(
+            refused(&["--listen", "nowhere"]).contains("listen"),
+            "{}",
+            refused(&["--listen", "nowhere"])
+        );
+        assert!(refused(&["--max-peers", "many"]).contains("max-peers"));
+        assert!(refused(&["--announce-interval", "2d"]).contains("announce_interval"));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tracker.toml");
+        std::fs::write(&file, "max_peer = 7\n").unwrap();
+        let message = refused(&["--config", file.to_str().unwrap()]);
+        assert!(
+            message.contains("tracker.toml") && message.contains("did you mean `max_peers`?"),
+            "{message}"
+        );
+    }
 }

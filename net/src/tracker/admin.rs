@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Query, Request, State};
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarmseal_core::{Profile, SubscriberId, TorrentId};
 
+use super::connection::Remote;
+use super::metrics::count;
 use super::records::{GrantRecord, SeedRecord, TorrentRecord};
 use super::refusal::Refusal;
 use super::state::{self, Torrent, Tracker, random};
@@ -35,7 +37,12 @@ type Shared = State<Arc<Tracker>>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// Lets a request pass that has the admin token.
-pub(super) async fn authorise(State(tracker): Shared, request: Request, next: Next) -> Response {
+pub(super) async fn authorise(
+    State(tracker): Shared,
+    Extension(remote): Extension<Remote>,
+    request: Request,
+    next: Next,
+) -> Response {
     let given = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -44,6 +51,10 @@ pub(super) async fn authorise(State(tracker): Shared, request: Request, next: Ne
     if given.is_some_and(|token| blake3::hash(token.as_bytes()) == tracker.admin) {
         next.run(request).await
     } else {
+        count(&tracker.counters.admin_refused, 1);
+        if let Err(refusal) = tracker.stranger(remote.0) {
+            return refuse(refusal);
+        }
         let refusal = json!({ "code": "no-session", "error": "expected the admin token as a bearer token" });
         (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(refusal)).into_response()
     }
@@ -268,6 +279,17 @@ pub(super) async fn revoke(State(tracker): Shared, body: Body<Revoke>) -> Respon
     .await
 }
 
+/// `POST /admin/passkey`
+pub(super) async fn passkey(State(tracker): Shared, body: Body<Revoke>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let id = SubscriberId(body.subscriber.0);
+        // Its owner asks for the new one in a session.
+        tracker.rotate_passkey(&id)?;
+        Ok(json!({ "rotated": id.to_string() }))
+    })
+    .await
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -402,12 +424,13 @@ async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
     };
     match answer {
         Ok(answer) => ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response(),
-        Err(refusal) => {
-            let status =
-                StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, Json(json!({ "code": refusal.code.word(), "error": refusal.reason }))).into_response()
-        }
+        Err(refusal) => refuse(refusal),
     }
+}
+
+fn refuse(refusal: Refusal) -> Response {
+    let body = Json(json!({ "code": refusal.code.word(), "error": refusal.reason }));
+    Refusal::answer(refusal.code, refusal.retry_after, body)
 }
 
 #[cfg(test)]
@@ -432,6 +455,7 @@ mod tests {
                 "get /admin/torrents",
                 "post /admin/grants",
                 "post /admin/pardon",
+                "post /admin/passkey",
                 "post /admin/revoke",
                 "post /admin/torrents",
                 "post /admin/vouchers",

@@ -1,27 +1,24 @@
 //! Announce and scrape over HTTP. A refusal is a `failure reason` with status 200, as clients expect.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::clock;
-use super::metrics::count;
+use super::connection::Remote;
+use super::metrics::{Call, count};
 use super::refusal::bencoded;
 use super::state::{Torrent, Tracker, random};
 use super::store::Member;
 use super::swarm::Arrival;
+use super::{clock, http};
 use crate::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
 use crate::wire::api::Passkey;
 
 /// Peers in a reply where the client does not say.
 const DEFAULT_WANTED: u32 = 50;
-
-/// Who is at the other end of the connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Remote(pub(super) SocketAddr);
 
 type Shared = State<Arc<Tracker>>;
 
@@ -31,9 +28,9 @@ pub(super) async fn announce_at(
     Path(passkey): Path<String>,
     RawQuery(query): RawQuery,
     Extension(remote): Extension<Remote>,
-    headers: HeaderMap,
 ) -> Response {
-    respond(&tracker, answer_announce(&tracker, Some(&passkey), query, remote, &headers))
+    let started = Instant::now();
+    respond(&tracker, Call::ANNOUNCE, started, answer_announce(&tracker, Some(&passkey), query, remote))
 }
 
 /// `GET /announce?passkey=`
@@ -41,9 +38,9 @@ pub(super) async fn announce(
     State(tracker): Shared,
     RawQuery(query): RawQuery,
     Extension(remote): Extension<Remote>,
-    headers: HeaderMap,
 ) -> Response {
-    respond(&tracker, answer_announce(&tracker, None, query, remote, &headers))
+    let started = Instant::now();
+    respond(&tracker, Call::ANNOUNCE, started, answer_announce(&tracker, None, query, remote))
 }
 
 /// `GET /{passkey}/scrape` and `/scrape/{passkey}`
@@ -52,12 +49,14 @@ pub(super) async fn scrape_at(
     Path(passkey): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    respond(&tracker, answer_scrape(&tracker, Some(&passkey), query))
+    let started = Instant::now();
+    respond(&tracker, Call::SCRAPE, started, answer_scrape(&tracker, Some(&passkey), query))
 }
 
 /// `GET /scrape?passkey=`
 pub(super) async fn scrape(State(tracker): Shared, RawQuery(query): RawQuery) -> Response {
-    respond(&tracker, answer_scrape(&tracker, None, query))
+    let started = Instant::now();
+    respond(&tracker, Call::SCRAPE, started, answer_scrape(&tracker, None, query))
 }
 
 fn answer_announce(
@@ -65,7 +64,6 @@ fn answer_announce(
     passkey: Option<&str>,
     query: Option<String>,
     remote: Remote,
-    headers: &HeaderMap,
 ) -> Result<Vec<u8>, String> {
     let request = Announce::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
     let (member, torrent) = admit(tracker, passkey, request.passkey)?;
@@ -82,7 +80,7 @@ fn answer_announce(
         member: member.id,
         role: member.role,
         peer_id: request.peer_id,
-        address: SocketAddr::new(address(&config.trusted_proxies, remote, headers), request.port),
+        address: SocketAddr::new(remote.0, request.port),
         complete: request.left == 0,
         event: request.event,
         wanted,
@@ -145,41 +143,19 @@ fn admit(
     if member.revoked {
         return Err("this subscription was revoked".to_owned());
     }
+    if let Err(wait) = tracker.limits.announce(&member.id) {
+        count(&tracker.counters.rate_limited, 1);
+        return Err(format!("too many announces: wait {wait} s"));
+    }
     let torrent = tracker.torrent(&member.torrent_id).map_err(|_| "unknown torrent")?;
     Ok((member, torrent))
 }
 
-/// The peer's address: the connection's, or what a trusted proxy says it is.
-fn address(trusted: &[IpAddr], remote: Remote, headers: &HeaderMap) -> IpAddr {
-    let direct = remote.0.ip().to_canonical();
-    if !trusted.contains(&direct) {
-        return direct;
-    }
-    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
-    let last =
-        forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
-    last.map_or(direct, |ip| ip.to_canonical())
-}
-
-fn respond(tracker: &Tracker, answer: Result<Vec<u8>, String>) -> Response {
-    bencoded(answer.unwrap_or_else(|reason| {
+fn respond(tracker: &Tracker, call: Call, started: Instant, answer: Result<Vec<u8>, String>) -> Response {
+    let answer = bencoded(answer.unwrap_or_else(|reason| {
         count(&tracker.counters.announces_refused, 1);
         announce::failure(&reason)
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_trusted_proxy_is_believed() {
-        let remote = Remote(SocketAddr::from(([10, 0, 0, 1], 5)));
-        let mut headers = HeaderMap::new();
-        headers.append("x-forwarded-for", "6.6.6.6, 1.2.3.4".parse().unwrap());
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(address(&[], remote, &headers), ip("10.0.0.1"));
-        assert_eq!(address(&[ip("10.0.0.1")], remote, &headers), ip("1.2.3.4"));
-        assert_eq!(address(&[ip("10.0.0.1")], remote, &HeaderMap::new()), ip("10.0.0.1"));
-    }
+    }));
+    http::observe(tracker, call, started, answer.status());
+    answer
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use swarmseal_core::{MasterKey, Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use super::clock;
+use super::connection::Remote;
 use super::metrics::count;
 use super::records::SubscriberRecord;
 use super::refusal::{Refusal, bencoded};
@@ -19,8 +20,8 @@ use super::rekey::{self, Party};
 use super::sessions::Session;
 use super::state::{self, Torrent, Tracker, random};
 use crate::wire::api::{
-    self, ApiError, Challenge, Keys, OpenSession, Passkey, ReKeyRequest, Role, SeedKeysRequest,
-    SessionOpened, Subscribe, Subscribed, Token,
+    self, ApiError, Challenge, Keys, OpenSession, Passkey, PasskeyReply, PasskeyRequest, ReKeyRequest, Role,
+    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, purpose};
@@ -29,17 +30,22 @@ pub(super) type Shared = State<Arc<Tracker>>;
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// `POST /challenge`
-pub(super) async fn challenge(State(tracker): Shared) -> Response {
-    let answer = random().map(|random| {
+pub(super) async fn challenge(State(tracker): Shared, Extension(remote): Extension<Remote>) -> Response {
+    let answer = tracker.stranger(remote.0).and_then(|()| {
         let now = clock::now();
-        Challenge { nonce: tracker.nonces.make(now, random), now }
+        Ok(Challenge { nonce: tracker.nonces.make(now, random()?), now })
     });
-    respond(&tracker, answer.map_err(Refusal::from))
+    respond(&tracker, answer)
 }
 
 /// `POST /subscribe`
-pub(super) async fn subscribe(State(tracker): Shared, body: Body) -> Response {
+pub(super) async fn subscribe(
+    State(tracker): Shared,
+    Extension(remote): Extension<Remote>,
+    body: Body,
+) -> Response {
     let answer = async {
+        tracker.stranger(remote.0)?;
         let request: Subscribe = read(body)?;
         let torrent = tracker.torrent(&request.torrent_id)?;
         // What is cheap comes first, and a nonce serves one try: a proof costs two exponentiations.
@@ -79,13 +85,22 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
     };
     let record = tracker.store.subscribe(subscriber, fresh)?;
     tracker.add_member(record.passkey, state::member(subscriber, Role::Subscriber, torrent.id));
+    // It may have been replaced in between.
+    if tracker.store.subscriber(&subscriber)?.is_some_and(|now| now.passkey != record.passkey) {
+        tracker.forget_passkey(&record.passkey);
+    }
     tracker.hash_work.joined(&torrent.id, subscriber);
     Ok(Subscribed { passkey: record.passkey, subscriber, epoch: record.epoch, now })
 }
 
 /// `POST /session`
-pub(super) async fn session(State(tracker): Shared, body: Body) -> Response {
+pub(super) async fn session(
+    State(tracker): Shared,
+    Extension(remote): Extension<Remote>,
+    body: Body,
+) -> Response {
     let answer = async {
+        tracker.stranger(remote.0)?;
         let request: OpenSession = read(body)?;
         tracker.nonces.check(clock::now(), &request.nonce)?;
         let shared = Arc::clone(&tracker);
@@ -118,6 +133,29 @@ fn open_session(tracker: &Tracker, request: &OpenSession) -> Result<SessionOpene
     let expires = now + tracker.config.session_seconds;
     tracker.sessions.open(&token, Session { id: request.id, role: request.role, expires }, now)?;
     Ok(SessionOpened { token, expires, now })
+}
+
+/// `POST /passkey`: the passkey of the session's subscriber or seed, or another instead of it.
+pub(super) async fn passkey(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    in_session(tracker, headers, body, current_passkey).await
+}
+
+fn current_passkey(
+    tracker: &Tracker,
+    session: &Session,
+    request: &PasskeyRequest,
+) -> Result<PasskeyReply, Refusal> {
+    tracker.member_of(session, &request.torrent_id)?;
+    let passkey = if request.rotate != 0 {
+        tracker.rotate_passkey(&session.id)?
+    } else {
+        let (id, store) = (&session.id, &tracker.store);
+        match session.role {
+            Role::Subscriber => store.subscriber(id)?.ok_or(ApiError::UnknownSubscriber)?.passkey,
+            Role::Seed => store.seed(id)?.ok_or(ApiError::UnknownSubscriber)?.passkey,
+        }
+    };
+    Ok(PasskeyReply { passkey, now: clock::now() })
 }
 
 /// `POST /rekey`

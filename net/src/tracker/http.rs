@@ -1,35 +1,20 @@
-//! Routes, and connections that are bounded in number, header size and time.
+//! Routes; what is measured and logged of each call.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Request, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
-use tower_service::Service;
 
-use super::announce::Remote;
+use super::metrics::Call;
 use super::state::Tracker;
 use super::{admin, announce, calls, cases, licenses, personal};
 use crate::wire::api;
-
-/// Seconds for a request's headers, and for the next request on a connection that is kept alive.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// For a request's body and its answer: a license of a million pieces takes minutes.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
-/// For answers under way when the server stops.
-const GRACE: Duration = Duration::from_secs(10);
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-const MAX_HEADERS: usize = 64;
 
 /// Every route.
 pub(super) fn router(tracker: Arc<Tracker>) -> Router {
@@ -37,6 +22,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/challenge", post(calls::challenge))
         .route("/subscribe", post(calls::subscribe))
         .route("/session", post(calls::session))
+        .route("/passkey", post(calls::passkey))
         .route("/rekey", post(calls::rekey))
         .route("/license", post(licenses::license))
         .route("/license/order", post(licenses::order))
@@ -60,12 +46,21 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/vouchers", post(admin::vouchers))
         .route("/admin/grants", post(admin::grant))
         .route("/admin/revoke", post(admin::revoke))
+        .route("/admin/passkey", post(admin::passkey))
         .route("/admin/subscribers", get(admin::subscribers))
         .route("/admin/cases", get(admin::cases))
         .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))
         .layer(DefaultBodyLimit::max(admin::MAX_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), admin::authorise));
+    // All but announces and scrapes, which see to it themselves: they are many.
+    let measured = Router::new()
+        .merge(calls)
+        .merge(accusations)
+        .merge(admin)
+        .route("/admin/openapi.json", get(admin::openapi))
+        .route("/metrics", get(metrics))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), measure));
     Router::new()
         .route("/{passkey}/announce", get(announce::announce_at))
         .route("/announce/{passkey}", get(announce::announce_at))
@@ -73,18 +68,43 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/{passkey}/scrape", get(announce::scrape_at))
         .route("/scrape/{passkey}", get(announce::scrape_at))
         .route("/scrape", get(announce::scrape))
-        .route("/admin/openapi.json", get(admin::openapi))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .merge(calls)
-        .merge(accusations)
-        .merge(admin)
+        .merge(measured)
         .with_state(tracker)
 }
 
-/// Ready when a record can be read.
+/// Measures a call.
+async fn measure(
+    State(tracker): State<Arc<Tracker>>,
+    route: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let answer = next.run(request).await;
+    observe(&tracker, Call::of_route(route.as_str()), started, answer.status());
+    answer
+}
+
+/// Takes note of an answer. The log has the call's name and not its path, which may be a secret.
+pub(super) fn observe(tracker: &Tracker, call: Call, started: Instant, status: StatusCode) {
+    let took = started.elapsed();
+    tracker.times.observe(call, took, status.as_u16());
+    tracing::debug!(
+        target: "swarmseal::access",
+        call = call.name(),
+        status = status.as_u16(),
+        micros = took.as_micros() as u64,
+        "answered"
+    );
+}
+
+/// Ready when a record can be read, and until the tracker is told to stop.
 async fn ready(State(tracker): State<Arc<Tracker>>) -> Response {
+    if tracker.stopping.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
     let shared = Arc::clone(&tracker);
     match tracker.workers.run(move || shared.store.totals().is_ok()).await {
         Ok(true) => "ready\n".into_response(),
@@ -94,91 +114,8 @@ async fn ready(State(tracker): State<Arc<Tracker>>) -> Response {
 
 async fn metrics(State(tracker): State<Arc<Tracker>>) -> Response {
     let shared = Arc::clone(&tracker);
-    match tracker.workers.run(move || shared.stats().to_prometheus()).await {
+    match tracker.workers.run(move || shared.stats().to_prometheus(&shared.times)).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
-}
-
-/// Serves until `shutdown` is done; then takes no more requests and lets those under way come to an end.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    max_connections: usize,
-    shutdown: impl Future<Output = ()>,
-) {
-    let places = Arc::new(Semaphore::new(max_connections));
-    let (stop, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    tokio::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        match accepted {
-            Ok((stream, remote, place)) => {
-                connections.spawn(connection(stream, remote, place, router.clone(), stopped.clone()));
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: those that there are will end.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    let _ = stop.send(true);
-    let ended = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} });
-    if ended.await.is_err() {
-        tracing::warn!("stopped with requests under way");
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, remote) = listener.accept().await?;
-    Ok((stream, remote, place))
-}
-
-async fn connection(
-    stream: TcpStream,
-    remote: SocketAddr,
-    place: OwnedSemaphorePermit,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let _place = place;
-    let _ = stream.set_nodelay(true);
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let mut router = router.clone();
-        async move {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Remote(remote));
-            let answer = tokio::time::timeout(REQUEST_TIMEOUT, router.call(request));
-            answer.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()))
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        // The message names neither path nor headers.
-        tracing::debug!(%error, "a connection ended early");
     }
 }

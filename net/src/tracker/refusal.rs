@@ -13,11 +13,29 @@ use crate::wire::bencode;
 pub(super) struct Refusal {
     pub(super) code: ApiError,
     pub(super) reason: String,
+    /// Seconds after which it makes sense to try again.
+    pub(super) retry_after: Option<u32>,
 }
 
 impl Refusal {
     pub(super) fn new(code: ApiError, reason: impl Into<String>) -> Self {
-        Refusal { code, reason: reason.into() }
+        let retry_after = matches!(code, ApiError::Rate | ApiError::Busy).then_some(1);
+        Refusal { code, reason: reason.into(), retry_after }
+    }
+
+    /// One that will not be there after so many seconds.
+    pub(super) fn wait(code: ApiError, seconds: u32) -> Self {
+        Refusal { retry_after: Some(seconds), ..code.into() }
+    }
+
+    /// The answer, with this body.
+    pub(super) fn answer(code: ApiError, retry_after: Option<u32>, body: impl IntoResponse) -> Response {
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = (status, body).into_response();
+        if let Some(seconds) = retry_after {
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        answer
     }
 }
 
@@ -68,8 +86,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let failure =
             Failure { code: self.code.word().to_owned(), reason: self.reason, now: Some(clock::now()) };
-        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, bencoded(bencode::to_bytes(&failure))).into_response()
+        Refusal::answer(self.code, self.retry_after, bencoded(bencode::to_bytes(&failure)))
     }
 }
 
@@ -109,7 +126,7 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::UnknownCase => "there is no such case, or it does not concern this subscriber any more",
         ApiError::Barred => "this subscriber sent bad pieces, or accused others of good ones",
         ApiError::Revoked => "this subscription was revoked",
-        ApiError::Rate => "too many calls at once: wait",
+        ApiError::Rate => "too many calls: wait",
         ApiError::Busy => "the tracker has too much to do: try again",
         _ => "the tracker failed",
     }

@@ -1,7 +1,9 @@
 //! What all requests share.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -9,8 +11,9 @@ use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
 use tokio::sync::Semaphore;
 
 use super::hash_work::HashWork;
+use super::limits::Limits;
 use super::masters::Masters;
-use super::metrics::{Counters, Gauges, Stats};
+use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
 use super::nonces::Nonces;
 use super::personal::Personals;
 use super::records::SubscriberRecord;
@@ -89,6 +92,11 @@ pub(super) struct Tracker {
     pub(super) hash_work: HashWork,
     pub(super) personals: Personals,
     pub(super) counters: Counters,
+    pub(super) times: CallTimes,
+    pub(super) limits: Limits,
+    pub(super) open_connections: AtomicU64,
+    /// It was told to stop.
+    pub(super) stopping: AtomicBool,
     /// Calls within sessions, and the admin's.
     pub(super) workers: Workers,
     /// Subscriptions: strangers may not hold up those who are in.
@@ -115,7 +123,7 @@ impl Tracker {
         let masters = Masters::open(&directory.join("masters"))?;
         let (license_key, _) = secret_files::read_or_create(&directory.join("license.key"))?;
         let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
-        let store = Store::open(&directory.join("tracker.redb"))?;
+        let store = Store::open(&store_file(&directory))?;
         let mut torrents = HashMap::new();
         for record in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
@@ -139,6 +147,10 @@ impl Tracker {
             hash_work: HashWork::new(config.cipher_hash_bytes),
             personals: Personals::new(store.personals()?),
             counters: Counters::default(),
+            times: CallTimes::default(),
+            limits: Limits::new(&config),
+            open_connections: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
             accusing: Semaphore::new(MAX_ACCUSATIONS),
@@ -228,9 +240,45 @@ impl Tracker {
             .map_or_else(|| self.license_key.public(), |server| server.identity)
     }
 
-    /// The session of a token. Errors: [`ApiError::NoSession`].
-    pub(super) fn session(&self, token: Option<&Token>) -> Result<Session, ApiError> {
-        self.sessions.find(token.ok_or(ApiError::NoSession)?, clock::now())
+    /// The session of a token, of which this is one call. Errors: [`ApiError::NoSession`], [`ApiError::Rate`].
+    pub(super) fn session(&self, token: Option<&Token>) -> Result<Session, Refusal> {
+        let session = self.sessions.find(token.ok_or(ApiError::NoSession)?, clock::now())?;
+        if session.role == Role::Subscriber {
+            self.limits.call(&session.id).map_err(|wait| self.too_many(wait))?;
+        }
+        Ok(session)
+    }
+
+    /// Counts a call that belongs to no session. Errors: [`ApiError::Rate`].
+    pub(super) fn stranger(&self, address: IpAddr) -> Result<(), Refusal> {
+        self.limits.address(address).map_err(|wait| self.too_many(wait))
+    }
+
+    fn too_many(&self, wait: u32) -> Refusal {
+        count(&self.counters.rate_limited, 1);
+        Refusal::wait(ApiError::Rate, wait)
+    }
+
+    /// Gives a subscriber or seed another passkey; the old one serves no longer. Blocks.
+    pub(super) fn rotate_passkey(&self, id: &SubscriberId) -> Result<Passkey, Refusal> {
+        let fresh = Passkey::new(random()?);
+        let (old, member) = self.store.rotate_passkey(id, fresh)?;
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        members.remove(&old);
+        members.insert(fresh, member);
+        drop(members);
+        // Whoever announced under the old one is told to nobody any more; the owner is back with its next announce.
+        if let Ok(torrent) = self.torrent(&member.torrent_id) {
+            self.swarms.expel(&torrent.info_hash, id);
+        }
+        count(&self.counters.passkeys_rotated, 1);
+        tracing::info!(member = %id, "passkey changed");
+        Ok(fresh)
+    }
+
+    /// Forgets a passkey that was replaced while it was being made known.
+    pub(super) fn forget_passkey(&self, passkey: &Passkey) {
+        self.members.write().unwrap_or_else(PoisonError::into_inner).remove(passkey);
     }
 
     /// The subscriber of a session that is of this torrent. Blocks. Errors: [`ApiError::WrongRole`],
@@ -274,18 +322,34 @@ impl Tracker {
 
     /// Everything that is measured. Blocks.
     pub(super) fn stats(&self) -> Stats {
+        let looked = Instant::now();
         let totals = self.store.totals().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot count records");
             Totals::default()
         });
-        let now = clock::now();
+        let store_read_micros = looked.elapsed().as_micros() as u64;
+        let swarms = self.swarms.census(clock::now());
+        let (jobs, verifications) = (self.workers.load(), self.verifiers.load());
         let gauges = Gauges {
-            peers: self.swarms.sweep(now) as u64,
+            peers: swarms.peers,
+            peers_complete: swarms.complete,
+            swarms: swarms.swarms,
+            largest_swarm: swarms.largest,
             sessions: self.sessions.len() as u64,
             table_bytes: self.tables.bytes() as u64,
-            uptime: self.started.elapsed().as_secs(),
+            table_bytes_limit: self.config.table_cache_bytes as u64,
+            jobs_running: jobs.0,
+            jobs_waiting: jobs.1,
+            verifications_running: verifications.0,
+            verifications_waiting: verifications.1,
+            limited_callers: self.limits.len() as u64,
+            open_connections: self.open_connections.load(Ordering::Relaxed),
+            store_bytes: std::fs::metadata(store_file(&self.config.data)).map_or(0, |file| file.len()),
+            store_read_micros,
+            serving: u64::from(!self.stopping.load(Ordering::Relaxed)),
+            uptime_seconds: self.started.elapsed().as_secs(),
         };
-        Stats { counts: self.counters.read(), gauges, totals }
+        Stats { counts: self.counters.read(), gauges, totals, swarm_sizes: swarms.by_size }
     }
 
     /// Forgets sessions and peers that have expired.
@@ -293,7 +357,13 @@ impl Tracker {
         let now = clock::now();
         self.sessions.sweep(now);
         self.swarms.sweep(now);
+        self.limits.sweep();
     }
+}
+
+/// Where the store is.
+fn store_file(data: &Path) -> std::path::PathBuf {
+    data.join("tracker.redb")
 }
 
 /// Where the admin token is.

@@ -3,6 +3,7 @@
 //! Calls block: they belong on `spawn_blocking`.
 
 mod cases;
+mod passkeys;
 
 pub(super) use cases::Next;
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use swarmseal_core::SubscriberId;
 
+use super::metrics::SWARM_SIZES;
 use crate::wire::announce::{Event, Peer, ScrapeEntry};
 use crate::wire::api::Role;
 
@@ -40,6 +41,18 @@ pub(super) struct Found {
     pub(super) complete: u32,
     pub(super) incomplete: u32,
     pub(super) peers: Vec<Peer>,
+}
+
+/// All swarms, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Census {
+    pub(super) peers: u64,
+    pub(super) complete: u64,
+    /// Those with a peer in them.
+    pub(super) swarms: u64,
+    pub(super) largest: u64,
+    /// Those with at most so many peers, by [`SWARM_SIZES`], and all.
+    pub(super) by_size: [u64; SWARM_SIZES.len() + 1],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -161,6 +174,26 @@ impl Swarms {
             }
         }
         peers
+    }
+
+    /// How many there are, of what size; the silent are forgotten first.
+    pub(super) fn census(&self, now: u64) -> Census {
+        let mut census = Census::default();
+        for shard in &self.shards {
+            for swarm in shard.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+                swarm.drop_silent(now, self.lifetime);
+                let peers = swarm.entries.len() as u64;
+                census.peers += peers;
+                census.complete += swarm.seeds as u64;
+                census.swarms += u64::from(peers > 0);
+                census.largest = census.largest.max(peers);
+                let bounds = SWARM_SIZES.iter().copied().chain([u64::MAX]);
+                for (count, bound) in census.by_size.iter_mut().zip(bounds) {
+                    *count += u64::from(peers <= bound);
+                }
+            }
+        }
+        census
     }
 
     fn shard(&self, info_hash: &[u8; 20]) -> MutexGuard<'_, HashMap<[u8; 20], Swarm>> {
@@ -310,6 +343,19 @@ mod tests {
         swarms.announce(&HASH, &done, 0, 0);
         assert_eq!(swarms.scrape(&HASH, 0), ScrapeEntry { complete: 3, downloaded: 1, incomplete: 0 });
         assert_eq!(swarms.scrape(&[1; 20], 0), ScrapeEntry::default());
+    }
+
+    #[test]
+    fn the_census_counts_swarms_by_size() {
+        let swarms = Swarms::new(100);
+        for member in 0..12 {
+            let complete = member < 2;
+            swarms.announce(&HASH, &Arrival { complete, ..arrival(member, 10 + u16::from(member)) }, 0, 0);
+        }
+        swarms.announce(&[8; 20], &arrival(1, 10), 0, 0);
+        let by_size = [0, 1, 1, 2, 2, 2, 2];
+        assert_eq!(swarms.census(0), Census { peers: 13, complete: 2, swarms: 2, largest: 12, by_size });
+        assert_eq!(swarms.census(1000).peers, 0);
     }
 
     #[test]

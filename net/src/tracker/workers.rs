@@ -15,6 +15,8 @@ const MAX_OF_ONE: u32 = 8;
 /// A bounded pool.
 pub(super) struct Workers {
     count: u32,
+    /// Places of running and waiting jobs.
+    places: usize,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     of_each: Arc<Mutex<HashMap<SubscriberId, u32>>>,
@@ -25,6 +27,7 @@ impl Workers {
     pub(super) fn new(running: usize, waiting: usize) -> Self {
         Workers {
             count: running as u32,
+            places: running + waiting,
             running: Arc::new(Semaphore::new(running)),
             waiting: Arc::new(Semaphore::new(running + waiting)),
             of_each: Arc::default(),
@@ -44,6 +47,13 @@ impl Workers {
             job()
         };
         tokio::task::spawn_blocking(job).await.map_err(|_| ApiError::Internal)
+    }
+
+    /// Jobs that run, and jobs that wait.
+    pub(super) fn load(&self) -> (u64, u64) {
+        let running = (self.count as usize).saturating_sub(self.running.available_permits());
+        let taken = self.places.saturating_sub(self.waiting.available_permits());
+        (running as u64, taken.saturating_sub(running) as u64)
     }
 
     /// Takes no more jobs, and waits for those that run: some outlive who asked for them.
@@ -125,6 +135,7 @@ mod tests {
         // Polled once, it stands in the queue; there is no place for a third.
         assert!(futures_poll_once(second.as_mut()).await.is_none());
         assert_eq!(workers.run(|| 3).await, Err(ApiError::Busy));
+        assert_eq!(workers.load(), (1, 1));
         release.send(()).unwrap();
         first.await.unwrap().unwrap().unwrap();
         assert_eq!(second.await, Ok(2));

@@ -149,6 +149,12 @@ impl AdminClient {
         Ok(())
     }
 
+    /// Replaces the passkey of a subscriber or a seed, whose owner asks for the new one by [`super::Client::passkey`].
+    pub async fn rotate_passkey(&self, id: SubscriberId) -> Result<(), Error> {
+        let _: Value = self.post("admin/passkey", &json!({ "subscriber": id.to_string() })).await?;
+        Ok(())
+    }
+
     /// Registered torrents, as the tracker's JSON has them.
     pub async fn torrents(&self) -> Result<Value, Error> {
         self.get("admin/torrents").await

@@ -117,6 +117,7 @@ fn http_client() -> reqwest::ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
+        .tls_certs_merge(super::trust::also())
 }
 
 async fn fetch(http: reqwest::Client, url: Url) -> Result<AnnounceReply, Error> {

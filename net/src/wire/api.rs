@@ -5,6 +5,7 @@
 //! | `/challenge` | none | [`Challenge`] |
 //! | `/subscribe` | [`Subscribe`] | [`Subscribed`] |
 //! | `/session` | [`OpenSession`] | [`SessionOpened`] |
+//! | `/passkey` | [`PasskeyRequest`] | [`PasskeyReply`]: the current one, or another instead |
 //! | `/rekey` | [`ReKeyRequest`] | [`Keys`]: re-keys |
 //! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
 //! | `/license` of a license server apart | [`LicenseWord`] | [`LicenseReply`] |
@@ -350,6 +351,26 @@ impl Subscribe {
         subscribe.signature = identity.sign(purpose::SUBSCRIBE, &subscribe.signing_input());
         Ok(subscribe)
     }
+}
+
+/// Asks for the passkey of the session's subscriber or seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasskeyRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// 1 for another passkey instead of the current one, which then serves no longer.
+    pub rotate: u8,
+}
+
+/// The passkey that serves from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasskeyReply {
+    /// For announce and scrape.
+    #[serde(with = "passkey")]
+    pub passkey: Passkey,
+    /// The tracker's clock.
+    pub now: u64,
 }
 
 /// What a subscription gives.
@@ -996,6 +1017,8 @@ mod tests {
             round_trip(Subscribe { torrent_id, y, proof, identity, device, nonce, signature })?;
             let (passkey, subscriber) = (Passkey::new(passkey), SubscriberId(identity));
             round_trip(Subscribed { passkey, subscriber, epoch, now })?;
+            round_trip(PasskeyRequest { torrent_id, rotate: epoch as u8 })?;
+            round_trip(PasskeyReply { passkey, now })?;
         }
 
         #[test]

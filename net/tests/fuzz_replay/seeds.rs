@@ -304,6 +304,8 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("challenge", bencode::to_bytes(&api::Challenge { nonce, now })),
         ("subscribe", bencode::to_bytes(&subscribe)),
         ("subscribed", bencode::to_bytes(&api::Subscribed { passkey, subscriber: ID, epoch: 1, now })),
+        ("passkey-request", bencode::to_bytes(&api::PasskeyRequest { torrent_id, rotate: 1 })),
+        ("passkey-reply", bencode::to_bytes(&api::PasskeyReply { passkey, now })),
         ("open-session", bencode::to_bytes(&session)),
         (
             "session-opened",

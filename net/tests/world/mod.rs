@@ -117,6 +117,9 @@ impl World {
     pub fn start_tracker(&mut self) {
         let listen = self.at(self.port);
         let mut args = vec!["tracker", "--listen", &listen, "--announce-interval", "1"];
+        if !self.address.is_loopback() {
+            args.push("--insecure-http");
+        }
         args.extend(self.tracker_flags.iter().map(String::as_str));
         let tracker = Running::start(&self.path("operator"), &args);
         let url = tracker.event("listening")["url"].as_str().unwrap().to_owned();

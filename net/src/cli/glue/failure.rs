@@ -128,7 +128,9 @@ pub(crate) fn tracker_failure(error: tracker::Error) -> Failure {
             Exit::InUse
         }
         tracker::Error::Io { .. } => Exit::Storage,
-        tracker::Error::PaperProfile { .. } => Exit::Usage,
+        tracker::Error::PaperProfile { .. } | tracker::Error::PlainHttp { .. } | tracker::Error::Tls(_) => {
+            Exit::Usage
+        }
         tracker::Error::Store(tracker::StoreError::Newer { .. }) => Exit::NewerVersion,
         _ => Exit::Failed,
     };

@@ -1,6 +1,7 @@
 //! What a peer or seed asks of a tracker, over HTTP.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use swarmseal_core::{SubscriberId, Ticket, TorrentId};
@@ -23,7 +24,8 @@ use crate::wire::seal::Statement;
 pub(crate) struct TrackerLink {
     client: Client,
     torrent: TorrentId,
-    passkey: Passkey,
+    /// Replaced when the tracker has another.
+    passkey: Mutex<Passkey>,
     width: usize,
     piece_count: u32,
 }
@@ -49,7 +51,7 @@ impl TrackerLink {
         })?;
         let seal = &metainfo.info.seal;
         let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
-        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey, width, piece_count })
+        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width, piece_count })
     }
 
     fn personal_request(&self, info_hash: &[u8; 20], epoch: u64, pieces: &[u32]) -> PersonalKeysRequest {
@@ -58,7 +60,21 @@ impl TrackerLink {
     }
 
     async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
-        let reply = self.client.announce(&self.passkey, &on_the_wire(announce)).await;
+        let passkey = *self.passkey.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = on_the_wire(announce);
+        let reply = match self.client.announce(&passkey, &request).await {
+            // It may have been replaced, by this device's owner or the operator: the session knows.
+            Err(refused @ Error::AnnounceRefused(_)) => {
+                match self.client.passkey(self.torrent, false).await {
+                    Ok(current) if current != passkey => {
+                        *self.passkey.lock().unwrap_or_else(PoisonError::into_inner) = current;
+                        self.client.announce(&current, &request).await
+                    }
+                    _ => Err(refused),
+                }
+            }
+            reply => reply,
+        };
         Ok(from_the_wire(&reply.map_err(|error| error.to_string())?))
     }
 

@@ -1,0 +1,495 @@
+//! Connections: bounded in number, in the time that they may take, and ended in order when the tracker stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
+
+use super::metrics::count;
+use super::proxies;
+use super::state::Tracker;
+use super::tls::Tls;
+
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+/// Calls at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+/// Bytes of a request's body for which its sender gets another second.
+const SLOWEST: u64 = 16 * 1024;
+
+/// Whom a request is from, as far as the connection or a trusted proxy can tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote(pub(super) std::net::IpAddr);
+
+/// Serves until `shutdown` is done, and then as long as the configuration says that it drains; then takes no more requests
+/// and lets those under way come to an end.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    tracker: Arc<Tracker>,
+    tls: Option<Arc<Tls>>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(tracker.config.max_connections));
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let told = async {
+        shutdown.await;
+        tracker.stopping.store(true, Ordering::Relaxed);
+        tracing::info!(drain_seconds = tracker.config.drain_seconds, "told to stop");
+        sleep(Duration::from_secs(tracker.config.drain_seconds)).await;
+    };
+    tokio::pin!(told);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut told => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, remote, place)) => {
+                count(&tracker.counters.connections, 1);
+                let call =
+                    Call { router: router.clone(), tracker: Arc::clone(&tracker), remote, http2: None };
+                connections.spawn(connection(stream, tls.clone(), place, call, stopped.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: those that there are will end.
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    let grace = Duration::from_secs(tracker.config.shutdown_seconds);
+    if timeout(grace, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!(connections = connections.len(), "stopped with requests under way");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, remote) = listener.accept().await?;
+    Ok((stream, remote, place))
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    place: OwnedSemaphorePermit,
+    call: Call,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let _place = place;
+    let _open = Open::new(&call.tracker);
+    let _ = stream.set_nodelay(true);
+    let tracker = Arc::clone(&call.tracker);
+    let stream = Unread::new(stream, Duration::from_secs(tracker.config.unread_seconds));
+    let Some(tls) = tls else { return http1(stream, call, stopped).await };
+    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    let patience = Duration::from_secs(tracker.config.handshake_seconds);
+    let shaken = tokio::select! {
+        shaken = timeout(patience, handshake) => shaken,
+        () = stop(&mut stopped) => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            count(&tracker.counters.tls_handshakes, 1);
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                http2(stream, call, stopped).await;
+            } else {
+                http1(stream, call, stopped).await;
+            }
+        }
+        Ok(Err(error)) => {
+            count(&tracker.counters.tls_handshakes_failed, 1);
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+        Err(_) => {
+            count(&tracker.counters.tls_handshakes_failed, 1);
+            count(&tracker.counters.slow_clients, 1);
+        }
+    }
+}
+
+async fn stop(stopped: &mut watch::Receiver<bool>) {
+    drop(stopped.wait_for(|stopped| *stopped).await);
+}
+
+async fn http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    call: Call,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let tracker = Arc::clone(&call.tracker);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(tracker.config.idle_seconds))
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), call);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    note_end(&tracker, ended);
+}
+
+async fn http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    mut call: Call,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let tracker = Arc::clone(&call.tracker);
+    let activity = Arc::new(Activity::new());
+    call.http2 = Some(Arc::clone(&activity));
+    let idle = Duration::from_secs(tracker.config.idle_seconds);
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        // A peer that is gone without a word does not answer.
+        .keep_alive_interval(idle.max(Duration::from_secs(10)))
+        .keep_alive_timeout(idle)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .serve_connection(TokioIo::new(stream), call);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = activity.is_idle_for(idle) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(idle, connection).await.unwrap_or(Ok(()))
+        }
+        () = activity.is_stuck_for(Duration::from_secs(tracker.config.request_seconds)) => {
+            count(&tracker.counters.slow_clients, 1);
+            return;
+        }
+    };
+    note_end(&tracker, ended);
+}
+
+fn note_end(tracker: &Tracker, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        let unread = std::error::Error::source(&error)
+            .and_then(|cause| cause.downcast_ref::<io::Error>())
+            .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);
+        if error.is_timeout() || unread {
+            count(&tracker.counters.slow_clients, 1);
+        }
+        // The message names neither path nor headers.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// A connection as the metrics count it.
+struct Open(Arc<Tracker>);
+
+impl Open {
+    fn new(tracker: &Arc<Tracker>) -> Self {
+        tracker.open_connections.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(tracker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What answers the requests of one connection.
+struct Call {
+    router: Router,
+    tracker: Arc<Tracker>,
+    remote: SocketAddr,
+    http2: Option<Arc<Activity>>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Call {
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut router = self.router.clone();
+        let config = &self.tracker.config;
+        let remote =
+            proxies::client(&config.trusted_proxies, config.proxy_header, self.remote, request.headers());
+        let patience = Duration::from_secs(config.request_seconds);
+        let busy = self.http2.as_ref().map(Busy::new);
+        let (mut request, slow) = if request.body().is_end_stream() {
+            (request.map(|_| Body::empty()), None)
+        } else {
+            let slow = Arc::new(AtomicBool::new(false));
+            let allowed = Duration::from_secs(config.body_seconds);
+            let timed = |body| Body::new(Timed::new(body, allowed, Arc::clone(&slow), self.http2.clone()));
+            (request.map(timed), Some(slow))
+        };
+        request.extensions_mut().insert(Remote(remote));
+        let tracker = Arc::clone(&self.tracker);
+        Box::pin(async move {
+            let answer = timeout(patience, router.call(request)).await;
+            let mut answer = match answer {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(never)) => match never {},
+                Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+            };
+            if slow.is_some_and(|slow| slow.load(Ordering::Relaxed)) {
+                count(&tracker.counters.slow_clients, 1);
+                answer = StatusCode::REQUEST_TIMEOUT.into_response();
+                if busy.is_none() {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+            }
+            Ok(match busy {
+                Some(busy) => answer.map(|body| Body::new(Counted { body, _busy: busy })),
+                None => answer,
+            })
+        })
+    }
+}
+
+/// A request's body that has to come at a decent pace.
+struct Timed {
+    body: Incoming,
+    allowed: Duration,
+    started: Instant,
+    received: u64,
+    /// Made when there is something to wait for: most bodies come along with their headers.
+    alarm: Option<Pin<Box<Sleep>>>,
+    slow: Arc<AtomicBool>,
+    activity: Option<Arc<Activity>>,
+}
+
+impl Timed {
+    fn new(
+        body: Incoming,
+        allowed: Duration,
+        slow: Arc<AtomicBool>,
+        activity: Option<Arc<Activity>>,
+    ) -> Self {
+        Timed { body, allowed, started: Instant::now(), received: 0, alarm: None, slow, activity }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.started + self.allowed + Duration::from_secs(self.received / SLOWEST)
+    }
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            if let Some(Ok(frame)) = &frame {
+                self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.activity.iter().for_each(|activity| activity.touch());
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let deadline = self.deadline();
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if alarm.deadline() != deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        ready!(alarm.as_mut().poll(context));
+        self.slow.store(true, Ordering::Relaxed);
+        Poll::Ready(Some(Err("the body came too slowly".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose reader has to read on: one that takes nothing for so long is cut.
+struct Unread<S> {
+    stream: S,
+    patience: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncWrite + Unpin> Unread<S> {
+    fn new(stream: S, patience: Duration) -> Self {
+        Unread { stream, patience, alarm: None }
+    }
+
+    fn waited<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.alarm = None;
+            return written;
+        }
+        let patience = self.patience;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(alarm.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Unread<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.waited(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.waited(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.waited(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// What goes on in a connection of HTTP/2, where a pause is no sign: many calls share it.
+struct Activity {
+    calls: AtomicUsize,
+    since: Instant,
+    /// Milliseconds after `since` at which something last happened.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Activity { calls: AtomicUsize::new(0), since: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn touch(&self) {
+        self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Done when there has been no call for so long.
+    async fn is_idle_for(&self, time: Duration) {
+        self.quiet_for(time, |calls| calls == 0).await;
+    }
+
+    /// Done when calls are under way, and nothing has happened for so long.
+    async fn is_stuck_for(&self, time: Duration) {
+        self.quiet_for(time, |calls| calls > 0).await;
+    }
+
+    async fn quiet_for(&self, time: Duration, counts: impl Fn(usize) -> bool) {
+        loop {
+            let due = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed)) + time;
+            if Instant::now() < due {
+                sleep_until(due).await;
+            } else if counts(self.calls.load(Ordering::Relaxed)) {
+                return;
+            } else {
+                // The other kind of quiet: it ends with a touch.
+                sleep(time).await;
+            }
+        }
+    }
+}
+
+/// A call under way.
+struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.touch();
+        activity.calls.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(activity))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body, under way until it is sent.
+struct Counted {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self._busy.0.touch();
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
