@@ -47,7 +47,7 @@ use std::time::Duration;
 use swarmseal_core::TorrentId;
 use tokio::net::TcpListener;
 
-pub use config::{Config, ConfigError, Kind, LicenseServer, ProxyHeader, Setting};
+pub use config::{Config, ConfigError, Kind, ProxyHeader, Setting};
 pub use secret_files::SecretFileError;
 pub use store::StoreError;
 pub use tls::TlsError;

@@ -28,10 +28,10 @@ use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
     self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Defend, Defended,
-    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply, LicenseRequest, NewHashes, OpenSession,
-    Passkey, PasskeyReply, PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, Question,
-    Questions, QuestionsRequest, ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed,
-    Token, Work, WorkRequest,
+    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest,
+    LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
+    PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest, ReKeyRequest, Role,
+    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -42,6 +42,8 @@ use crate::wire::personal::CipherHash;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Without a byte from the tracker: a license of a long torrent takes its time.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of the longest answer with a license.
+const MAX_LICENSE_ANSWER: usize = MAX_ENVELOPE + 4096;
 /// A session is renewed when so many seconds are left.
 const RENEW_BEFORE: u64 = 30;
 
@@ -352,12 +354,36 @@ impl Client {
         Ok(reply.cleared != 0)
     }
 
-    /// The envelope of the subscriber's license; a voucher is redeemed first, if one is given.
+    /// The envelope of the subscriber's license, from the tracker or the license server that it names; a voucher is redeemed
+    /// first, if one is given.
     pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
-        let request = LicenseRequest { torrent_id: torrent, voucher: voucher.map(str::to_owned) };
-        let reply: LicenseReply = self.call_in_session("license", &request, MAX_ENVELOPE + 4096).await?;
+        let voucher = voucher.map(str::to_owned);
+        let request = LicenseRequest { torrent_id: torrent, voucher: voucher.clone() };
+        let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);
+        let Some(server) = reply.server else { return Ok(reply.license) };
+        let Credential { id, key, .. } = self.credential.as_ref().ok_or(Error::NoCredential)?;
+        let nonce = self.challenge().await?.nonce;
+        let word = LicenseWord {
+            torrent_id: torrent,
+            subscriber: *id,
+            server: server.identity,
+            nonce,
+            voucher,
+            signature: [0; 64],
+        };
+        let body = bencode::to_bytes(&word.signed(key));
+        let server = Client { base: base_url(&server.url)?, ..self.clone() };
+        let reply: LicenseReply = server.call("license", None, body, MAX_LICENSE_ANSWER).await?;
         Ok(reply.license)
+    }
+
+    /// What a license needs, for the license server whose order it is.
+    pub async fn order_license(&self, order: &LicenseOrder) -> Result<LicenseFilled, Error> {
+        let filled: LicenseFilled =
+            self.call("license/order", None, bencode::to_bytes(order), MAX_LICENSE_ANSWER).await?;
+        self.shared.clock.heard(filled.now);
+        Ok(filled)
     }
 
     /// Announces under a passkey, by each address family that the tracker has.

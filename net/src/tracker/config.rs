@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::wire::identity::is_public_key;
+use crate::wire::api::LicenseServer;
 
 /// Bytes of the longest file.
 const MAX_FILE: u64 = 1 << 20;
@@ -235,42 +235,6 @@ settings! {
     /// Entries of the audit log that are kept; the oldest go first.
     audit_entries: u64 = 100_000,
         Number "audit-entries" "SWARMSEAL_TRACKER_AUDIT_ENTRIES" "COUNT";
-}
-
-/// A license server apart, as the tracker knows it: its URL, `#`, its Ed25519 public key, `.` and its X25519 public key, both
-/// in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct LicenseServer {
-    /// Where subscribers find it.
-    pub url: String,
-    /// The license key of its torrents.
-    pub identity: [u8; 32],
-    /// What a license needs is encrypted to this.
-    pub device: [u8; 32],
-}
-
-impl TryFrom<String> for LicenseServer {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        const EXPECTED: &str = "expected the line that `swarmseal license-server` prints: URL#KEY.KEY, with keys of 64 hexadecimal digits";
-        let (url, keys) = text.split_once('#').ok_or(EXPECTED)?;
-        let (signing, sealing) = keys.split_once('.').ok_or(EXPECTED)?;
-        let (mut identity, mut device) = ([0; 32], [0; 32]);
-        hex::decode_to_slice(signing, &mut identity).map_err(|_| EXPECTED)?;
-        hex::decode_to_slice(sealing, &mut device).map_err(|_| EXPECTED)?;
-        if !url.starts_with("http://") && !url.starts_with("https://") || !is_public_key(&identity) {
-            return Err(EXPECTED);
-        }
-        Ok(LicenseServer { url: url.to_owned(), identity, device })
-    }
-}
-
-impl From<LicenseServer> for String {
-    fn from(server: LicenseServer) -> Self {
-        format!("{}#{}.{}", server.url, hex::encode(server.identity), hex::encode(server.device))
-    }
 }
 
 /// Where a proxy says for whom it speaks.

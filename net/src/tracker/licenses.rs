@@ -18,8 +18,8 @@ use super::records::SubscriberRecord;
 use super::refusal::Refusal;
 use super::sessions::Session;
 use super::state::{Torrent, Tracker};
-use super::{LicenseServer, clock, rekey, voucher};
-use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest};
+use super::{clock, rekey, voucher};
+use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest, LicenseServer};
 use crate::wire::identity::{self, purpose};
 use crate::wire::license::License;
 
@@ -37,7 +37,7 @@ fn make_license(
     let subscriber = tracker.subscriber_of(session, &torrent.id)?;
     if torrent.license_key != tracker.license_key.public() {
         // Nothing is redeemed yet: that is for the other server's order.
-        let server = license_server(tracker, &torrent)?.url.clone();
+        let server = license_server(tracker, &torrent)?.clone();
         return Ok(LicenseReply { license: Vec::new(), now: clock::now(), server: Some(server) });
     }
     let license = granted(tracker, &torrent, session.id, &subscriber, request.voucher.as_deref())?;

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use crate::wire::bencode::{self, optional};
-use crate::wire::identity::{Identity, SigningKey, purpose};
+use crate::wire::identity::{Identity, SigningKey, is_public_key, purpose};
 use crate::wire::seal::{MAX_STATEMENT, Statement};
 
 /// Pieces that one call may ask keys for.
@@ -842,6 +842,42 @@ pub struct LicenseRequest {
     pub voucher: Option<String>,
 }
 
+/// A license server apart. As a string: its URL, `#`, its Ed25519 public key, `.` and its X25519 public key, both in
+/// hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LicenseServer {
+    /// Where subscribers find it.
+    pub url: String,
+    /// The license key of its torrents.
+    pub identity: [u8; 32],
+    /// What a license needs is encrypted to this.
+    pub device: [u8; 32],
+}
+
+impl TryFrom<String> for LicenseServer {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const EXPECTED: &str = "expected the line that `swarmseal license-server` prints: URL#KEY.KEY, with keys of 64 hexadecimal digits";
+        let (url, keys) = text.split_once('#').ok_or(EXPECTED)?;
+        let (signing, sealing) = keys.split_once('.').ok_or(EXPECTED)?;
+        let (mut identity, mut device) = ([0; 32], [0; 32]);
+        hex::decode_to_slice(signing, &mut identity).map_err(|_| EXPECTED)?;
+        hex::decode_to_slice(sealing, &mut device).map_err(|_| EXPECTED)?;
+        if !url.starts_with("http://") && !url.starts_with("https://") || !is_public_key(&identity) {
+            return Err(EXPECTED);
+        }
+        Ok(LicenseServer { url: url.to_owned(), identity, device })
+    }
+}
+
+impl From<LicenseServer> for String {
+    fn from(server: LicenseServer) -> Self {
+        format!("{}#{}.{}", server.url, hex::encode(server.identity), hex::encode(server.device))
+    }
+}
+
 /// A license, or where it is to be had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseReply {
@@ -850,9 +886,9 @@ pub struct LicenseReply {
     pub license: Vec<u8>,
     /// The tracker's clock.
     pub now: u64,
-    /// The URL of the license server that signs this torrent's licenses, if it is not this tracker.
+    /// Who signs this torrent's licenses, if it is not this tracker.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
-    pub server: Option<String>,
+    pub server: Option<LicenseServer>,
 }
 
 /// A subscriber's word to a license server apart that it wants a license. The tracker takes it from that server alone, and once:
@@ -1035,7 +1071,10 @@ mod tests {
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
             round_trip(LicenseRequest { torrent_id, voucher: voucher.clone() })?;
-            round_trip(LicenseReply { license: keys.clone(), now: epoch, server: voucher.clone() })?;
+            let server = LicenseServer { url: "https://l".into(), identity: SigningKey::from_bytes(&torrent).public(), device: torrent };
+            prop_assert_eq!(LicenseServer::try_from(String::from(server.clone())).unwrap(), server.clone());
+            let server = voucher.as_ref().map(|_| server);
+            round_trip(LicenseReply { license: keys.clone(), now: epoch, server })?;
             let word = LicenseWord {
                 torrent_id,
                 subscriber: SubscriberId(torrent),

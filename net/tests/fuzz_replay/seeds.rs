@@ -331,7 +331,11 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now, server: None })),
         ("license-elsewhere", {
-            let server = Some("https://licenses.example".into());
+            let server = Some(api::LicenseServer {
+                url: "https://licenses.example".into(),
+                identity: license_key().public(),
+                device: [5; 32],
+            });
             bencode::to_bytes(&api::LicenseReply { license: Vec::new(), now, server })
         }),
         ("license-word", bencode::to_bytes(&word)),
