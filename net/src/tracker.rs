@@ -10,6 +10,7 @@
 
 mod admin;
 mod announce;
+mod budgets;
 mod calls;
 mod cases;
 mod clock;

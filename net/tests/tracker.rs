@@ -474,7 +474,19 @@ async fn rekeys_are_made_on_the_downloader_s_word_only() {
 
     assert_eq!(tracker.admin().stats().await.unwrap()["rekeys"], 0);
     assert_eq!(tracker.admin().stats().await.unwrap()["encryption_keys"], 0);
-    assert_eq!(client.rekey(id, 1, &good, &[0; 512]).await.unwrap().keys.len(), 512 * 256);
+    assert_eq!(client.rekey(id, 1, &good, &[0; 16]).await.unwrap().keys.len(), 16 * 256);
+
+    // A key is had so often a day, whatever ticket asks for it; those of other pieces and for others are not touched.
+    assert_eq!(rekey(&good).await, ApiError::Rate);
+    assert_eq!(rekey(&k.ticket(&published, j.id, soon() - 60)).await, ApiError::Rate);
+    assert_eq!(code(client.rekey(id, 1, &good, &[1, 0]).await), ApiError::Rate);
+    assert_eq!(tracker.admin().stats().await.unwrap()["rekeys"], 16);
+    client.rekey(id, 1, &good, &[1]).await.unwrap();
+    let (l, _) = Device::subscribed(&tracker, &published).await;
+    client.rekey(id, 1, &l.ticket(&published, j.id, soon()), &[0]).await.unwrap();
+    l.client(&tracker).rekey(id, 1, &k.ticket(&published, l.id, soon()), &[0]).await.unwrap();
+    seed.seed_keys(id, &to_seed, &[0; 16]).await.unwrap();
+    assert_eq!(code(seed.seed_keys(id, &to_seed, &[0]).await), ApiError::Rate);
     tracker.stop().await;
 }
 

@@ -171,6 +171,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
+    spend(tracker, session, &request.ticket, &request.pieces)?;
     let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, request.ticket.epoch)?);
     let params = &torrent.params;
     let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
@@ -193,6 +194,7 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     seed_of(tracker, session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
+    spend(tracker, session, &request.ticket, &request.pieces)?;
     let master = master(tracker, request.ticket.epoch)?;
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
@@ -200,6 +202,11 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
+}
+
+/// Takes keys from what an uploader may have for the ticket's downloader. Errors: [`ApiError::Rate`].
+fn spend(tracker: &Tracker, session: &Session, ticket: &Ticket, pieces: &[u32]) -> Result<(), ApiError> {
+    tracker.budgets.spend((session.id, ticket.downloader), ticket.epoch, pieces, clock::now())
 }
 
 /// Refuses whoever is no seed of the torrent. Blocks. Errors: [`ApiError::WrongRole`], [`ApiError::WrongTorrent`],

@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use axum::http::HeaderMap;
 use axum::response::Response;
-use swarmseal_core::{SubscriberId, TorrentId};
+use swarmseal_core::TorrentId;
 
+use super::budgets::Budgets;
 use super::calls::{Body, Shared, in_session, master, seed_of};
 use super::clock;
 use super::metrics::count;
@@ -23,11 +24,8 @@ use crate::wire::api::{
 use crate::wire::mse;
 use crate::wire::personal::PersonalTorrent;
 
-/// How often a seed or peer may have the key of one piece for one subscriber within [`BUDGET_SECONDS`].
-const MAX_OF_ONE_KEY: u8 = 4;
-const BUDGET_SECONDS: u64 = 24 * 3600;
-/// Pairs of uploader and downloader that are remembered.
-const MAX_PAIRS: usize = 1 << 16;
+/// Times a day that a seed or peer may have the key of one piece for one subscriber, whose client asks by nobody's word.
+const TIMES: u8 = 4;
 
 /// Personal torrents of one torrent that are remembered to have clients.
 const MAX_RECENT: usize = 1000;
@@ -38,10 +36,9 @@ const SOME_CLIENTS: u32 = 30;
 const NO_CLIENTS: u32 = 300;
 
 /// Whose personal torrents there are.
-#[derive(Default)]
 pub(super) struct Personals {
     known: RwLock<Known>,
-    budgets: Mutex<HashMap<(SubscriberId, SubscriberId), Budget>>,
+    budgets: Budgets,
     /// Personal torrents that clients announced, the last one last.
     recent: Mutex<HashMap<TorrentId, VecDeque<[u8; 20]>>>,
 }
@@ -60,12 +57,6 @@ impl Known {
     }
 }
 
-struct Budget {
-    since: u64,
-    epoch: u64,
-    given: HashMap<u32, u8>,
-}
-
 impl Personals {
     /// Those that the store has.
     pub(super) fn new(records: Vec<([u8; 20], PersonalRecord)>) -> Self {
@@ -73,7 +64,7 @@ impl Personals {
         for (info_hash, record) in records {
             known.add(info_hash, record);
         }
-        Personals { known: RwLock::new(known), ..Personals::default() }
+        Personals { known: RwLock::new(known), budgets: Budgets::new(TIMES), recent: Mutex::default() }
     }
 
     /// Whose it is.
@@ -104,40 +95,6 @@ impl Personals {
 
     fn add(&self, info_hash: [u8; 20], record: PersonalRecord) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).add(info_hash, record);
-    }
-
-    /// Takes the keys of these pieces from what an uploader may have for a downloader. Errors: [`ApiError::Rate`] where
-    /// that is not enough; nothing is taken then.
-    fn spend(
-        &self,
-        pair: (SubscriberId, SubscriberId),
-        epoch: u64,
-        pieces: &[u32],
-        now: u64,
-    ) -> Result<(), ApiError> {
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = |budget: &Budget| now.saturating_sub(budget.since) > BUDGET_SECONDS;
-        if budgets.len() >= MAX_PAIRS {
-            budgets.retain(|_, budget| !old(budget));
-        }
-        if budgets.len() >= MAX_PAIRS && !budgets.contains_key(&pair) {
-            return Err(ApiError::Rate);
-        }
-        let fresh = || Budget { since: now, epoch, given: HashMap::new() };
-        let budget = budgets.entry(pair).or_insert_with(fresh);
-        if old(budget) || budget.epoch != epoch {
-            *budget = fresh();
-        }
-        let mut given = HashMap::new();
-        for piece in pieces {
-            let count = given.entry(*piece).or_insert_with(|| budget.given.get(piece).copied().unwrap_or(0));
-            *count = count.saturating_add(1);
-        }
-        if given.values().any(|&count| count > MAX_OF_ONE_KEY) {
-            return Err(ApiError::Rate);
-        }
-        budget.given.extend(given);
-        Ok(())
     }
 }
 
@@ -285,7 +242,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     let (personal, downloader) = downloader(tracker, &torrent.id, &request.info_hash)?;
     let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, personal.epoch)?);
     let pair = (session.id, personal.subscriber);
-    tracker.personals.spend(pair, personal.epoch, &request.pieces, clock::now())?;
+    tracker.personals.budgets.spend(pair, personal.epoch, &request.pieces, clock::now())?;
     let params = &torrent.params;
     let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
@@ -355,7 +312,12 @@ fn make_pull_keys(
         return Err(ApiError::UnknownPersonal.into());
     }
     let (from_master, to_master) = (master(tracker, personal.epoch)?, master(tracker, request.epoch)?);
-    tracker.personals.spend((personal.subscriber, session.id), request.epoch, &request.pieces, now)?;
+    tracker.personals.budgets.spend(
+        (personal.subscriber, session.id),
+        request.epoch,
+        &request.pieces,
+        now,
+    )?;
     let params = &torrent.params;
     let from_tables = tracker.tables.tables(params, &personal.subscriber, &uploader.y)?;
     let to_tables = tracker.tables.tables(params, &session.id, &own.y)?;
@@ -382,33 +344,11 @@ fn make_seed_keys(
     let (personal, downloader) = downloader(tracker, &torrent.id, &request.info_hash)?;
     let master = master(tracker, personal.epoch)?;
     let pair = (session.id, personal.subscriber);
-    tracker.personals.spend(pair, personal.epoch, &request.pieces, clock::now())?;
+    tracker.personals.budgets.spend(pair, personal.epoch, &request.pieces, clock::now())?;
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
     let to = Party { tables: &tables, master, epoch: personal.epoch };
     let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_given_a_few_times_a_day() {
-        let personals = Personals::default();
-        let pair = |n| (SubscriberId([n; 32]), SubscriberId([9; 32]));
-        for _ in 0..MAX_OF_ONE_KEY {
-            assert_eq!(personals.spend(pair(1), 1, &[3, 4], 10), Ok(()));
-        }
-        assert_eq!(personals.spend(pair(1), 1, &[5, 3], 10), Err(ApiError::Rate));
-        // What was refused was not counted, and others have budgets of their own.
-        assert_eq!(personals.spend(pair(1), 1, &[5; MAX_OF_ONE_KEY as usize], 10), Ok(()));
-        assert_eq!(personals.spend(pair(1), 1, &[5], 10), Err(ApiError::Rate));
-        assert_eq!(personals.spend(pair(2), 1, &[3], 10), Ok(()));
-        assert_eq!(personals.spend(pair(1), 2, &[3], 10), Ok(()));
-        assert_eq!(personals.spend(pair(1), 2, &[3; 4], 10), Err(ApiError::Rate));
-        assert_eq!(personals.spend(pair(1), 2, &[3; 4], 11 + BUDGET_SECONDS), Ok(()));
-    }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
 use tokio::sync::Semaphore;
 
+use super::budgets::Budgets;
 use super::hash_work::HashWork;
 use super::limits::Limits;
 use super::masters::Masters;
@@ -28,6 +29,8 @@ use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
 
+/// Times a day that one uploader may have one key for one downloader: both may have lost it, more than once.
+const TIMES: u8 = 16;
 /// See [`Tracker::accusing`].
 const MAX_ACCUSATIONS: usize = 4;
 
@@ -91,6 +94,8 @@ pub(super) struct Tracker {
     pub(super) tables: TableCache,
     pub(super) hash_work: HashWork,
     pub(super) personals: Personals,
+    /// What uploaders may have on their downloaders' word.
+    pub(super) budgets: Budgets,
     pub(super) counters: Counters,
     pub(super) times: CallTimes,
     pub(super) limits: Limits,
@@ -146,6 +151,7 @@ impl Tracker {
             tables: TableCache::new(config.table_cache_bytes),
             hash_work: HashWork::new(config.cipher_hash_bytes),
             personals: Personals::new(store.personals()?),
+            budgets: Budgets::new(TIMES),
             counters: Counters::default(),
             times: CallTimes::default(),
             limits: Limits::new(&config),

@@ -300,6 +300,15 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
     let session = api::OpenSession::new(&license_key(), Role::Subscriber, ID, nonce);
     let passkey = Passkey::new([0xab; 16]);
     let pieces = vec![0, 1, u32::MAX];
+    let word = api::LicenseWord {
+        torrent_id,
+        subscriber: ID,
+        server: license_key().public(),
+        nonce,
+        voucher: Some("voucher".into()),
+        signature: [0; 64],
+    };
+    let word = word.signed(&license_key());
     vec![
         ("challenge", bencode::to_bytes(&api::Challenge { nonce, now })),
         ("subscribe", bencode::to_bytes(&subscribe)),
@@ -339,7 +348,7 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
             bencode::to_bytes(&api::LicenseReply { license: Vec::new(), now, server })
         }),
         ("license-word", bencode::to_bytes(&word)),
-        ("license-order", bencode::to_bytes(&api::LicenseOrder::new(word, &license_key()))),
+        ("license-order", bencode::to_bytes(&api::LicenseOrder::new(word.clone(), &license_key()))),
         ("license-filled", {
             let filled =
                 api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
