@@ -17,6 +17,7 @@ mod publish;
 mod seed;
 mod subscribe;
 mod subscription;
+mod token;
 mod tracker;
 mod voucher;
 
@@ -33,8 +34,8 @@ pub use output::Output;
 /// Verbs in the order and groups of `--help`.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "key"]),
-    ("Publisher", &["publish", "seed", "voucher", "grant"]),
-    ("Operator", &["tracker", "cases"]),
+    ("Publisher", &["publish", "seed", "voucher", "grant", "revoke"]),
+    ("Operator", &["tracker", "token", "audit", "cases"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -105,6 +106,13 @@ enum Verb {
     Grant(voucher::GrantArgs),
     /// Run a tracker and license server
     Tracker(tracker::Args),
+    /// Revoke a subscriber, a seed, a grant or a voucher
+    Revoke(token::RevokeArgs),
+    /// Issue, list or revoke tokens of the admin API
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Show what was done by the admin API, and by whom
+    Audit(token::AuditArgs),
     /// List bad pieces and who sent them, or pardon a subscriber
     Cases(blame::Args),
     /// Show what is in a .torrent, license, key file or stored piece
@@ -202,6 +210,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, cli.global.data, output)),
         Verb::Passkey(args) => block_on(subscribe::passkey(args, data()?, output)),
+        Verb::Revoke(args) => block_on(token::revoke(args, data()?, output)),
+        Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
+        Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Cpu(args) => cpu::run(args, output),

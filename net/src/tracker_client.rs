@@ -44,6 +44,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of the longest answer with a license.
 const MAX_LICENSE_ANSWER: usize = MAX_ENVELOPE + 4096;
+/// A connection that is kept: less than the tracker's `idle_seconds`, so that none breaks just as it is used again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// A session is renewed when so many seconds are left.
 const RENEW_BEFORE: u64 = 30;
 
@@ -53,6 +55,9 @@ pub enum Error {
     /// The tracker's URL is none, or not of http or https.
     #[error("bad tracker URL: expected http:// or https:// and a host")]
     BadUrl,
+    /// An id is none.
+    #[error("bad id: expected hexadecimal digits")]
+    BadId,
     /// The tracker cannot be reached, or the connection broke. The message has no URL in it.
     #[error("the tracker cannot be reached: {}", chain(.0))]
     Unreachable(reqwest::Error),
@@ -553,6 +558,7 @@ fn http_client() -> reqwest::ClientBuilder {
         .user_agent(user_agent())
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .tls_certs_merge(trust::also())
 }

@@ -286,6 +286,26 @@ fn the_configuration_is_printed_read_and_overridden() {
     assert!(String::from_utf8(refused.stderr).unwrap().contains("--insecure-http"));
 }
 
+#[test]
+fn a_publisher_sells_with_a_token_of_its_own() {
+    let world = World::new(100_000);
+    let (url, token, own) = (world.url(), world.token(), world.file("shop.token"));
+    let by = ["--tracker", &url, "--admin-token-file", &token];
+    let issue = ["token", "create", "shop", "--role", "publisher", "--output", &own];
+    let issued = world.expect("operator", &[&issue[..], &by].concat(), 0);
+    // It is not written over another.
+    world.expect("operator", &[&issue[..], &by].concat(), 12);
+    let torrent = world.torrent();
+    let sell = ["voucher", &torrent, "--admin-token-file", &own];
+    let code = world.expect("shop", &sell, 0)["code"].as_str().unwrap().to_owned();
+    world.expect("shop", &["revoke", "--voucher", &code, "--tracker", &url, "--admin-token-file", &own], 0);
+    world.expect("shop", &["audit", "--tracker", &url, "--admin-token-file", &own], 3);
+    let last = world.expect("operator", &[&["audit", "--limit", "1"][..], &by].concat(), 0);
+    assert_eq!(last["entry"]["outcome"], "403 wrong-role");
+    world.expect("operator", &[&["token", "revoke", issued["id"].as_str().unwrap()][..], &by].concat(), 0);
+    world.expect("shop", &sell, 3);
+}
+
 fn dist(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)).unwrap()
 }

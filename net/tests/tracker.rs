@@ -2,6 +2,8 @@
 
 #[path = "tracker/access.rs"]
 mod access;
+#[path = "tracker/admin.rs"]
+mod admin;
 #[path = "tracker/cases.rs"]
 mod cases;
 

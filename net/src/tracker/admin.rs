@@ -1,11 +1,16 @@
-//! The admin API: JSON, behind a bearer token. `openapi.json` beside this file describes it.
+//! The admin API: JSON, behind bearer tokens with roles. `openapi.json` beside this file describes it. Whatever changes
+//! something has its entry in the audit log.
 
-use std::sync::Arc;
+mod audit;
+mod listings;
+mod tokens;
+
+use std::sync::{Arc, OnceLock};
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Extension, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Extension, MatchedPath, Query, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -23,6 +28,12 @@ use crate::wire::identity::is_public_key;
 use crate::wire::license::Policy;
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
 
+pub(super) use audit::{AuditRecord, list as audit};
+pub(super) use listings::{accounts, grants, list_vouchers, revocations, revoke_grant, subscriber};
+pub(super) use tokens::{
+    TokenRecord, Tokens, create as create_token, list as tokens, revoke as revoke_token, whoami,
+};
+
 /// Bytes of the longest body: a .torrent in hexadecimal.
 pub(super) const MAX_BODY: usize = 2 * MAX_FILE + 4096;
 /// Vouchers of one call.
@@ -36,28 +47,80 @@ const MAX_NAME: usize = 255;
 type Shared = State<Arc<Tracker>>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
-/// Lets a request pass that has the admin token.
+/// What an answer was about, for the audit log.
+#[derive(Clone, Debug)]
+struct About(String);
+
+/// The word of a refusal, for the audit log.
+#[derive(Clone, Copy, Debug)]
+struct Refused(&'static str);
+
+/// A body that names what it is about: ids, and no secret.
+trait Subject {
+    /// May take as long as a job does.
+    fn subject(&self) -> String;
+}
+
+/// Lets a request pass whose token may make it, and keeps the audit log.
 pub(super) async fn authorise(
     State(tracker): Shared,
     Extension(remote): Extension<Remote>,
-    request: Request,
+    route: MatchedPath,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let given = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| Token::from_hex(value.to_str().ok()?.strip_prefix("Bearer ")?));
-    // blake3::Hash compares in constant time.
-    if given.is_some_and(|token| blake3::hash(token.as_bytes()) == tracker.admin) {
-        next.run(request).await
-    } else {
+    let now = clock::now();
+    let Some(caller) = given.and_then(|token| tracker.tokens.find(&token, now)) else {
         count(&tracker.counters.admin_refused, 1);
         if let Err(refusal) = tracker.stranger(remote.0) {
             return refuse(refusal);
         }
-        let refusal = json!({ "code": "no-session", "error": "expected the admin token as a bearer token" });
-        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(refusal)).into_response()
-    }
+        let mut answer =
+            refuse(Refusal::new(ApiError::NoSession, "expected an admin token as a bearer token"));
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return answer;
+    };
+    let (method, route) = (request.method().clone(), route.as_str().to_owned());
+    let may = caller.role.may(&method, &route);
+    let entry = AuditRecord {
+        time: now,
+        token: caller.id.clone(),
+        who: caller.name.clone(),
+        role: caller.role.name().to_owned(),
+        address: remote.0.to_string(),
+        action: format!("{method} {route}"),
+        subject: String::new(),
+        outcome: String::new(),
+    };
+    request.extensions_mut().insert(caller);
+    // In a task of its own: a client that goes away does not keep a change from its entry.
+    let done = tokio::spawn(async move {
+        let mut answer = if may {
+            next.run(request).await
+        } else {
+            refuse(Refusal::new(ApiError::WrongRole, "this token's role may not make this call"))
+        };
+        if may && [Method::GET, Method::HEAD].contains(&method) {
+            return answer;
+        }
+        let subject =
+            answer.extensions_mut().remove::<About>().map(|About(subject)| subject).unwrap_or_default();
+        let refused = answer.extensions_mut().remove::<Refused>();
+        let status = answer.status().as_u16();
+        let outcome = refused.map_or(status.to_string(), |Refused(word)| format!("{status} {word}"));
+        match audit::record(&tracker, AuditRecord { subject, outcome, ..entry }).await {
+            Ok(()) => answer,
+            Err(()) => refuse(ApiError::Internal.into()),
+        }
+    });
+    done.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an admin call failed");
+        refuse(ApiError::Internal.into())
+    })
 }
 
 /// `GET /admin/openapi.json`
@@ -94,6 +157,17 @@ pub(super) struct Register {
     /// The operator's label.
     #[serde(default)]
     name: String,
+}
+
+impl Subject for Register {
+    fn subject(&self) -> String {
+        let metainfo = hex::decode(&self.metainfo).ok();
+        let metainfo =
+            metainfo.and_then(|bytes| Metainfo::from_bytes(&bytes, crate::backend::kernels()).ok());
+        let torrent =
+            metainfo.map_or("no torrent".to_owned(), |read| format!("torrent {}", read.info.seal.torrent_id));
+        format!("{torrent}, seed key {}", hex::encode(self.seed_key.0))
+    }
 }
 
 /// `POST /admin/torrents`
@@ -218,6 +292,12 @@ pub(super) struct Vouchers {
     terms: Terms,
 }
 
+impl Subject for Vouchers {
+    fn subject(&self) -> String {
+        format!("{} vouchers for torrent {}", self.count.unwrap_or(1), hex::encode(self.torrent_id.0))
+    }
+}
+
 /// `POST /admin/vouchers`
 pub(super) async fn vouchers(State(tracker): Shared, body: Body<Vouchers>) -> Response {
     blocking(tracker, body, |tracker, body| {
@@ -249,6 +329,14 @@ pub(super) struct Grant {
     terms: Terms,
 }
 
+impl Subject for Grant {
+    fn subject(&self) -> String {
+        let account = self.account.as_deref().map(|name| format!(" of account {}", tokens::printable(name)));
+        let (subscriber, torrent) = (hex::encode(self.subscriber.0), hex::encode(self.torrent_id.0));
+        format!("subscriber {subscriber}{} for torrent {torrent}", account.unwrap_or_default())
+    }
+}
+
 /// `POST /admin/grants`
 pub(super) async fn grant(State(tracker): Shared, body: Body<Grant>) -> Response {
     blocking(tracker, body, |tracker, body| {
@@ -265,6 +353,12 @@ pub(super) async fn grant(State(tracker): Shared, body: Body<Grant>) -> Response
 pub(super) struct Revoke {
     /// Subscriber or seed id.
     subscriber: Hex32,
+}
+
+impl Subject for Revoke {
+    fn subject(&self) -> String {
+        hex::encode(self.subscriber.0)
+    }
 }
 
 /// `POST /admin/revoke`
@@ -373,6 +467,12 @@ pub(super) struct Pardon {
     subscriber: Hex32,
 }
 
+impl Subject for Pardon {
+    fn subject(&self) -> String {
+        hex::encode(self.subscriber.0)
+    }
+}
+
 /// `POST /admin/pardon`
 pub(super) async fn pardon(State(tracker): Shared, body: Body<Pardon>) -> Response {
     blocking(tracker, body, |tracker, body| {
@@ -394,7 +494,7 @@ fn bad(reason: impl Into<String>) -> Refusal {
     Refusal::new(ApiError::BadRequest, reason)
 }
 
-async fn blocking<T: Send + 'static>(
+async fn blocking<T: Subject + Send + 'static>(
     tracker: Arc<Tracker>,
     body: Body<T>,
     job: impl FnOnce(&Tracker, T) -> Result<Value, Refusal> + Send + 'static,
@@ -406,7 +506,15 @@ async fn blocking<T: Send + 'static>(
         };
         Refusal::new(code, rejection.body_text())
     });
-    run(tracker, body, job).await
+    let subject = Arc::new(OnceLock::new());
+    let told = Arc::clone(&subject);
+    let mut answer = run(tracker, body, move |tracker, body| {
+        let _ = told.set(body.subject());
+        job(tracker, body)
+    })
+    .await;
+    answer.extensions_mut().insert(About(subject.get().cloned().unwrap_or_default()));
+    answer
 }
 
 async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
@@ -430,7 +538,9 @@ async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
 
 fn refuse(refusal: Refusal) -> Response {
     let body = Json(json!({ "code": refusal.code.word(), "error": refusal.reason }));
-    Refusal::answer(refusal.code, refusal.retry_after, body)
+    let mut answer = Refusal::answer(refusal.code, refusal.retry_after, body);
+    answer.extensions_mut().insert(Refused(refusal.code.word()));
+    answer
 }
 
 #[cfg(test)]
@@ -448,15 +558,26 @@ mod tests {
         assert_eq!(
             routes,
             [
+                "delete /admin/tokens/{id}",
+                "get /admin/accounts",
+                "get /admin/audit",
                 "get /admin/cases",
+                "get /admin/grants",
                 "get /admin/license-key",
+                "get /admin/revocations",
                 "get /admin/stats",
                 "get /admin/subscribers",
+                "get /admin/subscribers/{id}",
+                "get /admin/tokens",
                 "get /admin/torrents",
+                "get /admin/vouchers",
+                "get /admin/whoami",
                 "post /admin/grants",
+                "post /admin/grants/revoke",
                 "post /admin/pardon",
                 "post /admin/passkey",
                 "post /admin/revoke",
+                "post /admin/tokens",
                 "post /admin/torrents",
                 "post /admin/vouchers",
             ]

@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 
 use super::metrics::Call;
@@ -43,14 +43,22 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
     let admin = Router::new()
         .route("/admin/torrents", get(admin::torrents).post(admin::register))
         .route("/admin/license-key", get(admin::license_key))
-        .route("/admin/vouchers", post(admin::vouchers))
-        .route("/admin/grants", post(admin::grant))
+        .route("/admin/vouchers", get(admin::list_vouchers).post(admin::vouchers))
+        .route("/admin/grants", get(admin::grants).post(admin::grant))
+        .route("/admin/grants/revoke", post(admin::revoke_grant))
+        .route("/admin/accounts", get(admin::accounts))
+        .route("/admin/revocations", get(admin::revocations))
         .route("/admin/revoke", post(admin::revoke))
         .route("/admin/passkey", post(admin::passkey))
         .route("/admin/subscribers", get(admin::subscribers))
+        .route("/admin/subscribers/{id}", get(admin::subscriber))
         .route("/admin/cases", get(admin::cases))
         .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))
+        .route("/admin/tokens", get(admin::tokens).post(admin::create_token))
+        .route("/admin/tokens/{id}", delete(admin::revoke_token))
+        .route("/admin/whoami", get(admin::whoami))
+        .route("/admin/audit", get(admin::audit))
         .layer(DefaultBodyLimit::max(admin::MAX_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), admin::authorise));
     // All but announces and scrapes, which see to it themselves: they are many.

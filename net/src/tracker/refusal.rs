@@ -117,6 +117,8 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::ExpiredLicense => "what was granted has expired",
         ApiError::BadVoucher => "there is no such voucher for this torrent",
         ApiError::UsedVoucher => "all devices that this covers are taken",
+        ApiError::UnknownGrant => "there is no grant of this id",
+        ApiError::UnknownToken => "there is no admin token of this id",
         ApiError::UnknownPersonal => "there is no such personal torrent, or nobody announces it",
         ApiError::BadHashes => "the hashes do not follow those that there are",
         ApiError::BadStatement => {

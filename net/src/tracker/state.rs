@@ -10,6 +10,7 @@ use std::time::Instant;
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
 use tokio::sync::Semaphore;
 
+use super::admin::Tokens;
 use super::budgets::Budgets;
 use super::hash_work::HashWork;
 use super::limits::Limits;
@@ -86,8 +87,7 @@ pub(super) struct Tracker {
     pub(super) store: Store,
     pub(super) masters: Masters,
     pub(super) license_key: SigningKey,
-    /// Hash of the admin token.
-    pub(super) admin: blake3::Hash,
+    pub(super) tokens: Tokens,
     pub(super) nonces: Nonces,
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
@@ -144,7 +144,7 @@ impl Tracker {
         let tracker = Tracker {
             masters,
             license_key: SigningKey::from_bytes(&license_key),
-            admin: blake3::hash(admin.as_slice()),
+            tokens: Tokens::new(&admin, store.tokens()?),
             nonces: Nonces::new(random()?, config.nonce_seconds),
             sessions: Sessions::default(),
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),

@@ -2,7 +2,9 @@
 //!
 //! Calls block: they belong on `spawn_blocking`.
 
+mod admin;
 mod cases;
+mod listings;
 mod passkeys;
 
 pub(super) use cases::Next;
@@ -172,6 +174,7 @@ impl Store {
             write.open_table(HASHES)?;
             write.open_table(PERSONAL)?;
             cases::make_tables(&write)?;
+            admin::make_tables(&write)?;
         }
         write.commit()?;
         Ok(store)

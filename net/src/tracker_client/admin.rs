@@ -155,6 +155,70 @@ impl AdminClient {
         Ok(())
     }
 
+    /// Lets a grant expire now; how many subscribers hold it.
+    pub async fn revoke_grant(&self, id: &[u8; 32]) -> Result<u64, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            holders: u64,
+        }
+        let answer: Answer = self.post("admin/grants/revoke", &json!({ "grant": hex::encode(id) })).await?;
+        Ok(answer.holders)
+    }
+
+    /// The same of the grant behind a voucher; the grant's id.
+    pub async fn revoke_voucher(&self, code: &str) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            revoked: String,
+        }
+        let answer: Answer = self.post("admin/grants/revoke", &json!({ "voucher": code })).await?;
+        Ok(answer.revoked)
+    }
+
+    /// Issues an admin token of the role `auditor`, `publisher` or `admin`; its id, and the token, which the tracker does
+    /// not show again.
+    pub async fn create_token(
+        &self,
+        name: &str,
+        role: &str,
+        expires: Option<u64>,
+    ) -> Result<(String, Zeroizing<String>), Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            id: String,
+            token: String,
+        }
+        let body = json!({ "name": name, "role": role, "expires": expires });
+        let Answer { id, token } = self.post("admin/tokens", &body).await?;
+        Ok((id, Zeroizing::new(token)))
+    }
+
+    /// The admin tokens that were issued, as the tracker's JSON has them.
+    pub async fn tokens(&self) -> Result<Value, Error> {
+        self.get("admin/tokens").await
+    }
+
+    /// Revokes an admin token.
+    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
+        if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(Error::BadId);
+        }
+        let url = join(&self.base, &format!("admin/tokens/{id}"))?;
+        let _: Value = self.send(self.http.request(Method::DELETE, url)).await?;
+        Ok(())
+    }
+
+    /// The audit log before an entry, newest first, as the tracker's JSON has it.
+    pub async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Value, Error> {
+        let before = before.map(|number| format!("&before={number}")).unwrap_or_default();
+        self.get(&format!("admin/audit?limit={limit}{before}")).await
+    }
+
+    /// Any list or record of the admin API, as its JSON has it. `path`: below `/admin/`, with its query.
+    pub async fn read(&self, path: &str) -> Result<Value, Error> {
+        self.get(&format!("admin/{path}")).await
+    }
+
     /// Registered torrents, as the tracker's JSON has them.
     pub async fn torrents(&self) -> Result<Value, Error> {
         self.get("admin/torrents").await

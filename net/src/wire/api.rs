@@ -123,6 +123,10 @@ codes! {
     BadVoucher = "bad-voucher", 403;
     /// The voucher was redeemed by as many devices as it covers.
     UsedVoucher = "used-voucher", 403;
+    /// There is no grant of this id.
+    UnknownGrant = "unknown-grant", 404;
+    /// There is no admin token of this id.
+    UnknownToken = "unknown-token", 404;
     /// There is no personal torrent of this info-hash, or its subscriber is not there.
     UnknownPersonal = "unknown-personal", 404;
     /// The hashes do not follow those that there are.
