@@ -25,7 +25,7 @@ use crate::peer::state::{
     Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
     Unready,
 };
-use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements, statements_by_entry};
+use crate::peer::statements::{Owner, SignedWord, StatementLog, statements_by_entry};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
@@ -290,8 +290,9 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
-    let statements = open_statements(&config)?;
-    let swarm_config = swarm_config(&config, &shared, statements.as_ref())?;
+    let (statements, words) = open_statements(&config)?.unzip();
+    let swarm_config = swarm_config(&config, &shared, words.as_deref())?;
+    drop(words);
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {
@@ -363,36 +364,36 @@ fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
     Journal::open(path).map_err(|source| AddError::Journal { path: path.to_owned(), source })
 }
 
-fn open_statements(config: &TorrentConfig) -> Result<Option<StatementLog>, AddError> {
+/// The log, and what is in it.
+fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<SignedWord>)>, AddError> {
     match (&config.role, &config.statements) {
         (Role::Peer { member, store }, Some(path)) => {
             let owner = Owner { torrent_id: member.torrent_id, subscriber: member.id };
-            Ok(Some(StatementLog::open(path, owner, &store.history()?)?))
+            Ok(Some(StatementLog::open_and_read(path, owner, &store.history()?)?))
         }
         _ => Ok(None),
     }
 }
 
 /// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
-fn have(store: &Store, statements: Option<&StatementLog>) -> Result<Vec<Option<Have>>, StoreError> {
-    let words = statements.map(|log| read_statements(log.path(), &log.owner())).transpose()?;
-    let statements = words.as_deref().map(statements_by_entry);
+fn have(store: &Store, statements: Option<&[SignedWord]>) -> Vec<Option<Have>> {
+    let statements = statements.map(statements_by_entry);
     let vouched = |piece: u32, stored: &StoredPiece| match &statements {
         Some(found) => found.get(&(piece, stored.hash, stored.sender?)).map(|statement| statement.time),
         None => Some(0),
     };
     let pieces = (0..).zip(store.pieces());
-    Ok(pieces
+    pieces
         .map(|(piece, stored)| {
             stored.map(|stored| Have { epoch: stored.epoch, vouched: vouched(piece, &stored) })
         })
-        .collect())
+        .collect()
 }
 
 fn swarm_config(
     config: &TorrentConfig,
     shared: &Shared,
-    statements: Option<&StatementLog>,
+    statements: Option<&[SignedWord]>,
 ) -> Result<Config, AddError> {
     let TorrentConfig { layout, ref role, .. } = *config;
     let member = role.member();
@@ -411,7 +412,7 @@ fn swarm_config(
             if store.shape() != (Shape { torrent_id: member.torrent_id, piece_len, piece_count }) {
                 return Err(AddError::ForeignStore);
             }
-            have(store, statements)?
+            have(store, statements)
         }
         Role::PlainPeer { store } => {
             if store.layout() != layout {
