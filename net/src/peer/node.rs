@@ -15,6 +15,7 @@ mod personal;
 mod place;
 mod torrent;
 mod work;
+mod workers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,7 @@ use self::opening::welcome;
 use self::personal::Personals;
 use self::place::Places;
 use self::torrent::Input;
+use self::workers::Workers;
 use super::rate_limit::RateLimit;
 use super::tracker::Tracker;
 use crate::wire::handshake;
@@ -115,7 +117,7 @@ pub(crate) struct Shared {
     upload: RateLimit,
     download: RateLimit,
     places: Places,
-    work: Arc<Semaphore>,
+    work: Arc<Workers>,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
     personals: Personals,
     lsd: Lsd,
@@ -181,7 +183,7 @@ impl Node {
             upload: RateLimit::new(config.upload_limit),
             download: RateLimit::new(config.download_limit),
             places: Places::new(config.max_connections, config.max_per_address),
-            work: Arc::new(Semaphore::new(workers)),
+            work: Workers::new(workers),
             torrents: Mutex::default(),
             personals: Personals::default(),
             lsd: Lsd::default(),

@@ -448,6 +448,22 @@ fn swarm_config(
     })
 }
 
+/// From a worker: it waits while the task is behind.
+fn report(inputs: &mpsc::Sender<Input>, event: Event) {
+    let _ = inputs.blocking_send(Input::Event(event));
+}
+
+/// `stored`: nothing where the job panicked.
+fn stored_event(
+    id: ConnectionId,
+    piece: u32,
+    sender: Sender,
+    stored: Option<Result<[u8; 32], StoreFailure>>,
+) -> Event {
+    let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
+    Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
+}
+
 async fn sync(role: Arc<Role>) {
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || role.sync()).await {
         tracing::warn!(%error, "pieces may not have reached the disk");
@@ -750,35 +766,36 @@ impl Task {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
         self.blocking(
             move || work::store(&role, &hashes, piece, &data, sender, epoch),
-            move |stored| {
-                let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
-                Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
-            },
+            move |stored| stored_event(id, piece, sender, stored),
         );
     }
 
     /// Turns an ordinary client's ciphertext into ours, and stores it.
     fn pull(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, personal: Personal) {
-        let (role, hashes) = (self.role.clone(), self.hashes.clone());
-        let (tracker, work, inputs) = (self.tracker.clone(), self.shared.work.clone(), self.inputs.clone());
+        let (role, hashes, tracker) = (self.role.clone(), self.hashes.clone(), self.tracker.clone());
+        let (workers, inputs) = (self.shared.work.clone(), self.inputs.clone());
         tokio::spawn(async move {
-            let stored = work::pull(role, hashes, &*tracker, work, (piece, data), sender, personal).await;
-            let _ = inputs.send(Input::Event(Event::Stored { id, piece, sender, stored })).await;
+            let key = match work::pull_key(&role, &*tracker, piece, &personal).await {
+                Ok(key) => key,
+                Err(failure) => {
+                    let failed = Event::Stored { id, piece, sender, stored: Err(failure) };
+                    let _ = inputs.send(Input::Event(failed)).await;
+                    return;
+                }
+            };
+            let job = move || work::pull(&role, &hashes, piece, data, &key, sender);
+            workers.run(job, move |stored| report(&inputs, stored_event(id, piece, sender, stored)));
         });
     }
 
     /// Runs `job` where blocking is allowed, few at a time, and reports its result; `None` where it panicked.
-    fn blocking<T: Send + 'static>(
+    fn blocking<T: 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-        report: impl FnOnce(Option<T>) -> Event + Send + 'static,
+        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
     ) {
-        let (work, inputs) = (self.shared.work.clone(), self.inputs.clone());
-        tokio::spawn(async move {
-            let _permit = work.acquire().await;
-            let result = tokio::task::spawn_blocking(job).await.ok();
-            let _ = inputs.send(Input::Event(report(result))).await;
-        });
+        let inputs = self.inputs.clone();
+        self.shared.work.run(job, move |result| report(&inputs, event(result)));
     }
 
     /// Rare and small: one record is appended.
