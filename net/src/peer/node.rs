@@ -44,6 +44,7 @@ use self::personal::Personals;
 use self::place::Places;
 use self::torrent::Input;
 use self::workers::Workers;
+use super::buffers::ReadBuffers;
 use super::rate_limit::RateLimit;
 use super::tracker::Tracker;
 use crate::wire::handshake;
@@ -118,6 +119,7 @@ pub(crate) struct Shared {
     download: RateLimit,
     places: Places,
     work: Arc<Workers>,
+    reads: ReadBuffers,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
     personals: Personals,
     lsd: Lsd,
@@ -184,6 +186,7 @@ impl Node {
             download: RateLimit::new(config.download_limit),
             places: Places::new(config.max_connections, config.max_per_address),
             work: Workers::new(workers),
+            reads: ReadBuffers::default(),
             torrents: Mutex::default(),
             personals: Personals::default(),
             lsd: Lsd::default(),
