@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::BytesMut;
+
 /// Bytes of idle buffers that are kept.
 const MAX_IDLE: usize = 16 << 20;
 
@@ -73,9 +75,71 @@ impl fmt::Debug for Buffer {
     }
 }
 
+/// Bytes that one read brings at most.
+const READ: usize = 128 << 10;
+/// What may be left of the read before: a message that is not whole.
+const LEFT: usize = 32 << 10;
+/// Idle buffers of all connections together.
+const MAX_READS: usize = 32;
+
+/// Memory that sockets are read into. Messages are handed on as they lie there, so that a buffer serves again when the last of
+/// its messages is done with, wherever that happens. A connection that brings nothing holds none.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBuffers(Mutex<Vec<BytesMut>>);
+
+impl ReadBuffers {
+    /// Makes room for a read behind what is left in `bytes`, in this buffer or in another.
+    pub(crate) fn make_room(&self, bytes: &mut BytesMut) {
+        if bytes.try_reclaim(READ) {
+            return;
+        }
+        let mut fresh = {
+            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // The one that came back last is likeliest to be in the processor's caches.
+            let free = idle.iter_mut().rposition(|buffer| buffer.try_reclaim(READ + LEFT));
+            free.map(|at| idle.remove(at))
+        }
+        .unwrap_or_else(|| BytesMut::with_capacity(READ + LEFT));
+        fresh.extend_from_slice(bytes);
+        fresh.reserve(READ);
+        self.put_back(std::mem::replace(bytes, fresh));
+    }
+
+    /// Takes a buffer back, all of whose messages were handed on; what is in it is forgotten.
+    pub(crate) fn put_back(&self, mut bytes: BytesMut) {
+        bytes.clear();
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes.capacity() > 0 && idle.len() < MAX_READS {
+            idle.push(bytes);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_buffer_serves_again_once_its_messages_are_done_with() {
+        let reads = ReadBuffers::default();
+        let mut bytes = BytesMut::new();
+        reads.make_room(&mut bytes);
+        bytes.extend_from_slice(&[7; READ]);
+        let start = bytes.as_ptr();
+        let message = bytes.split_to(READ - 10).freeze();
+        reads.make_room(&mut bytes);
+        // What was left has moved on, for the message is not done with.
+        assert_eq!((&bytes[..], message.len()), (&[7; 10][..], READ - 10));
+        assert!(bytes.capacity() - bytes.len() >= READ);
+        assert_ne!(bytes.as_ptr(), start);
+        drop(message);
+        let mut other = BytesMut::new();
+        reads.make_room(&mut other);
+        assert_eq!(other.as_ptr(), start);
+        assert!(reads.0.lock().unwrap().is_empty());
+        (0..2 * MAX_READS).for_each(|_| reads.put_back(BytesMut::with_capacity(READ)));
+        assert_eq!(reads.0.lock().unwrap().len(), MAX_READS);
+    }
 
     #[test]
     fn memory_serves_again_within_bounds() {

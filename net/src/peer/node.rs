@@ -15,6 +15,7 @@ mod personal;
 mod place;
 mod torrent;
 mod work;
+mod workers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,8 @@ use self::opening::welcome;
 use self::personal::Personals;
 use self::place::Places;
 use self::torrent::Input;
+use self::workers::Workers;
+use super::buffers::ReadBuffers;
 use super::rate_limit::RateLimit;
 use super::tracker::Tracker;
 use crate::wire::handshake;
@@ -115,7 +118,8 @@ pub(crate) struct Shared {
     upload: RateLimit,
     download: RateLimit,
     places: Places,
-    work: Arc<Semaphore>,
+    work: Arc<Workers>,
+    reads: ReadBuffers,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
     personals: Personals,
     lsd: Lsd,
@@ -181,7 +185,8 @@ impl Node {
             upload: RateLimit::new(config.upload_limit),
             download: RateLimit::new(config.download_limit),
             places: Places::new(config.max_connections, config.max_per_address),
-            work: Arc::new(Semaphore::new(workers)),
+            work: Workers::new(workers),
+            reads: ReadBuffers::default(),
             torrents: Mutex::default(),
             personals: Personals::default(),
             lsd: Lsd::default(),

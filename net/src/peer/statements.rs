@@ -88,6 +88,15 @@ impl StatementLog {
     /// Opens or makes it, and drops what is of no use. `stored`: every piece that was ever stored. Only one process at a time
     /// may: the one that has the piece store open. Errors: those of [`read_statements`].
     pub fn open(path: &Path, owner: Owner, stored: &[(u32, StoredPiece)]) -> Result<Self, StoreError> {
+        Self::open_and_read(path, owner, stored).map(|(log, _)| log)
+    }
+
+    /// [`StatementLog::open`], and everything that was in it, the oldest first.
+    pub fn open_and_read(
+        path: &Path,
+        owner: Owner,
+        stored: &[(u32, StoredPiece)],
+    ) -> Result<(Self, Vec<SignedWord>), StoreError> {
         let bytes = if_there(std::fs::read(path), path)?.unwrap_or_default();
         let (words, good) = parse(&bytes, path, &owner)?;
         let kept = kept(&words, stored);
@@ -104,7 +113,8 @@ impl StatementLog {
         platform::private(options.read(true).write(true));
         let file = options.open(path).map_err(|source| failed(path, source))?;
         let len = file.metadata().map_err(|source| failed(path, source))?.len();
-        Ok(StatementLog { file, path: path.to_owned(), owner, len, large: (2 * len).max(LARGE) })
+        let log = StatementLog { file, path: path.to_owned(), owner, len, large: (2 * len).max(LARGE) };
+        Ok((log, words))
     }
 
     /// Whether so much was added that [`StatementLog::open`] may find a good deal to drop.
@@ -331,7 +341,8 @@ mod tests {
             std::fs::write(&path, &whole[..len]).unwrap();
             let before = read_statements(&path, &OWNER).unwrap();
             assert!(words.starts_with(&before));
-            let mut log = StatementLog::open(&path, OWNER, &stored).unwrap();
+            let (mut log, found) = StatementLog::open_and_read(&path, OWNER, &stored).unwrap();
+            assert_eq!(found, before);
             log.add(&words[2]).unwrap();
             let after = read_statements(&path, &OWNER).unwrap();
             assert_eq!((&after[..before.len()], after.last()), (&before[..], Some(&words[2])));

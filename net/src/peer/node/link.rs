@@ -2,12 +2,13 @@
 
 mod batch;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -18,6 +19,7 @@ use super::Shared;
 use super::opening::Stream;
 use super::place::Place;
 use super::torrent::Input;
+use crate::peer::buffers::ReadBuffers;
 use crate::peer::state::{ConnectionId, Event};
 use crate::peer::tracker::Personal;
 use crate::wire::handshake::Handshake;
@@ -26,8 +28,6 @@ use crate::wire::mse::Cipher;
 
 /// Messages that wait for the socket; blocks among them are bounded by the state machine.
 const QUEUE: usize = 4096;
-/// Room for one read.
-const READ: usize = 128 << 10;
 /// A write that makes no progress for this long ends the connection.
 const STALLED: Duration = Duration::from_secs(60);
 /// How long we listen to a peer after our last word, so that it can read that word.
@@ -110,7 +110,7 @@ struct Outgoing {
 
 async fn read_messages(
     id: ConnectionId,
-    Incoming { mut stream, received: mut bytes, mut cipher }: Incoming,
+    Incoming { stream, received: mut bytes, mut cipher }: Incoming,
     decoder: Decoder,
     shared: Arc<Shared>,
     events: mpsc::Sender<Input>,
@@ -130,9 +130,11 @@ async fn read_messages(
         if !messages.is_empty() && events.send(Input::Messages { id, messages }).await.is_err() {
             return;
         }
-        bytes.reserve(READ);
+        if bytes.is_empty() {
+            shared.reads.put_back(std::mem::take(&mut bytes));
+        }
         let start = bytes.len();
-        let read = match stream.read_buf(&mut bytes).await {
+        let read = match read_some(&stream, &mut bytes, &shared.reads).await {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) => {
@@ -146,6 +148,22 @@ async fn read_messages(
         shared.download.take(read).await;
     }
     let _ = events.send(Input::Event(Event::Disconnected { id })).await;
+}
+
+/// Waits until something comes and appends it to `bytes`; how much. 0: nothing will come any more.
+async fn read_some(stream: &OwnedReadHalf, bytes: &mut BytesMut, reads: &ReadBuffers) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        reads.make_room(bytes);
+        match stream.try_read_buf(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if bytes.is_empty() {
+                    reads.put_back(std::mem::take(bytes));
+                }
+            }
+            read => return read,
+        }
+    }
 }
 
 async fn write_messages(

@@ -25,7 +25,7 @@ use crate::peer::state::{
     Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
     Unready,
 };
-use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements, statements_by_entry};
+use crate::peer::statements::{Owner, SignedWord, StatementLog, statements_by_entry};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
@@ -290,8 +290,9 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
-    let statements = open_statements(&config)?;
-    let swarm_config = swarm_config(&config, &shared, statements.as_ref())?;
+    let (statements, words) = open_statements(&config)?.unzip();
+    let swarm_config = swarm_config(&config, &shared, words.as_deref())?;
+    drop(words);
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {
@@ -363,36 +364,36 @@ fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
     Journal::open(path).map_err(|source| AddError::Journal { path: path.to_owned(), source })
 }
 
-fn open_statements(config: &TorrentConfig) -> Result<Option<StatementLog>, AddError> {
+/// The log, and what is in it.
+fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<SignedWord>)>, AddError> {
     match (&config.role, &config.statements) {
         (Role::Peer { member, store }, Some(path)) => {
             let owner = Owner { torrent_id: member.torrent_id, subscriber: member.id };
-            Ok(Some(StatementLog::open(path, owner, &store.history()?)?))
+            Ok(Some(StatementLog::open_and_read(path, owner, &store.history()?)?))
         }
         _ => Ok(None),
     }
 }
 
 /// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
-fn have(store: &Store, statements: Option<&StatementLog>) -> Result<Vec<Option<Have>>, StoreError> {
-    let words = statements.map(|log| read_statements(log.path(), &log.owner())).transpose()?;
-    let statements = words.as_deref().map(statements_by_entry);
+fn have(store: &Store, statements: Option<&[SignedWord]>) -> Vec<Option<Have>> {
+    let statements = statements.map(statements_by_entry);
     let vouched = |piece: u32, stored: &StoredPiece| match &statements {
         Some(found) => found.get(&(piece, stored.hash, stored.sender?)).map(|statement| statement.time),
         None => Some(0),
     };
     let pieces = (0..).zip(store.pieces());
-    Ok(pieces
+    pieces
         .map(|(piece, stored)| {
             stored.map(|stored| Have { epoch: stored.epoch, vouched: vouched(piece, &stored) })
         })
-        .collect())
+        .collect()
 }
 
 fn swarm_config(
     config: &TorrentConfig,
     shared: &Shared,
-    statements: Option<&StatementLog>,
+    statements: Option<&[SignedWord]>,
 ) -> Result<Config, AddError> {
     let TorrentConfig { layout, ref role, .. } = *config;
     let member = role.member();
@@ -411,7 +412,7 @@ fn swarm_config(
             if store.shape() != (Shape { torrent_id: member.torrent_id, piece_len, piece_count }) {
                 return Err(AddError::ForeignStore);
             }
-            have(store, statements)?
+            have(store, statements)
         }
         Role::PlainPeer { store } => {
             if store.layout() != layout {
@@ -445,6 +446,22 @@ fn swarm_config(
         avoid: config.avoid.clone(),
         seed: u64::from_le_bytes(seed),
     })
+}
+
+/// From a worker: it waits while the task is behind.
+fn report(inputs: &mpsc::Sender<Input>, event: Event) {
+    let _ = inputs.blocking_send(Input::Event(event));
+}
+
+/// `stored`: nothing where the job panicked.
+fn stored_event(
+    id: ConnectionId,
+    piece: u32,
+    sender: Sender,
+    stored: Option<Result<[u8; 32], StoreFailure>>,
+) -> Event {
+    let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
+    Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
 }
 
 async fn sync(role: Arc<Role>) {
@@ -749,35 +766,36 @@ impl Task {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
         self.blocking(
             move || work::store(&role, &hashes, piece, &data, sender, epoch),
-            move |stored| {
-                let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
-                Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
-            },
+            move |stored| stored_event(id, piece, sender, stored),
         );
     }
 
     /// Turns an ordinary client's ciphertext into ours, and stores it.
     fn pull(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, personal: Personal) {
-        let (role, hashes) = (self.role.clone(), self.hashes.clone());
-        let (tracker, work, inputs) = (self.tracker.clone(), self.shared.work.clone(), self.inputs.clone());
+        let (role, hashes, tracker) = (self.role.clone(), self.hashes.clone(), self.tracker.clone());
+        let (workers, inputs) = (self.shared.work.clone(), self.inputs.clone());
         tokio::spawn(async move {
-            let stored = work::pull(role, hashes, &*tracker, work, (piece, data), sender, personal).await;
-            let _ = inputs.send(Input::Event(Event::Stored { id, piece, sender, stored })).await;
+            let key = match work::pull_key(&role, &*tracker, piece, &personal).await {
+                Ok(key) => key,
+                Err(failure) => {
+                    let failed = Event::Stored { id, piece, sender, stored: Err(failure) };
+                    let _ = inputs.send(Input::Event(failed)).await;
+                    return;
+                }
+            };
+            let job = move || work::pull(&role, &hashes, piece, data, &key, sender);
+            workers.run(job, move |stored| report(&inputs, stored_event(id, piece, sender, stored)));
         });
     }
 
     /// Runs `job` where blocking is allowed, few at a time, and reports its result; `None` where it panicked.
-    fn blocking<T: Send + 'static>(
+    fn blocking<T: 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-        report: impl FnOnce(Option<T>) -> Event + Send + 'static,
+        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
     ) {
-        let (work, inputs) = (self.shared.work.clone(), self.inputs.clone());
-        tokio::spawn(async move {
-            let _permit = work.acquire().await;
-            let result = tokio::task::spawn_blocking(job).await.ok();
-            let _ = inputs.send(Input::Event(report(result))).await;
-        });
+        let inputs = self.inputs.clone();
+        self.shared.work.run(job, move |result| report(&inputs, event(result)));
     }
 
     /// Rare and small: one record is appended.

@@ -1,12 +1,9 @@
 //! The slow work: keys from the tracker, pieces transformed, checked and stored, off the async threads.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use swarmseal_core::{EncryptionKey, Params, ReKey, check_piece, encrypt_piece, package, re_encrypt_piece};
-
-use tokio::sync::Semaphore;
 
 use super::torrent::Role;
 use crate::peer::buffers::Buffer;
@@ -97,30 +94,32 @@ pub(super) fn prepare(
     Ok((Bytes::from_owner(data), hash))
 }
 
-/// Asks for the re-key from an ordinary client's ciphertext to ours, transforms its piece, checks and stores it.
-pub(super) async fn pull(
-    role: Arc<Role>,
-    hashes: Arc<CipherHashes>,
+/// Asks for the re-key from an ordinary client's ciphertext to ours.
+pub(super) async fn pull_key(
+    role: &Role,
     tracker: &dyn Tracker,
-    work: Arc<Semaphore>,
-    (piece, mut data): (u32, Buffer),
+    piece: u32,
+    personal: &Personal,
+) -> Result<Vec<u8>, StoreFailure> {
+    let epoch = role.member().ok_or(StoreFailure::NoKey)?.epoch;
+    let keys = tracker.pull_keys(&personal.info_hash, epoch, &[piece]).await;
+    keys.ok().and_then(|keys| keys.into_iter().next()).ok_or(StoreFailure::NoKey)
+}
+
+/// Transforms an ordinary client's piece with that key, checks and stores it; its BLAKE3.
+pub(super) fn pull(
+    role: &Role,
+    hashes: &CipherHashes,
+    piece: u32,
+    mut data: Buffer,
+    key: &[u8],
     sender: Sender,
-    personal: Personal,
 ) -> Result<[u8; 32], StoreFailure> {
-    let lost = |_| StoreFailure::NoKey;
-    let Some(member) = role.member() else { return Err(StoreFailure::NoKey) };
-    let (params, epoch) = (member.params.clone(), member.epoch);
-    let keys = tracker.pull_keys(&personal.info_hash, epoch, &[piece]).await.map_err(lost)?;
-    let key = keys.into_iter().next().ok_or(StoreFailure::NoKey)?;
-    let _permit = work.acquire().await;
-    let job = move || {
-        check_piece(&params, &data).map_err(|_| StoreFailure::BadPiece)?;
-        let key = ReKey::from_bytes(&params, &key).map_err(|_| StoreFailure::NoKey)?;
-        re_encrypt_piece(&params, &key, &mut data).map_err(|_| StoreFailure::BadPiece)?;
-        store(&role, &hashes, piece, &data, sender, epoch)
-    };
-    let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
-    tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| failed())
+    let member = role.member().ok_or(StoreFailure::NoKey)?;
+    check_piece(&member.params, &data).map_err(|_| StoreFailure::BadPiece)?;
+    let key = ReKey::from_bytes(&member.params, key).map_err(|_| StoreFailure::NoKey)?;
+    re_encrypt_piece(&member.params, &key, &mut data).map_err(|_| StoreFailure::BadPiece)?;
+    store(role, hashes, piece, &data, sender, member.epoch)
 }
 
 /// Checks a received piece and stores it; its BLAKE3.

@@ -84,6 +84,8 @@ pub(crate) struct Download {
     /// each round trip, so that the rate is found although nobody knows the round trip.
     pub(crate) ramp: Option<u32>,
     pub(crate) probe: Probe,
+    /// When the first block came.
+    pub(crate) first_data: Option<Duration>,
     pub(crate) last_data: Duration,
     pub(crate) snubbed: bool,
     /// Pieces of it that had another cipher hash.
@@ -137,6 +139,14 @@ impl Download {
             return Some(Reason::NoStatement);
         }
         self.unstated.values().any(late).then_some(Reason::LateStatement)
+    }
+
+    /// Bytes per second since the first block, for the first second, in which nothing was averaged yet. A guess from little
+    /// time is too low, never too high.
+    pub(crate) fn first_rate(&self, now: Duration) -> u64 {
+        const LEAST: Duration = Duration::from_millis(100);
+        let Some(since) = self.first_data else { return 0 };
+        (self.bytes as f64 / now.saturating_sub(since).max(LEAST).as_secs_f64()) as u64
     }
 
     /// Whether anything of a piece came, or was asked for.

@@ -22,6 +22,8 @@ const MIN_DEPTH: u64 = 32;
 const MAX_RAMP: u64 = 96;
 /// How much time's worth of pieces a peer is told of in advance.
 const AHEAD_SECONDS: u64 = 2;
+/// A peer is told of more pieces once it has sent this part of those that it was told of.
+const WANT_SHARE: usize = 16;
 /// Bytes that may wait for the disk before nothing more is asked for.
 const MAX_STORING: usize = 64 << 20;
 /// Blocks that we took back may still come; more than that was never asked for.
@@ -86,17 +88,21 @@ impl Swarm {
         {
             return;
         }
-        let rate = connection.down.per_second();
-        let snubbed = connection.download.snubbed;
         let download = &connection.download;
+        let (rate, snubbed) = (connection.down.per_second(), download.snubbed);
         let ramp = u64::from(download.ramp.unwrap_or(0)).min(MAX_RAMP);
         let under_way = rate as f64 * download.probe.turn().as_secs_f64() / block as f64;
         let depth = (under_way as u64).max(MIN_DEPTH + ramp).min(u64::from(connection.reqq)) as u32;
+        let rate = if rate == 0 { download.first_rate(self.now.elapsed) } else { rate };
         let blocks_ahead = u64::from(depth).max(AHEAD_SECONDS * rate / block);
         let fair_share = u64::from(self.pieces.missing() / 4).max(2);
         let ahead =
             if snubbed { 1 } else { (blocks_ahead * block).div_ceil(u64::from(layout.piece_len())) + 1 };
         let ahead = ahead.min(fair_share).min(MAX_WANT as u64) as usize;
+
+        // A fast peer is told of many at once: each message that names a few costs it a call to the tracker.
+        let room = ahead.saturating_sub(download.pieces.len());
+        let ahead = if room > ahead / WANT_SHARE { ahead } else { 0 };
 
         let mut wanted = Vec::new();
         while self.connections.get(&id).is_some_and(|connection| connection.download.pieces.len() < ahead) {
@@ -121,8 +127,11 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let download = &mut connection.download;
         let idle = download.outstanding == 0;
-        for incoming in &mut download.pieces {
-            while download.outstanding < depth {
+        'full: for incoming in &mut download.pieces {
+            loop {
+                if download.outstanding >= depth {
+                    break 'full;
+                }
                 let Some(block) = incoming.request() else { break };
                 download.outstanding += 1;
                 download.probe.asked(block, now);
@@ -192,6 +201,7 @@ impl Swarm {
         download.outstanding -= 1;
         download.probe.came(piece, begin, now);
         download.ramp = download.ramp.map(|ramp| ramp.saturating_add(1));
+        download.first_data.get_or_insert(now);
         download.unsolicited = 0;
         download.last_data = now;
         download.snubbed = false;

@@ -18,9 +18,9 @@ const REQUEST_SLACK: usize = 64;
 const SEND_WINDOW: usize = 1 << 20;
 /// Pieces of one peer that are anywhere between wanted and sent.
 const MAX_PIECES: usize = 64;
-/// Where so many pieces of a peer have keys, the tracker is asked for more only when as many can be asked for at once.
+/// Where so many pieces of a peer have keys, the tracker is asked for more only when this many can be asked for at once.
 const KEYS_AHEAD: usize = 16;
-const KEYS_AT_ONCE: usize = 16;
+const KEYS_AT_ONCE: usize = 32;
 /// Bytes of pieces made ready for one peer, two pieces at least.
 const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
