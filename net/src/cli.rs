@@ -1,5 +1,6 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
+mod backup;
 mod blame;
 mod completions;
 mod cpu;
@@ -34,7 +35,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant"]),
-    ("Operator", &["tracker", "cases"]),
+    ("Operator", &["tracker", "cases", "backup", "restore"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -90,6 +91,10 @@ enum Verb {
     Tracker(tracker::Args),
     /// List bad pieces and who sent them, or pardon a subscriber
     Cases(blame::Args),
+    /// Copy a tracker's store while it runs
+    Backup(backup::BackupArgs),
+    /// Make a backup the store of a tracker that has none
+    Restore(backup::RestoreArgs),
     /// Show what is in a .torrent, license, key file or stored piece
     Inspect(inspect::Args),
     /// Show the arithmetic that this CPU can run, which is chosen, and how fast it is
@@ -177,6 +182,8 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
+        Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
+        Verb::Restore(args) => backup::restore(args, data()?, output),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Cpu(args) => cpu::run(args, output),
         Verb::Completions(args) => completions::run(args),

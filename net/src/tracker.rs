@@ -1,8 +1,8 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers
-//! <data>/masters/N.key  the master key of epoch N, 0600: leave it out of backups, or encrypt them
+//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, cases, ledger
+//! <data>/masters/N.key  the master key of epoch N, 0600: in no backup
 //! <data>/license.key    what licenses are signed with, 0600
 //! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
 //! <data>/lock           held while a tracker runs
@@ -10,6 +10,7 @@
 
 mod admin;
 mod announce;
+mod backup;
 mod calls;
 mod cases;
 mod clock;
@@ -34,7 +35,7 @@ mod workers;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,11 +43,18 @@ use serde::Deserialize;
 use swarmseal_core::TorrentId;
 use tokio::net::TcpListener;
 
+pub use backup::{Restored, restore};
 pub use secret_files::SecretFileError;
 pub use store::StoreError;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// Names in the data directory.
+const STORE: &str = "tracker.redb";
+const MASTERS: &str = "masters";
+const LICENSE_KEY: &str = "license.key";
+const ADMIN_TOKEN: &str = "admin.token";
 
 /// How a tracker runs.
 #[derive(Clone, Debug, Deserialize)]
@@ -100,6 +108,9 @@ pub struct Config {
     /// Bad pieces by which a subscriber loses its uploads, and false accusations by which it loses those.
     #[serde(default = "Config::default_max_lost_cases")]
     pub max_lost_cases: usize,
+    /// Read the whole store at the start and compare its checksums, and not only after a crash.
+    #[serde(default)]
+    pub check_store: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
@@ -125,6 +136,7 @@ impl Config {
             cipher_hash_bytes: Self::default_cipher_hash_bytes(),
             defence_seconds: Self::default_defence_seconds(),
             max_lost_cases: Self::default_max_lost_cases(),
+            check_store: false,
             trusted_proxies: Vec::new(),
         }
     }
@@ -215,6 +227,24 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is a store where a backup was to become one.
+    #[error("{path}: there is a store already: expected a data directory without one")]
+    StoreExists {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A key file is gone.
+    #[error("{path}: it is missing, and the store was made with it: put it there from where you keep it")]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key file has another key.
+    #[error("the key file of `{name}` has another key than the one that the store was made with")]
+    OtherKey {
+        /// Which key.
+        name: String,
+    },
     /// A registered .torrent cannot be read any more.
     #[error("a registered torrent: {0}")]
     Metainfo(#[from] crate::wire::metainfo::Error),
@@ -250,7 +280,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let address = config.listen;
         let (opened, lock) = tokio::task::spawn_blocking(move || {
-            let lock = lock(&config)?;
+            let lock = keep_lock(&config.data)?;
             state::Tracker::open(config).map(|opened| (opened, lock))
         })
         .await
@@ -307,14 +337,14 @@ impl Server {
 }
 
 /// The lock of the data directory. Errors: [`Error::InUse`] where another process has it.
-fn lock(config: &Config) -> Result<File, Error> {
-    secret_files::create_directory(&config.data)?;
-    let path = config.data.join("lock");
+fn keep_lock(data: &Path) -> Result<File, Error> {
+    secret_files::create_directory(data)?;
+    let path = data.join("lock");
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|source| Error::Io { path: path.clone(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { data: config.data.clone() }),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { data: data.to_owned() }),
         Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "tracker/cases.rs"]
 mod cases;
+#[path = "tracker/storage.rs"]
+mod storage;
 
 use std::net::SocketAddr;
 use std::path::Path;

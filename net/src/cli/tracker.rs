@@ -32,6 +32,9 @@ pub(super) struct Args {
     #[arg(long, env = "SWARMSEAL_MAX_LOST_CASES", value_name = "COUNT", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..))]
     max_lost_cases: u32,
+    /// Read the whole store at the start and compare its checksums, as is done after a crash anyway
+    #[arg(long, env = "SWARMSEAL_CHECK_STORE")]
+    check_store: bool,
 }
 
 /// Runs until it is told to stop.
@@ -44,6 +47,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         trusted_proxies: args.trusted_proxy,
         defence_seconds: args.defence_time,
         max_lost_cases: args.max_lost_cases as usize,
+        check_store: args.check_store,
         ..Config::new(directory)
     };
     let told = glue::told_to_stop();

@@ -15,6 +15,7 @@ use swarmseal_core::{Profile, SubscriberId, TorrentId};
 use super::records::{GrantRecord, SeedRecord, TorrentRecord};
 use super::refusal::Refusal;
 use super::state::{self, Torrent, Tracker, random};
+use super::store::Listed;
 use super::{clock, voucher};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::is_public_key;
@@ -114,7 +115,7 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         let seed_id = SubscriberId::of_seed(&torrent_id, &key);
         let fresh = SeedRecord { torrent_id, key, passkey: Passkey::new(random()?), revoked: false };
         let record = TorrentRecord { metainfo: bytes, name: body.name };
-        let seed = tracker.store.register(&record, seed_id, fresh)?;
+        let (seed, _) = tracker.store.register(&record, tracker.masters.newest(), seed_id, fresh)?;
         if seed.revoked {
             return Err(ApiError::Revoked.into());
         }
@@ -258,7 +259,7 @@ pub(super) struct Revoke {
 pub(super) async fn revoke(State(tracker): Shared, body: Body<Revoke>) -> Response {
     blocking(tracker, body, |tracker, body| {
         let id = SubscriberId(body.subscriber.0);
-        let (passkey, member) = tracker.store.revoke(&id)?;
+        let (passkey, member) = tracker.store.revoke(&id, clock::now())?;
         tracker.expel(&passkey, member);
         tracing::info!(subscriber = %id, "revoked");
         Ok(json!({ "revoked": id.to_string() }))
@@ -285,17 +286,19 @@ pub(super) async fn subscribers(
         let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
         let after = page.after.map(|id| SubscriberId(id.0));
         let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
-        let next = (found.len() == limit).then(|| found.last().map(|(id, ..)| id.to_string())).flatten();
+        let next = (found.len() == limit).then(|| found.last().map(|listed| listed.id.to_string())).flatten();
         let list: Vec<Value> = found
             .into_iter()
-            .map(|(id, record, licensed)| {
+            .map(|Listed { id, record, licensed, issued, revoked }| {
                 json!({
                     "subscriber": id.to_string(),
                     "identity": hex::encode(record.identity),
                     "epoch": record.epoch,
                     "created": record.created,
                     "revoked": record.revoked,
+                    "revoked_at": revoked,
                     "licensed": licensed,
+                    "licenses": issued,
                 })
             })
             .collect();
@@ -400,12 +403,14 @@ async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
     };
     match answer {
         Ok(answer) => ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response(),
-        Err(refusal) => {
-            let status =
-                StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, Json(json!({ "code": refusal.code.word(), "error": refusal.reason }))).into_response()
-        }
+        Err(refusal) => refuse(refusal),
     }
+}
+
+/// A refusal as the admin API says it.
+pub(super) fn refuse(refusal: Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Json(json!({ "code": refusal.code.word(), "error": refusal.reason }))).into_response()
 }
 
 #[cfg(test)]
@@ -428,6 +433,7 @@ mod tests {
                 "get /admin/stats",
                 "get /admin/subscribers",
                 "get /admin/torrents",
+                "post /admin/backup",
                 "post /admin/grants",
                 "post /admin/pardon",
                 "post /admin/revoke",

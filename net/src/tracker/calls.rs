@@ -76,7 +76,7 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
         identity: request.identity,
         device: request.device,
         passkey: Passkey::new(random()?),
-        epoch: tracker.masters.current(),
+        epoch: tracker.masters.newest(),
         created: now,
         revoked: false,
     };
@@ -256,6 +256,8 @@ fn make_license(
     let license = license
         .seal(&tracker.license_key, &subscriber.device, &mut UnwrapErr(SysRng))
         .map_err(|error| Refusal::new(ApiError::BadRequest, error.to_string()))?;
+    // Noted before it leaves.
+    tracker.store.note_license(&session.id, subscriber.epoch, now)?;
     count(&tracker.counters.licenses, 1);
     Ok(LicenseReply { license, now })
 }
