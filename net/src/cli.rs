@@ -1,5 +1,6 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
+mod backup;
 mod blame;
 mod completions;
 mod cpu;
@@ -35,7 +36,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke"]),
-    ("Operator", &["tracker", "token", "audit", "cases"]),
+    ("Operator", &["tracker", "token", "audit", "cases", "backup", "restore"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -115,6 +116,10 @@ enum Verb {
     Audit(token::AuditArgs),
     /// List bad pieces and who sent them, or pardon a subscriber
     Cases(blame::Args),
+    /// Copy a tracker's store while it runs
+    Backup(backup::BackupArgs),
+    /// Make a backup the store of a tracker that has none
+    Restore(backup::RestoreArgs),
     /// Show what is in a .torrent, license, key file or stored piece
     Inspect(inspect::Args),
     /// Show the arithmetic that this CPU can run, which is chosen, and how fast it is
@@ -214,6 +219,8 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
+        Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
+        Verb::Restore(args) => backup::restore(args, data()?, output),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Cpu(args) => cpu::run(args, output),
         Verb::Completions(args) => completions::run(args),

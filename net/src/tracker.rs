@@ -1,8 +1,8 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers
-//! <data>/masters/N.key  the master key of epoch N, 0600: leave it out of backups, or encrypt them
+//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, cases, ledger, audit log
+//! <data>/masters/N.key  the master key of epoch N, 0600: in no backup
 //! <data>/license.key    what licenses are signed with, or what a license server needs for them, 0600
 //! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
 //! <data>/lock           held while a tracker runs
@@ -10,6 +10,7 @@
 
 mod admin;
 mod announce;
+mod backup;
 mod budgets;
 mod calls;
 mod cases;
@@ -41,13 +42,14 @@ mod workers;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use swarmseal_core::TorrentId;
 use tokio::net::TcpListener;
 
+pub use backup::{Restored, restore};
 pub use config::{Config, ConfigError, Kind, ProxyHeader, Setting};
 pub use secret_files::SecretFileError;
 pub use store::StoreError;
@@ -55,6 +57,12 @@ pub use tls::TlsError;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// Names in the data directory.
+const STORE: &str = "tracker.redb";
+const MASTERS: &str = "masters";
+const LICENSE_KEY: &str = "license.key";
+const ADMIN_TOKEN: &str = "admin.token";
 
 /// Why a tracker does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +107,24 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is a store where a backup was to become one.
+    #[error("{path}: there is a store already: expected a data directory without one")]
+    StoreExists {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A key file is gone.
+    #[error("{path}: it is missing, and the store was made with it: put it there from where you keep it")]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key file has another key.
+    #[error("the key file of `{name}` has another key than the one that the store was made with")]
+    OtherKey {
+        /// Which key.
+        name: String,
+    },
     /// A registered .torrent cannot be read any more.
     #[error("a registered torrent: {0}")]
     Metainfo(#[from] crate::wire::metainfo::Error),
@@ -143,7 +169,7 @@ impl Server {
                 (Some(certificate), Some(key)) => Some(Arc::new(tls::Tls::open(certificate, key)?)),
                 _ => None,
             };
-            let lock = lock(&config)?;
+            let lock = keep_lock(&config.data)?;
             state::Tracker::open(config).map(|opened| (opened, tls, lock))
         })
         .await
@@ -238,14 +264,14 @@ impl Reloader {
 }
 
 /// The lock of the data directory. Errors: [`Error::InUse`] where another process has it.
-fn lock(config: &Config) -> Result<File, Error> {
-    secret_files::create_directory(&config.data)?;
-    let path = config.data.join("lock");
+fn keep_lock(data: &Path) -> Result<File, Error> {
+    secret_files::create_directory(data)?;
+    let path = data.join("lock");
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|source| Error::Io { path: path.clone(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { data: config.data.clone() }),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { data: data.to_owned() }),
         Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
     }
 }

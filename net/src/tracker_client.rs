@@ -64,6 +64,9 @@ pub enum Error {
     /// The same of a tracker that speaks UDP.
     #[error("the tracker cannot be reached: {0}")]
     Socket(#[from] std::io::Error),
+    /// What came cannot be written down.
+    #[error("what the tracker sent cannot be written: {0}")]
+    Write(std::io::Error),
     /// The tracker refused.
     #[error("the tracker refused: {reason} ({code})")]
     Refused {
@@ -100,7 +103,7 @@ impl Error {
         match self {
             Error::Unreachable(_) | Error::Socket(_) => true,
             Error::Refused { code, .. } => {
-                matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Internal)
+                matches!(code, ApiError::Busy | ApiError::Rate | ApiError::Full | ApiError::Internal)
             }
             _ => false,
         }

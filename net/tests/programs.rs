@@ -152,6 +152,43 @@ fn a_tracker_killed_in_the_middle_of_a_swarm_comes_back() {
 }
 
 #[test]
+fn a_tracker_moves_to_another_machine_by_its_backup() {
+    let mut world = World::new(300_000);
+    let (torrent, url, token) = (world.torrent(), world.url(), world.token());
+    let seed = world.seed(&[]);
+    let code = world.voucher(&[]);
+    world.fetch("alice");
+    let backup = world.file("tracker.backup");
+    let args = ["backup", &backup, "--tracker", &url, "--admin-token-file", &token];
+    let left_out = world.expect("publisher", &args, 0)["left_out"].clone();
+    assert_eq!(left_out, serde_json::json!(["masters/1.key", "license.key", "admin.token"]));
+    // One that is there is kept.
+    world.expect("publisher", &args, 12);
+    world.expect("operator", &["restore", &backup], 13);
+    world.tracker.take().unwrap().kill();
+    world.expect("operator", &["restore", &backup], 12);
+    let operator = world.path("operator/tracker");
+    fs::rename(&operator, world.path("gone")).unwrap();
+    let restored = world.expect("operator", &["restore", &backup], 0);
+    let missing: Vec<&str> =
+        restored["missing"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    assert_eq!(missing.len(), 2, "{restored}");
+    for path in missing {
+        world.expect("operator", &["tracker", "--listen", "127.0.0.1:0"], 12);
+        let name = Path::new(path).strip_prefix(&operator).unwrap();
+        fs::copy(world.path("gone").join(name), path).unwrap();
+    }
+    world.start_tracker();
+    world.play("alice", &["--voucher", &code], 0);
+    world.assert_opened("alice");
+    let bob = world.get("bob", &["--exit"]);
+    bob.event("complete");
+    seed.kill();
+    let args = ["voucher", &torrent, "--admin-token-file", &token];
+    world.expect("publisher", &args, 0);
+}
+
+#[test]
 fn a_second_process_on_the_same_data_is_refused() {
     let world = World::new(1000);
     let refused = world.expect("operator", &["tracker", "--listen", "127.0.0.1:0"], 13);

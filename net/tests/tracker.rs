@@ -6,6 +6,8 @@ mod access;
 mod admin;
 #[path = "tracker/cases.rs"]
 mod cases;
+#[path = "tracker/storage.rs"]
+mod storage;
 
 use std::net::SocketAddr;
 use std::path::Path;

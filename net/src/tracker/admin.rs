@@ -22,6 +22,7 @@ use super::metrics::count;
 use super::records::{GrantRecord, SeedRecord, TorrentRecord};
 use super::refusal::Refusal;
 use super::state::{self, Torrent, Tracker, random};
+use super::store::Listed;
 use super::{clock, voucher};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::is_public_key;
@@ -201,7 +202,7 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         let seed_id = SubscriberId::of_seed(&torrent_id, &key);
         let fresh = SeedRecord { torrent_id, key, passkey: Passkey::new(random()?), revoked: false };
         let record = TorrentRecord { metainfo: bytes, name: body.name };
-        let seed = tracker.store.register(&record, seed_id, fresh)?;
+        let (seed, _) = tracker.store.register(&record, tracker.masters.newest(), seed_id, fresh)?;
         if seed.revoked {
             return Err(ApiError::Revoked.into());
         }
@@ -365,7 +366,7 @@ impl Subject for Revoke {
 pub(super) async fn revoke(State(tracker): Shared, body: Body<Revoke>) -> Response {
     blocking(tracker, body, |tracker, body| {
         let id = SubscriberId(body.subscriber.0);
-        let (passkey, member) = tracker.store.revoke(&id)?;
+        let (passkey, member) = tracker.store.revoke(&id, clock::now())?;
         tracker.expel(&passkey, member);
         tracing::info!(subscriber = %id, "revoked");
         Ok(json!({ "revoked": id.to_string() }))
@@ -403,17 +404,19 @@ pub(super) async fn subscribers(
         let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
         let after = page.after.map(|id| SubscriberId(id.0));
         let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
-        let next = (found.len() == limit).then(|| found.last().map(|(id, ..)| id.to_string())).flatten();
+        let next = (found.len() == limit).then(|| found.last().map(|listed| listed.id.to_string())).flatten();
         let list: Vec<Value> = found
             .into_iter()
-            .map(|(id, record, licensed)| {
+            .map(|Listed { id, record, licensed, issued, revoked }| {
                 json!({
                     "subscriber": id.to_string(),
                     "identity": hex::encode(record.identity),
                     "epoch": record.epoch,
                     "created": record.created,
                     "revoked": record.revoked,
+                    "revoked_at": revoked,
                     "licensed": licensed,
+                    "licenses": issued,
                 })
             })
             .collect();
@@ -536,7 +539,8 @@ async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
     }
 }
 
-fn refuse(refusal: Refusal) -> Response {
+/// A refusal as the admin API says it.
+pub(super) fn refuse(refusal: Refusal) -> Response {
     let body = Json(json!({ "code": refusal.code.word(), "error": refusal.reason }));
     let mut answer = Refusal::answer(refusal.code, refusal.retry_after, body);
     answer.extensions_mut().insert(Refused(refusal.code.word()));
@@ -572,6 +576,7 @@ mod tests {
                 "get /admin/torrents",
                 "get /admin/vouchers",
                 "get /admin/whoami",
+                "post /admin/backup",
                 "post /admin/grants",
                 "post /admin/grants/revoke",
                 "post /admin/pardon",

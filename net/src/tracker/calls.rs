@@ -79,7 +79,7 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
         identity: request.identity,
         device: request.device,
         passkey: Passkey::new(random()?),
-        epoch: tracker.masters.current(),
+        epoch: tracker.masters.newest(),
         created: now,
         revoked: false,
     };

@@ -232,6 +232,9 @@ settings! {
     /// Who signs the licenses of new torrents, if not this tracker: the line that `swarmseal license-server` prints.
     license_server: Option<LicenseServer> = None,
         Text "license-server" "SWARMSEAL_TRACKER_LICENSE_SERVER" "URL#KEYS";
+    /// Read the whole store at the start and compare its checksums, as is done after a crash anyway.
+    check_store: bool = false,
+        Switch "check-store" "SWARMSEAL_CHECK_STORE" "";
     /// Entries of the audit log that are kept; the oldest go first.
     audit_entries: u64 = 100_000,
         Number "audit-entries" "SWARMSEAL_TRACKER_AUDIT_ENTRIES" "COUNT";

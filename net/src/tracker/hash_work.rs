@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use swarmseal_core::{SubscriberId, TorrentId};
 
 use super::state::Torrent;
-use super::store::{Store, StoreError};
+use super::store::{Listed, Store, StoreError};
 
 /// Seconds that a seed has for a run of pieces before another seed may do it.
 const LEASE: u64 = 60;
@@ -121,14 +121,14 @@ impl Queue {
         let mut after = None;
         loop {
             let page = store.subscribers_of(&torrent.id, after, PAGE)?;
-            for (id, record, _) in page.iter().filter(|(_, record, _)| !record.revoked) {
+            for Listed { id, record, .. } in page.iter().filter(|listed| !listed.record.revoked) {
                 queue.subscribers += 1;
                 if store.hash_count((id, record.epoch))? < torrent.piece_count {
                     queue.waiting.push_back(*id);
                 }
             }
             match page.last() {
-                Some((last, ..)) if page.len() == PAGE => after = Some(*last),
+                Some(last) if page.len() == PAGE => after = Some(last.id),
                 _ => return Ok(queue),
             }
         }

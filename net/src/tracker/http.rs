@@ -13,7 +13,7 @@ use axum::{Router, middleware};
 
 use super::metrics::Call;
 use super::state::Tracker;
-use super::{admin, announce, calls, cases, licenses, personal};
+use super::{admin, announce, backup, calls, cases, licenses, personal};
 use crate::wire::api;
 
 /// Every route.
@@ -52,6 +52,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/passkey", post(admin::passkey))
         .route("/admin/subscribers", get(admin::subscribers))
         .route("/admin/subscribers/{id}", get(admin::subscriber))
+        .route("/admin/backup", post(backup::back_up))
         .route("/admin/cases", get(admin::cases))
         .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))

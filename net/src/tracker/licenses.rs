@@ -42,6 +42,8 @@ fn make_license(
     }
     let license = granted(tracker, &torrent, session.id, &subscriber, request.voucher.as_deref())?;
     let license = seal(tracker, &license, &subscriber.device)?;
+    // Noted before it leaves.
+    tracker.store.note_license(&session.id, subscriber.epoch, clock::now())?;
     count(&tracker.counters.licenses, 1);
     Ok(LicenseReply { license, now: clock::now(), server: None })
 }
@@ -74,6 +76,7 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
     tracker.nonces.use_up(now, &word.nonce)?;
     let license = granted(tracker, &torrent, word.subscriber, &subscriber, word.voucher.as_deref())?;
     let license = seal(tracker, &license, &server.device)?;
+    tracker.store.note_license(&word.subscriber, subscriber.epoch, now)?;
     count(&tracker.counters.licenses, 1);
     let signed = LicenseFilled::signing_input(&word.nonce, &subscriber.device, &license);
     let signature = tracker.license_key.sign(purpose::LICENSE_FILLED, &signed);

@@ -77,6 +77,27 @@ pub(super) struct GrantRecord {
     pub(super) created: u64,
 }
 
+/// The epochs of a torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EpochsRecord {
+    /// The oldest that is served: those before it are retired.
+    pub(super) oldest: u64,
+    /// That of every subscription. Peers move to it.
+    pub(super) current: u64,
+    /// When it began; 0 where that was with the torrent.
+    pub(super) started: u64,
+}
+
+/// Licenses that a subscriber was given, of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LicenseRecord {
+    /// When the first was.
+    pub(super) first: u64,
+    /// When the last was.
+    pub(super) last: u64,
+    pub(super) count: u64,
+}
+
 /// A bad piece, and who has to answer for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CaseRecord {

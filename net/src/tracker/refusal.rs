@@ -48,7 +48,10 @@ impl From<ApiError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
-        ApiError::Internal.into()
+        match error {
+            StoreError::Full => ApiError::Full.into(),
+            _ => ApiError::Internal.into(),
+        }
     }
 }
 
@@ -129,6 +132,7 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::Barred => "this subscriber sent bad pieces, or accused others of good ones",
         ApiError::Revoked => "this subscription was revoked",
         ApiError::Rate => "too many calls: wait",
+        ApiError::Full => "the tracker's disk is full",
         ApiError::Busy => "the tracker has too much to do: try again",
         _ => "the tracker failed",
     }

@@ -22,10 +22,10 @@ use super::records::SubscriberRecord;
 use super::refusal::Refusal;
 use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
-use super::store::{Member, Store, StoreError, Totals};
+use super::store::{Member, Store, StoreError, Totals, mark};
 use super::swarm::Swarms;
 use super::workers::Workers;
-use super::{Config, Error, calls, clock, secret_files};
+use super::{ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, backup, calls, clock, secret_files};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
@@ -108,6 +108,8 @@ pub(super) struct Tracker {
     pub(super) verifiers: Workers,
     /// Accusations in memory at once: each has a whole piece.
     pub(super) accusing: Semaphore,
+    /// One backup at a time: each takes as much room as the store.
+    pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
     members: RwLock<HashMap<Passkey, Member>>,
     /// Those who lost too many cases.
@@ -125,10 +127,20 @@ impl Tracker {
     /// Opens or makes everything under the data directory. Blocks.
     pub(super) fn open(config: Config) -> Result<Opened, Error> {
         let directory = config.data.clone();
-        let masters = Masters::open(&directory.join("masters"))?;
-        let (license_key, _) = secret_files::read_or_create(&directory.join("license.key"))?;
+        backup::clear(&directory);
+        let mut masters = Masters::open(&directory.join(MASTERS))?;
+        let store = Store::open(&directory.join(STORE), config.check_store, masters.newest())?;
+        // Keys are made on the first start alone: others would not fit what the store has.
+        if let Some(path) = backup::missing_keys(&store, &masters, &directory)?.into_iter().next() {
+            return Err(Error::MissingKey { path });
+        }
+        masters.begin()?;
+        let (license_key, _) = secret_files::read_or_create(&directory.join(LICENSE_KEY))?;
+        let marks = masters.marks().into_iter().chain([(LICENSE_KEY.to_owned(), mark(&license_key))]);
+        if let Some(other) = store.check_marks(&marks.collect::<Vec<_>>())?.into_iter().next() {
+            return Err(Error::OtherKey { name: other });
+        }
         let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
-        let store = Store::open(&store_file(&directory))?;
         let mut torrents = HashMap::new();
         for record in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
@@ -160,6 +172,7 @@ impl Tracker {
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
             accusing: Semaphore::new(MAX_ACCUSATIONS),
+            backing_up: Arc::new(Semaphore::new(1)),
             barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),
             members: RwLock::new(members),
@@ -374,7 +387,7 @@ fn store_file(data: &Path) -> std::path::PathBuf {
 
 /// Where the admin token is.
 pub(super) fn admin_token(data: &Path) -> std::path::PathBuf {
-    data.join("admin.token")
+    data.join(ADMIN_TOKEN)
 }
 
 /// Random bytes of the system. Errors: [`Error::Random`].

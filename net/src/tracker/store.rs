@@ -3,28 +3,36 @@
 //! Calls block: they belong on `spawn_blocking`.
 
 mod admin;
+mod backup;
 mod cases;
+mod database;
+mod epochs;
+mod ledger;
 mod listings;
 mod passkeys;
+mod schema;
 
+pub(super) use backup::examine;
 pub(super) use cases::Next;
+pub(super) use epochs::mark;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    TableHandle, WriteTransaction,
-};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use super::records::{GrantRecord, Holder, PersonalRecord, SeedRecord, SubscriberRecord, TorrentRecord};
+use self::database::Database;
+use self::schema::SCHEMA;
+use super::records::{
+    EpochsRecord, GrantRecord, Holder, LicenseRecord, PersonalRecord, SeedRecord, SubscriberRecord,
+    TorrentRecord,
+};
 use crate::wire::api::{ApiError, Passkey, Role};
 use crate::wire::bencode;
 
-/// The schema that this program writes, and the newest that it reads.
-const SCHEMA: u64 = 1;
 const MAX_RECORD: usize = 64 << 20;
 
 type Bytes32 = [u8; 32];
@@ -46,6 +54,10 @@ const ACCOUNTS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("ac
 const HASHES: TableDefinition<'_, (Bytes32, u64, u32), &[u8]> = TableDefinition::new("cipher hashes");
 /// Info-hash of a personal torrent → whose it is.
 const PERSONAL: TableDefinition<'_, [u8; 20], &[u8]> = TableDefinition::new("personal torrents");
+/// (subscriber, epoch) → what licenses it got.
+const LICENSES: TableDefinition<'_, (Bytes32, u64), &[u8]> = TableDefinition::new("licenses");
+/// Subscriber or seed → when it was revoked. Who was revoked under schema 1 is not in it.
+const REVOCATIONS: TableDefinition<'_, Bytes32, u64> = TableDefinition::new("revocations");
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +67,25 @@ pub enum StoreError {
     InUse {
         /// The file.
         path: PathBuf,
+    },
+    /// Somebody else wrote to it, or the disk lost some of it.
+    #[error("{path}: the store cannot be read: {reason}: put a backup in its place (`swarmseal restore`)")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk is full.
+    #[error("no space is left for the tracker's store: free some; nothing that was acknowledged is lost")]
+    Full,
+    /// A file beside it cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// A later program wrote it.
     #[error("{path}: the store has schema {found}, newer than this program understands ({SCHEMA})")]
@@ -94,11 +125,19 @@ impl From<ApiError> for ChangeError {
     }
 }
 
+fn store_error(error: redb::Error) -> StoreError {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error {
+        redb::Error::Io(source) if matches!(source.kind(), StorageFull | QuotaExceeded) => StoreError::Full,
+        other => StoreError::Database(Box::new(other)),
+    }
+}
+
 macro_rules! from_database_errors {
     ($($error:ty),+) => {
         $(impl From<$error> for StoreError {
             fn from(error: $error) -> Self {
-                StoreError::Database(Box::new(error.into()))
+                store_error(error.into())
             }
         }
 
@@ -127,6 +166,19 @@ pub(super) struct Member {
     pub(super) revoked: bool,
 }
 
+/// A subscriber in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) id: SubscriberId,
+    pub(super) record: SubscriberRecord,
+    /// Whether it holds a grant.
+    pub(super) licensed: bool,
+    /// Licenses given out, of all epochs.
+    pub(super) issued: u64,
+    /// When it was revoked, where that is known.
+    pub(super) revoked: Option<u64>,
+}
+
 /// How many of each there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Totals {
@@ -144,63 +196,47 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens it, or makes an empty one.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
-            other => other.into(),
-        })?;
-        let store = Store { database };
-        let write = store.begin()?;
-        {
-            let mut meta = write.open_table(META)?;
-            let found = meta.get("schema")?.map(|schema| schema.value());
-            match found {
-                Some(found) if found > SCHEMA => {
-                    return Err(StoreError::Newer { path: path.to_owned(), found });
-                }
-                Some(_) => {}
-                None => {
-                    meta.insert("schema", SCHEMA)?;
-                }
-            }
-            for table in [TORRENTS, SEEDS, SUBSCRIBERS, GRANTS] {
-                write.open_table(table)?;
-            }
-            for table in [HELD, VOUCHERS, ACCOUNTS] {
-                write.open_table(table)?;
-            }
-            write.open_table(MEMBERS_OF)?;
-            write.open_table(HASHES)?;
-            write.open_table(PERSONAL)?;
-            cases::make_tables(&write)?;
-            admin::make_tables(&write)?;
-        }
-        write.commit()?;
-        Ok(store)
+    /// Opens it, or makes an empty one. `check`: every page is read, and its checksum compared. `first_epoch`: of torrents
+    /// in an older store that nobody subscribed to.
+    pub(super) fn open(path: &Path, check: bool, first_epoch: u64) -> Result<Self, StoreError> {
+        schema::open(path, check, first_epoch).map(|database| Store { database })
     }
 
-    /// Registers a torrent, or another seed of one. A seed that is there already stays as it is and is returned.
+    /// Registers a torrent, or another seed of one. A seed that is there already stays as it is and is returned, and so do
+    /// the torrent's epochs: one that is new begins with `epoch`.
     pub(super) fn register(
         &self,
         torrent: &TorrentRecord,
+        epoch: u64,
         seed_id: SubscriberId,
         seed: SeedRecord,
-    ) -> Result<SeedRecord, StoreError> {
+    ) -> Result<(SeedRecord, EpochsRecord), StoreError> {
         let write = self.begin()?;
         let kept = {
+            let mut all = write.open_table(epochs::EPOCHS)?;
+            let known =
+                all.get(seed.torrent_id.0)?.map(|bytes| decode("epochs", bytes.value())).transpose()?;
+            let epochs = match known {
+                Some(known) => known,
+                None => {
+                    let fresh = EpochsRecord { oldest: epoch, current: epoch, started: 0 };
+                    all.insert(seed.torrent_id.0, encode(&fresh).as_slice())?;
+                    fresh
+                }
+            };
             let mut torrents = write.open_table(TORRENTS)?;
             torrents.insert(seed.torrent_id.0, encode(torrent).as_slice())?;
             let mut seeds = write.open_table(SEEDS)?;
             let known = seeds.get(seed_id.0)?.map(|bytes| decode("seeds", bytes.value())).transpose()?;
-            match known {
+            let seed = match known {
                 Some(known) => known,
                 None => {
                     seeds.insert(seed_id.0, encode(&seed).as_slice())?;
                     write.open_table(MEMBERS_OF)?.insert(member_key(&seed.torrent_id, &seed_id), true)?;
                     seed
                 }
-            }
+            };
+            (seed, epochs)
         };
         write.commit()?;
         Ok(kept)
@@ -274,10 +310,15 @@ impl Store {
         Ok(record)
     }
 
-    /// Revokes a subscriber or a seed; gives its passkey and who it is. Errors: [`ApiError::UnknownSubscriber`].
-    pub(super) fn revoke(&self, id: &SubscriberId) -> Result<(Passkey, Member), ChangeError> {
+    /// Revokes a subscriber or a seed; gives its passkey and who it is. A second time changes nothing. Errors:
+    /// [`ApiError::UnknownSubscriber`].
+    pub(super) fn revoke(&self, id: &SubscriberId, now: u64) -> Result<(Passkey, Member), ChangeError> {
         let write = self.begin()?;
         let revoked = {
+            let mut revocations = write.open_table(REVOCATIONS)?;
+            if revocations.get(id.0)?.is_none() {
+                revocations.insert(id.0, now)?;
+            }
             let mut subscribers = write.open_table(SUBSCRIBERS)?;
             let known: Option<SubscriberRecord> =
                 subscribers.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
@@ -413,25 +454,43 @@ impl Store {
         Ok(held)
     }
 
+    /// Notes that a subscriber is given a license of an epoch; what it was given of that epoch.
+    pub(super) fn note_license(
+        &self,
+        subscriber: &SubscriberId,
+        epoch: u64,
+        now: u64,
+    ) -> Result<LicenseRecord, StoreError> {
+        let write = self.begin()?;
+        let record = {
+            let mut licenses = write.open_table(LICENSES)?;
+            let known = licenses.get((subscriber.0, epoch))?;
+            let known: Option<LicenseRecord> =
+                known.map(|bytes| decode("licenses", bytes.value())).transpose()?;
+            let LicenseRecord { first, count, .. } =
+                known.unwrap_or(LicenseRecord { first: now, last: now, count: 0 });
+            let record = LicenseRecord { first, last: now, count: count + 1 };
+            licenses.insert((subscriber.0, epoch), encode(&record).as_slice())?;
+            record
+        };
+        write.commit()?;
+        Ok(record)
+    }
+
     /// Subscribers of a torrent after an id, at most `limit`.
     pub(super) fn subscribers_of(
         &self,
         torrent: &TorrentId,
         after: Option<SubscriberId>,
         limit: usize,
-    ) -> Result<Vec<(SubscriberId, SubscriberRecord, bool)>, StoreError> {
-        use std::ops::Bound::{Excluded, Included};
+    ) -> Result<Vec<Listed>, StoreError> {
         let read = self.database.begin_read()?;
         let index = read.open_table(MEMBERS_OF)?;
         let subscribers = read.open_table(SUBSCRIBERS)?;
-        let held = read.open_table(HELD)?;
-        let first = match after {
-            Some(id) => Excluded(member_key(torrent, &id)),
-            None => Included(member_key(torrent, &SubscriberId([0; 32]))),
-        };
-        let last = Included(member_key(torrent, &SubscriberId([0xFF; 32])));
+        let (held, revocations) = (read.open_table(HELD)?, read.open_table(REVOCATIONS)?);
+        let licenses = read.open_table(LICENSES)?;
         let mut found = Vec::new();
-        for row in index.range::<[u8; 64]>((first, last))? {
+        for row in index.range::<[u8; 64]>(member_range(torrent, after))? {
             let (key, is_seed) = row?;
             if is_seed.value() {
                 continue;
@@ -443,7 +502,18 @@ impl Store {
             id.copy_from_slice(&key.value()[32..]);
             if let Some(bytes) = subscribers.get(id)? {
                 let record = decode("subscribers", bytes.value())?;
-                found.push((SubscriberId(id), record, held.get(id)?.is_some()));
+                let mut issued = 0;
+                for row in licenses.range((id, 0)..=(id, u64::MAX))? {
+                    let license: LicenseRecord = decode("licenses", row?.1.value())?;
+                    issued += license.count;
+                }
+                found.push(Listed {
+                    id: SubscriberId(id),
+                    record,
+                    licensed: held.get(id)?.is_some(),
+                    issued,
+                    revoked: revocations.get(id)?.map(|time| time.value()),
+                });
             }
         }
         Ok(found)
@@ -524,11 +594,8 @@ impl Store {
         })
     }
 
-    fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let mut write = self.database.begin_write()?;
-        // What is acknowledged survives a kill and a power cut.
-        write.set_durability(Durability::Immediate)?;
-        Ok(write)
+    fn begin(&self) -> Result<database::Writing<'_>, StoreError> {
+        self.database.begin_write()
     }
 
     fn read<T: DeserializeOwned>(
@@ -573,6 +640,19 @@ fn member_key(torrent: &TorrentId, member: &SubscriberId) -> [u8; 64] {
     key
 }
 
+/// The keys of a torrent's members, or of those after one of them.
+fn member_range(
+    torrent: &TorrentId,
+    after: Option<SubscriberId>,
+) -> (std::ops::Bound<[u8; 64]>, std::ops::Bound<[u8; 64]>) {
+    use std::ops::Bound::{Excluded, Included};
+    let first = match after {
+        Some(id) => Excluded(member_key(torrent, &id)),
+        None => Included(member_key(torrent, &SubscriberId([0; 32]))),
+    };
+    (first, Included(member_key(torrent, &SubscriberId([0xFF; 32]))))
+}
+
 fn account_key(torrent: &TorrentId, account: &str) -> Bytes32 {
     let mut hasher = blake3::Hasher::new_derive_key("swarmseal v1 account of a torrent");
     hasher.update(&torrent.0).update(account.as_bytes());
@@ -603,9 +683,9 @@ mod tests {
     use super::*;
     use crate::wire::license::Policy;
 
-    const TORRENT: TorrentId = TorrentId([1; 32]);
+    pub(super) const TORRENT: TorrentId = TorrentId([1; 32]);
 
-    fn subscriber(n: u8) -> (SubscriberId, SubscriberRecord) {
+    pub(super) fn subscriber(n: u8) -> (SubscriberId, SubscriberRecord) {
         let record = SubscriberRecord {
             torrent_id: TORRENT,
             y: vec![n; 8],
@@ -632,7 +712,18 @@ mod tests {
 
     pub(super) fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("tracker.redb")).unwrap();
+        let store = Store::open(&directory.path().join("tracker.redb"), false, 1).unwrap();
+        (directory, store)
+    }
+
+    /// With [`TORRENT`] and a seed of it.
+    pub(super) fn registered() -> (tempfile::TempDir, Store) {
+        let (directory, store) = store();
+        let torrent = TorrentRecord { metainfo: vec![1, 2, 3], name: "a film".to_owned() };
+        let passkey = Passkey::new([99; 16]);
+        let seed = SeedRecord { torrent_id: TORRENT, key: [9; 32], passkey, revoked: false };
+        let (kept, epochs) = store.register(&torrent, 1, SubscriberId([99; 32]), seed.clone()).unwrap();
+        assert_eq!((kept, epochs.oldest, epochs.current), (seed, 1, 1));
         (directory, store)
     }
 
@@ -644,18 +735,6 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_store_is_refused_by_its_number() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tracker.redb");
-        let store = Store::open(&path).unwrap();
-        let write = store.begin().unwrap();
-        write.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
-        write.commit().unwrap();
-        drop(store);
-        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found, .. }) if found == SCHEMA + 1));
-    }
-
-    #[test]
     fn subscribing_again_changes_nothing() {
         let (_directory, store) = store();
         let (id, record) = subscriber(1);
@@ -664,7 +743,7 @@ mod tests {
         assert_eq!(store.subscribe(id, again).unwrap(), record);
         let other = SubscriberRecord { identity: [9; 32], ..record.clone() };
         assert_eq!(refusal(store.subscribe(id, other)), ApiError::AlreadySubscribed);
-        store.revoke(&id).unwrap();
+        store.revoke(&id, 9).unwrap();
         assert_eq!(refusal(store.subscribe(id, record)), ApiError::Revoked);
     }
 
@@ -686,7 +765,7 @@ mod tests {
         assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(3), 0)), ApiError::UsedVoucher);
         assert_eq!(store.grant_of(&id(2)).unwrap().unwrap().policy.plays, Some(3));
         assert_eq!(store.grant_of(&id(3)).unwrap(), None);
-        store.revoke(&id(1)).unwrap();
+        store.revoke(&id(1), 9).unwrap();
         assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(1), 0)), ApiError::Revoked);
     }
 
@@ -735,7 +814,7 @@ mod tests {
         }
         let ids = |after, limit| -> Vec<u8> {
             let page = store.subscribers_of(&TORRENT, after, limit).unwrap();
-            page.into_iter().map(|(id, ..)| id.0[0]).collect()
+            page.into_iter().map(|listed| listed.id.0[0]).collect()
         };
         assert_eq!(ids(None, 2), [1, 2]);
         assert_eq!(ids(Some(SubscriberId([2; 32])), 10), [3, 4, 5]);

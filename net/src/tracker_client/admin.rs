@@ -1,6 +1,6 @@
 //! The admin API, for publishers.
 
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarmseal_core::{SubscriberId, TorrentId};
@@ -246,6 +246,24 @@ impl AdminClient {
         Ok(answer.pardoned)
     }
 
+    /// Writes a copy of the tracker's store as it is now to `to`, for [`restore`](crate::tracker::restore); names the key files
+    /// that are not in it. Errors: as other calls, and [`Error::Write`].
+    pub async fn back_up(&self, to: &mut impl std::io::Write) -> Result<Vec<String>, Error> {
+        let request = self.http.request(Method::POST, join(&self.base, "admin/backup")?);
+        let mut answer = request.bearer_auth(self.token.as_str()).send().await?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            return Err(refused(status, &read(answer, MAX_ANSWER).await?));
+        }
+        let left_out = answer.headers().get("swarmseal-left-out").and_then(|value| value.to_str().ok());
+        let left_out = left_out.map(|names| names.split(", ").map(str::to_owned).collect());
+        let left_out = left_out.ok_or_else(|| Error::BadAnswer("no list of what is left out".to_owned()))?;
+        while let Some(portion) = answer.chunk().await? {
+            to.write_all(&portion).map_err(Error::Write)?;
+        }
+        Ok(left_out)
+    }
+
     /// Counters and totals, as the tracker's JSON has them.
     pub async fn stats(&self) -> Result<Value, Error> {
         self.get("admin/stats").await
@@ -269,21 +287,25 @@ impl AdminClient {
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<T, Error> {
-        #[derive(Deserialize)]
-        struct Refusal {
-            code: String,
-            error: String,
-        }
         let answer = request.bearer_auth(self.token.as_str()).send().await?;
         let status = answer.status();
         let body = read(answer, MAX_ANSWER).await?;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| Error::BadAnswer(error.to_string()));
         }
-        Err(match serde_json::from_slice::<Refusal>(&body) {
-            Ok(Refusal { code, error }) => Error::Refused { code: ApiError::by_word(&code), reason: error },
-            Err(_) => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
-        })
+        Err(refused(status, &body))
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> Error {
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: String,
+        error: String,
+    }
+    match serde_json::from_slice(body) {
+        Ok(Refusal { code, error }) => Error::Refused { code: ApiError::by_word(&code), reason: error },
+        Err(_) => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
     }
 }
 

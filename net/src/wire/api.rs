@@ -145,6 +145,8 @@ codes! {
     Rate = "rate", 429;
     /// The tracker has too much to do: try again.
     Busy = "busy", 503;
+    /// The tracker's disk is full: nothing new can be written down.
+    Full = "full", 507;
     /// The tracker failed. Its log says why.
     Internal = "internal", 500;
 }

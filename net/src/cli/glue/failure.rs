@@ -127,7 +127,16 @@ pub(crate) fn tracker_failure(error: tracker::Error) -> Failure {
         tracker::Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
             Exit::InUse
         }
-        tracker::Error::Io { .. } => Exit::Storage,
+        tracker::Error::Io { .. }
+        | tracker::Error::StoreExists { .. }
+        | tracker::Error::MissingKey { .. } => Exit::Storage,
+        tracker::Error::OtherKey { .. } => Exit::WrongKey,
+        tracker::Error::Store(
+            tracker::StoreError::Full
+            | tracker::StoreError::Io { .. }
+            | tracker::StoreError::Unreadable { .. },
+        ) => Exit::Storage,
+        tracker::Error::Store(tracker::StoreError::InUse { .. }) => Exit::InUse,
         tracker::Error::PaperProfile { .. } | tracker::Error::PlainHttp { .. } | tracker::Error::Tls(_) => {
             Exit::Usage
         }

@@ -1,6 +1,6 @@
 //! Admin tokens and the audit log.
 
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use super::{Bytes32, Store, StoreError, decode, encode};
 use crate::tracker::admin::{AuditRecord, TokenRecord};
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn the_audit_log_is_paged_and_bounded_and_its_numbers_grow() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("a.redb")).unwrap();
+        let store = Store::open(&directory.path().join("a.redb"), false, 1).unwrap();
         for time in 1..=7 {
             store.audit(&entry(time), 5).unwrap();
         }

@@ -1,19 +1,19 @@
 //! Cases of bad pieces: who is asked, who is blamed, and the ciphertext by which that is found out.
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use swarmseal_core::SubscriberId;
 
 use super::{Bytes32, ChangeError, Store, StoreError, decode, encode};
 use crate::tracker::records::{CaseRecord, Holder, Outcome};
 use crate::wire::api::ApiError;
 
-const CASES: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("cases");
+pub(super) const CASES: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("cases");
 /// The accuser's ciphertext, as long as its case is open.
-const EVIDENCE: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("evidence");
+pub(super) const EVIDENCE: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("evidence");
 /// suspect ‖ case, of open cases.
-const OPEN: TableDefinition<'_, [u8; 64], ()> = TableDefinition::new("open cases");
+pub(super) const OPEN: TableDefinition<'_, [u8; 64], ()> = TableDefinition::new("open cases");
 /// subscriber or seed ‖ case, of those that ended against it.
-const LOST: TableDefinition<'_, [u8; 64], ()> = TableDefinition::new("lost cases");
+pub(super) const LOST: TableDefinition<'_, [u8; 64], ()> = TableDefinition::new("lost cases");
 
 /// Open cases in all, and of one accuser: ciphertext takes room.
 const MAX_OPEN: usize = 1024;
