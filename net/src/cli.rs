@@ -12,6 +12,7 @@ mod glue;
 mod inspect;
 mod key;
 mod license;
+mod license_server;
 mod output;
 mod play;
 mod publish;
@@ -36,7 +37,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke"]),
-    ("Operator", &["tracker", "token", "audit", "cases", "backup", "restore"]),
+    ("Operator", &["tracker", "token", "audit", "cases", "backup", "restore", "license-server"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -112,6 +113,8 @@ enum Verb {
     /// Issue, list or revoke tokens of the admin API
     #[command(subcommand)]
     Token(token::Verb),
+    /// Run a license server apart from its tracker
+    LicenseServer(license_server::Args),
     /// Show what was done by the admin API, and by whom
     Audit(token::AuditArgs),
     /// List bad pieces and who sent them, or pardon a subscriber
@@ -215,6 +218,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, cli.global.data, output)),
         Verb::Passkey(args) => block_on(subscribe::passkey(args, data()?, output)),
+        Verb::LicenseServer(args) => block_on(license_server::run(args, data()?, output)),
         Verb::Revoke(args) => block_on(token::revoke(args, data()?, output)),
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),

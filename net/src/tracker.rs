@@ -20,6 +20,7 @@ mod connection;
 mod hash_work;
 mod http;
 mod judge;
+pub mod license_server;
 mod licenses;
 mod limits;
 mod masters;
@@ -160,24 +161,15 @@ impl Server {
     /// [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let address = config.listen;
-        let encrypted = config.tls_certificate.is_some();
-        if !encrypted && !config.insecure_http && !address.ip().to_canonical().is_loopback() {
-            return Err(Error::PlainHttp { address });
-        }
         let (opened, tls, lock) = tokio::task::spawn_blocking(move || {
-            let tls = match (&config.tls_certificate, &config.tls_key) {
-                (Some(certificate), Some(key)) => Some(Arc::new(tls::Tls::open(certificate, key)?)),
-                _ => None,
-            };
+            let tls = open_tls(&config)?;
             let lock = keep_lock(&config.data)?;
             state::Tracker::open(config).map(|opened| (opened, tls, lock))
         })
         .await
         .map_err(|_| Error::Start)??;
-        let failed = |source| Error::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(%address, encrypted, "listening");
+        let (listener, address) = listen(address).await?;
+        tracing::info!(%address, encrypted = tls.is_some(), "listening");
         let state::Opened { tracker, admin_token_is_new } = opened;
         Ok(Server { listener, address, tracker: Arc::new(tracker), tls, admin_token_is_new, _lock: lock })
     }
@@ -189,13 +181,12 @@ impl Server {
 
     /// Its URL.
     pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        url(self.tls.is_some(), self.address)
     }
 
     /// What reads the certificate again while the tracker runs.
     pub fn reloader(&self) -> Reloader {
-        Reloader { tls: self.tls.clone(), tracker: Arc::clone(&self.tracker) }
+        Reloader { tls: self.tls.clone(), front: Arc::clone(&self.tracker) as _ }
     }
 
     /// The file with the bearer token of the admin API.
@@ -227,7 +218,8 @@ impl Server {
                 }
             }
         });
-        connection::serve(self.listener, router, Arc::clone(&self.tracker), self.tls, shutdown).await;
+        let front: Arc<dyn connection::Front> = Arc::clone(&self.tracker) as _;
+        connection::serve(self.listener, router, front, self.tls, shutdown).await;
         sweeper.abort();
         let rest = async {
             self.tracker.workers.finish().await;
@@ -243,11 +235,34 @@ impl Server {
     }
 }
 
+/// The certificate and its key, if the configuration has them. Blocks on files. Errors: [`Error::PlainHttp`] where it has none and
+/// would need them.
+fn open_tls(config: &Config) -> Result<Option<Arc<tls::Tls>>, Error> {
+    match (&config.tls_certificate, &config.tls_key) {
+        (Some(certificate), Some(key)) => Ok(Some(Arc::new(tls::Tls::open(certificate, key)?))),
+        _ if config.insecure_http || config.listen.ip().to_canonical().is_loopback() => Ok(None),
+        _ => Err(Error::PlainHttp { address: config.listen }),
+    }
+}
+
+/// A listener and where it listens.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+fn url(encrypted: bool, address: SocketAddr) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
 /// Reads the certificate again while the tracker runs.
 #[derive(Clone)]
 pub struct Reloader {
     tls: Option<Arc<tls::Tls>>,
-    tracker: Arc<state::Tracker>,
+    front: Arc<dyn connection::Front>,
 }
 
 impl Reloader {
@@ -256,7 +271,7 @@ impl Reloader {
     pub fn reload(&self) -> Result<(), TlsError> {
         if let Some(tls) = &self.tls {
             tls.reload()?;
-            metrics::count(&self.tracker.counters.tls_reloads, 1);
+            metrics::count(&self.front.counters().tls_reloads, 1);
             tracing::info!("the certificate was read again");
         }
         Ok(())

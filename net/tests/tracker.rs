@@ -6,6 +6,8 @@ mod access;
 mod admin;
 #[path = "tracker/cases.rs"]
 mod cases;
+#[path = "tracker/license_server.rs"]
+mod license_server;
 #[path = "tracker/storage.rs"]
 mod storage;
 

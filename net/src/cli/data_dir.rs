@@ -36,6 +36,13 @@ impl DataDir {
         self.0.join("identity.key")
     }
 
+    /// The license server's own directory, made if it is not there.
+    pub fn license_server(&self) -> Result<DataDir, Failure> {
+        let path = self.0.join("license-server");
+        make_private(&path)?;
+        Ok(DataDir(path))
+    }
+
     /// The tracker's own directory, made if it is not there.
     pub fn tracker(&self) -> Result<PathBuf, Failure> {
         let path = self.0.join("tracker");

@@ -133,9 +133,10 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Re
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;
     let url = server.url();
     let token = server.admin_token_file();
+    let key = hex::encode(server.license_key());
     output.result(
-        format!("Tracker at {url}\nAdmin token in {}", token.display()),
-        json!({ "event": "listening", "url": url, "admin_token_file": token }),
+        format!("Tracker at {url}\nAdmin token in {}\nKey {key}", token.display()),
+        json!({ "event": "listening", "url": url, "admin_token_file": token, "key": key }),
     );
     let reloading = tokio::spawn(reload(server.reloader(), hangups));
     let ended = server.run(told).await.map_err(glue::tracker_failure);
@@ -144,7 +145,7 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Re
 }
 
 /// Reads the certificate again whenever that is asked for.
-async fn reload(reloader: Reloader, mut hangups: Hangups) {
+pub(super) async fn reload(reloader: Reloader, mut hangups: Hangups) {
     loop {
         hangups.next().await;
         let reloader = reloader.clone();

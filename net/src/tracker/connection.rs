@@ -24,10 +24,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
-use super::metrics::count;
-use super::proxies;
-use super::state::Tracker;
+use super::metrics::{Counters, count};
 use super::tls::Tls;
+use super::{Config, proxies};
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -40,23 +39,35 @@ const SLOWEST: u64 = 16 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Remote(pub(super) std::net::IpAddr);
 
+/// A server as its connections see it.
+pub(super) trait Front: Send + Sync + 'static {
+    /// What bounds connections.
+    fn config(&self) -> &Config;
+    /// Where they are counted.
+    fn counters(&self) -> &Counters;
+    /// How many there are.
+    fn open_connections(&self) -> &AtomicU64;
+    /// Whether the server was told to stop.
+    fn stopping(&self) -> &AtomicBool;
+}
+
 /// Serves until `shutdown` is done, and then as long as the configuration says that it drains; then takes no more requests
 /// and lets those under way come to an end.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    tracker: Arc<Tracker>,
+    front: Arc<dyn Front>,
     tls: Option<Arc<Tls>>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(tracker.config.max_connections));
+    let places = Arc::new(Semaphore::new(front.config().max_connections));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let told = async {
         shutdown.await;
-        tracker.stopping.store(true, Ordering::Relaxed);
-        tracing::info!(drain_seconds = tracker.config.drain_seconds, "told to stop");
-        sleep(Duration::from_secs(tracker.config.drain_seconds)).await;
+        front.stopping().store(true, Ordering::Relaxed);
+        tracing::info!(drain_seconds = front.config().drain_seconds, "told to stop");
+        sleep(Duration::from_secs(front.config().drain_seconds)).await;
     };
     tokio::pin!(told);
     loop {
@@ -67,9 +78,8 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, remote, place)) => {
-                count(&tracker.counters.connections, 1);
-                let call =
-                    Call { router: router.clone(), tracker: Arc::clone(&tracker), remote, http2: None };
+                count(&front.counters().connections, 1);
+                let call = Call { router: router.clone(), front: Arc::clone(&front), remote, http2: None };
                 connections.spawn(connection(stream, tls.clone(), place, call, stopped.clone()));
             }
             Err(error) => {
@@ -81,7 +91,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     let _ = stop.send(true);
-    let grace = Duration::from_secs(tracker.config.shutdown_seconds);
+    let grace = Duration::from_secs(front.config().shutdown_seconds);
     if timeout(grace, async { while connections.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!(connections = connections.len(), "stopped with requests under way");
     }
@@ -104,20 +114,20 @@ async fn connection(
     mut stopped: watch::Receiver<bool>,
 ) {
     let _place = place;
-    let _open = Open::new(&call.tracker);
+    let _open = Open::new(&call.front);
     let _ = stream.set_nodelay(true);
-    let tracker = Arc::clone(&call.tracker);
-    let stream = Unread::new(stream, Duration::from_secs(tracker.config.unread_seconds));
+    let front = Arc::clone(&call.front);
+    let stream = Unread::new(stream, Duration::from_secs(front.config().unread_seconds));
     let Some(tls) = tls else { return http1(stream, call, stopped).await };
     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-    let patience = Duration::from_secs(tracker.config.handshake_seconds);
+    let patience = Duration::from_secs(front.config().handshake_seconds);
     let shaken = tokio::select! {
         shaken = timeout(patience, handshake) => shaken,
         () = stop(&mut stopped) => return,
     };
     match shaken {
         Ok(Ok(stream)) => {
-            count(&tracker.counters.tls_handshakes, 1);
+            count(&front.counters().tls_handshakes, 1);
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 http2(stream, call, stopped).await;
             } else {
@@ -125,12 +135,12 @@ async fn connection(
             }
         }
         Ok(Err(error)) => {
-            count(&tracker.counters.tls_handshakes_failed, 1);
+            count(&front.counters().tls_handshakes_failed, 1);
             tracing::debug!(%error, "a TLS handshake failed");
         }
         Err(_) => {
-            count(&tracker.counters.tls_handshakes_failed, 1);
-            count(&tracker.counters.slow_clients, 1);
+            count(&front.counters().tls_handshakes_failed, 1);
+            count(&front.counters().slow_clients, 1);
         }
     }
 }
@@ -144,10 +154,10 @@ async fn http1(
     call: Call,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let tracker = Arc::clone(&call.tracker);
+    let front = Arc::clone(&call.front);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(tracker.config.idle_seconds))
+        .header_read_timeout(Duration::from_secs(front.config().idle_seconds))
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), call);
@@ -159,7 +169,7 @@ async fn http1(
             connection.await
         }
     };
-    note_end(&tracker, ended);
+    note_end(&*front, ended);
 }
 
 async fn http2(
@@ -167,10 +177,10 @@ async fn http2(
     mut call: Call,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let tracker = Arc::clone(&call.tracker);
+    let front = Arc::clone(&call.front);
     let activity = Arc::new(Activity::new());
     call.http2 = Some(Arc::clone(&activity));
-    let idle = Duration::from_secs(tracker.config.idle_seconds);
+    let idle = Duration::from_secs(front.config().idle_seconds);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         // A peer that is gone without a word does not answer.
@@ -190,21 +200,21 @@ async fn http2(
             connection.as_mut().graceful_shutdown();
             timeout(idle, connection).await.unwrap_or(Ok(()))
         }
-        () = activity.is_stuck_for(Duration::from_secs(tracker.config.request_seconds)) => {
-            count(&tracker.counters.slow_clients, 1);
+        () = activity.is_stuck_for(Duration::from_secs(front.config().request_seconds)) => {
+            count(&front.counters().slow_clients, 1);
             return;
         }
     };
-    note_end(&tracker, ended);
+    note_end(&*front, ended);
 }
 
-fn note_end(tracker: &Tracker, ended: hyper::Result<()>) {
+fn note_end(front: &dyn Front, ended: hyper::Result<()>) {
     if let Err(error) = ended {
         let unread = std::error::Error::source(&error)
             .and_then(|cause| cause.downcast_ref::<io::Error>())
             .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);
         if error.is_timeout() || unread {
-            count(&tracker.counters.slow_clients, 1);
+            count(&front.counters().slow_clients, 1);
         }
         // The message names neither path nor headers.
         tracing::debug!(%error, "a connection ended early");
@@ -212,25 +222,25 @@ fn note_end(tracker: &Tracker, ended: hyper::Result<()>) {
 }
 
 /// A connection as the metrics count it.
-struct Open(Arc<Tracker>);
+struct Open(Arc<dyn Front>);
 
 impl Open {
-    fn new(tracker: &Arc<Tracker>) -> Self {
-        tracker.open_connections.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(tracker))
+    fn new(front: &Arc<dyn Front>) -> Self {
+        front.open_connections().fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(front))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open_connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.open_connections().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// What answers the requests of one connection.
 struct Call {
     router: Router,
-    tracker: Arc<Tracker>,
+    front: Arc<dyn Front>,
     remote: SocketAddr,
     http2: Option<Arc<Activity>>,
 }
@@ -242,7 +252,7 @@ impl hyper::service::Service<Request<Incoming>> for Call {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut router = self.router.clone();
-        let config = &self.tracker.config;
+        let config = &self.front.config();
         let remote =
             proxies::client(&config.trusted_proxies, config.proxy_header, self.remote, request.headers());
         let patience = Duration::from_secs(config.request_seconds);
@@ -256,7 +266,7 @@ impl hyper::service::Service<Request<Incoming>> for Call {
             (request.map(timed), Some(slow))
         };
         request.extensions_mut().insert(Remote(remote));
-        let tracker = Arc::clone(&self.tracker);
+        let front = Arc::clone(&self.front);
         Box::pin(async move {
             let answer = timeout(patience, router.call(request)).await;
             let mut answer = match answer {
@@ -265,7 +275,7 @@ impl hyper::service::Service<Request<Incoming>> for Call {
                 Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
             };
             if slow.is_some_and(|slow| slow.load(Ordering::Relaxed)) {
-                count(&tracker.counters.slow_clients, 1);
+                count(&front.counters().slow_clients, 1);
                 answer = StatusCode::REQUEST_TIMEOUT.into_response();
                 if busy.is_none() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::admin::Tokens;
 use super::budgets::Budgets;
+use super::connection::Front;
 use super::hash_work::HashWork;
 use super::limits::Limits;
 use super::masters::Masters;
@@ -383,6 +384,24 @@ impl Tracker {
 /// Where the store is.
 fn store_file(data: &Path) -> std::path::PathBuf {
     data.join("tracker.redb")
+}
+
+impl Front for Tracker {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn open_connections(&self) -> &AtomicU64 {
+        &self.open_connections
+    }
+
+    fn stopping(&self) -> &AtomicBool {
+        &self.stopping
+    }
 }
 
 /// Where the admin token is.
