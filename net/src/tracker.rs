@@ -221,6 +221,8 @@ impl Server {
         let front: Arc<dyn connection::Front> = Arc::clone(&self.tracker) as _;
         connection::serve(self.listener, router, front, self.tls, shutdown).await;
         sweeper.abort();
+        // It has a hold on the store.
+        let _ = sweeper.await;
         let rest = async {
             self.tracker.workers.finish().await;
             self.tracker.verifiers.finish().await;

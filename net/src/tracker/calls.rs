@@ -171,8 +171,8 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
-    spend(tracker, session, &request.ticket, &request.pieces)?;
     let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, request.ticket.epoch)?);
+    spend(tracker, session, &request.ticket, &request.pieces)?;
     let params = &torrent.params;
     let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
@@ -194,8 +194,8 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     seed_of(tracker, session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
-    spend(tracker, session, &request.ticket, &request.pieces)?;
     let master = master(tracker, request.ticket.epoch)?;
+    spend(tracker, session, &request.ticket, &request.pieces)?;
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
     let to = Party { tables: &tables, master, epoch: request.ticket.epoch };

@@ -56,7 +56,7 @@ async fn every_call_of_the_description_is_there_and_asks_for_a_role() {
     assert!(calls.len() >= 20, "{calls:?}");
     let (_, _, auditor) = tracker.with_role("auditor").await;
     let (_, _, publisher) = tracker.with_role("publisher").await;
-    let admins_own = ["/admin/tokens", "/admin/audit"];
+    let admins_own = ["/admin/tokens", "/admin/audit", "/admin/backup"];
     for (method, path) in &calls {
         let reads = method == "GET";
         assert_eq!(tracker.ask(method, path, None, None).await.0, 401, "{method} {path}");

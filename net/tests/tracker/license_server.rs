@@ -134,7 +134,7 @@ async fn an_order_needs_the_server_and_the_subscriber_s_fresh_word() {
     let ungranted = other.word(&tracker, &published, server).await;
     assert_eq!(code(order(ungranted.clone(), &identity).await), ApiError::NotLicensed);
     let borrowed = LicenseWord { subscriber: owner.id, ..ungranted }.signed(other.identity.signing_key());
-    assert_eq!(code(order(borrowed, &identity).await), ApiError::BadNonce);
+    assert_eq!(code(order(borrowed, &identity).await), ApiError::BadSignature);
     let old = LicenseWord { nonce: [7; 32], ..word().await }.signed(owner.identity.signing_key());
     assert_eq!(code(order(old, &identity).await), ApiError::BadNonce);
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::database::{Database, Reading};
-use super::{META, Store, StoreError, cases, epochs, ledger, schema};
+use super::{META, Store, StoreError, admin, cases, epochs, ledger, schema};
 
 /// What meta has the time of a backup under.
 const MADE: &str = "backup made";
@@ -47,6 +47,8 @@ impl Store {
             epochs::MARKS,
             ledger::BALANCES,
             ledger::PAIRS,
+            admin::TOKENS,
+            admin::AUDIT,
         );
         let write = copy.begin_write()?;
         write.open_table(META)?.insert(MADE, now)?;
