@@ -78,6 +78,14 @@ impl Process {
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
         (ticks(11) + ticks(12)) / 100.0
     }
+
+    /// The most memory that it ever had resident, in MiB, while it runs. Errors: the system does not say.
+    pub fn peak_mib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib.div_ceil(1024))
+    }
 }
 
 impl Drop for Process {

@@ -3,6 +3,9 @@
 use super::bits::Bits;
 use super::random::Random;
 
+/// Pieces drawn before all are looked through.
+const TRIES: usize = 32;
+
 /// A piece that we have from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Have {
@@ -141,9 +144,12 @@ impl Pieces {
     ) -> Option<u32> {
         let any = self.have.count() == 0;
         let rarity = |piece: u32| if any { 0 } else { self.availability[piece as usize] };
-        self.best(random, rarity, |piece| {
-            self.wanted(theirs, piece) && self.assigned(piece) == 0 && allowed(piece)
-        })
+        let eligible = |piece: u32| self.wanted(theirs, piece) && self.assigned(piece) == 0 && allowed(piece);
+        // What one peer has, nobody has less often. While there is much to choose from, a few tries find such a piece, and any
+        // of them is as likely as any other; to look through all for each piece would take time with the square of their number.
+        let tries = (0..TRIES).map(|_| random.below(self.count().into()) as u32);
+        let found = tries.filter(|&piece| eligible(piece)).find(|&piece| rarity(piece) <= 1);
+        found.or_else(|| self.best(random, rarity, eligible))
     }
 
     /// A piece that one other connection is fetching: the end game.
@@ -219,6 +225,15 @@ mod tests {
         assert_ne!(pieces.pick(&all(4), &mut Random::new(1), |_| true), Some(2));
         assert_eq!(pieces.pick_again(&all(4), &mut Random::new(1), |_| true), Some(2));
         assert_eq!(pieces.pick(&Bits::new(4), &mut Random::new(1), |_| true), None);
+    }
+
+    #[test]
+    fn the_last_of_many_pieces_is_found() {
+        let mut pieces = Pieces::new(&vec![None; 5000]);
+        (0..5000).filter(|&piece| piece != 4321).for_each(|piece| pieces.stored(piece, 1));
+        pieces.seen(4321);
+        assert_eq!(pieces.pick(&all(5000), &mut Random::new(3), |_| true), Some(4321));
+        assert_eq!(pieces.pick(&all(5000), &mut Random::new(3), |piece| piece != 4321), None);
     }
 
     #[test]

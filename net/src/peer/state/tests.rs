@@ -49,6 +49,8 @@ struct Peer {
     stored: HashMap<u32, Vec<u8>>,
     evidence: Vec<Evidence>,
     parted: Vec<Reason>,
+    /// Calls to the tracker for keys.
+    key_calls: u32,
 }
 
 /// A swarm in memory: every message arrives at once and in order.
@@ -98,6 +100,7 @@ impl Simulation {
             stored: HashMap::new(),
             evidence: Vec::new(),
             parted: Vec::new(),
+            key_calls: 0,
         };
         let mut simulation = Simulation {
             peers: configs.into_iter().map(peer).collect(),
@@ -190,6 +193,7 @@ impl Simulation {
                 }
             }
             Command::FetchKeys { id, claim, pieces, .. } => {
+                self.peers[number].key_calls += 1;
                 let downloader = self.peers.iter().find(|peer| peer.id() == Some(claim.downloader().0));
                 let keys = if downloader.is_none_or(|peer| peer.manner == Refused) {
                     Err(KeyError::TicketRefused("forged".to_owned()))
@@ -249,7 +253,7 @@ impl Simulation {
 
 impl Peer {
     fn complete(&self) -> bool {
-        self.swarm.have().count() == PIECES
+        self.swarm.have().count() == self.swarm.piece_count()
     }
 
     fn id(&self) -> Option<SubscriberId> {
@@ -393,6 +397,24 @@ fn statements_keep_up_with_a_peer_that_takes_everything_at_once() {
     (0..8).for_each(|_| simulation.step());
     assert!(!simulation.peers[1].parted.contains(&Reason::NoStatement), "{:?}", simulation.peers[1].parted);
     assert_eq!(simulation.peers[1].swarm.pieces.vouched().count(), PIECES);
+}
+
+#[test]
+fn a_fast_peer_s_keys_are_asked_for_many_at_a_time_from_the_first_second_on() {
+    const LONG: u32 = 16 * BLOCK;
+    const MANY: u32 = 250;
+    let long = |number, seed: bool| Config {
+        layout: Layout::of_whole(MANY, LONG).unwrap(),
+        buffers: Buffers::new(LONG),
+        have: vec![seed.then_some(OURS); MANY as usize],
+        ..config(number, seed, true)
+    };
+    let mut simulation = Simulation::new([(long(0, true), Honest), (long(1, false), Honest)]);
+    simulation.step();
+    assert_eq!(simulation.peers[1].swarm.have().count(), MANY);
+    // Towards the end, nobody has many pieces left to name.
+    let calls = simulation.peers[0].key_calls;
+    assert!(calls < MANY / 2, "{calls} calls for {MANY} keys");
 }
 
 #[test]
