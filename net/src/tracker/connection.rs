@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
+use super::limits::{Connected, Connections};
 use super::metrics::count;
 use super::proxies;
 use super::state::Tracker;
@@ -52,6 +53,7 @@ pub(super) async fn serve(
     let places = Arc::new(Semaphore::new(tracker.config.max_connections));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let of_each = Arc::new(Connections::default());
     let told = async {
         shutdown.await;
         tracker.stopping.store(true, Ordering::Relaxed);
@@ -68,6 +70,11 @@ pub(super) async fn serve(
         match accepted {
             Ok((stream, remote, place)) => {
                 count(&tracker.counters.connections, 1);
+                let Some(of_address) = of_address(&tracker, &of_each, remote) else {
+                    count(&tracker.counters.connections_refused, 1);
+                    continue;
+                };
+                let place = (place, of_address);
                 let call =
                     Call { router: router.clone(), tracker: Arc::clone(&tracker), remote, http2: None };
                 connections.spawn(connection(stream, tls.clone(), place, call, stopped.clone()));
@@ -96,10 +103,23 @@ async fn accept(
     Ok((stream, remote, place))
 }
 
+/// A place among those of its address; none where they are all taken.
+fn of_address(
+    tracker: &Tracker,
+    of_each: &Arc<Connections>,
+    remote: SocketAddr,
+) -> Option<Option<Connected>> {
+    let address = remote.ip().to_canonical();
+    if address.is_loopback() || tracker.config.trusted_proxies.contains(&address) {
+        return Some(None);
+    }
+    of_each.open(address, tracker.config.max_connections_per_address).map(Some)
+}
+
 async fn connection(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
-    place: OwnedSemaphorePermit,
+    place: (OwnedSemaphorePermit, Option<Connected>),
     call: Call,
     mut stopped: watch::Receiver<bool>,
 ) {
