@@ -67,6 +67,9 @@ pub(in crate::tracker) async fn list(
     let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
     run(tracker, page, |tracker, page| {
         let limit = page_length(page.limit)?;
+        if page.before.is_some_and(|before| i64::try_from(before).is_err()) {
+            return Err(bad("before: expected the number of an entry"));
+        }
         let found = tracker.store.audit_page(page.before, limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|(number, _)| *number)).flatten();
         let entries: Vec<Value> = found
