@@ -44,9 +44,8 @@ impl clap::Args for Given {
 
 fn flag(setting: &'static Setting) -> Option<Arg> {
     let (name, variable) = (setting.flag?, setting.variable?);
-    let help = setting.doc.concat();
-    let arg =
-        Arg::new(setting.name).long(name).env(variable).help(help.trim().trim_end_matches('.').to_owned());
+    let help = setting.doc.concat().trim().trim_end_matches('.').to_owned();
+    let arg = Arg::new(setting.name).long(name).env(variable).help(help.clone());
     let arg = match setting.kind {
         Kind::Switch => return Some(arg.action(ArgAction::SetTrue)),
         Kind::Number => arg.value_parser(number),
@@ -62,7 +61,7 @@ fn flag(setting: &'static Setting) -> Option<Arg> {
             format!("{help} [default: {}]", default.as_str().map_or(default.to_string(), str::to_owned))
         }
     };
-    Some(arg.value_name(setting.value).help(help.trim().to_owned()))
+    Some(arg.value_name(setting.value).help(help))
 }
 
 fn number(text: &str) -> Result<Value, String> {

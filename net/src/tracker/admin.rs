@@ -401,7 +401,7 @@ pub(super) async fn subscribers(
     let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
     run(tracker, page, |tracker, page| {
         let torrent = tracker.torrent(&TorrentId(page.torrent_id.0))?;
-        let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let limit = page_length(page.limit)?;
         let after = page.after.map(|id| SubscriberId(id.0));
         let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|listed| listed.id.to_string())).flatten();
@@ -440,7 +440,7 @@ pub(super) async fn cases(
     let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
     run(tracker, page, |tracker, page| {
         super::cases::end_overdue_now(tracker)?;
-        let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let limit = page_length(page.limit)?;
         let found = tracker.store.cases(page.after.map(|id| id.0), limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|(id, _)| hex::encode(id))).flatten();
         let list: Vec<Value> = found
@@ -495,6 +495,12 @@ pub(super) async fn stats(State(tracker): Shared) -> Response {
 
 fn bad(reason: impl Into<String>) -> Refusal {
     Refusal::new(ApiError::BadRequest, reason)
+}
+
+/// Records of one page: 100, or as many as were asked for.
+fn page_length(asked: Option<usize>) -> Result<usize, Refusal> {
+    let limit = asked.unwrap_or(100);
+    if (1..=MAX_PAGE).contains(&limit) { Ok(limit) } else { Err(bad("limit: expected 1 to 1000")) }
 }
 
 async fn blocking<T: Subject + Send + 'static>(

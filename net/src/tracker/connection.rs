@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
+use super::limits::{Connected, Connections};
 use super::metrics::{Counters, count};
 use super::tls::Tls;
 use super::{Config, proxies};
@@ -63,6 +64,7 @@ pub(super) async fn serve(
     let places = Arc::new(Semaphore::new(front.config().max_connections));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let of_each = Arc::new(Connections::default());
     let told = async {
         shutdown.await;
         front.stopping().store(true, Ordering::Relaxed);
@@ -79,6 +81,11 @@ pub(super) async fn serve(
         match accepted {
             Ok((stream, remote, place)) => {
                 count(&front.counters().connections, 1);
+                let Some(of_address) = of_address(&*front, &of_each, remote) else {
+                    count(&front.counters().connections_refused, 1);
+                    continue;
+                };
+                let place = (place, of_address);
                 let call = Call { router: router.clone(), front: Arc::clone(&front), remote, http2: None };
                 connections.spawn(connection(stream, tls.clone(), place, call, stopped.clone()));
             }
@@ -106,10 +113,23 @@ async fn accept(
     Ok((stream, remote, place))
 }
 
+/// A place among those of its address; none where they are all taken.
+fn of_address(
+    front: &dyn Front,
+    of_each: &Arc<Connections>,
+    remote: SocketAddr,
+) -> Option<Option<Connected>> {
+    let address = remote.ip().to_canonical();
+    if address.is_loopback() || front.config().trusted_proxies.contains(&address) {
+        return Some(None);
+    }
+    of_each.open(address, front.config().max_connections_per_address).map(Some)
+}
+
 async fn connection(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
-    place: OwnedSemaphorePermit,
+    place: (OwnedSemaphorePermit, Option<Connected>),
     call: Call,
     mut stopped: watch::Receiver<bool>,
 ) {

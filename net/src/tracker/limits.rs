@@ -1,10 +1,12 @@
-//! How many calls a second one subscriber may make, and one address that has no session. Memory is bounded: beyond so many
+//! How many calls a second one subscriber may make, and one address that has no session; how many connections an address may have. Memory is bounded: beyond so many
 //! callers at once, new ones share one allowance.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock};
@@ -67,6 +69,42 @@ fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         v4 => v4,
+    }
+}
+
+/// How many connections each address has.
+#[derive(Default)]
+pub(super) struct Connections(Mutex<HashMap<IpAddr, usize>>);
+
+impl Connections {
+    /// Counts one more of an address; none where it has `most` already. 0: any number.
+    pub(super) fn open(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Connected> {
+        let address = network(address);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if most > 0 && *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Connected { of: Arc::clone(self), address })
+    }
+}
+
+/// A connection that counts for its address.
+pub(super) struct Connected {
+    of: Arc<Connections>,
+    address: IpAddr,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -147,6 +185,20 @@ mod tests {
         assert!(refused >= 900, "{refused}");
         // Those that are known keep their own.
         assert!(Limit::<u32>::new(0, 2, 5).is_none());
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_no_more() {
+        let connections = Arc::new(Connections::default());
+        let open = |text: &str| connections.open(text.parse().unwrap(), 2);
+        let (first, _second) = (open("2001:db8::1").unwrap(), open("2001:db8::2").unwrap());
+        assert!(open("2001:db8::3").is_none());
+        let _other = open("192.0.2.1").unwrap();
+        drop(first);
+        assert!(open("2001:db8::3").is_some());
+        assert!((0..9).all(|_| connections.open(IpAddr::from([192, 0, 2, 2]), 0).is_some()));
+        // Those that are gone are forgotten.
+        assert_eq!(connections.0.lock().unwrap().len(), 2);
     }
 
     #[test]

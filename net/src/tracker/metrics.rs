@@ -183,7 +183,9 @@ counters! {
     admin_refused,
     /// Connections accepted.
     connections,
-    /// Connections cut because the client was too slow.
+    /// Connections refused because their address had too many.
+    connections_refused,
+    /// Connections cut because the client was too slow, or silent for too long.
     slow_clients,
     /// TLS handshakes that succeeded.
     tls_handshakes,

@@ -234,6 +234,9 @@ async fn grants_accounts_vouchers_and_revocations_are_listed_and_taken_back() {
         ApiError::UnknownSubscriber
     );
     assert_eq!(code(admin.read("subscribers/nobody").await), ApiError::BadRequest);
+    for limit in ["0", "1001", "-1", "x"] {
+        assert_eq!(code(admin.read(&format!("grants?limit={limit}")).await), ApiError::BadRequest, "{limit}");
+    }
 
     // A grant, a voucher that was redeemed, and one that was not.
     one.client(&tracker).license(torrent, None).await.unwrap();

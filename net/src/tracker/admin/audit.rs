@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{MAX_PAGE, Shared, bad, run};
+use super::{Shared, bad, page_length, run};
 use crate::tracker::state::Tracker;
 
 /// One entry.
@@ -66,7 +66,10 @@ pub(in crate::tracker) async fn list(
 ) -> Response {
     let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
     run(tracker, page, |tracker, page| {
-        let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let limit = page_length(page.limit)?;
+        if page.before.is_some_and(|before| i64::try_from(before).is_err()) {
+            return Err(bad("before: expected the number of an entry"));
+        }
         let found = tracker.store.audit_page(page.before, limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|(number, _)| *number)).flatten();
         let entries: Vec<Value> = found

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use super::{Body, Hex32, MAX_PAGE, Shared, Subject, bad, blocking, run};
+use super::{Body, Hex32, Shared, Subject, bad, blocking, page_length, run};
 use crate::tracker::records::GrantRecord;
 use crate::tracker::refusal::Refusal;
 use crate::tracker::{clock, voucher};
@@ -27,10 +27,6 @@ pub(in crate::tracker) struct Page {
 }
 
 impl Page {
-    fn limit(&self) -> usize {
-        self.limit.unwrap_or(100).clamp(1, MAX_PAGE)
-    }
-
     fn after(&self) -> Option<[u8; 32]> {
         self.after.map(|id| id.0)
     }
@@ -74,7 +70,7 @@ pub(in crate::tracker) async fn grants(State(tracker): Shared, page: Asked<Page>
             let list: Vec<Value> = found.iter().map(|(id, grant)| shown(id, grant)).collect();
             return Ok(json!({ "grants": list, "next": null }));
         }
-        let (found, after) = tracker.store.grants(page.after(), page.limit(), |grant| {
+        let (found, after) = tracker.store.grants(page.after(), page_length(page.limit)?, |grant| {
             torrent.is_none_or(|torrent| grant.torrent_id == torrent)
                 && account.is_none_or(|account| grant.account.as_deref() == Some(account))
         })?;
@@ -87,7 +83,7 @@ pub(in crate::tracker) async fn grants(State(tracker): Shared, page: Asked<Page>
 /// `GET /admin/accounts?torrent_id=&account=&after=&limit=`: grants that belong to an account.
 pub(in crate::tracker) async fn accounts(State(tracker): Shared, page: Asked<Page>) -> Response {
     run(tracker, asked(page), |tracker, page| {
-        let (found, after) = tracker.store.grants(page.after(), page.limit(), |grant| {
+        let (found, after) = tracker.store.grants(page.after(), page_length(page.limit)?, |grant| {
             let named = grant.account.as_deref();
             named.is_some()
                 && page.account.as_deref().is_none_or(|account| named == Some(account))
@@ -121,7 +117,7 @@ pub(in crate::tracker) struct VoucherPage {
 /// `GET /admin/vouchers?torrent_id=&after=&limit=`. Codes are not kept, so none are shown.
 pub(in crate::tracker) async fn list_vouchers(State(tracker): Shared, page: Asked<VoucherPage>) -> Response {
     run(tracker, asked(page), |tracker, VoucherPage { torrent_id, after, limit }| {
-        let limit = limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let limit = page_length(limit)?;
         let torrent = torrent_id.map(|id| TorrentId(id.0));
         let (found, after) = tracker.store.vouchers(after.map(|id| id.0), limit, torrent)?;
         let list: Vec<Value> = found.iter().map(|(id, grant)| shown(id, grant)).collect();
@@ -148,7 +144,7 @@ pub(in crate::tracker) struct RevokedPage {
 /// `GET /admin/revocations?of=&after=&limit=`
 pub(in crate::tracker) async fn revocations(State(tracker): Shared, page: Asked<RevokedPage>) -> Response {
     run(tracker, asked(page), |tracker, RevokedPage { of, after, limit }| {
-        let (limit, after) = (limit.unwrap_or(100).clamp(1, MAX_PAGE), after.map(|id| id.0));
+        let (limit, after) = (page_length(limit)?, after.map(|id| id.0));
         let (found, after) = match of.unwrap_or(Who::Subscribers) {
             Who::Subscribers => tracker.store.revoked_subscribers(after, limit)?,
             Who::Seeds => tracker.store.revoked_seeds(after, limit)?,
