@@ -12,8 +12,7 @@
 //! **One subtraction makes it canonical**: (a b + q m) / R with a < R, b < m and q < R is below 2m (for a square,
 //! a² < m² < R m); after the last column but one, what is left is the highest word and the carry above it.
 //!
-//! **Half products**, for many blocks by one factor (`fixed.rs`): the columns from n − 1 up of x w', which leaves out less than
-//! n 2^128 2^(64 (n − 2)); and those below n of x w + q c, with the bits that reach word n by themselves.
+//! **Many blocks by one factor** (`fixed.rs`) go by columns as well: n + 2 ≤ 66 products each.
 //!
 //! Addresses and loop counts depend on `len` alone, and nothing branches on data. `len` is 16, 24, … 64; other
 //! lengths go to the portable backend.
@@ -23,8 +22,8 @@ use core::arch::asm;
 use swarmseal_core::kernels::{Arithmetic, ByteOrder, Portable};
 use swarmseal_core::{LIMBS, Modulus, Word};
 
-use crate::fixed::{self, Halves, Room};
-use crate::limbs::{BLOCK, in_blocks, subtract_once, wipe};
+use crate::fixed::{self, Tiles};
+use crate::limbs::{in_blocks, subtract_once, wipe};
 
 /// The backend. Any x86-64 CPU can run it.
 pub(crate) struct Mul;
@@ -55,32 +54,17 @@ impl Arithmetic for Mul {
     }
 }
 
-impl Halves for Mul {
-    fn quotient(x: &[Word], inverse: &[Word], room: &mut Room) {
-        let n = x.len();
-        let mut sum = Sum::default();
-        for k in n - 1..2 * n {
-            let from = k.saturating_sub(n);
-            let mut column = Column::default();
-            column.add_dot(&x[from..], &inverse[..=k - from], n.min(k + 1) - from);
-            sum.add(column.total());
-            room[k + BLOCK - n - 1] = sum.shift();
-        }
-        room[BLOCK + n - 1] = sum.0[0];
-    }
+impl Tiles for Mul {
+    const COLUMNS: usize = 1;
 
-    fn remainder(x: &[Word], w: &[Word], q: &[Word], c: &[Word], room: &mut Room) -> Word {
-        let n = x.len();
-        let mut sum = Sum::default();
-        for k in 0..n {
-            let mut column = Column::default();
-            column.add_dot(x, &w[..=k], k + 1);
-            column.add_dot(q, &c[..=k], k + 1);
-            sum.add(column.total());
-            room[k] = sum.shift();
-        }
-        let odd = |a: &[Word], b: &[Word]| (1..n).fold(0, |odd, i| odd ^ (a[i] & b[n - i]));
-        sum.0[0] ^ odd(x, w) ^ odd(q, c)
+    #[inline(always)]
+    fn add_rows(x: &[Word], y: &[Word], sum: &mut fixed::Sum) {
+        assert!(x.len() == y.len());
+        let mut column = Column::default();
+        column.add_dot(x, y, x.len());
+        let mut total = Sum([sum[0], sum[1], sum[2]]);
+        total.add(column.total());
+        sum[..3].copy_from_slice(&total.0);
     }
 }
 

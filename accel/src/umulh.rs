@@ -24,6 +24,9 @@
 //! **One subtraction makes it canonical**: (a b + q m) / R with a < R, b < m and q < R is below 2m (for a square,
 //! a² < m² < R m). That is at most a carry of 1 above `len` words; the difference to m is chosen by a mask.
 //!
+//! **Many blocks by one factor** (`fixed.rs`) are summed by tiles of 8 columns, in 10 registers that stay where they are. Its rows are
+//! added to them in two chains each.
+//!
 //! Addresses and loop counts depend on `len` alone, and nothing branches on data. `len` is 16, 24, … 64; other
 //! lengths go to the portable backend.
 
@@ -33,7 +36,7 @@ use core::mem::MaybeUninit;
 use swarmseal_core::kernels::{Arithmetic, ByteOrder, Portable};
 use swarmseal_core::{LIMBS, Modulus, Word};
 
-use crate::fixed::{self, Sweep};
+use crate::fixed::{self, Sum, Tiles};
 use crate::limbs::{BLOCK, in_blocks, subtract_once, wipe};
 
 /// The backend. Any AArch64 CPU can run it.
@@ -94,10 +97,13 @@ impl Arithmetic for Umulh {
     }
 }
 
-impl Sweep for Umulh {
-    unsafe fn sweep(y: *const Word, x: *const Word, n: usize, t: *mut Word) {
-        // SAFETY: the caller's.
-        unsafe { sweep(y, x, n / BLOCK, t) }
+impl Tiles for Umulh {
+    const COLUMNS: usize = BLOCK;
+
+    fn add_rows(x: &[Word], y: &[Word], sum: &mut Sum) {
+        assert!(!x.is_empty() && y.len() == BLOCK * x.len());
+        // SAFETY: at least one word at `x`, and as many rows of 8 at `y`.
+        unsafe { add_rows(x, y, sum) }
     }
 }
 
@@ -254,6 +260,74 @@ unsafe fn sweep(y: *const Word, x: *const Word, blocks: usize, t: *mut Word) {
             inout("x28") blocks => _,
             inout("x30") y => _,
             options(nostack),
+        );
+    }
+}
+
+/// `sum += Σ x_i y_i`, where `y` has a row of 8 words for each word of `x`, the last row first. A product's highest word is below
+/// 2^64 − 1, so it takes the last carry of the low words without one of its own.
+///
+/// # Safety
+/// `x` not empty, and 8 times as many words at `y`.
+unsafe fn add_rows(x: &[Word], y: &[Word], sum: &mut Sum) {
+    let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9] = sum;
+    // SAFETY: the loop's turns, one per word of `x`, read it, at rising addresses, and a row of `y` of 8 words, from the last one
+    // down to the first: what the caller grants. The sum is in registers. All registers are declared.
+    unsafe {
+        asm!(
+            "2:",
+            "ldr x25, [x26], #8",
+            "ldp x8, x9, [x27, #-64]!",
+            "ldp x10, x11, [x27, #16]",
+            "ldp x12, x13, [x27, #32]",
+            "ldp x14, x15, [x27, #48]",
+            "mul x16, x8, x25",
+            "mul x17, x9, x25",
+            "mul x20, x10, x25",
+            "mul x21, x11, x25",
+            "adds x0, x0, x16",
+            "mul x22, x12, x25",
+            "adcs x1, x1, x17",
+            "mul x23, x13, x25",
+            "adcs x2, x2, x20",
+            "mul x16, x14, x25",
+            "adcs x3, x3, x21",
+            "mul x17, x15, x25",
+            "adcs x4, x4, x22",
+            "umulh x20, x8, x25",
+            "adcs x5, x5, x23",
+            "umulh x21, x9, x25",
+            "adcs x6, x6, x16",
+            "umulh x22, x10, x25",
+            "adcs x7, x7, x17",
+            "umulh x23, x15, x25",
+            "umulh x16, x11, x25",
+            "adc x23, x23, xzr",
+            "umulh x17, x12, x25",
+            "adds x1, x1, x20",
+            "umulh x20, x13, x25",
+            "adcs x2, x2, x21",
+            "umulh x21, x14, x25",
+            "adcs x3, x3, x22",
+            "adcs x4, x4, x16",
+            "adcs x5, x5, x17",
+            "adcs x6, x6, x20",
+            "adcs x7, x7, x21",
+            "adcs x30, x30, x23",
+            "adc x24, x24, xzr",
+            "sub x28, x28, #1",
+            "cbnz x28, 2b",
+            inout("x0") *s0, inout("x1") *s1, inout("x2") *s2, inout("x3") *s3,
+            inout("x4") *s4, inout("x5") *s5, inout("x6") *s6, inout("x7") *s7,
+            inout("x30") *s8, inout("x24") *s9,
+            out("x8") _, out("x9") _, out("x10") _, out("x11") _,
+            out("x12") _, out("x13") _, out("x14") _, out("x15") _,
+            out("x16") _, out("x17") _, out("x20") _, out("x21") _,
+            out("x22") _, out("x23") _, out("x25") _,
+            inout("x26") x.as_ptr() => _,
+            inout("x27") y.as_ptr_range().end => _,
+            inout("x28") x.len() => _,
+            options(nostack, readonly),
         );
     }
 }

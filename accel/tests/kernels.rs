@@ -333,6 +333,61 @@ fn any_odd_modulus_gives_what_portable_gives() {
     }
 }
 
+/// Moduli that leave their highest words clear.
+fn short_moduli(len: usize) -> Vec<Modulus> {
+    let of = |words: &[Word]| Modulus::from_words(&number(words)[..len]).unwrap();
+    let mut above_half = vec![0; len / 2 + 1];
+    (above_half[0], above_half[len / 2]) = (1, 1);
+    let mut one_bit_less = vec![Word::MAX; len];
+    one_bit_less[len - 1] >>= 1;
+    vec![of(&[3]), of(&[Word::MAX, 1]), of(&vec![Word::MAX; len / 2]), of(&above_half), of(&one_bit_less)]
+}
+
+#[test]
+fn blocks_by_constants_where_quotients_are_closest() {
+    let portable = Kernels::portable();
+    for bits in [1024, 1536, 2048, 3072, 4096] {
+        let len = bits / Word::BITS as usize;
+        let all_ones = number(&vec![Word::MAX; len]);
+        for m in odd_moduli(len).iter().chain(&short_moduli(len)) {
+            let p = U4096::from_words(number(m.limbs()));
+            // By w = −1, p − t becomes t. The quotients taken with words, or with limbs of 52 and 28 bits, are one too small where t / p is
+            // below some thirty units in the last place, which then is one of these.
+            let powers = [66, 64, 62, 61, 60, 59, 58, 56, 54, 52, 50, 48, 46, 30, 28, 26, 24, 22]
+                .map(|below| bits - below);
+            let residues =
+                (0..3).map(U4096::from_u64).chain(powers.map(|power| U4096::ONE.shl_vartime(power as u32)));
+            let mut blocks: Vec<Number> =
+                residues.map(|t| p.wrapping_sub(&t).to_words()).map(|x| number(&x[..len])).collect();
+            blocks.extend([
+                offset(&[], 0),
+                offset(&[], 1),
+                offset(&p.to_words(), 1),
+                offset(&p.to_words(), 2),
+            ]);
+            blocks.extend([all_ones, offset(&all_ones, -1)]);
+            for i in 0..len {
+                let mut hole = all_ones;
+                hole[i] = 0;
+                blocks.push(hole);
+            }
+            let blocks: Vec<u8> =
+                blocks.iter().flat_map(|x| x[..len].iter().flat_map(|word| word.to_le_bytes())).collect();
+            let minus_one = p.wrapping_sub(&U4096::from_words(number(m.one()))).to_words();
+            for factor in [minus_one, number(m.one()), number(m.r2()), offset(m.limbs(), -1), offset(&[], 1)]
+            {
+                let mut expected = blocks.clone();
+                (portable.mul_blocks)(m, &factor[..len], ByteOrder::Little, &mut expected);
+                for kernels in everything() {
+                    let mut found = blocks.clone();
+                    (kernels.mul_blocks)(m, &factor[..len], ByteOrder::Little, &mut found);
+                    assert!(found == expected, "{} {bits} {:x?} by {factor:x?}", kernels.name, m.limbs());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn powers_of_two() {
     for kernels in everything() {
