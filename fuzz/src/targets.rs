@@ -16,7 +16,7 @@ use swarmseal::wire::bencode as bencoding;
 use swarmseal::wire::content::{FileList, PREFIX};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SealedMaster, SeedFile, SubscriberKeys};
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::lsd::Search;
@@ -194,6 +194,10 @@ pub fn keyfile(data: &[u8]) {
     let text = file.to_text();
     assert_eq!(*KeyFile::parse(text.as_bytes()).expect("it was valid").to_text(), *text);
     let _ = Identity::from_key_file(&file);
+    // Read, and not opened: that takes as long as it is meant to.
+    if let Ok(sealed) = SealedMaster::from_key_file(&file) {
+        assert_eq!(SealedMaster::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
     if let Ok(seed) = SeedFile::from_key_file(&file) {
         let again = SeedFile::from_key_file(&seed.to_key_file()).expect("it was valid");
         assert_eq!(again.seed(), seed.seed());

@@ -6,6 +6,7 @@ mod completions;
 mod cpu;
 mod data_dir;
 mod demo;
+mod epochs;
 mod exit;
 mod get;
 mod glue;
@@ -35,7 +36,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant"]),
-    ("Operator", &["tracker", "cases", "backup", "restore"]),
+    ("Operator", &["tracker", "cases", "epochs", "backup", "restore"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -91,6 +92,8 @@ enum Verb {
     Tracker(tracker::Args),
     /// List bad pieces and who sent them, or pardon a subscriber
     Cases(blame::Args),
+    /// List the epochs of torrents, begin one, or retire old ones
+    Epochs(epochs::Args),
     /// Copy a tracker's store while it runs
     Backup(backup::BackupArgs),
     /// Make a backup the store of a tracker that has none
@@ -182,6 +185,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
+        Verb::Epochs(args) => block_on(epochs::run(args, data()?, output)),
         Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
         Verb::Restore(args) => backup::restore(args, data()?, output),
         Verb::Inspect(args) => inspect::run(args, data()?, output),

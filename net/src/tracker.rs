@@ -14,6 +14,7 @@ mod backup;
 mod calls;
 mod cases;
 mod clock;
+mod epochs;
 mod hash_work;
 mod http;
 mod judge;
@@ -46,6 +47,8 @@ use tokio::net::TcpListener;
 pub use backup::{Restored, restore};
 pub use secret_files::SecretFileError;
 pub use store::StoreError;
+
+use crate::wire::keyfile::Passphrase;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -111,6 +114,10 @@ pub struct Config {
     /// Read the whole store at the start and compare its checksums, and not only after a crash.
     #[serde(default)]
     pub check_store: bool,
+    /// What master keys are sealed with. Those that lie in clear are sealed at the start. It never stands in a file of
+    /// settings.
+    #[serde(skip)]
+    pub master_passphrase: Option<Passphrase>,
     /// Proxies whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
@@ -137,6 +144,7 @@ impl Config {
             defence_seconds: Self::default_defence_seconds(),
             max_lost_cases: Self::default_max_lost_cases(),
             check_store: false,
+            master_passphrase: None,
             trusted_proxies: Vec::new(),
         }
     }

@@ -346,7 +346,17 @@ impl Client {
 
     /// The envelope of the subscriber's license; a voucher is redeemed first, if one is given.
     pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
-        let request = LicenseRequest { torrent_id: torrent, voucher: voucher.map(str::to_owned) };
+        self.license_for(torrent, None, voucher).await
+    }
+
+    /// The same, for pieces of that epoch, if one is given. Errors: [`ApiError::RetiredEpoch`] where it is served no more.
+    pub async fn license_for(
+        &self,
+        torrent: TorrentId,
+        epoch: Option<u64>,
+        voucher: Option<&str>,
+    ) -> Result<Vec<u8>, Error> {
+        let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.map(str::to_owned) };
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_ENVELOPE + 4096).await?;
         self.shared.clock.heard(reply.now);
         Ok(reply.license)

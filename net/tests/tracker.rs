@@ -2,6 +2,8 @@
 
 #[path = "tracker/cases.rs"]
 mod cases;
+#[path = "tracker/epochs.rs"]
+mod epochs;
 #[path = "tracker/storage.rs"]
 mod storage;
 

@@ -1,12 +1,15 @@
 //! `tracker`: announces, re-keys and licenses.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::glue;
-use super::{DataDir, Failure, Output};
+use super::{DataDir, Exit, Failure, Output};
 use crate::tracker::{Config, Server};
+use crate::wire::keyfile::Passphrase;
 
 /// Arguments of `tracker`.
 #[derive(Debug, clap::Args)]
@@ -35,11 +38,45 @@ pub(super) struct Args {
     /// Read the whole store at the start and compare its checksums, as is done after a crash anyway
     #[arg(long, env = "SWARMSEAL_CHECK_STORE")]
     check_store: bool,
+    /// A file with the passphrase that master keys are sealed with; those that lie in clear are sealed. Or put the passphrase
+    /// itself into SWARMSEAL_MASTER_PASSPHRASE
+    #[arg(long, env = "SWARMSEAL_MASTER_PASSPHRASE_FILE", value_name = "FILE")]
+    master_passphrase_file: Option<PathBuf>,
+    /// Ask for that passphrase on the terminal
+    #[arg(long, env = "SWARMSEAL_ASK_PASSPHRASE", conflicts_with = "master_passphrase_file")]
+    ask_passphrase: bool,
+}
+
+/// The variable that has the passphrase itself. It is no flag: whoever lists processes sees those.
+const PASSPHRASE: &str = "SWARMSEAL_MASTER_PASSPHRASE";
+
+/// The passphrase of the master keys, if they are to have one.
+fn passphrase(args: &Args) -> Result<Option<Passphrase>, Failure> {
+    let (text, from) = match (&args.master_passphrase_file, args.ask_passphrase) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
+            (text, path.display().to_string())
+        }
+        (None, true) => {
+            let asked = rpassword::prompt_password("Passphrase of the master keys: ");
+            let failed =
+                |error| Failure::new(Exit::Failed, format!("no passphrase from the terminal: {error}"));
+            (asked.map_err(failed)?, "the terminal".to_owned())
+        }
+        (None, false) => match std::env::var(PASSPHRASE) {
+            Ok(text) => (text, PASSPHRASE.to_owned()),
+            Err(_) => return Ok(None),
+        },
+    };
+    let passphrase = Passphrase::new(Zeroizing::new(text));
+    let empty = || Failure::new(Exit::Usage, format!("{from}: expected a passphrase"));
+    passphrase.ok_or_else(empty).map(Some)
 }
 
 /// Runs until it is told to stop.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let directory = data.tracker()?;
+    let master_passphrase = passphrase(&args)?;
     let config = Config {
         listen: args.listen,
         insecure_paper_profile: args.insecure_paper_profile,
@@ -48,6 +85,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         defence_seconds: args.defence_time,
         max_lost_cases: args.max_lost_cases as usize,
         check_store: args.check_store,
+        master_passphrase,
         ..Config::new(directory)
     };
     let told = glue::told_to_stop();

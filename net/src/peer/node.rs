@@ -5,6 +5,7 @@ mod defence;
 mod dht;
 mod dialer;
 mod discovery;
+mod epoch;
 mod hashes;
 mod link;
 mod listen;

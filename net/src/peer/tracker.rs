@@ -55,6 +55,8 @@ pub struct AnnounceReply {
     pub interval: Duration,
     /// Who else is there.
     pub peers: Vec<SocketAddr>,
+    /// The epoch of our subscription, where the tracker says.
+    pub epoch: Option<u64>,
 }
 
 /// Why there are no keys.
@@ -63,6 +65,9 @@ pub enum KeyError {
     /// The ticket is refused: the downloader's fault, and its connection ends.
     #[error("the tracker refuses the ticket: {0}")]
     TicketRefused(String),
+    /// The epoch of our own pieces is served no more: they are of no use to others.
+    #[error("the tracker has retired the epoch of our pieces")]
+    Retired,
     /// We are refused, or the tracker cannot be reached: asked again later.
     #[error("no keys from the tracker: {0}")]
     Unavailable(String),

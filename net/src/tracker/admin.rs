@@ -33,7 +33,7 @@ const MAX_PAGE: usize = 1000;
 const MAX_NAME: usize = 255;
 
 type Shared = State<Arc<Tracker>>;
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// Lets a request pass that has the admin token.
 pub(super) async fn authorise(State(tracker): Shared, request: Request, next: Next) -> Response {
@@ -57,7 +57,7 @@ pub(super) async fn openapi() -> Response {
 
 /// 32 bytes in hexadecimal.
 #[derive(Clone, Copy)]
-struct Hex32([u8; 32]);
+pub(super) struct Hex32(pub(super) [u8; 32]);
 
 impl<'de> Deserialize<'de> for Hex32 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -110,12 +110,13 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         {
             return Err(bad("the torrent id is registered with another info-hash"));
         }
-        let torrent = Torrent::new(&metainfo, body.name.clone());
-        let (torrent_id, key) = (torrent.id, body.seed_key.0);
+        let (torrent_id, key) = (seal.torrent_id, body.seed_key.0);
         let seed_id = SubscriberId::of_seed(&torrent_id, &key);
         let fresh = SeedRecord { torrent_id, key, passkey: Passkey::new(random()?), revoked: false };
-        let record = TorrentRecord { metainfo: bytes, name: body.name };
-        let (seed, _) = tracker.store.register(&record, tracker.masters.newest(), seed_id, fresh)?;
+        let record = TorrentRecord { metainfo: bytes, name: body.name.clone() };
+        let newest = tracker.masters().newest();
+        let (seed, epochs) = tracker.store.register(&record, newest, seed_id, fresh)?;
+        let torrent = Torrent::new(&metainfo, body.name, epochs);
         if seed.revoked {
             return Err(ApiError::Revoked.into());
         }
@@ -293,7 +294,7 @@ pub(super) async fn subscribers(
                 json!({
                     "subscriber": id.to_string(),
                     "identity": hex::encode(record.identity),
-                    "epoch": record.epoch,
+                    "epoch": torrent.epochs.current(),
                     "created": record.created,
                     "revoked": record.revoked,
                     "revoked_at": revoked,
@@ -373,7 +374,7 @@ fn bad(reason: impl Into<String>) -> Refusal {
     Refusal::new(ApiError::BadRequest, reason)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     tracker: Arc<Tracker>,
     body: Body<T>,
     job: impl FnOnce(&Tracker, T) -> Result<Value, Refusal> + Send + 'static,
@@ -388,7 +389,7 @@ async fn blocking<T: Send + 'static>(
     run(tracker, body, job).await
 }
 
-async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
+pub(super) async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
     tracker: Arc<Tracker>,
     input: Result<T, Refusal>,
     job: impl FnOnce(&Tracker, T) -> Result<A, Refusal> + Send + 'static,
@@ -429,13 +430,16 @@ mod tests {
             routes,
             [
                 "get /admin/cases",
+                "get /admin/epochs",
                 "get /admin/license-key",
                 "get /admin/stats",
                 "get /admin/subscribers",
                 "get /admin/torrents",
                 "post /admin/backup",
+                "post /admin/epochs",
                 "post /admin/grants",
                 "post /admin/pardon",
+                "post /admin/retire",
                 "post /admin/revoke",
                 "post /admin/torrents",
                 "post /admin/vouchers",

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::announce::Remote;
 use super::state::Tracker;
-use super::{admin, announce, backup, calls, cases, personal};
+use super::{admin, announce, backup, calls, cases, epochs, personal};
 use crate::wire::api;
 
 /// Seconds for a request's headers, and for the next request on a connection that is kept alive.
@@ -62,6 +62,8 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/subscribers", get(admin::subscribers))
         .route("/admin/backup", post(backup::back_up))
         .route("/admin/cases", get(admin::cases))
+        .route("/admin/epochs", get(epochs::list).post(epochs::rotate))
+        .route("/admin/retire", post(epochs::retire_epochs))
         .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))
         .layer(DefaultBodyLimit::max(admin::MAX_BODY))

@@ -134,6 +134,8 @@ pub(super) enum Outcome {
     Blamed,
     /// The piece was good: the accuser lied, or its disk did.
     FalseAccusation,
+    /// The suspect showed a statement of an epoch that is retired: nobody can tell any more.
+    Lapsed,
 }
 
 /// A subscriber's id in a list.

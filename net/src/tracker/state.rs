@@ -2,18 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
 use tokio::sync::Semaphore;
 
+use super::epochs::Epochs;
 use super::hash_work::HashWork;
 use super::masters::Masters;
 use super::metrics::{Counters, Gauges, Stats};
 use super::nonces::Nonces;
 use super::personal::Personals;
-use super::records::SubscriberRecord;
+use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
@@ -40,10 +41,11 @@ pub(super) struct Torrent {
     pub(super) label: String,
     /// The operator's.
     pub(super) name: String,
+    pub(super) epochs: Epochs,
 }
 
 impl Torrent {
-    pub(super) fn new(metainfo: &Metainfo, name: String) -> Self {
+    pub(super) fn new(metainfo: &Metainfo, name: String, epochs: EpochsRecord) -> Self {
         Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
@@ -52,6 +54,7 @@ impl Torrent {
             piece_length: metainfo.info.piece_length,
             label: metainfo.info.name.clone(),
             name,
+            epochs: Epochs::new(epochs),
         }
     }
 
@@ -75,7 +78,7 @@ impl Torrent {
 pub(super) struct Tracker {
     pub(super) config: Config,
     pub(super) store: Store,
-    pub(super) masters: Masters,
+    masters: RwLock<Masters>,
     pub(super) license_key: SigningKey,
     /// Hash of the admin token.
     pub(super) admin: blake3::Hash,
@@ -112,10 +115,10 @@ impl Tracker {
     pub(super) fn open(config: Config) -> Result<Opened, Error> {
         let directory = config.data.clone();
         backup::clear(&directory);
-        let mut masters = Masters::open(&directory.join(MASTERS))?;
+        let mut masters = Masters::open(&directory.join(MASTERS), config.master_passphrase.clone())?;
         let store = Store::open(&directory.join(STORE), config.check_store, masters.newest())?;
         // Keys are made on the first start alone: others would not fit what the store has.
-        if let Some(path) = backup::missing_keys(&store, &masters, &directory)?.into_iter().next() {
+        if let Some(path) = backup::missing_keys(&store, &masters.epochs(), &directory)?.into_iter().next() {
             return Err(Error::MissingKey { path });
         }
         masters.begin()?;
@@ -126,9 +129,9 @@ impl Tracker {
         }
         let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
         let mut torrents = HashMap::new();
-        for record in store.torrents()? {
+        for (record, epochs) in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
-            let torrent = Torrent::new(&metainfo, record.name);
+            let torrent = Torrent::new(&metainfo, record.name, epochs);
             if torrent.params.profile() == Profile::Paper && !config.insecure_paper_profile {
                 return Err(Error::PaperProfile { torrent: torrent.id });
             }
@@ -138,7 +141,7 @@ impl Tracker {
         let workers =
             config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let tracker = Tracker {
-            masters,
+            masters: RwLock::new(masters),
             license_key: SigningKey::from_bytes(&license_key),
             admin: blake3::hash(admin.as_slice()),
             nonces: Nonces::new(random()?, config.nonce_seconds),
@@ -160,6 +163,16 @@ impl Tracker {
             config,
         };
         Ok(Opened { tracker, admin_token_is_new })
+    }
+
+    /// The master keys.
+    pub(super) fn masters(&self) -> RwLockReadGuard<'_, Masters> {
+        self.masters.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The master keys, to be changed.
+    pub(super) fn masters_mut(&self) -> RwLockWriteGuard<'_, Masters> {
+        self.masters.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A torrent. Errors: [`ApiError::UnknownTorrent`].

@@ -110,6 +110,8 @@ codes! {
     ExpiredTicket = "expired-ticket", 403;
     /// The tracker has no master key for an epoch.
     UnknownEpoch = "unknown-epoch", 403;
+    /// The epoch of the pieces is served no more.
+    RetiredEpoch = "retired-epoch", 410;
     /// A piece index is not below the number of pieces, or there are none or too many.
     BadPiece = "bad-piece", 400;
     /// Nothing is granted to this subscriber.
@@ -816,6 +818,9 @@ pub struct LicenseRequest {
     /// The torrent.
     #[serde(rename = "torrent id", with = "id")]
     pub torrent_id: TorrentId,
+    /// The epoch of the pieces that it is to open; the subscription's, if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub epoch: Option<u64>,
     /// A voucher to redeem.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub voucher: Option<String>,
@@ -919,7 +924,8 @@ mod tests {
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
-            round_trip(LicenseRequest { torrent_id, voucher })?;
+            round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None })?;
+            round_trip(LicenseRequest { torrent_id, epoch: Some(epoch), voucher })?;
             round_trip(LicenseReply { license: keys, now: epoch })?;
         }
 

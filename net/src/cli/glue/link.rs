@@ -107,7 +107,7 @@ pub(super) fn on_the_wire(announce: &Announce) -> announce::Announce {
 /// A tracker's answer as a peer reads it.
 pub(super) fn from_the_wire(reply: &announce::AnnounceReply) -> AnnounceReply {
     let peers: Vec<SocketAddr> = reply.peers.iter().map(|peer| peer.address).collect();
-    AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers }
+    AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers, epoch: reply.epoch }
 }
 
 fn parse(ticket: &[u8]) -> Result<Ticket, KeyError> {
@@ -125,6 +125,7 @@ fn refusal(error: Error) -> KeyError {
             | ApiError::UnknownPersonal
             | ApiError::Revoked,
         ) => KeyError::TicketRefused(error.to_string()),
+        Some(ApiError::RetiredEpoch) => KeyError::Retired,
         _ => KeyError::Unavailable(error.to_string()),
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::dialer::Dialer;
+use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
 use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
@@ -27,7 +28,7 @@ use crate::peer::state::{
 };
 use crate::peer::statements::{Owner, SignedWord, StatementLog, read_statements, statements_by_entry};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
-use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
+use crate::peer::tracker::{AnnounceReply, OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
@@ -62,7 +63,8 @@ pub struct Member {
     pub id: SubscriberId,
     /// The identity key, or the seed's, that signs tickets, statements and receipts.
     pub key: SigningKey,
-    /// Our epoch; 0 for a seed.
+    /// The epoch in which we were last; 0 for a seed. If our pieces are of a later one, that counts, and so does what the tracker
+    /// says.
     pub epoch: u64,
 }
 
@@ -238,6 +240,10 @@ pub struct Stats {
     pub known_peers: usize,
     /// Whether every piece is stored.
     pub complete: bool,
+    /// The epoch of our subscription; 0 for a seed and in a plain torrent.
+    pub epoch: u64,
+    /// Pieces that are of another epoch, and move.
+    pub moving: u32,
     /// Why downloading has stopped for good, such as a full disk. What is stored stays, and is still served.
     pub failure: Option<String>,
     /// Why the last announce failed.
@@ -275,7 +281,7 @@ pub(crate) enum Input {
         messages: Vec<Message>,
     },
     Event(Event),
-    Announced(Result<Vec<SocketAddr>, String>),
+    Announced(Result<AnnounceReply, String>),
     /// Peers found otherwise.
     Found(Vec<SocketAddr>),
     /// Those of the tracker's choice.
@@ -308,12 +314,15 @@ pub(super) fn start(
     let now = Now { elapsed: Duration::ZERO, unix: config.tracker.now() };
     let total = config.layout.piece_count();
     let buffers = swarm_config.buffers.clone();
+    let epoch = swarm_config.seal.as_ref().map_or(0, |seal| seal.epoch);
     let swarm = Swarm::new(swarm_config, now);
     let first = Stats {
         pieces: swarm.have().count(),
         total,
         left: left(&swarm, config.layout),
         complete: swarm.have().count() == total,
+        epoch,
+        moving: swarm.moving(),
         ..Stats::default()
     };
     let (stats, watched) = watch::channel(first);
@@ -328,6 +337,7 @@ pub(super) fn start(
         buffers,
         role: Arc::new(config.role),
         hashes: Arc::default(),
+        epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
         swarm,
@@ -377,8 +387,12 @@ fn open_statements(config: &TorrentConfig) -> Result<Option<StatementLog>, AddEr
 fn have(store: &Store, statements: Option<&StatementLog>) -> Result<Vec<Option<Have>>, StoreError> {
     let words = statements.map(|log| read_statements(log.path(), &log.owner())).transpose()?;
     let statements = words.as_deref().map(statements_by_entry);
+    // Statements are about pieces as they came, before they moved.
     let vouched = |piece: u32, stored: &StoredPiece| match &statements {
-        Some(found) => found.get(&(piece, stored.hash, stored.sender?)).map(|statement| statement.time),
+        Some(found) => {
+            let origin = store.origin(piece).unwrap_or(*stored);
+            found.get(&(piece, origin.hash, origin.sender?)).map(|statement| statement.time)
+        }
         None => Some(0),
     };
     let pieces = (0..).zip(store.pieces());
@@ -433,7 +447,7 @@ fn swarm_config(
             profile: member.params.profile(),
             id: member.id,
             key: member.key.clone(),
-            epoch: member.epoch,
+            epoch: have.iter().flatten().map(|have| have.epoch).fold(member.epoch, u64::max),
         }),
         have,
         port: Some(shared.port()),
@@ -461,6 +475,8 @@ struct Task {
     role: Arc<Role>,
     /// What our pieces hash to, as far as the tracker knows.
     hashes: Arc<CipherHashes>,
+    /// The subscription's.
+    epoch: watch::Sender<u64>,
     tracker: Arc<dyn Tracker>,
     shared: Arc<Shared>,
     swarm: Swarm,
@@ -493,8 +509,17 @@ impl Task {
             self.hashes.clone(),
             self.tracker.clone(),
             self.inputs.downgrade(),
+            self.epoch.subscribe(),
             stop.clone(),
         ));
+        let mover = Mover {
+            role: self.role.clone(),
+            hashes: self.hashes.clone(),
+            tracker: self.tracker.clone(),
+            work: self.shared.work.clone(),
+            inputs: self.inputs.downgrade(),
+        };
+        tokio::spawn(keep_up(mover, self.epoch.subscribe(), stop.clone()));
         let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
         tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
@@ -592,9 +617,10 @@ impl Task {
                 }
                 self.event(event);
             }
-            Input::Announced(Ok(peers)) => {
+            Input::Announced(Ok(reply)) => {
                 self.announce_error = None;
-                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
+                self.in_epoch(reply.epoch);
+                reply.peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
                 self.call_peers();
             }
             Input::Found(peers) => {
@@ -614,6 +640,18 @@ impl Task {
                     lines.iter().for_each(|line| transcript.write(line));
                 }
             }
+        }
+    }
+
+    /// What the tracker says of our epoch. It never goes back.
+    fn in_epoch(&mut self, epoch: Option<u64>) {
+        let known = *self.epoch.borrow();
+        let Some(epoch) = epoch.filter(|&epoch| epoch > known) else { return };
+        if matches!(&*self.role, Role::Peer { .. }) {
+            tracing::info!(from = known, to = epoch, "another epoch");
+            self.epoch.send_replace(epoch);
+            self.event(Event::Epoch { epoch });
+            self.publish_stats();
         }
     }
 
@@ -694,10 +732,10 @@ impl Task {
                     }
                 }
                 Command::FetchKeys { id, claim, epoch, pieces } => self.fetch_keys(id, claim, epoch, pieces),
-                Command::Prepare { id, piece, key } => self.prepare(id, piece, key),
+                Command::Prepare { id, piece, key, epoch, to } => self.prepare(id, piece, key, (epoch, to)),
                 Command::Store { id, piece, data, sender, epoch, from } => match from {
                     None => self.store(id, piece, data, sender, epoch),
-                    Some(personal) => self.pull(id, piece, data, sender, personal),
+                    Some(personal) => self.pull(id, piece, data, (sender, epoch), personal),
                 },
                 Command::Discard { piece } => self.discard(piece),
                 Command::Keep(evidence) => self.keep(evidence),
@@ -731,17 +769,20 @@ impl Task {
         });
     }
 
-    fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>) {
+    fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>, (epoch, to): (u64, u64)) {
         let (role, buffers, len) = (self.role.clone(), self.buffers.clone(), self.layout.len_of(piece));
         self.blocking(
             move || {
-                let prepared = work::prepare(&role, piece, buffers.take(len), key.as_ref());
+                let prepared = work::prepare(&role, piece, buffers.take(len), key.as_ref(), epoch);
                 prepared.map_err(|error| {
-                    tracing::warn!(piece, %error, "a piece cannot be sent");
-                    error.unready()
+                    let unready = error.unready();
+                    if unready != Unready::Moved {
+                        tracing::warn!(piece, %error, "a piece cannot be sent");
+                    }
+                    unready
                 })
             },
-            move |ready| Event::Prepared { id, piece, ready: ready.unwrap_or(Err(Unready::Failed)) },
+            move |ready| Event::Prepared { id, piece, to, ready: ready.unwrap_or(Err(Unready::Failed)) },
         );
     }
 
@@ -757,11 +798,19 @@ impl Task {
     }
 
     /// Turns an ordinary client's ciphertext into ours, and stores it.
-    fn pull(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, personal: Personal) {
+    fn pull(
+        &self,
+        id: ConnectionId,
+        piece: u32,
+        data: Buffer,
+        (sender, epoch): (Sender, u64),
+        personal: Personal,
+    ) {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
         let (tracker, work, inputs) = (self.tracker.clone(), self.shared.work.clone(), self.inputs.clone());
         tokio::spawn(async move {
-            let stored = work::pull(role, hashes, &*tracker, work, (piece, data), sender, personal).await;
+            let stored =
+                work::pull(role, hashes, &*tracker, work, (piece, data), (sender, epoch), personal).await;
             let _ = inputs.send(Input::Event(Event::Stored { id, piece, sender, stored })).await;
         });
     }
@@ -830,6 +879,8 @@ impl Task {
             unchoked: self.swarm.unchoked(),
             known_peers: self.dialer.known(),
             complete: pieces == total,
+            epoch: *self.epoch.borrow(),
+            moving: self.swarm.moving(),
             failure: self.swarm.failure().map(str::to_owned),
             announce_error: self.announce_error.clone(),
         };
