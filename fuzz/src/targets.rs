@@ -266,6 +266,7 @@ pub fn api_bodies(data: &[u8]) {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
         PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
+        Receipts Credited
     }
 }
 
@@ -538,7 +539,7 @@ pub fn statement_log(data: &[u8]) {
         }
     }
     let mut log = StatementLog::open(&path, OWNER, &stored).expect("it could be read before");
-    let receipt = Receipt { bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
+    let receipt = Receipt { since: 2, bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
     let added = SignedWord::Receipt { downloader: SubscriberId([6; 32]), receipt };
     log.add(&added).expect("there is room");
     let after = read_statements(&path, &OWNER).expect("it could be read before");

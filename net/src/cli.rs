@@ -12,6 +12,7 @@ mod get;
 mod glue;
 mod inspect;
 mod key;
+mod ledger;
 mod license;
 mod output;
 mod play;
@@ -36,7 +37,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "license", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant"]),
-    ("Operator", &["tracker", "cases", "epochs", "backup", "restore"]),
+    ("Operator", &["tracker", "cases", "ledger", "epochs", "backup", "restore"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -92,6 +93,8 @@ enum Verb {
     Tracker(tracker::Args),
     /// List bad pieces and who sent them, or pardon a subscriber
     Cases(blame::Args),
+    /// List what subscribers sent and got
+    Ledger(ledger::Args),
     /// List the epochs of torrents, begin one, or retire old ones
     Epochs(epochs::Args),
     /// Copy a tracker's store while it runs
@@ -185,6 +188,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
+        Verb::Ledger(args) => block_on(ledger::run(args, data()?, output)),
         Verb::Epochs(args) => block_on(epochs::run(args, data()?, output)),
         Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
         Verb::Restore(args) => backup::restore(args, data()?, output),

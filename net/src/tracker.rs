@@ -18,6 +18,7 @@ mod epochs;
 mod hash_work;
 mod http;
 mod judge;
+mod ledger;
 mod masters;
 mod metrics;
 mod nonces;
@@ -52,6 +53,8 @@ use crate::wire::keyfile::Passphrase;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Seconds between two writings of the ledger: what a kill may lose.
+const LEDGER: Duration = Duration::from_secs(1);
 
 /// Names in the data directory.
 const STORE: &str = "tracker.redb";
@@ -331,16 +334,46 @@ impl Server {
                 loop {
                     ticks.tick().await;
                     tracker.sweep();
+                    sweep_ledger(&tracker).await;
                     cases::end_overdue(&tracker).await;
+                }
+            }
+        });
+        let bookkeeper = tokio::spawn({
+            let tracker = Arc::clone(&self.tracker);
+            async move {
+                let mut ticks = tokio::time::interval(LEDGER);
+                loop {
+                    ticks.tick().await;
+                    write_ledger(&tracker).await;
                 }
             }
         });
         http::serve(self.listener, router, self.tracker.config.max_connections, shutdown).await;
         sweeper.abort();
+        bookkeeper.abort();
         self.tracker.workers.finish().await;
         self.tracker.verifiers.finish().await;
+        write_ledger(&self.tracker).await;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Off the async threads, and beside the workers: it must not wait for them.
+async fn write_ledger(tracker: &Arc<state::Tracker>) {
+    let shared = Arc::clone(tracker);
+    let written = tokio::task::spawn_blocking(move || shared.ledger.write(&shared.store)).await;
+    if let Ok(Err(error)) = written {
+        tracing::error!(%error, "the ledger cannot be written");
+    }
+}
+
+async fn sweep_ledger(tracker: &Arc<state::Tracker>) {
+    let shared = Arc::clone(tracker);
+    let swept = tokio::task::spawn_blocking(move || shared.ledger.sweep(&shared.store, clock::now())).await;
+    if let Ok(Err(error)) = swept {
+        tracing::error!(%error, "the ledger cannot be swept");
     }
 }
 

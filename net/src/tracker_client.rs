@@ -25,10 +25,11 @@ use self::clock::TrackerClock;
 use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Defend, Defended,
-    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply, LicenseRequest, NewHashes, OpenSession,
-    Passkey, Personal, PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest,
-    ReKeyRequest, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
+    Defended, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseReply, LicenseRequest, NewHashes,
+    OpenSession, Passkey, Personal, PersonalKeysRequest, PersonalRequest, Question, Questions,
+    QuestionsRequest, ReKeyRequest, Receipts, Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed,
+    Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -326,6 +327,14 @@ impl Client {
         let reply: Accused = self.call_in_session("accuse", accuse, api::MAX_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         Ok(reply.case)
+    }
+
+    /// Hands in receipts for what the client's subscriber or seed has sent, 1 to [`api::MAX_RECEIPTS`] of them. Errors:
+    /// [`ApiError::BadReceipt`].
+    pub async fn receipts(&self, receipts: &Receipts) -> Result<Credited, Error> {
+        let reply: Credited = self.call_in_session("receipts", receipts, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
     }
 
     /// Bad pieces whose senders the subscriber is to name, and seconds until the next look makes sense.

@@ -4,6 +4,8 @@
 mod cases;
 #[path = "tracker/epochs.rs"]
 mod epochs;
+#[path = "tracker/ledger.rs"]
+mod ledger;
 #[path = "tracker/storage.rs"]
 mod storage;
 

@@ -14,6 +14,7 @@ mod mapping;
 mod opening;
 mod personal;
 mod place;
+mod receipts;
 mod torrent;
 mod work;
 

@@ -379,6 +379,8 @@ pub(crate) struct Swarm {
     storing_bytes: usize,
     /// The epochs of pieces that are being stored.
     storing_epochs: HashMap<u32, u64>,
+    /// What receipts said last of each uploader: since when we were connected.
+    sessions: HashMap<SubscriberId, u64>,
     /// Whether every piece can be checked by a cipher hash, whoever it comes from.
     hashed: bool,
     /// Why downloading has stopped.
@@ -408,6 +410,7 @@ impl Swarm {
             totals: Totals::default(),
             storing_bytes: 0,
             storing_epochs: HashMap::new(),
+            sessions: HashMap::new(),
             hashed: false,
             failure: None,
             rates_at: now.elapsed,

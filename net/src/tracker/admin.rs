@@ -29,7 +29,7 @@ const MAX_VOUCHERS: u32 = 1000;
 /// Devices of one grant.
 const MAX_DEVICES: u32 = 1000;
 /// Subscribers in one answer.
-const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 const MAX_NAME: usize = 255;
 
 type Shared = State<Arc<Tracker>>;
@@ -271,9 +271,9 @@ pub(super) async fn revoke(State(tracker): Shared, body: Body<Revoke>) -> Respon
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    torrent_id: Hex32,
-    after: Option<Hex32>,
-    limit: Option<usize>,
+    pub(super) torrent_id: Hex32,
+    pub(super) after: Option<Hex32>,
+    pub(super) limit: Option<usize>,
 }
 
 /// `GET /admin/subscribers?torrent_id=&after=&limit=`
@@ -370,7 +370,7 @@ pub(super) async fn stats(State(tracker): Shared) -> Response {
     run(tracker, Ok(()), |tracker, ()| Ok(tracker.stats())).await
 }
 
-fn bad(reason: impl Into<String>) -> Refusal {
+pub(super) fn bad(reason: impl Into<String>) -> Refusal {
     Refusal::new(ApiError::BadRequest, reason)
 }
 
@@ -431,6 +431,7 @@ mod tests {
             [
                 "get /admin/cases",
                 "get /admin/epochs",
+                "get /admin/ledger",
                 "get /admin/license-key",
                 "get /admin/stats",
                 "get /admin/subscribers",

@@ -62,6 +62,8 @@ counters! {
     false_accusations,
     /// Bad pieces whose first sender was found.
     blamed,
+    /// Bytes credited to those who sent them.
+    credited_bytes,
     /// Calls refused.
     calls_refused,
 }

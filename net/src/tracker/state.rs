@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::epochs::Epochs;
 use super::hash_work::HashWork;
+use super::ledger::Ledger;
 use super::masters::Masters;
 use super::metrics::{Counters, Gauges, Stats};
 use super::nonces::Nonces;
@@ -95,6 +96,7 @@ pub(super) struct Tracker {
     pub(super) verifiers: Workers,
     /// Accusations in memory at once: each has a whole piece.
     pub(super) accusing: Semaphore,
+    pub(super) ledger: Ledger,
     /// One backup at a time: each takes as much room as the store.
     pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
@@ -154,6 +156,7 @@ impl Tracker {
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
             accusing: Semaphore::new(MAX_ACCUSATIONS),
+            ledger: Ledger::default(),
             backing_up: Arc::new(Semaphore::new(1)),
             barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),

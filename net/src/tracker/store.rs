@@ -12,6 +12,7 @@ mod schema;
 pub(super) use backup::examine;
 pub(super) use cases::Next;
 pub(super) use epochs::mark;
+pub(super) use ledger::Pair;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -185,7 +185,8 @@ fn statement_log(words: usize) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("statements.log");
     let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
-    let receipt = Receipt::sign(&license_key(), &OWNER.from(ID), 1 << 40, 3, 1_700_000_000);
+    let receipt =
+        Receipt::sign(&license_key(), &OWNER.from(ID), (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     let words = &[
         SignedWord::Statement { uploader: ID, statement: statement() },
         SignedWord::Receipt { downloader: ID, receipt },
@@ -348,6 +349,23 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 voucher: Some("voucher".into()),
             }),
         ),
+        (
+            "receipts",
+            bencode::to_bytes(&api::Receipts {
+                torrent_id,
+                receipts: vec![api::SignedReceipt {
+                    downloader: ID,
+                    receipt: Receipt {
+                        since: now,
+                        bytes: 1 << 20,
+                        pieces: 4,
+                        time: now + 9,
+                        signature: [5; 64],
+                    },
+                }],
+            }),
+        ),
+        ("credited", bencode::to_bytes(&api::Credited { credited: 1 << 20, sent: 1 << 30, got: 7, now })),
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now })),
         (
             "accuse",
@@ -533,7 +551,7 @@ fn extended_handshake() -> ExtendedHandshake {
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
     let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
     let statement = statement();
-    let receipt = Receipt::sign(&license_key(), &parties, 1 << 40, 3, 1_700_000_000);
+    let receipt = Receipt::sign(&license_key(), &parties, (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     vec![
         ("handshake", extended_handshake().to_bytes()),
         ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),

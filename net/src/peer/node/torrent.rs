@@ -16,6 +16,7 @@ use super::dialer::Dialer;
 use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
+use super::receipts::{self, Receipts};
 use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::CipherHashes;
@@ -42,6 +43,8 @@ const QUEUE: usize = 512;
 const MAX_CALLS: usize = 16;
 /// How long a stop waits for the statements of what came last.
 const LAST_STATEMENTS: Duration = Duration::from_secs(3);
+/// How long a stop waits for the tracker to take receipts. What it does not take then is handed in after the next start.
+const LAST_RECEIPTS: Duration = Duration::from_secs(3);
 /// How long a stop waits for connections and jobs to end.
 const LAST_JOBS: Duration = Duration::from_secs(10);
 /// How long a stop waits for the disk. What it does not see there is in the system's hands, and every piece is hashed at the
@@ -299,6 +302,8 @@ pub(super) fn start(
     let statements = open_statements(&config)?;
     let swarm_config = swarm_config(&config, &shared, statements.as_ref())?;
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
+    let words = statements.as_ref().map(|log| read_statements(log.path(), &log.owner())).transpose()?;
+    let receipts = Arc::new(Receipts::of(&words.unwrap_or_default(), config.tracker.now()));
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {
         let mut torrents = shared.torrents();
@@ -349,6 +354,7 @@ pub(super) fn start(
         synced: started,
         stats,
         announce_error: None,
+        receipts,
         statements,
         transcript,
         inputs: inputs.clone(),
@@ -488,6 +494,8 @@ struct Task {
     synced: Instant,
     stats: watch::Sender<Stats>,
     announce_error: Option<String>,
+    /// For what we sent, as far as the tracker has not heard of them.
+    receipts: Arc<Receipts>,
     statements: Option<StatementLog>,
     transcript: Option<Journal>,
     inputs: mpsc::Sender<Input>,
@@ -520,6 +528,7 @@ impl Task {
             inputs: self.inputs.downgrade(),
         };
         tokio::spawn(keep_up(mover, self.epoch.subscribe(), stop.clone()));
+        tokio::spawn(receipts::hand_in(self.receipts.clone(), self.tracker.clone(), stop.clone()));
         let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
         tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
@@ -545,7 +554,10 @@ impl Task {
         }
         self.shared.torrents().remove(&self.info_hash);
         let _ = timeout(self.shared.within(LAST_STATEMENTS), self.leave(&mut receiver)).await;
+        let (receipts, tracker) = (self.receipts.clone(), self.tracker.clone());
+        let within = self.shared.within(LAST_RECEIPTS);
         self.finish(receiver).await;
+        let _ = timeout(within, receipts.hand_in(&*tracker)).await;
         let _ = announcing.await;
     }
 
@@ -850,6 +862,7 @@ impl Task {
                 SignedWord::Statement { uploader: parties.uploader, statement: *statement }
             }
             Evidence::Receipt(parties, receipt) => {
+                self.receipts.add(parties.downloader, (*receipt).clone());
                 SignedWord::Receipt { downloader: parties.downloader, receipt: *receipt }
             }
         };

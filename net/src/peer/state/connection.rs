@@ -101,6 +101,8 @@ pub(crate) struct Download {
     pub(crate) bytes: u64,
     pub(crate) piece_count: u64,
     pub(crate) receipted: u64,
+    /// What receipts say that the connection is open since; 0 before the first.
+    pub(crate) session: u64,
     pub(crate) receipt_at: Duration,
     /// Bytes of blocks that were not asked for, since the last one that was.
     pub(crate) unsolicited: usize,
@@ -301,6 +303,8 @@ pub(crate) struct Upload {
     pub(crate) unstated_since: Duration,
     pub(crate) bytes: u64,
     pub(crate) receipted: u64,
+    /// What receipts say that the connection is open since; 0 before the first.
+    pub(crate) session: u64,
 }
 
 impl Upload {

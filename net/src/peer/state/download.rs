@@ -40,6 +40,8 @@ const MAX_WRONG: u32 = 3;
 const MAX_SKEW: u64 = 600;
 /// A piece that nobody vouches for, and that nobody else has, is handed on after this long all the same.
 const ORPHANED: Duration = Duration::from_secs(60);
+/// Uploaders of whom it is remembered when we were connected last.
+const MAX_SESSIONS: usize = 4096;
 const RECEIPT_PIECES: u64 = 64;
 const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -551,8 +553,17 @@ impl Swarm {
         }
         download.receipted = download.piece_count;
         download.receipt_at = self.now.elapsed;
-        let (bytes, count) = (download.bytes, download.piece_count);
-        let receipt = Receipt::sign(&seal.key, &parties, bytes, count, self.now.unix);
+        let counts = (download.bytes, download.piece_count);
+        if download.session == 0 {
+            if self.sessions.len() >= MAX_SESSIONS {
+                self.sessions.clear();
+            }
+            let last = self.sessions.entry(parties.uploader).or_default();
+            *last = self.now.unix.max(last.saturating_add(1));
+            download.session = *last;
+        }
+        let times = (download.session, self.now.unix.max(download.session));
+        let receipt = Receipt::sign(&seal.key, &parties, counts, times);
         self.send_seal(id, &SealMessage::Receipt(Box::new(receipt)));
     }
 }

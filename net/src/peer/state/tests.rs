@@ -714,7 +714,7 @@ fn arbitrary_message() -> impl Strategy<Value = Message> {
                 uploader: SubscriberId([1; 32]),
                 downloader: SubscriberId([2; 32]),
             };
-            SealMessage::Receipt(Box::new(Receipt::sign(&key(2), &parties, bytes, pieces, 1)))
+            SealMessage::Receipt(Box::new(Receipt::sign(&key(2), &parties, (bytes, pieces), (1, 1))))
         }),
         any::<bool>().prop_map(|long| {
             let mut ticket = Ticket {

@@ -30,6 +30,8 @@ const STATEMENT_PIECES: usize = 32;
 const STATEMENT_BYTES: usize = 4 << 20;
 /// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
 const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
+/// Seconds by which a receipt's time may be off.
+const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 impl Swarm {
@@ -384,12 +386,23 @@ impl Swarm {
     pub(super) fn receipt(&mut self, id: ConnectionId, receipt: Box<Receipt>) -> Result<(), Reason> {
         let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
         receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
+        // The tracker would not take it.
+        let skew = receipt.time.abs_diff(self.now.unix);
+        if skew > MAX_SKEW {
+            return Err(Reason::WrongTime(skew));
+        }
+        if receipt.since > receipt.time {
+            return Err(Reason::Protocol("a receipt from before its connection"));
+        }
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
         if receipt.bytes > upload.bytes || receipt.bytes <= upload.receipted {
             return Err(Reason::Protocol("a receipt for what was not sent"));
         }
-        upload.receipted = receipt.bytes;
+        if upload.session != 0 && receipt.since != upload.session {
+            return Err(Reason::Protocol("a receipt of another connection"));
+        }
+        (upload.receipted, upload.session) = (receipt.bytes, receipt.since);
         self.out.push(Command::Keep(Evidence::Receipt(parties, receipt)));
         Ok(())
     }
