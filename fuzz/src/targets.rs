@@ -16,7 +16,7 @@ use swarmseal::wire::bencode as bencoding;
 use swarmseal::wire::content::{FileList, PREFIX};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SealedMaster, SeedFile, SubscriberKeys};
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::lsd::Search;
@@ -194,6 +194,10 @@ pub fn keyfile(data: &[u8]) {
     let text = file.to_text();
     assert_eq!(*KeyFile::parse(text.as_bytes()).expect("it was valid").to_text(), *text);
     let _ = Identity::from_key_file(&file);
+    // Read, and not opened: that takes as long as it is meant to.
+    if let Ok(sealed) = SealedMaster::from_key_file(&file) {
+        assert_eq!(SealedMaster::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
     if let Ok(seed) = SeedFile::from_key_file(&file) {
         let again = SeedFile::from_key_file(&seed.to_key_file()).expect("it was valid");
         assert_eq!(again.seed(), seed.seed());
@@ -264,6 +268,7 @@ pub fn api_bodies(data: &[u8]) {
         PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
         LicenseWord LicenseOrder LicenseFilled
         PasskeyRequest PasskeyReply
+        Receipts Credited
     }
 }
 
@@ -536,7 +541,7 @@ pub fn statement_log(data: &[u8]) {
         }
     }
     let mut log = StatementLog::open(&path, OWNER, &stored).expect("it could be read before");
-    let receipt = Receipt { bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
+    let receipt = Receipt { since: 2, bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
     let added = SignedWord::Receipt { downloader: SubscriberId([6; 32]), receipt };
     log.add(&added).expect("there is room");
     let after = read_statements(&path, &OWNER).expect("it could be read before");

@@ -24,5 +24,5 @@ pub use statements::{Owner, SignedWord, StatementLog, read_statements, statement
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece, stored_pieces};
 pub use tracker::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Question, Tracker,
+    Question, ReceiptError, Tracker,
 };

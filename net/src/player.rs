@@ -217,6 +217,13 @@ pub struct BadPiece {
 pub struct Player {
     metainfo: Metainfo,
     secret: SecretKey,
+    /// The first has the policy; the others open pieces that have not moved to its epoch.
+    licenses: Vec<Opener>,
+}
+
+/// A license, and its keys as far as they were opened.
+#[derive(Debug)]
+struct Opener {
     license: License,
     opened: OpenedKeys,
 }
@@ -232,14 +239,30 @@ impl Player {
         keys: &SubscriberKeys,
         envelope: &[u8],
     ) -> Result<Arc<Self>, Error> {
+        Self::with_licenses(metainfo, identity, keys, envelope, &[])
+    }
+
+    /// The same, with further licenses of other epochs: they open pieces that have not moved, and say nothing of what is
+    /// allowed.
+    pub fn with_licenses(
+        metainfo: Metainfo,
+        identity: &Identity,
+        keys: &SubscriberKeys,
+        envelope: &[u8],
+        others: &[Vec<u8>],
+    ) -> Result<Arc<Self>, Error> {
         let seal = &metainfo.info.seal;
         if keys.torrent_id != seal.torrent_id {
             return Err(Error::WrongTorrent);
         }
         let subscriber = keys.subscriber(&seal.params);
-        let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;
+        let mut licenses = Vec::with_capacity(1 + others.len());
+        for envelope in std::iter::once(envelope).chain(others.iter().map(Vec::as_slice)) {
+            let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;
+            licenses.push(Opener { license, opened: OpenedKeys::default() });
+        }
         let secret = keys.secret.clone();
-        Ok(Arc::new(Player { metainfo, secret, license, opened: OpenedKeys::default() }))
+        Ok(Arc::new(Player { metainfo, secret, licenses }))
     }
 
     /// The .torrent.
@@ -249,12 +272,27 @@ impl Player {
 
     /// What the license allows.
     pub fn policy(&self) -> &Policy {
-        &self.license.policy
+        &self.first().policy
     }
 
-    /// The license's epoch: stored pieces must be encrypted for it.
+    /// The license's epoch.
     pub fn epoch(&self) -> u64 {
-        self.license.epoch
+        self.first().epoch
+    }
+
+    /// The epochs of all licenses: stored pieces must be encrypted for one of them.
+    pub fn epochs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.licenses.iter().map(|opener| opener.license.epoch)
+    }
+
+    /// There is always one.
+    fn first(&self) -> &License {
+        &self.licenses[0].license
+    }
+
+    /// Whether a stored piece opens to what was published. Releases nothing.
+    pub fn opens(&self, pieces: &dyn PieceReader, index: u32) -> bool {
+        self.decrypt_piece(pieces, index).is_ok()
     }
 
     /// Which files are in it: their names and sizes, before a play is begun. Errors: as [`Session::content`].
@@ -304,16 +342,15 @@ impl Player {
     /// One piece in its package: read, PDec, SHA-1 against the .torrent.
     fn decrypt_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let info = &self.metainfo.info;
-        let (params, license) = (&info.seal.params, &self.license);
+        let params = &info.seal.params;
         let mut piece = Plaintext::new(info.piece_length as usize);
-        match pieces.read_piece(index, &mut piece.bytes).map_err(|error| Error::PieceIo { index, error })? {
-            None => return Err(Error::MissingPiece { index }),
-            Some(stored) if stored != license.epoch => {
-                return Err(Error::WrongEpoch { index, stored, license: license.epoch });
-            }
-            Some(_) => {}
-        }
-        let key = self.opened.get(params, &self.secret, &license.keys, index);
+        let read = pieces.read_piece(index, &mut piece.bytes);
+        let stored =
+            read.map_err(|error| Error::PieceIo { index, error })?.ok_or(Error::MissingPiece { index })?;
+        let opener = self.licenses.iter().find(|opener| opener.license.epoch == stored);
+        let Opener { license, opened } =
+            opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
+        let key = opened.get(params, &self.secret, &license.keys, index);
         let key = key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
         decrypt_piece_with(params, &key, &mut piece.bytes).map_err(|_| Error::CorruptPiece { index })?;
         let found: [u8; 20] = Sha1::digest(&piece.bytes).into();

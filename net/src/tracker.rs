@@ -17,9 +17,11 @@ mod cases;
 mod clock;
 mod config;
 mod connection;
+mod epochs;
 mod hash_work;
 mod http;
 mod judge;
+mod ledger;
 pub mod license_server;
 mod licenses;
 mod limits;
@@ -58,6 +60,8 @@ pub use tls::TlsError;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Seconds between two writings of the ledger: what a kill may lose.
+const LEDGER: Duration = Duration::from_secs(1);
 
 /// Names in the data directory.
 const STORE: &str = "tracker.redb";
@@ -214,15 +218,28 @@ impl Server {
                 loop {
                     ticks.tick().await;
                     tracker.sweep();
+                    sweep_ledger(&tracker).await;
                     cases::end_overdue(&tracker).await;
+                }
+            }
+        });
+        let bookkeeper = tokio::spawn({
+            let tracker = Arc::clone(&self.tracker);
+            async move {
+                let mut ticks = tokio::time::interval(LEDGER);
+                loop {
+                    ticks.tick().await;
+                    write_ledger(&tracker).await;
                 }
             }
         });
         let front: Arc<dyn connection::Front> = Arc::clone(&self.tracker) as _;
         connection::serve(self.listener, router, front, self.tls, shutdown).await;
-        sweeper.abort();
-        // It has a hold on the store.
-        let _ = sweeper.await;
+        for task in [sweeper, bookkeeper] {
+            task.abort();
+            // It has a hold on the store.
+            let _ = task.await;
+        }
         let rest = async {
             self.tracker.workers.finish().await;
             self.tracker.verifiers.finish().await;
@@ -232,6 +249,7 @@ impl Server {
         if tokio::time::timeout(grace, rest).await.is_err() {
             tracing::warn!("stopped with jobs under way");
         }
+        write_ledger(&self.tracker).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -277,6 +295,23 @@ impl Reloader {
             tracing::info!("the certificate was read again");
         }
         Ok(())
+    }
+}
+
+/// Off the async threads, and beside the workers: it must not wait for them.
+async fn write_ledger(tracker: &Arc<state::Tracker>) {
+    let shared = Arc::clone(tracker);
+    let written = tokio::task::spawn_blocking(move || shared.ledger.write(&shared.store)).await;
+    if let Ok(Err(error)) = written {
+        tracing::error!(%error, "the ledger cannot be written");
+    }
+}
+
+async fn sweep_ledger(tracker: &Arc<state::Tracker>) {
+    let shared = Arc::clone(tracker);
+    let swept = tokio::task::spawn_blocking(move || shared.ledger.sweep(&shared.store, clock::now())).await;
+    if let Ok(Err(error)) = swept {
+        tracing::error!(%error, "the ledger cannot be swept");
     }
 }
 

@@ -27,11 +27,11 @@ use self::clock::TrackerClock;
 use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Defend, Defended,
-    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest,
-    LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
-    PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
+    Defended, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply,
+    LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
+    PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest, ReKeyRequest, Receipts,
+    Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -346,6 +346,14 @@ impl Client {
         Ok(reply.case)
     }
 
+    /// Hands in receipts for what the client's subscriber or seed has sent, 1 to [`api::MAX_RECEIPTS`] of them. Errors:
+    /// [`ApiError::BadReceipt`].
+    pub async fn receipts(&self, receipts: &Receipts) -> Result<Credited, Error> {
+        let reply: Credited = self.call_in_session("receipts", receipts, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
+    }
+
     /// Bad pieces whose senders the subscriber is to name, and seconds until the next look makes sense.
     pub async fn questions(&self, torrent: TorrentId) -> Result<(Vec<Question>, u32), Error> {
         let request = QuestionsRequest { torrent_id: torrent };
@@ -365,8 +373,18 @@ impl Client {
     /// The envelope of the subscriber's license, from the tracker or the license server that it names; a voucher is redeemed
     /// first, if one is given.
     pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
+        self.license_for(torrent, None, voucher).await
+    }
+
+    /// The same, for pieces of that epoch, if one is given. Errors: [`ApiError::RetiredEpoch`] where it is served no more.
+    pub async fn license_for(
+        &self,
+        torrent: TorrentId,
+        epoch: Option<u64>,
+        voucher: Option<&str>,
+    ) -> Result<Vec<u8>, Error> {
         let voucher = voucher.map(str::to_owned);
-        let request = LicenseRequest { torrent_id: torrent, voucher: voucher.clone() };
+        let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone() };
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         let Some(server) = reply.server else { return Ok(reply.license) };
@@ -377,6 +395,7 @@ impl Client {
             subscriber: *id,
             server: server.identity,
             nonce,
+            epoch,
             voucher,
             signature: [0; 64],
         };

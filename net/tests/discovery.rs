@@ -29,7 +29,9 @@ struct NoTracker;
 
 impl Tracker for NoTracker {
     fn announce<'a>(&'a self, _: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
-        Box::pin(async { Ok(AnnounceReply { interval: Duration::from_secs(3600), peers: Vec::new() }) })
+        Box::pin(async {
+            Ok(AnnounceReply { interval: Duration::from_secs(3600), peers: Vec::new(), epoch: None })
+        })
     }
 
     fn rekeys<'a>(

@@ -103,7 +103,7 @@ impl Tracker for Session {
             *self.tracker.completed.lock().unwrap() += 1;
         }
         let peers = swarm.iter().copied().filter(|&addr| addr != us).collect();
-        Box::pin(async move { Ok(AnnounceReply { interval: Duration::from_secs(1), peers }) })
+        Box::pin(async move { Ok(AnnounceReply { interval: Duration::from_secs(1), peers, epoch: None }) })
     }
 
     fn rekeys<'a>(

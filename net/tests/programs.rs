@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use swarmseal::peer::{Owner, Shape, SignedWord, StatementLog, Store, StoredPiece};
+use swarmseal::peer::{Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece};
 use swarmseal::wire::identity::SigningKey;
 use swarmseal::wire::metainfo::Metainfo;
 use swarmseal::wire::seal::{Entry, Statement};
@@ -186,6 +186,133 @@ fn a_tracker_moves_to_another_machine_by_its_backup() {
     seed.kill();
     let args = ["voucher", &torrent, "--admin-token-file", &token];
     world.expect("publisher", &args, 0);
+}
+
+/// The epochs of a device's stored pieces, and how many there are.
+fn stored_epochs(world: &World, who: &str) -> (Vec<u64>, usize) {
+    let metainfo =
+        Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect()).unwrap();
+    let (piece_len, piece_count) = (metainfo.info.piece_length, metainfo.info.piece_count);
+    let shape = Shape { torrent_id: metainfo.info.seal.torrent_id, piece_len, piece_count };
+    let reader = StoreReader::open(&world.torrent_dir(who), &shape).unwrap();
+    let count = (0..piece_count).filter(|&piece| reader.piece(piece).is_some()).count();
+    (reader.epochs().into_iter().collect(), count)
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < DEADLINE, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_epoch_begins_while_a_swarm_runs_and_the_old_one_retires() {
+    let mut world = World::new(6 << 20);
+    let (torrent, token) = (world.torrent(), world.token());
+    let epochs = |world: &World, flags: &[&str]| {
+        let args = [&["epochs", &torrent, "--admin-token-file", &token], flags].concat();
+        let shown = world.expect("publisher", &args, 0);
+        (shown["oldest"].as_u64().unwrap(), shown["current"].as_u64().unwrap())
+    };
+    let seed = world.seed(&["--upload-limit", "4M"]);
+    // Erin has everything, and is away until all is over.
+    world.fetch("erin");
+    let all = stored_epochs(&world, "erin");
+    assert_eq!(all.0, [1]);
+    let code = world.voucher(&[]);
+    world.play("erin", &["--voucher", &code], 0);
+    let code = world.voucher(&[]);
+    let alice = world.get("alice", &["--voucher", &code]);
+    let bob = world.get("bob", &[]);
+    for who in ["alice", "bob"] {
+        until("no pieces arrive", || {
+            world.path(who).join("torrents").exists() && stored_epochs(&world, who).1 >= 8
+        });
+    }
+    assert!(stored_epochs(&world, "alice").1 < all.1);
+    assert_eq!(epochs(&world, &["--begin"]), (1, 2));
+    // Bob is killed while his pieces move, and goes on.
+    until("nothing moves", || stored_epochs(&world, "bob").0.contains(&2));
+    bob.kill();
+    let bob = world.get("bob", &[]);
+    let carol = world.get("carol", &[]);
+    for (who, get) in [("alice", &alice), ("bob", &bob), ("carol", &carol)] {
+        let complete = get.event("complete");
+        assert_eq!(
+            (&complete["epoch"], &complete["pieces_refused"]),
+            (&2.into(), &0.into()),
+            "{who}: {complete}"
+        );
+        until("pieces of the old epoch stay", || stored_epochs(&world, who).0 == [2]);
+    }
+    // Alice's license is that of the new epoch already.
+    world.tracker.take().unwrap().kill();
+    world.play("alice", &[], 0);
+    world.assert_opened("alice");
+    world.start_tracker();
+    for who in ["bob", "carol"] {
+        let code = world.voucher(&[]);
+        world.play(who, &["--voucher", &code], 0);
+        world.assert_opened(who);
+    }
+    // Nothing of the old epoch is needed any more, nor its master key.
+    assert_eq!(epochs(&world, &["--retire-before", "2"]), (2, 2));
+    seed.kill();
+    world.tracker.take().unwrap().kill();
+    fs::remove_file(world.path("operator/tracker/masters/1.key")).unwrap();
+    world.start_tracker();
+    let dave = world.get("dave", &["--exit"]);
+    assert_eq!(dave.event("complete")["bytes_from_seeds"], 0);
+    assert_eq!(dave.ends(), Some(0));
+    let code = world.voucher(&[]);
+    world.play("dave", &["--voucher", &code], 0);
+    world.assert_opened("dave");
+    // Erin comes too late to move: her license opens what she has, until it is fetched again.
+    world.play("erin", &[], 0);
+    world.assert_opened("erin");
+    let erin = world.get("erin", &[]);
+    until("nothing is fetched again", || stored_epochs(&world, "erin") == (vec![2], all.1));
+    drop(erin);
+    world.play("erin", &[], 0);
+    world.assert_opened("erin");
+}
+
+#[cfg(unix)]
+#[test]
+fn who_sends_is_credited_by_who_got_it() {
+    let world = World::new(1 << 20);
+    let (torrent, token) = (world.torrent(), world.token());
+    let terminate = |mut process: Running| {
+        let id = process.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    };
+    let seed = world.seed(&["--cipher-hashes", "0"]);
+    world.fetch("alice");
+    terminate(seed);
+    let alice = world.get("alice", &[]);
+    alice.event("complete");
+    let bob = world.get("bob", &["--exit"]);
+    let got = bob.event("complete")["bytes_from_peers"].as_u64().unwrap();
+    assert_eq!(bob.ends(), Some(0));
+    // The last receipts are handed in at the end.
+    terminate(alice);
+    let args = ["ledger", &torrent, "--admin-token-file", &token];
+    let shown = program(&world.path("publisher"), &args).output().unwrap();
+    let rows: Vec<Value> = String::from_utf8(shown.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let row = |who: &str| {
+        let id = subscriber(&world, who).to_string();
+        rows.iter().find(|row| row["subscriber"] == id.as_str()).unwrap().clone()
+    };
+    let (alice, bob) = (row("alice"), row("bob"));
+    assert_eq!((alice["sent"].as_u64(), bob["got"].as_u64()), (Some(got), Some(got)), "{alice} {bob}");
+    assert_eq!((&alice["ratio"], &bob["ratio"]), (&1.0.into(), &0.0.into()), "{alice} {bob}");
 }
 
 #[test]

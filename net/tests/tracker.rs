@@ -6,6 +6,10 @@ mod access;
 mod admin;
 #[path = "tracker/cases.rs"]
 mod cases;
+#[path = "tracker/epochs.rs"]
+mod epochs;
+#[path = "tracker/ledger.rs"]
+mod ledger;
 #[path = "tracker/license_server.rs"]
 mod license_server;
 #[path = "tracker/storage.rs"]

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use swarmseal_core::SubscriberId;
+use swarmseal_core::{ReKey, SubscriberId, Ticket, re_encrypt_piece};
 
 use super::glue::{self, AdminArgs};
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output};
 use crate::peer::{Owner, read_statements, statements_by_entry};
+use crate::tracker_client::Client;
 use crate::wire::api::{Accuse, ApiError};
+use crate::wire::identity::purpose;
 
 /// Tells the tracker of bad pieces, with what proves who sent them, as far as there is proof. What cannot be told is only
 /// noted: the pieces matter more.
@@ -24,8 +26,14 @@ pub(super) async fn accuse(subscription: &Subscription, bad: BTreeSet<u32>, outp
         Ok(found) => found,
         Err(failure) => return output.note(format!("Nobody is accused: {}", failure.message)),
     };
-    for accuse in evidence {
+    for Evidence { mut accuse, moved } in evidence {
         let (piece, uploader) = (accuse.piece, accuse.uploader);
+        if let Some(moved) = moved
+            && let Err(why) = undo(subscription, &client, &mut accuse, moved).await
+        {
+            output.note(format!("Piece {piece}: what its sender sent cannot be shown: {why}"));
+            continue;
+        }
         match client.accuse(&accuse).await {
             Ok(case) => {
                 let case = hex::encode(case);
@@ -41,12 +49,54 @@ pub(super) async fn accuse(subscription: &Subscription, bad: BTreeSet<u32>, outp
     }
 }
 
+/// What shows that somebody sent a bad piece.
+struct Evidence {
+    accuse: Accuse,
+    /// Where the ciphertext is that of another epoch than came.
+    moved: Option<Moved>,
+}
+
+/// From which epoch a piece moved to which, and what it was.
+struct Moved {
+    from: u64,
+    to: u64,
+    hash: [u8; 32],
+}
+
+/// Makes of a piece that has moved what came, by the re-key back.
+async fn undo(
+    subscription: &Subscription,
+    client: &Client,
+    accuse: &mut Accuse,
+    Moved { from, to, hash }: Moved,
+) -> Result<(), String> {
+    let seal = &subscription.metainfo.info.seal;
+    let mut ticket = Ticket {
+        torrent_id: seal.torrent_id,
+        uploader: subscription.id,
+        downloader: subscription.id,
+        epoch: from,
+        expires: client.now() + 60,
+        signature: [0; 64],
+    };
+    ticket.signature = subscription.identity.sign(purpose::TICKET, &ticket.signing_input());
+    let keys = client.rekey(seal.torrent_id, to, &ticket, &[accuse.piece]).await;
+    let keys = keys.map_err(|error| error.to_string())?;
+    let key = ReKey::from_bytes(&seal.params, &keys.keys).map_err(|error| error.to_string())?;
+    re_encrypt_piece(&seal.params, &key, &mut accuse.ciphertext).map_err(|error| error.to_string())?;
+    if *blake3::hash(&accuse.ciphertext).as_bytes() == hash {
+        Ok(())
+    } else {
+        Err("it was changed on this disk".to_owned())
+    }
+}
+
 /// The bad pieces with the statements by which they came. What changed on this device after it came is nobody else's fault.
 fn evidence(
     subscription: &Subscription,
     bad: &BTreeSet<u32>,
     output: Output,
-) -> Result<Vec<Accuse>, Failure> {
+) -> Result<Vec<Evidence>, Failure> {
     let torrent_id = subscription.metainfo.info.seal.torrent_id;
     let owner = Owner { torrent_id, subscriber: subscription.id };
     let words = read_statements(&subscription.dir.statements(), &owner).map_err(glue::store_failure)?;
@@ -61,12 +111,19 @@ fn evidence(
             output.note(format!("Piece {piece} changed on this disk: nobody is accused"));
             continue;
         }
-        let stated = stored.sender.and_then(|sender| {
-            statements.get(&(piece, stored.hash, sender)).map(|statement| (sender, (*statement).clone()))
+        let origin = store.origin(piece).unwrap_or(stored);
+        let stated = origin.sender.and_then(|sender| {
+            statements.get(&(piece, origin.hash, sender)).map(|statement| (sender, (*statement).clone()))
         });
         match stated {
             Some((uploader, statement)) => {
-                found.push(Accuse { torrent_id, piece, uploader, statement, ciphertext });
+                let moved = (origin != stored).then_some(Moved {
+                    from: origin.epoch,
+                    to: stored.epoch,
+                    hash: origin.hash,
+                });
+                let accuse = Accuse { torrent_id, piece, uploader, statement, ciphertext };
+                found.push(Evidence { accuse, moved });
             }
             None => output
                 .note(format!("Piece {piece}: no statement says who sent it, so that nobody is accused")),
@@ -135,6 +192,7 @@ fn show(case: &Value, output: Output) {
             glue::date(case["deadline"].as_u64().unwrap_or(0))
         ),
         "blamed" => format!("{} sent it", text("suspect")),
+        "lapsed" => "nobody can tell any more: its epoch is retired".to_owned(),
         _ => format!("it is good: {} accused {} of it", text("accuser"), text("suspect")),
     };
     let through = if cleared == 0 { String::new() } else { format!(", {cleared} handed it on") };

@@ -86,6 +86,18 @@ impl TorrentDir {
         self.0.join("license")
     }
 
+    /// A license of another epoch than [`TorrentDir::license`]: it opens pieces that have not moved.
+    pub fn license_of(&self, epoch: u64) -> PathBuf {
+        self.0.join(format!("license-{epoch}"))
+    }
+
+    /// The epochs of those.
+    pub fn other_licenses(&self) -> Vec<u64> {
+        let names = std::fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let epoch = |name: std::ffi::OsString| name.to_str()?.strip_prefix("license-")?.parse().ok();
+        names.filter_map(epoch).collect()
+    }
+
     /// How often it was played.
     pub fn plays(&self) -> PathBuf {
         self.0.join("plays")

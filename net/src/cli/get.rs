@@ -143,12 +143,34 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         )
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
+    let keeping = tokio::spawn(keep_licensed(subscription.clone(), handle.stats(), output));
     let completed = || {
         std::fs::remove_file(subscription.dir.bad_pieces())
             .or_else(ignore_missing)
             .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))
     };
-    until_told(&args, (node, told), handle.stats(), completed, output).await
+    let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
+    keeping.abort();
+    outcome
+}
+
+/// Whoever has a license gets that of each new epoch, so that what moves to it can be played without the tracker.
+async fn keep_licensed(
+    subscription: Arc<Subscription>,
+    mut stats: tokio::sync::watch::Receiver<Stats>,
+    output: Output,
+) {
+    let mut known = None;
+    loop {
+        let epoch = stats.borrow_and_update().epoch;
+        if subscription.dir.license().exists() && known != Some(epoch) {
+            license::fetch_missing(&subscription, [epoch], output).await;
+            known = Some(epoch);
+        }
+        if stats.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A node that says where it listens, and when it is to stop: whoever reads the one may already ask for the other.
@@ -219,7 +241,7 @@ async fn follow(stats: &mut tokio::sync::watch::Receiver<Stats>, output: Output)
         if let Some(error) = &now.failure {
             return Err(glue::node_failure(error));
         }
-        if now.complete {
+        if now.complete && now.moving == 0 {
             bar.finish_and_clear();
             return Ok(now);
         }
@@ -262,6 +284,8 @@ fn json_of(event: &str, now: &Stats) -> Value {
         "event": event,
         "pieces": now.pieces,
         "total": now.total,
+        "epoch": now.epoch,
+        "pieces_moving": now.moving,
         "peers": now.connections,
         "bytes_from_seeds": now.from_seeds,
         "bytes_from_peers": now.from_peers,

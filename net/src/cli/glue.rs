@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
-use crate::peer::{PlainSource, Role, Shape, Store, StoreReader, TorrentConfig, Tracker};
+use crate::peer::{PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker};
 use crate::platform::{self, read_at};
-use crate::player::PieceReader;
+use crate::player::{PieceReader, Player};
 use crate::publish::Packager;
 use crate::tracker_client::{AdminClient, Client};
 use crate::wire::keyfile::SeedFile;
@@ -146,10 +146,21 @@ pub(super) struct PieceFile {
 }
 
 impl PieceFile {
-    /// Opens it. `epoch`: that of the personal torrent's subscriber.
-    pub(super) fn open(path: &Path, epoch: u64) -> Result<Self, Failure> {
+    /// Opens it. Nothing in it says which epoch it is of: the license that opens a piece of it tells.
+    pub(super) fn open(path: &Path, player: &Player) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
-        Ok(PieceFile { file, epoch })
+        let mut pieces = PieceFile { file, epoch: player.epoch() };
+        let count = player.metainfo().info.piece_count;
+        let mut some = vec![0; player.metainfo().info.piece_length as usize];
+        let first = (0..count).find(|&index| matches!(pieces.read_piece(index, &mut some), Ok(Some(_))));
+        for epoch in first.map(|_| player.epochs()).into_iter().flatten() {
+            pieces.epoch = epoch;
+            if first.is_some_and(|index| player.opens(&pieces, index)) {
+                return Ok(pieces);
+            }
+        }
+        pieces.epoch = player.epoch();
+        Ok(pieces)
     }
 }
 
@@ -163,13 +174,17 @@ impl PieceReader for PieceFile {
     }
 }
 
-/// Both stores know their pieces and read them alike.
+/// Both stores know their pieces and read them alike. A damaged one is handed out: the player sees that it is.
 macro_rules! reads_pieces {
     ($($store:ty),+) => {$(
         impl PieceReader for $store {
             fn read_piece(&self, index: u32, piece: &mut [u8]) -> std::io::Result<Option<u64>> {
-                let Some(stored) = self.piece(index) else { return Ok(None) };
-                self.read(index, piece).map(|()| Some(stored.epoch)).map_err(std::io::Error::other)
+                match self.read_stored(index, piece) {
+                    Ok(stored) => Ok(Some(stored.epoch)),
+                    Err(StoreError::Missing(_)) => Ok(None),
+                    Err(StoreError::Damaged(_)) => Ok(self.piece(index).map(|stored| stored.epoch)),
+                    Err(error) => Err(std::io::Error::other(error)),
+                }
             }
         }
     )+};

@@ -1,6 +1,7 @@
 //! `license`: fetches a license, redeeming a voucher if one is given.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -46,16 +47,63 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
 
 /// Fetches the license of a subscription and stores it, once it has been opened on this device.
 pub(super) async fn fetch(subscription: &Subscription, voucher: Option<&str>) -> Result<License, Failure> {
+    fetch_for(subscription, None, voucher).await
+}
+
+/// The same, for pieces of that epoch. The newest is the one whose policy counts; those of older epochs are kept beside it.
+pub(super) async fn fetch_for(
+    subscription: &Subscription,
+    epoch: Option<u64>,
+    voucher: Option<&str>,
+) -> Result<License, Failure> {
     let client = glue::client(subscription)?;
     let torrent = subscription.metainfo.info.seal.torrent_id;
-    let envelope = client.license(torrent, voucher).await.map_err(glue::client_failure)?;
-    let license =
-        License::open_for(&envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
-            .map_err(glue::license_failure)?;
-    let path = subscription.dir.license();
-    atomic_file::write(&path, &envelope, Access::Private, Existing::Replace)
-        .map_err(|error| Failure::file(&path, &error))?;
+    let envelope = client.license_for(torrent, epoch, voucher).await.map_err(glue::client_failure)?;
+    let open = |envelope: &[u8]| {
+        License::open_for(envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
+    };
+    let license = open(&envelope).map_err(glue::license_failure)?;
+    let store = |path: &Path, envelope: &[u8]| {
+        atomic_file::write(path, envelope, Access::Private, Existing::Replace)
+            .map_err(|error| Failure::file(path, &error))
+    };
+    let (dir, path) = (&subscription.dir, subscription.dir.license());
+    // One that cannot be opened is of no use to anybody.
+    let known = std::fs::read(&path).ok();
+    let known = known.and_then(|envelope| Some((open(&envelope).ok()?.epoch, envelope)));
+    match known {
+        Some((newer, _)) if newer > license.epoch => store(&dir.license_of(license.epoch), &envelope)?,
+        Some((older, before)) if older < license.epoch => {
+            store(&dir.license_of(older), &before)?;
+            store(&path, &envelope)?;
+        }
+        _ => store(&path, &envelope)?,
+    }
     Ok(license)
+}
+
+/// Fetches licenses for stored pieces of these epochs, as far as there are none. What cannot be had is noted: those that there are
+/// may do. Whether the tracker was heard of.
+pub(super) async fn fetch_missing(
+    subscription: &Subscription,
+    epochs: impl IntoIterator<Item = u64>,
+    output: Output,
+) -> bool {
+    let Subscription { identity, metainfo, id, dir, .. } = subscription;
+    // One that was tampered with, or is another's, is to be seen, and not to be replaced.
+    let envelope = std::fs::read(dir.license()).unwrap_or_default();
+    let Ok(newest) = License::open_for(&envelope, identity, metainfo, id) else { return false };
+    let known: BTreeSet<u64> = dir.other_licenses().into_iter().chain([newest.epoch]).collect();
+    let mut heard = false;
+    for epoch in epochs.into_iter().filter(|epoch| !known.contains(epoch)) {
+        match fetch_for(subscription, Some(epoch), None).await {
+            Ok(_) => heard = true,
+            Err(failure) => {
+                output.note(format!("There is no license for pieces of epoch {epoch}: {}", failure.message));
+            }
+        }
+    }
+    heard
 }
 
 /// A policy in words.

@@ -12,6 +12,7 @@ use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, blame, glue, license};
 use crate::atomic_file::{self, Access, Existing};
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
+use crate::wire::license::License;
 
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,12 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license::fetch(&subscription, args.voucher.as_deref()).await?;
         contact = Some(now());
     }
+    if args.pieces.is_none() {
+        let epochs = glue::open_store(&subscription)?.epochs();
+        if license::fetch_missing(&subscription, epochs, output).await {
+            contact = Some(now());
+        }
+    }
     let subscription = Arc::new(subscription);
     let opened = {
         let subscription = Arc::clone(&subscription);
@@ -76,7 +83,7 @@ fn open(
     }
     state.check(player.policy(), now()).map_err(glue::player_failure)?;
     let pieces: Box<dyn PieceReader> = match &args.pieces {
-        Some(path) => Box::new(glue::PieceFile::open(path, subscription.keys.epoch)?),
+        Some(path) => Box::new(glue::PieceFile::open(path, &player)?),
         None => Box::new(glue::open_store(subscription)?),
     };
     let pieces = &*pieces;
@@ -149,7 +156,12 @@ pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Fa
     let path = subscription.dir.license();
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
     let metainfo = subscription.metainfo.as_ref().clone();
-    Player::new(metainfo, &subscription.identity, &subscription.keys, &envelope).map_err(glue::player_failure)
+    let paths = subscription.dir.other_licenses().into_iter().map(|epoch| subscription.dir.license_of(epoch));
+    let Subscription { identity, keys, id, .. } = subscription;
+    // One that is damaged opens nothing, and keeps nobody from playing.
+    let opens = |envelope: &Vec<u8>| License::open_for(envelope, identity, &metainfo, id).is_ok();
+    let others: Vec<Vec<u8>> = paths.filter_map(|path| std::fs::read(path).ok()).filter(opens).collect();
+    Player::with_licenses(metainfo, identity, keys, &envelope, &others).map_err(glue::player_failure)
 }
 
 /// Opens every stored piece; those that are bad.

@@ -87,18 +87,14 @@ async fn write_personal(subscription: &Subscription, path: &Path, output: Output
     let (torrent, count) = (info.seal.torrent_id, info.piece_count);
     let client = glue::client(subscription)?;
     let bar = output.bar(count.into(), "{bar:40} {pos}/{len} pieces hashed by seeds, {eta} left");
-    let mut hashes = Vec::with_capacity(count as usize);
+    let (mut hashes, mut of) = (Vec::with_capacity(count as usize), None);
     loop {
         let (epoch, new) =
             client.hashes(torrent, count, hashes.len() as u32, true).await.map_err(glue::client_failure)?;
-        if epoch != subscription.keys.epoch {
-            return Err(Failure::new(
-                Exit::Failed,
-                format!(
-                    "the tracker has this subscription in epoch {epoch}: expected {}",
-                    subscription.keys.epoch
-                ),
-            ));
+        // Another epoch began meanwhile, with hashes of its own.
+        if of.replace(epoch).is_some_and(|before| before != epoch) && !hashes.is_empty() {
+            hashes.clear();
+            continue;
         }
         hashes.extend(new);
         bar.set_position(hashes.len() as u64);

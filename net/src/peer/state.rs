@@ -139,6 +139,8 @@ pub(crate) enum Event {
     Prepared {
         id: ConnectionId,
         piece: u32,
+        /// The epoch that it was made for.
+        to: u64,
         ready: Result<(Bytes, [u8; 32]), Unready>,
     },
     /// A piece was checked and stored; its BLAKE3.
@@ -148,8 +150,23 @@ pub(crate) enum Event {
         sender: Sender,
         stored: Result<[u8; 32], StoreFailure>,
     },
-    /// The cipher hash of every piece is known.
-    AllHashed,
+    /// The cipher hash of every piece is known, of this epoch.
+    AllHashed {
+        epoch: u64,
+    },
+    /// Our subscription is in another epoch now: what comes is to be of that one.
+    Epoch {
+        epoch: u64,
+    },
+    /// A stored piece is of another epoch now.
+    Moved {
+        piece: u32,
+        epoch: u64,
+    },
+    /// Stored pieces whose epoch is retired: nobody can use them any more, but whoever has their license.
+    Retired {
+        pieces: Vec<u32>,
+    },
     /// A stored piece is not what its cipher hash says.
     FoundBad {
         piece: u32,
@@ -165,6 +182,8 @@ pub(crate) enum Event {
 pub(crate) enum Unready {
     /// It is not what was stored: the disk's fault, and ours if we handed it on.
     Damaged,
+    /// It is of another epoch than the key.
+    Moved,
     /// It cannot be read or transformed.
     Failed,
 }
@@ -210,11 +229,14 @@ pub(crate) enum Command {
         epoch: u64,
         pieces: Vec<u32>,
     },
-    /// Read a piece and transform it; no key in a plain torrent.
+    /// Read a piece and transform it; no key in a plain torrent. The key is from our ciphertext of `epoch` to the peer's of
+    /// `to`.
     Prepare {
         id: ConnectionId,
         piece: u32,
         key: Option<Bytes>,
+        epoch: u64,
+        to: u64,
     },
     /// Check a piece and store it.
     Store {
@@ -300,6 +322,9 @@ pub(crate) enum Reason {
     Protocol(&'static str),
     #[error("nothing came from it for too long")]
     Silence,
+    /// It may come back at once.
+    #[error("what it still sends may be of an epoch that we left")]
+    EpochLeft,
     #[error("neither side needs anything from the other")]
     Useless,
 }
@@ -352,6 +377,10 @@ pub(crate) struct Swarm {
     totals: Totals,
     /// Bytes handed to the store and not yet stored.
     storing_bytes: usize,
+    /// The epochs of pieces that are being stored.
+    storing_epochs: HashMap<u32, u64>,
+    /// What receipts said last of each uploader: since when we were connected.
+    sessions: HashMap<SubscriberId, u64>,
     /// Whether every piece can be checked by a cipher hash, whoever it comes from.
     hashed: bool,
     /// Why downloading has stopped.
@@ -380,6 +409,8 @@ impl Swarm {
             banned_peers: HashSet::new(),
             totals: Totals::default(),
             storing_bytes: 0,
+            storing_epochs: HashMap::new(),
+            sessions: HashMap::new(),
             hashed: false,
             failure: None,
             rates_at: now.elapsed,
@@ -409,9 +440,12 @@ impl Swarm {
             }
             Event::Sent { id, bytes } => self.sent(id, bytes),
             Event::Keys { id, pieces, keys } => self.keys(id, &pieces, keys),
-            Event::Prepared { id, piece, ready } => self.prepared(id, piece, ready),
+            Event::Prepared { id, piece, to, ready } => self.prepared(id, piece, to, ready),
             Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
-            Event::AllHashed => self.all_hashed(),
+            Event::AllHashed { epoch } => self.all_hashed(epoch),
+            Event::Epoch { epoch } => self.new_epoch(epoch),
+            Event::Moved { piece, epoch } => self.pieces.moved(piece, epoch),
+            Event::Retired { pieces } => self.retired(&pieces),
             Event::FoundBad { piece, sender } => self.found_bad(piece, sender),
             Event::Tick => self.tick(),
             Event::Leaving => self.ids().into_iter().for_each(|id| {
@@ -563,7 +597,13 @@ impl Swarm {
             last_sent: now,
             down: Rate::default(),
             up: Rate::default(),
-            download: Download { ramp: Some(0), last_data: now, receipt_at: now, ..Download::default() },
+            download: Download {
+                ramp: Some(0),
+                last_data: now,
+                receipt_at: now,
+                epoch: self.epoch(),
+                ..Download::default()
+            },
             upload: Upload { last_request: now, unstated_since: now, ..Upload::default() },
             revealed: Revealed {
                 // A client that hands nothing on would never be told of more.
@@ -798,7 +838,32 @@ impl Swarm {
         }
     }
 
-    fn all_hashed(&mut self) {
+    /// Pieces that are of another epoch than the subscription.
+    pub(crate) fn moving(&self) -> u32 {
+        self.pieces.have().count() - self.pieces.of_epoch(self.epoch())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.config.seal.as_ref().map_or(0, |seal| seal.epoch)
+    }
+
+    /// Peers that send to us get tickets for it, each when nothing that it is sending would be taken for another's.
+    fn new_epoch(&mut self, epoch: u64) {
+        let Some(seal) = self.config.seal.as_mut().filter(|seal| seal.epoch < epoch) else { return };
+        seal.epoch = epoch;
+        // Those that are known are of another epoch.
+        self.hashed = false;
+        for id in self.ids() {
+            self.renew_ticket(id);
+            self.update_interest(id);
+            self.download_from(id);
+        }
+    }
+
+    fn all_hashed(&mut self, epoch: u64) {
+        if epoch != self.epoch() {
+            return;
+        }
         self.hashed = true;
         self.vouch_for_hashed();
         self.ids().into_iter().for_each(|id| self.update_interest(id));

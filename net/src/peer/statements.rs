@@ -5,7 +5,7 @@
 //! statements.log   "SSSTATED" ‖ version (4) ‖ torrent id (32) ‖ subscriber id (32)      big-endian
 //!                  then records, appended: kind (1) ‖ length of the body (4) ‖ body ‖ first 8 bytes of the BLAKE3 of it all
 //! 1 statement      uploader (32) ‖ epoch (8) ‖ time (8) ‖ signature (64) ‖ entries: piece (4) ‖ BLAKE3 (32), each
-//! 2 receipt        downloader (32) ‖ bytes (8) ‖ pieces (8) ‖ time (8) ‖ signature (64)
+//! 3 receipt        downloader (32) ‖ since (8) ‖ bytes (8) ‖ pieces (8) ‖ time (8) ‖ signature (64)
 //! ```
 //!
 //! What is no longer of use is dropped when the file is opened: statements about nothing that was ever stored, and all but
@@ -27,7 +27,8 @@ const MAGIC: &[u8; 8] = b"SSSTATED";
 const VERSION: u32 = 1;
 const HEADER_LEN: usize = 8 + 4 + 32 + 32;
 const STATEMENT: u8 = 1;
-const RECEIPT: u8 = 2;
+/// 2 was a receipt that did not say since when: nobody can credit it, and it is passed over.
+const RECEIPT: u8 = 3;
 const CHECK: usize = 8;
 const MAX_RECORD: usize = 32 + MAX_STATEMENT;
 /// Receipts that outlive a start.
@@ -230,9 +231,7 @@ fn record(word: &SignedWord) -> Vec<u8> {
             (STATEMENT, [&uploader.0[..], &statement.to_bytes()].concat())
         }
         SignedWord::Receipt { downloader, receipt } => {
-            let Receipt { bytes, pieces, time, signature } = receipt;
-            let numbers = [bytes.to_be_bytes(), pieces.to_be_bytes(), time.to_be_bytes()].concat();
-            (RECEIPT, [&downloader.0[..], &numbers, signature].concat())
+            (RECEIPT, [&downloader.0[..], &receipt.to_bytes()].concat())
         }
     };
     let mut out = vec![kind];
@@ -292,12 +291,7 @@ fn parse_statement(body: &[u8]) -> Option<SignedWord> {
 
 fn parse_receipt(body: &[u8]) -> Option<SignedWord> {
     let (&downloader, body) = body.split_first_chunk()?;
-    let (&bytes, body) = body.split_first_chunk()?;
-    let (&pieces, body) = body.split_first_chunk()?;
-    let (&time, body) = body.split_first_chunk()?;
-    let &signature = body.first_chunk().filter(|_| body.len() == 64)?;
-    let [bytes, pieces, time] = [bytes, pieces, time].map(u64::from_be_bytes);
-    let receipt = Receipt { bytes, pieces, time, signature };
+    let receipt = Receipt::from_bytes(body.try_into().ok()?);
     Some(SignedWord::Receipt { downloader: SubscriberId(downloader), receipt })
 }
 
@@ -318,7 +312,7 @@ mod tests {
     }
 
     fn receipt(bytes: u64) -> SignedWord {
-        let receipt = Receipt { bytes, pieces: 1, time: 5, signature: [6; 64] };
+        let receipt = Receipt { since: 4, bytes, pieces: 1, time: 5, signature: [6; 64] };
         SignedWord::Receipt { downloader: UPLOADER, receipt }
     }
 

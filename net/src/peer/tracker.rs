@@ -8,7 +8,7 @@ use std::time::Duration;
 use swarmseal_core::SubscriberId;
 
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::Statement;
+use crate::wire::seal::{Receipt, Statement};
 
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -55,6 +55,8 @@ pub struct AnnounceReply {
     pub interval: Duration,
     /// Who else is there.
     pub peers: Vec<SocketAddr>,
+    /// The epoch of our subscription, where the tracker says.
+    pub epoch: Option<u64>,
 }
 
 /// Why there are no keys.
@@ -63,9 +65,23 @@ pub enum KeyError {
     /// The ticket is refused: the downloader's fault, and its connection ends.
     #[error("the tracker refuses the ticket: {0}")]
     TicketRefused(String),
+    /// The epoch of our own pieces is served no more: they are of no use to others.
+    #[error("the tracker has retired the epoch of our pieces")]
+    Retired,
     /// We are refused, or the tracker cannot be reached: asked again later.
     #[error("no keys from the tracker: {0}")]
     Unavailable(String),
+}
+
+/// Why the tracker did not take receipts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// It cannot be reached, or has too much to do.
+    #[error("receipts have to wait: {0}")]
+    Now(String),
+    /// One of them is not what it takes.
+    #[error("the tracker refuses receipts: {0}")]
+    Never(String),
 }
 
 /// Whose personal torrent an info-hash is: what a client that nobody modified names in its handshake.
@@ -177,6 +193,15 @@ pub trait Tracker: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<bool, String>> {
         let _ = (case, uploader, statement);
         Box::pin(async { Ok(false) })
+    }
+
+    /// Hands in receipts for what we sent, with who signed each: the last of each connection. How many bytes are credited now.
+    fn receipts<'a>(
+        &'a self,
+        receipts: &'a [(SubscriberId, Receipt)],
+    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
+        let _ = receipts;
+        Box::pin(async { Ok(0) })
     }
 
     /// The tracker's time as well as we know it, in seconds since 1970.

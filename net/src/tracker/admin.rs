@@ -42,11 +42,11 @@ const MAX_VOUCHERS: u32 = 1000;
 /// Devices of one grant.
 const MAX_DEVICES: u32 = 1000;
 /// Subscribers in one answer.
-const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 const MAX_NAME: usize = 255;
 
 type Shared = State<Arc<Tracker>>;
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// What an answer was about, for the audit log.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ struct About(String);
 struct Refused(&'static str);
 
 /// A body that names what it is about: ids, and no secret.
-trait Subject {
+pub(super) trait Subject {
     /// May take as long as a job does.
     fn subject(&self) -> String;
 }
@@ -131,7 +131,7 @@ pub(super) async fn openapi() -> Response {
 
 /// 32 bytes in hexadecimal.
 #[derive(Clone, Copy)]
-struct Hex32([u8; 32]);
+pub(super) struct Hex32(pub(super) [u8; 32]);
 
 impl<'de> Deserialize<'de> for Hex32 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -197,12 +197,13 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         {
             return Err(bad("the torrent id is registered with another info-hash"));
         }
-        let torrent = Torrent::new(&metainfo, body.name.clone());
-        let (torrent_id, key) = (torrent.id, body.seed_key.0);
+        let (torrent_id, key) = (seal.torrent_id, body.seed_key.0);
         let seed_id = SubscriberId::of_seed(&torrent_id, &key);
         let fresh = SeedRecord { torrent_id, key, passkey: Passkey::new(random()?), revoked: false };
-        let record = TorrentRecord { metainfo: bytes, name: body.name };
-        let (seed, _) = tracker.store.register(&record, tracker.masters.newest(), seed_id, fresh)?;
+        let record = TorrentRecord { metainfo: bytes, name: body.name.clone() };
+        let newest = tracker.masters().newest();
+        let (seed, epochs) = tracker.store.register(&record, newest, seed_id, fresh)?;
+        let torrent = Torrent::new(&metainfo, body.name, epochs);
         if seed.revoked {
             return Err(ApiError::Revoked.into());
         }
@@ -388,9 +389,9 @@ pub(super) async fn passkey(State(tracker): Shared, body: Body<Revoke>) -> Respo
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    torrent_id: Hex32,
-    after: Option<Hex32>,
-    limit: Option<usize>,
+    pub(super) torrent_id: Hex32,
+    pub(super) after: Option<Hex32>,
+    pub(super) limit: Option<usize>,
 }
 
 /// `GET /admin/subscribers?torrent_id=&after=&limit=`
@@ -411,7 +412,7 @@ pub(super) async fn subscribers(
                 json!({
                     "subscriber": id.to_string(),
                     "identity": hex::encode(record.identity),
-                    "epoch": record.epoch,
+                    "epoch": torrent.epochs.current(),
                     "created": record.created,
                     "revoked": record.revoked,
                     "revoked_at": revoked,
@@ -493,7 +494,7 @@ pub(super) async fn stats(State(tracker): Shared) -> Response {
     run(tracker, Ok(()), |tracker, ()| Ok(tracker.stats())).await
 }
 
-fn bad(reason: impl Into<String>) -> Refusal {
+pub(super) fn bad(reason: impl Into<String>) -> Refusal {
     Refusal::new(ApiError::BadRequest, reason)
 }
 
@@ -503,7 +504,7 @@ fn page_length(asked: Option<usize>) -> Result<usize, Refusal> {
     if (1..=MAX_PAGE).contains(&limit) { Ok(limit) } else { Err(bad("limit: expected 1 to 1000")) }
 }
 
-async fn blocking<T: Subject + Send + 'static>(
+pub(super) async fn blocking<T: Subject + Send + 'static>(
     tracker: Arc<Tracker>,
     body: Body<T>,
     job: impl FnOnce(&Tracker, T) -> Result<Value, Refusal> + Send + 'static,
@@ -526,7 +527,7 @@ async fn blocking<T: Subject + Send + 'static>(
     answer
 }
 
-async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
+pub(super) async fn run<T: Send + 'static, A: Serialize + Send + 'static>(
     tracker: Arc<Tracker>,
     input: Result<T, Refusal>,
     job: impl FnOnce(&Tracker, T) -> Result<A, Refusal> + Send + 'static,
@@ -572,7 +573,9 @@ mod tests {
                 "get /admin/accounts",
                 "get /admin/audit",
                 "get /admin/cases",
+                "get /admin/epochs",
                 "get /admin/grants",
+                "get /admin/ledger",
                 "get /admin/license-key",
                 "get /admin/revocations",
                 "get /admin/stats",
@@ -583,10 +586,12 @@ mod tests {
                 "get /admin/vouchers",
                 "get /admin/whoami",
                 "post /admin/backup",
+                "post /admin/epochs",
                 "post /admin/grants",
                 "post /admin/grants/revoke",
                 "post /admin/pardon",
                 "post /admin/passkey",
+                "post /admin/retire",
                 "post /admin/revoke",
                 "post /admin/tokens",
                 "post /admin/torrents",

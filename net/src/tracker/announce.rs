@@ -15,7 +15,7 @@ use super::store::Member;
 use super::swarm::Arrival;
 use super::{clock, http};
 use crate::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
-use crate::wire::api::Passkey;
+use crate::wire::api::{Passkey, Role};
 
 /// Peers in a reply where the client does not say.
 const DEFAULT_WANTED: u32 = 50;
@@ -109,6 +109,8 @@ fn answer_announce(
         peers: found.peers,
         warning: None,
         now: Some(now),
+        // Other clients fetch what they began with.
+        epoch: (member.role == Role::Subscriber && !own).then(|| torrent.epochs.current()),
     };
     if request.no_peer_id {
         reply.peers.iter_mut().for_each(|peer| peer.id = None);

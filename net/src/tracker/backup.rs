@@ -72,7 +72,7 @@ fn make(tracker: &Tracker) -> Result<Made, Refusal> {
     let file = File::open(&path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     tracing::info!(records, length, "backed up");
-    let masters = tracker.masters.epochs().into_iter().map(|epoch| format!("{MASTERS}/{epoch}.key"));
+    let masters = tracker.masters().epochs().into_iter().map(|epoch| format!("{MASTERS}/{epoch}.key"));
     let left_out = masters.chain([LICENSE_KEY, super::ADMIN_TOKEN].map(str::to_owned)).collect();
     Ok((directory, file, length, left_out))
 }
@@ -146,12 +146,13 @@ pub fn restore(backup: &Path, data: &Path) -> Result<Restored, Error> {
     let copy = directory.path().join(STORE);
     std::fs::copy(backup, &copy).map_err(io(backup))?;
     let made = examine(&copy).map_err(|error| named(error, &copy, backup))?;
-    let masters = Masters::open(&data.join(MASTERS))?;
+    secret_files::create_directory(&data.join(MASTERS))?;
+    let epochs = Masters::epochs_in(&data.join(MASTERS))?;
     let restored = {
-        let store = Store::open(&copy, false, masters.newest())?;
+        let store = Store::open(&copy, false, epochs.last().copied().unwrap_or(1))?;
         store.is_restored()?;
         let totals = store.totals()?;
-        let missing = missing_keys(&store, &masters, data)?;
+        let missing = missing_keys(&store, &epochs, data)?;
         Restored { made, torrents: totals.torrents, subscribers: totals.subscribers, missing }
     };
     File::open(&copy).and_then(|file| file.sync_all()).map_err(io(&copy))?;
@@ -173,15 +174,15 @@ fn named(error: StoreError, copy: &Path, backup: &Path) -> StoreError {
     }
 }
 
-/// Key files that a store was made with, and that are not there.
-pub(super) fn missing_keys(store: &Store, masters: &Masters, data: &Path) -> Result<Vec<PathBuf>, Error> {
+/// Key files that a store was made with, and that are not there. `epochs`: those whose master keys are.
+pub(super) fn missing_keys(store: &Store, epochs: &[u64], data: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut missing = Vec::new();
-    for (_, epochs) in store.all_epochs()? {
-        for epoch in epochs.oldest..=epochs.current {
+    for (_, record) in store.all_epochs()? {
+        for epoch in record.oldest..=record.current {
             let path = Masters::path(&data.join(MASTERS), epoch);
             // An epoch that was passed over has neither key nor mark.
-            let needed = epoch == epochs.current || store.has_mark(&Masters::mark_name(epoch))?;
-            if needed && masters.key(epoch).is_none() && !missing.contains(&path) {
+            let needed = epoch == record.current || store.has_mark(&Masters::mark_name(epoch))?;
+            if needed && !epochs.contains(&epoch) && !missing.contains(&path) {
                 missing.push(path);
             }
         }

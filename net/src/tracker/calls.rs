@@ -13,6 +13,7 @@ use swarmseal_core::{MasterKey, Proof, PublicKey, SubscriberId, Ticket, TorrentI
 
 use super::clock;
 use super::connection::Remote;
+use super::epochs::master;
 use super::metrics::count;
 use super::records::SubscriberRecord;
 use super::refusal::{Refusal, bencoded};
@@ -79,7 +80,7 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
         identity: request.identity,
         device: request.device,
         passkey: Passkey::new(random()?),
-        epoch: tracker.masters.newest(),
+        epoch: torrent.epochs.current(),
         created: now,
         revoked: false,
     };
@@ -90,7 +91,7 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
         tracker.forget_passkey(&record.passkey);
     }
     tracker.hash_work.joined(&torrent.id, subscriber);
-    Ok(Subscribed { passkey: record.passkey, subscriber, epoch: record.epoch, now })
+    Ok(Subscribed { passkey: record.passkey, subscriber, epoch: torrent.epochs.current(), now })
 }
 
 /// `POST /session`
@@ -166,19 +167,23 @@ pub(super) async fn rekey(tracker: Shared, headers: HeaderMap, body: Body) -> Re
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    if tracker.is_barred(&session.id) {
+    // To itself: it moves what it has to another epoch.
+    if tracker.is_barred(&session.id) && request.ticket.downloader != session.id {
         return Err(ApiError::Barred.into());
     }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
-    let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, request.ticket.epoch)?);
+    let own_master = master(tracker, &torrent, request.epoch)?;
+    let master = master_of_ticket(tracker, &torrent, &request.ticket)?;
     spend(tracker, session, &request.ticket, &request.pieces)?;
     let params = &torrent.params;
     let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
-    let from = Party { tables: &own_tables, master: own_master, epoch: request.epoch };
-    let to = Party { tables: &tables, master, epoch: request.ticket.epoch };
+    let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
+    let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    let pair = (session.id, request.ticket.downloader);
+    tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
     count(&tracker.counters.rekey_calls, 1);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
@@ -194,12 +199,14 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     seed_of(tracker, session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
-    let master = master(tracker, request.ticket.epoch)?;
+    let master = master_of_ticket(tracker, &torrent, &request.ticket)?;
     spend(tracker, session, &request.ticket, &request.pieces)?;
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
-    let to = Party { tables: &tables, master, epoch: request.ticket.epoch };
+    let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
+    let pair = (session.id, request.ticket.downloader);
+    tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }
@@ -252,8 +259,13 @@ fn check_ticket(
     Ok(downloader)
 }
 
-pub(super) fn master(tracker: &Tracker, epoch: u64) -> Result<&MasterKey, ApiError> {
-    tracker.masters.key(epoch).ok_or(ApiError::UnknownEpoch)
+/// Errors: [`ApiError::UnknownEpoch`], also where the ticket's epoch is retired: its signer has to sign another.
+fn master_of_ticket(
+    tracker: &Tracker,
+    torrent: &Torrent,
+    ticket: &Ticket,
+) -> Result<Arc<MasterKey>, ApiError> {
+    master(tracker, torrent, ticket.epoch).map_err(|_| ApiError::UnknownEpoch)
 }
 
 /// Answers a call within a session, off the async threads.

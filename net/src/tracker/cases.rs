@@ -15,8 +15,9 @@ use axum::response::Response;
 use swarmseal_core::{PublicKey, SubscriberId, TorrentId};
 use tokio::time::timeout;
 
-use super::calls::{Body, Shared, bearer, in_session, master, respond};
+use super::calls::{Body, Shared, bearer, in_session, respond};
 use super::clock;
+use super::epochs::master;
 use super::judge::{self, Finding, Holder};
 use super::metrics::count;
 use super::records::{CaseRecord, Outcome, SubscriberRecord};
@@ -74,7 +75,7 @@ fn open_case(tracker: &Tracker, session: &Session, request: Accuse) -> Result<Ac
     if let Some(known) = tracker.store.case(&id)? {
         return match known.outcome {
             Outcome::FalseAccusation => Err(ApiError::NotBad.into()),
-            Outcome::Open | Outcome::Blamed => Ok(Accused { case: id, now }),
+            Outcome::Open | Outcome::Blamed | Outcome::Lapsed => Ok(Accused { case: id, now }),
         };
     }
     let mut case = CaseRecord {
@@ -106,7 +107,7 @@ fn open_case(tracker: &Tracker, session: &Session, request: Accuse) -> Result<Ac
     announce(tracker, &id, &case)?;
     match case.outcome {
         Outcome::FalseAccusation => Err(ApiError::NotBad.into()),
-        Outcome::Open | Outcome::Blamed => Ok(Accused { case: id, now }),
+        Outcome::Open | Outcome::Blamed | Outcome::Lapsed => Ok(Accused { case: id, now }),
     }
 }
 
@@ -153,6 +154,15 @@ fn hear(tracker: &Tracker, session: &Session, request: &Defend) -> Result<Defend
     // Never the same or a later time: nobody can be asked twice.
     if statement.time >= case.stated {
         return Err(ApiError::BadStatement.into());
+    }
+    // What can no longer be computed is nobody's fault. Whoever retires an epoch is told so (SECURITY).
+    let retired = |epoch| torrent.epochs.check(epoch) == Err(ApiError::RetiredEpoch);
+    if retired(statement.epoch) || retired(case.epoch) {
+        let lapsed =
+            Next { suspect: *uploader, stated: statement.time, deadline: now, outcome: Outcome::Lapsed };
+        let case = tracker.store.go_on(&request.case, &session.id, Some(lapsed))?;
+        announce(tracker, &request.case, &case)?;
+        return Ok(Defended { cleared: 1, now });
     }
     let ciphertext = tracker.store.evidence(&request.case)?.ok_or(ApiError::UnknownCase)?;
     let accuser = tracker.store.subscriber(&case.accuser)?.ok_or(ApiError::UnknownCase)?;
@@ -210,7 +220,7 @@ fn with_holder<T>(
     job: impl FnOnce(&Holder<'_>) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     let public = PublicKey::from_bytes(&torrent.params, &record.y)?;
-    job(&Holder { public: &public, master: master(tracker, epoch)?, epoch })
+    job(&Holder { public: &public, master: &*master(tracker, torrent, epoch)?, epoch })
 }
 
 /// SHA-1 of a packaged piece. Cases are rare: the .torrent is read for each.
@@ -240,7 +250,7 @@ fn announce(tracker: &Tracker, id: &[u8; 32], case: &CaseRecord) -> Result<(), S
     let CaseRecord { torrent_id, piece, accuser, suspect, outcome, .. } = case;
     tracing::info!(case = %hex::encode(id), torrent = %torrent_id, piece, %accuser, %suspect, ?outcome, "a bad piece");
     match outcome {
-        Outcome::Open => Ok(()),
+        Outcome::Open | Outcome::Lapsed => Ok(()),
         Outcome::Blamed => {
             count(&tracker.counters.blamed, 1);
             tracker.lost_a_case(suspect, torrent_id)

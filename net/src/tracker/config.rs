@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::wire::api::LicenseServer;
+use crate::wire::keyfile::Passphrase;
 
 /// Bytes of the longest file.
 const MAX_FILE: u64 = 1 << 20;
@@ -91,6 +92,9 @@ macro_rules! settings {
             /// Directory of everything that lasts; made, 0700, if it is not there.
             pub data: PathBuf,
             $($(#[doc = $doc])+ pub $name: $type,)+
+            /// What master keys are sealed with, if they are: it stands in no file of settings.
+            #[serde(skip)]
+            pub master_passphrase: Option<Passphrase>,
         }
 
         impl Config {
@@ -117,7 +121,7 @@ macro_rules! settings {
 
             /// The defaults, on this data directory.
             pub fn new(data: impl Into<PathBuf>) -> Self {
-                Config { data: data.into(), $($name: $default,)+ }
+                Config { data: data.into(), $($name: $default,)+ master_passphrase: None }
             }
         }
     };
@@ -236,6 +240,10 @@ settings! {
     /// Who signs the licenses of new torrents, if not this tracker: the line that `swarmseal license-server` prints.
     license_server: Option<LicenseServer> = None,
         Text "license-server" "SWARMSEAL_TRACKER_LICENSE_SERVER" "URL#KEYS";
+    /// A file with the passphrase that master keys are sealed with; those that lie in clear are sealed. SWARMSEAL_MASTER_PASSPHRASE
+    /// has the passphrase itself instead, and `--ask-passphrase` asks for it.
+    master_passphrase_file: Option<PathBuf> = None,
+        Text "master-passphrase-file" "SWARMSEAL_MASTER_PASSPHRASE_FILE" "FILE";
     /// Read the whole store at the start and compare its checksums, as is done after a crash anyway.
     check_store: bool = false,
         Switch "check-store" "SWARMSEAL_CHECK_STORE" "";

@@ -95,6 +95,11 @@ impl HashWork {
         }
     }
 
+    /// Another epoch began: everybody's are to be computed anew.
+    pub(super) fn forget(&self, torrent: &TorrentId) {
+        self.queues().remove(torrent);
+    }
+
     fn queues(&self) -> MutexGuard<'_, HashMap<TorrentId, Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,9 +126,9 @@ impl Queue {
         let mut after = None;
         loop {
             let page = store.subscribers_of(&torrent.id, after, PAGE)?;
-            for Listed { id, record, .. } in page.iter().filter(|listed| !listed.record.revoked) {
+            for Listed { id, .. } in page.iter().filter(|listed| !listed.record.revoked) {
                 queue.subscribers += 1;
-                if store.hash_count((id, record.epoch))? < torrent.piece_count {
+                if store.hash_count((id, torrent.epochs.current()))? < torrent.piece_count {
                     queue.waiting.push_back(*id);
                 }
             }

@@ -12,7 +12,8 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal_core::SubscriberId;
 
-use super::calls::{Body, Shared, in_session, master, read, respond};
+use super::calls::{Body, Shared, in_session, read, respond};
+use super::epochs::master;
 use super::metrics::count;
 use super::records::SubscriberRecord;
 use super::refusal::Refusal;
@@ -40,10 +41,12 @@ fn make_license(
         let server = license_server(tracker, &torrent)?.clone();
         return Ok(LicenseReply { license: Vec::new(), now: clock::now(), server: Some(server) });
     }
-    let license = granted(tracker, &torrent, session.id, &subscriber, request.voucher.as_deref())?;
+    let epoch = request.epoch.unwrap_or_else(|| torrent.epochs.current());
+    let voucher = request.voucher.as_deref();
+    let license = granted(tracker, &torrent, (session.id, &subscriber), epoch, voucher)?;
     let license = seal(tracker, &license, &subscriber.device)?;
     // Noted before it leaves.
-    tracker.store.note_license(&session.id, subscriber.epoch, clock::now())?;
+    tracker.store.note_license(&session.id, epoch, clock::now())?;
     count(&tracker.counters.licenses, 1);
     Ok(LicenseReply { license, now: clock::now(), server: None })
 }
@@ -74,9 +77,11 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
     check(&subscriber.identity, purpose::LICENSE_WORD, &word.signing_input(), &word.signature)?;
     let now = clock::now();
     tracker.nonces.use_up(now, &word.nonce)?;
-    let license = granted(tracker, &torrent, word.subscriber, &subscriber, word.voucher.as_deref())?;
+    let epoch = word.epoch.unwrap_or_else(|| torrent.epochs.current());
+    let voucher = word.voucher.as_deref();
+    let license = granted(tracker, &torrent, (word.subscriber, &subscriber), epoch, voucher)?;
     let license = seal(tracker, &license, &server.device)?;
-    tracker.store.note_license(&word.subscriber, subscriber.epoch, now)?;
+    tracker.store.note_license(&word.subscriber, epoch, now)?;
     count(&tracker.counters.licenses, 1);
     let signed = LicenseFilled::signing_input(&word.nonce, &subscriber.device, &license);
     let signature = tracker.license_key.sign(purpose::LICENSE_FILLED, &signed);
@@ -95,13 +100,13 @@ fn license_server<'t>(tracker: &'t Tracker, torrent: &Torrent) -> Result<&'t Lic
     })
 }
 
-/// The license that was granted to a subscriber; a voucher is redeemed first, if one is given. Blocks. Errors:
+/// The license of an epoch that was granted to a subscriber; a voucher is redeemed first, if one is given. Blocks. Errors:
 /// [`ApiError::NotLicensed`], [`ApiError::ExpiredLicense`], those of a voucher.
 fn granted(
     tracker: &Tracker,
     torrent: &Torrent,
-    id: SubscriberId,
-    subscriber: &SubscriberRecord,
+    (id, subscriber): (SubscriberId, &SubscriberRecord),
+    epoch: u64,
     voucher: Option<&str>,
 ) -> Result<License, Refusal> {
     let now = clock::now();
@@ -118,8 +123,8 @@ fn granted(
     let keys = rekey::decryption_keys(
         &torrent.params,
         &torrent.id,
-        master(tracker, subscriber.epoch)?,
-        subscriber.epoch,
+        &*master(tracker, torrent, epoch)?,
+        epoch,
         &subscriber.y,
         torrent.piece_count,
     )?;
@@ -127,7 +132,7 @@ fn granted(
         torrent_id: torrent.id,
         info_hash: torrent.info_hash,
         subscriber: id,
-        epoch: subscriber.epoch,
+        epoch,
         policy: grant.policy,
         keys,
     })

@@ -173,6 +173,8 @@ counters! {
     false_accusations,
     /// Bad pieces whose first sender was found.
     blamed,
+    /// Bytes credited to those who sent them.
+    credited_bytes,
     /// Calls refused.
     calls_refused,
     /// Calls, announces and wrong admin tokens refused because there were too many.

@@ -9,14 +9,15 @@ use axum::response::Response;
 use swarmseal_core::TorrentId;
 
 use super::budgets::Budgets;
-use super::calls::{Body, Shared, in_session, master, seed_of};
+use super::calls::{Body, Shared, in_session, seed_of};
 use super::clock;
+use super::epochs::master;
 use super::metrics::count;
 use super::records::{PersonalRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::{self, Party};
 use super::sessions::Session;
-use super::state::{Tracker, random};
+use super::state::{Torrent, Tracker, random};
 use crate::wire::api::{
     Acknowledged, ApiError, Clients, ClientsRequest, HashJob, Hashes, HashesRequest, Keys, MAX_CLIENTS,
     MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
@@ -116,7 +117,8 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
             tracker.hash_work.done(&torrent.id, &subscriber, true);
             continue;
         };
-        let first = tracker.store.hash_count((&subscriber, record.epoch))?;
+        let epoch = torrent.epochs.current();
+        let first = tracker.store.hash_count((&subscriber, epoch))?;
         let last = torrent.piece_count.min(first + MAX_PIECES as u32);
         if first == last {
             tracker.hash_work.done(&torrent.id, &subscriber, true);
@@ -124,12 +126,12 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
         }
         let params = &torrent.params;
         let tables = tracker.tables.tables(params, &subscriber, &record.y)?;
-        let master = master(tracker, record.epoch)?;
-        let to = Party { tables: &tables, master, epoch: record.epoch };
+        let master = master(tracker, &torrent, epoch)?;
+        let to = Party { tables: &tables, master: &master, epoch };
         let pieces: Vec<u32> = (first..last).collect();
         let keys = rekey::encryption_keys(params, &torrent.id, &to, &pieces)?;
         count(&tracker.counters.encryption_keys, pieces.len() as u64);
-        return Ok(Work { job: Some(HashJob { subscriber, epoch: record.epoch, first, keys }), now });
+        return Ok(Work { job: Some(HashJob { subscriber, epoch, first, keys }), now });
     }
 }
 
@@ -142,7 +144,7 @@ fn keep_hashes(tracker: &Tracker, session: &Session, request: &NewHashes) -> Res
     let torrent = tracker.torrent(&request.torrent_id)?;
     seed_of(tracker, session, &torrent.id)?;
     let record = tracker.store.subscriber(&request.subscriber)?.ok_or(ApiError::UnknownSubscriber)?;
-    if record.torrent_id != torrent.id || record.epoch != request.epoch {
+    if record.torrent_id != torrent.id || torrent.epochs.current() != request.epoch {
         return Err(ApiError::BadHashes.into());
     }
     let (hashes, rest) = request.hashes.as_chunks::<20>();
@@ -180,13 +182,14 @@ pub(super) async fn hashes(tracker: Shared, headers: HeaderMap, body: Body) -> R
 
 fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> Result<Hashes, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
-    let own = tracker.subscriber_of(session, &torrent.id)?;
-    let hashes = tracker.store.hashes((&session.id, own.epoch), request.first)?;
+    tracker.subscriber_of(session, &torrent.id)?;
+    let epoch = torrent.epochs.current();
+    let hashes = tracker.store.hashes((&session.id, epoch), request.first)?;
     let there = u64::from(request.first) + hashes.len() as u64 / 20;
     if request.wanted != 0 && there < u64::from(torrent.piece_count) {
         tracker.hash_work.wanted(&tracker.store, &torrent, session.id)?;
     }
-    Ok(Hashes { epoch: own.epoch, hashes, now: clock::now() })
+    Ok(Hashes { epoch, hashes, now: clock::now() })
 }
 
 /// `POST /personal`
@@ -201,7 +204,7 @@ fn who_is_it(tracker: &Tracker, session: &Session, request: &PersonalRequest) ->
         0 => request.name,
         _ => tracker.personals.reveal(&request.name).ok_or(ApiError::UnknownPersonal)?,
     };
-    let (record, _) = downloader(tracker, &torrent.id, &info_hash)?;
+    let (record, _) = downloader(tracker, &torrent, &info_hash)?;
     let (subscriber, epoch) = (record.subscriber, record.epoch);
     Ok(Personal { info_hash, subscriber, epoch, now: clock::now() })
 }
@@ -210,18 +213,18 @@ fn who_is_it(tracker: &Tracker, session: &Session, request: &PersonalRequest) ->
 /// [`ApiError::UnknownPersonal`], [`ApiError::Revoked`].
 fn downloader(
     tracker: &Tracker,
-    torrent: &TorrentId,
+    torrent: &Torrent,
     info_hash: &[u8; 20],
 ) -> Result<(PersonalRecord, SubscriberRecord), Refusal> {
-    let record = tracker.personals.find(info_hash).filter(|record| record.torrent_id == *torrent);
+    let record = tracker.personals.find(info_hash).filter(|record| record.torrent_id == torrent.id);
     let record = record.ok_or(ApiError::UnknownPersonal)?;
     let subscriber = tracker.store.subscriber(&record.subscriber)?.ok_or(ApiError::UnknownPersonal)?;
     if subscriber.revoked {
         return Err(Refusal::new(ApiError::Revoked, "the downloader's subscription was revoked"));
     }
-    // An epoch that came later has hashes, and a torrent, of its own.
+    // An epoch that came later has hashes, and a torrent, of its own. This one goes on until its epoch is retired.
     let there = tracker.swarms.has(info_hash, &record.subscriber, clock::now());
-    if subscriber.epoch != record.epoch || !there {
+    if torrent.epochs.check(record.epoch).is_err() || !there {
         return Err(ApiError::UnknownPersonal.into());
     }
     Ok((record, subscriber))
@@ -239,15 +242,16 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
         return Err(ApiError::Barred.into());
     }
     torrent.check_pieces(&request.pieces)?;
-    let (personal, downloader) = downloader(tracker, &torrent.id, &request.info_hash)?;
-    let (own_master, master) = (master(tracker, request.epoch)?, master(tracker, personal.epoch)?);
+    let (personal, downloader) = downloader(tracker, &torrent, &request.info_hash)?;
+    let own_master = master(tracker, &torrent, request.epoch)?;
+    let master = master(tracker, &torrent, personal.epoch)?;
     let pair = (session.id, personal.subscriber);
     tracker.personals.budgets.spend(pair, personal.epoch, &request.pieces, clock::now())?;
     let params = &torrent.params;
     let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
-    let from = Party { tables: &own_tables, master: own_master, epoch: request.epoch };
-    let to = Party { tables: &tables, master, epoch: personal.epoch };
+    let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
+    let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
     let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
@@ -305,13 +309,14 @@ fn make_pull_keys(
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;
-    let (personal, uploader) = downloader(tracker, &torrent.id, &request.info_hash)?;
+    let (personal, uploader) = downloader(tracker, &torrent, &request.info_hash)?;
     let now = clock::now();
     let mut clients = tracker.swarms.of_member(&request.info_hash, &personal.subscriber, now).into_iter();
     if !clients.any(|(_, complete)| complete) {
         return Err(ApiError::UnknownPersonal.into());
     }
-    let (from_master, to_master) = (master(tracker, personal.epoch)?, master(tracker, request.epoch)?);
+    let from_master = master(tracker, &torrent, personal.epoch)?;
+    let to_master = master(tracker, &torrent, request.epoch)?;
     tracker.personals.budgets.spend(
         (personal.subscriber, session.id),
         request.epoch,
@@ -321,8 +326,8 @@ fn make_pull_keys(
     let params = &torrent.params;
     let from_tables = tracker.tables.tables(params, &personal.subscriber, &uploader.y)?;
     let to_tables = tracker.tables.tables(params, &session.id, &own.y)?;
-    let from = Party { tables: &from_tables, master: from_master, epoch: personal.epoch };
-    let to = Party { tables: &to_tables, master: to_master, epoch: request.epoch };
+    let from = Party { tables: &from_tables, master: &from_master, epoch: personal.epoch };
+    let to = Party { tables: &to_tables, master: &to_master, epoch: request.epoch };
     let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now })
@@ -341,13 +346,13 @@ fn make_seed_keys(
     let torrent = tracker.torrent(&request.torrent_id)?;
     seed_of(tracker, session, &torrent.id)?;
     torrent.check_pieces(&request.pieces)?;
-    let (personal, downloader) = downloader(tracker, &torrent.id, &request.info_hash)?;
-    let master = master(tracker, personal.epoch)?;
+    let (personal, downloader) = downloader(tracker, &torrent, &request.info_hash)?;
+    let master = master(tracker, &torrent, personal.epoch)?;
     let pair = (session.id, personal.subscriber);
     tracker.personals.budgets.spend(pair, personal.epoch, &request.pieces, clock::now())?;
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
-    let to = Party { tables: &tables, master, epoch: personal.epoch };
+    let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
     let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })

@@ -115,6 +115,7 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::BadTicket => "the ticket is not the downloader's word to this uploader",
         ApiError::ExpiredTicket => "the ticket has expired, or expires too late",
         ApiError::UnknownEpoch => "the tracker has no master key for this epoch",
+        ApiError::RetiredEpoch => "the epoch of these pieces is retired",
         ApiError::BadPiece => "expected 1 to 512 pieces, each below the torrent's number of pieces",
         ApiError::NotLicensed => "nothing is granted to this subscriber",
         ApiError::ExpiredLicense => "what was granted has expired",
@@ -127,6 +128,7 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::BadStatement => {
             "the statement is not the uploader's word to this subscriber about such a piece"
         }
+        ApiError::BadReceipt => "a receipt is not its signer's word to this uploader, or is too old",
         ApiError::NotBad => "the piece is what it should be",
         ApiError::UnknownCase => "there is no such case, or it does not concern this subscriber any more",
         ApiError::Barred => "this subscriber sent bad pieces, or accused others of good ones",

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::atomic_file::{self, Access, Existing};
 use crate::platform::make_private_dir;
+use crate::wire::keyfile;
 
 /// Why a secret file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,35 @@ pub enum SecretFileError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// It is under a passphrase, and none was given.
+    #[error(
+        "{path}: the key is under a passphrase: expected --master-passphrase-file, SWARMSEAL_MASTER_PASSPHRASE or \
+         --ask-passphrase"
+    )]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is under another passphrase, or another epoch's.
+    #[error("{path}: the passphrase does not open it")]
+    OtherPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no memory to seal it.
+    #[error("{path}: there is not enough memory to seal it")]
+    NoMemory {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is a key file, and damaged or newer than this program.
+    #[error("{path}: {source}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: keyfile::Error,
     },
     /// It is not one line of 64 hexadecimal digits.
     #[error("{path}: expected one line of 64 hexadecimal digits")]
@@ -61,10 +91,16 @@ fn create(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut_slice()).map_err(|error| failed(io::Error::other(error)))?;
-    let mut text = Zeroizing::new(hex::encode(secret.as_slice()));
-    text.push('\n');
-    atomic_file::write(path, text.as_bytes(), Access::Private, Existing::Keep).map_err(failed)?;
+    write(path, &secret, Existing::Keep)?;
     Ok(secret)
+}
+
+/// Writes a secret; it is on the disk under its name before this returns.
+pub(super) fn write(path: &Path, secret: &[u8; 32], existing: Existing) -> Result<(), SecretFileError> {
+    let mut text = Zeroizing::new(hex::encode(secret));
+    text.push('\n');
+    atomic_file::write(path, text.as_bytes(), Access::Private, existing)
+        .map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

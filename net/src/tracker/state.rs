@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
@@ -13,13 +13,15 @@ use tokio::sync::Semaphore;
 use super::admin::Tokens;
 use super::budgets::Budgets;
 use super::connection::Front;
+use super::epochs::Epochs;
 use super::hash_work::HashWork;
+use super::ledger::Ledger;
 use super::limits::Limits;
 use super::masters::Masters;
 use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
 use super::nonces::Nonces;
 use super::personal::Personals;
-use super::records::SubscriberRecord;
+use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
@@ -50,10 +52,11 @@ pub(super) struct Torrent {
     pub(super) label: String,
     /// The operator's.
     pub(super) name: String,
+    pub(super) epochs: Epochs,
 }
 
 impl Torrent {
-    pub(super) fn new(metainfo: &Metainfo, name: String) -> Self {
+    pub(super) fn new(metainfo: &Metainfo, name: String, epochs: EpochsRecord) -> Self {
         Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
@@ -63,6 +66,7 @@ impl Torrent {
             piece_length: metainfo.info.piece_length,
             label: metainfo.info.name.clone(),
             name,
+            epochs: Epochs::new(epochs),
         }
     }
 
@@ -86,7 +90,7 @@ impl Torrent {
 pub(super) struct Tracker {
     pub(super) config: Config,
     pub(super) store: Store,
-    pub(super) masters: Masters,
+    masters: RwLock<Masters>,
     pub(super) license_key: SigningKey,
     pub(super) tokens: Tokens,
     pub(super) nonces: Nonces,
@@ -109,6 +113,7 @@ pub(super) struct Tracker {
     pub(super) verifiers: Workers,
     /// Accusations in memory at once: each has a whole piece.
     pub(super) accusing: Semaphore,
+    pub(super) ledger: Ledger,
     /// One backup at a time: each takes as much room as the store.
     pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
@@ -129,10 +134,10 @@ impl Tracker {
     pub(super) fn open(config: Config) -> Result<Opened, Error> {
         let directory = config.data.clone();
         backup::clear(&directory);
-        let mut masters = Masters::open(&directory.join(MASTERS))?;
+        let mut masters = Masters::open(&directory.join(MASTERS), config.master_passphrase.clone())?;
         let store = Store::open(&directory.join(STORE), config.check_store, masters.newest())?;
         // Keys are made on the first start alone: others would not fit what the store has.
-        if let Some(path) = backup::missing_keys(&store, &masters, &directory)?.into_iter().next() {
+        if let Some(path) = backup::missing_keys(&store, &masters.epochs(), &directory)?.into_iter().next() {
             return Err(Error::MissingKey { path });
         }
         masters.begin()?;
@@ -143,9 +148,9 @@ impl Tracker {
         }
         let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
         let mut torrents = HashMap::new();
-        for record in store.torrents()? {
+        for (record, epochs) in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
-            let torrent = Torrent::new(&metainfo, record.name);
+            let torrent = Torrent::new(&metainfo, record.name, epochs);
             if torrent.params.profile() == Profile::Paper && !config.insecure_paper_profile {
                 return Err(Error::PaperProfile { torrent: torrent.id });
             }
@@ -155,7 +160,7 @@ impl Tracker {
         let workers =
             config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let tracker = Tracker {
-            masters,
+            masters: RwLock::new(masters),
             license_key: SigningKey::from_bytes(&license_key),
             tokens: Tokens::new(&admin, store.tokens()?),
             nonces: Nonces::new(random()?, config.nonce_seconds),
@@ -173,6 +178,7 @@ impl Tracker {
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
             accusing: Semaphore::new(MAX_ACCUSATIONS),
+            ledger: Ledger::default(),
             backing_up: Arc::new(Semaphore::new(1)),
             barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),
@@ -182,6 +188,16 @@ impl Tracker {
             config,
         };
         Ok(Opened { tracker, admin_token_is_new })
+    }
+
+    /// The master keys.
+    pub(super) fn masters(&self) -> RwLockReadGuard<'_, Masters> {
+        self.masters.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The master keys, to be changed.
+    pub(super) fn masters_mut(&self) -> RwLockWriteGuard<'_, Masters> {
+        self.masters.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A torrent. Errors: [`ApiError::UnknownTorrent`].

@@ -15,6 +15,7 @@ mod schema;
 pub(super) use backup::examine;
 pub(super) use cases::Next;
 pub(super) use epochs::mark;
+pub(super) use ledger::Pair;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -247,11 +248,20 @@ impl Store {
         self.read(TORRENTS, &id.0)
     }
 
-    /// All torrents.
-    pub(super) fn torrents(&self) -> Result<Vec<TorrentRecord>, StoreError> {
+    /// All torrents, and their epochs.
+    pub(super) fn torrents(&self) -> Result<Vec<(TorrentRecord, EpochsRecord)>, StoreError> {
         let read = self.database.begin_read()?;
-        let table = read.open_table(TORRENTS)?;
-        table.iter()?.map(|row| decode("torrents", row?.1.value())).collect()
+        let (table, epochs) = (read.open_table(TORRENTS)?, read.open_table(epochs::EPOCHS)?);
+        let rows = table.iter()?.map(|row| {
+            let (id, bytes) = row?;
+            let record = decode("torrents", bytes.value())?;
+            // Written together with the torrent.
+            let epochs = epochs.get(id.value())?.ok_or_else(|| {
+                StoreError::Database(Box::new(redb::Error::Corrupted("a torrent without epochs".to_owned())))
+            })?;
+            Ok((record, decode("epochs", epochs.value())?))
+        });
+        rows.collect()
     }
 
     /// All passkeys and whose they are.

@@ -246,6 +246,29 @@ impl AdminClient {
         Ok(answer.pardoned)
     }
 
+    /// The epochs of every torrent, as the tracker's JSON has them.
+    pub async fn epochs(&self) -> Result<Value, Error> {
+        self.get("admin/epochs").await
+    }
+
+    /// Begins the next epoch of a torrent, or of all; how their epochs stand then.
+    pub async fn begin_epoch(&self, torrent: Option<TorrentId>) -> Result<Value, Error> {
+        self.post("admin/epochs", &one_or_all(torrent)).await
+    }
+
+    /// Serves no epoch of a torrent, or of any, that is before `oldest`; how their epochs stand then.
+    pub async fn retire_epochs(&self, torrent: Option<TorrentId>, oldest: u64) -> Result<Value, Error> {
+        let mut body = one_or_all(torrent);
+        body["oldest"] = oldest.into();
+        self.post("admin/retire", &body).await
+    }
+
+    /// A page of what a torrent's subscribers sent and got, as the tracker's JSON has it.
+    pub async fn ledger(&self, torrent: TorrentId, after: Option<SubscriberId>) -> Result<Value, Error> {
+        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+        self.get(&format!("admin/ledger?torrent_id={torrent}{after}")).await
+    }
+
     /// Writes a copy of the tracker's store as it is now to `to`, for [`restore`](crate::tracker::restore); names the key files
     /// that are not in it. Errors: as other calls, and [`Error::Write`].
     pub async fn back_up(&self, to: &mut impl std::io::Write) -> Result<Vec<String>, Error> {
@@ -294,6 +317,13 @@ impl AdminClient {
             return serde_json::from_slice(&body).map_err(|error| Error::BadAnswer(error.to_string()));
         }
         Err(refused(status, &body))
+    }
+}
+
+fn one_or_all(torrent: Option<TorrentId>) -> Value {
+    match torrent {
+        Some(torrent) => json!({ "torrent_id": torrent.to_string() }),
+        None => json!({}),
     }
 }
 

@@ -79,6 +79,7 @@ fn merge(mut first: AnnounceReply, second: AnnounceReply) -> AnnounceReply {
     first.interval = first.interval.max(second.interval);
     first.complete = first.complete.max(second.complete);
     first.incomplete = first.incomplete.max(second.incomplete);
+    first.epoch = first.epoch.max(second.epoch);
     first
 }
 

@@ -1,6 +1,7 @@
 //! Announce and scrape: BEP 3, compact peers (BEP 23, and BEP 7 for IPv6), private torrents (BEP 27) and scrape (BEP 48).
 //!
-//! Replies carry one key of our own, `now`: the tracker's clock, by which tickets expire.
+//! Replies carry two keys of our own: `now`, the tracker's clock, by which tickets expire, and for subscribers `epoch`, that of
+//! their subscription.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -237,12 +238,16 @@ pub struct AnnounceReply {
     pub warning: Option<String>,
     /// The tracker's clock, seconds since 1970.
     pub now: Option<u64>,
+    /// The epoch of the subscription whose passkey it was.
+    pub epoch: Option<u64>,
 }
 
 #[derive(Deserialize, Serialize)]
 struct RawAnnounceReply {
     #[serde(default, skip_serializing_if = "is_zero")]
     complete: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    epoch: Option<u64>,
     #[serde(default, skip_serializing_if = "is_zero")]
     incomplete: u32,
     #[serde(rename = "failure reason", default, skip_serializing_if = "Option::is_none", with = "optional")]
@@ -279,6 +284,7 @@ impl AnnounceReply {
         };
         bencode::to_bytes(&RawAnnounceReply {
             complete: self.complete,
+            epoch: self.epoch,
             incomplete: self.incomplete,
             failure: None,
             interval: self.interval,
@@ -314,6 +320,7 @@ impl AnnounceReply {
             peers,
             warning: raw.warning,
             now: raw.now,
+            epoch: raw.epoch,
         })
     }
 }
@@ -635,11 +642,12 @@ mod tests {
             min_interval: Option<u32>,
             counts: (u32, u32),
             now: Option<u64>,
+            epoch: Option<u64>,
         ) {
             let mut peers: Vec<Peer> = addresses.into_iter().map(|address| Peer { address, id: None }).collect();
             peers.sort_by_key(|peer| peer.address.is_ipv6());
             let (complete, incomplete) = counts;
-            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning: None, now };
+            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning: None, now, epoch };
             prop_assert_eq!(AnnounceReply::from_bytes(&reply.to_bytes(true)).unwrap(), reply);
         }
 

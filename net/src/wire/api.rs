@@ -21,6 +21,7 @@
 //! | `/accuse` | [`Accuse`] | [`Accused`] |
 //! | `/questions` | [`QuestionsRequest`] | [`Questions`]: pieces whose senders the session's subscriber is to name |
 //! | `/defend` | [`Defend`] | [`Defended`] |
+//! | `/receipts` | [`Receipts`] | [`Credited`] |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
 //! All but the first three, and those of a license server apart, go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
@@ -33,7 +34,7 @@ use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use crate::wire::bencode::{self, optional};
 use crate::wire::identity::{Identity, SigningKey, is_public_key, purpose};
-use crate::wire::seal::{MAX_STATEMENT, Statement};
+use crate::wire::seal::{MAX_STATEMENT, Receipt, Statement};
 
 /// Pieces that one call may ask keys for.
 pub const MAX_PIECES: usize = 512;
@@ -43,6 +44,8 @@ pub const MAX_BODY: usize = 16 * 1024;
 pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
 /// Ordinary clients in one answer.
 pub const MAX_CLIENTS: usize = 50;
+/// Receipts in one call.
+pub const MAX_RECEIPTS: usize = 64;
 /// Questions in one answer.
 pub const MAX_QUESTIONS: usize = 100;
 /// Characters of the longest voucher code.
@@ -113,6 +116,8 @@ codes! {
     ExpiredTicket = "expired-ticket", 403;
     /// The tracker has no master key for an epoch.
     UnknownEpoch = "unknown-epoch", 403;
+    /// The epoch of the pieces is served no more.
+    RetiredEpoch = "retired-epoch", 410;
     /// A piece index is not below the number of pieces, or there are none or too many.
     BadPiece = "bad-piece", 400;
     /// Nothing is granted to this subscriber.
@@ -133,6 +138,8 @@ codes! {
     BadHashes = "bad-hashes", 409;
     /// The statement is not the uploader's word to this subscriber about such a piece.
     BadStatement = "bad-statement", 403;
+    /// A receipt is not its signer's word to this uploader, is too old, or there are none or too many.
+    BadReceipt = "bad-receipt", 403;
     /// The accused piece is what it should be.
     NotBad = "not-bad", 409;
     /// There is no such case, or it does not concern this subscriber any more.
@@ -837,12 +844,64 @@ pub struct Defended {
     pub now: u64,
 }
 
+/// What the session's subscriber or seed has sent to others, by their signed words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// 1 … [`MAX_RECEIPTS`].
+    pub receipts: Vec<SignedReceipt>,
+}
+
+/// The last receipt of one connection: it has in it what those before it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedReceipt {
+    /// Who signed it.
+    #[serde(with = "id")]
+    pub downloader: SubscriberId,
+    /// Its word.
+    #[serde(with = "receipt")]
+    pub receipt: Receipt,
+}
+
+mod receipt {
+    use serde::{Deserializer, Serializer};
+
+    use crate::wire::seal::{RECEIPT_LEN, Receipt};
+
+    pub(super) fn serialize<S: Serializer>(receipt: &Receipt, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&receipt.to_bytes())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Receipt, D::Error> {
+        let bytes: [u8; RECEIPT_LEN] = serde_bytes::deserialize(from)?;
+        Ok(Receipt::from_bytes(&bytes))
+    }
+}
+
+/// What became of receipts. Numbers are bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credited {
+    /// Credited now: what was credited before does not count again, nor what there were no keys for.
+    pub credited: u64,
+    /// What the subscriber got, by its own receipts.
+    pub got: u64,
+    /// The tracker's clock.
+    pub now: u64,
+    /// What it sent, by others' receipts.
+    pub sent: u64,
+}
+
 /// Asks for the license of the session's subscriber.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseRequest {
     /// The torrent.
     #[serde(rename = "torrent id", with = "id")]
     pub torrent_id: TorrentId,
+    /// The epoch of the pieces that it is to open; the subscription's, if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub epoch: Option<u64>,
     /// A voucher to redeem.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub voucher: Option<String>,
@@ -913,6 +972,9 @@ pub struct LicenseWord {
     /// The tracker's challenge.
     #[serde(with = "serde_bytes")]
     pub nonce: [u8; 32],
+    /// The epoch of the pieces; the subscription's if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub epoch: Option<u64>,
     /// A voucher to redeem.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub voucher: Option<String>,
@@ -928,10 +990,12 @@ impl LicenseWord {
         self
     }
 
-    /// What the identity key signs: every other field of fixed length, then the voucher's characters, if there is one, after a 1,
-    /// or a 0.
+    /// What the identity key signs: the fields of fixed length; the epoch as 64-bit big-endian after a 1, or a 0 where there is none;
+    /// the voucher's characters after a 1, or a 0.
     pub fn signing_input(&self) -> Vec<u8> {
         let mut out = [&self.torrent_id.0[..], &self.subscriber.0, &self.server, &self.nonce].concat();
+        out.push(self.epoch.is_some().into());
+        out.extend(self.epoch.iter().flat_map(|epoch| epoch.to_be_bytes()));
         out.push(self.voucher.is_some().into());
         out.extend_from_slice(self.voucher.as_deref().unwrap_or_default().as_bytes());
         out
@@ -1076,7 +1140,8 @@ mod tests {
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
-            round_trip(LicenseRequest { torrent_id, voucher: voucher.clone() })?;
+            round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None })?;
+            round_trip(LicenseRequest { torrent_id, epoch: Some(epoch), voucher: voucher.clone() })?;
             let server = LicenseServer { url: "https://l".into(), identity: SigningKey::from_bytes(&torrent).public(), device: torrent };
             prop_assert_eq!(LicenseServer::try_from(String::from(server.clone())).unwrap(), server.clone());
             let server = voucher.as_ref().map(|_| server);
@@ -1086,6 +1151,7 @@ mod tests {
                 subscriber: SubscriberId(torrent),
                 server: torrent,
                 nonce: torrent,
+                epoch: voucher.as_ref().map(|_| epoch),
                 voucher,
                 signature: [7; 64],
             };
@@ -1109,6 +1175,18 @@ mod tests {
             prop_assert!(bencode::to_bytes(&accuse).len() <= max_accusation(accuse.ciphertext.len() as u32));
             round_trip(accuse)?;
             round_trip(Accused { case: ids[2], now: numbers.2 })?;
+            let receipt = Receipt {
+                since: numbers.0,
+                bytes: numbers.1,
+                pieces: numbers.2,
+                time: numbers.0,
+                signature: [piece as u8; 64],
+            };
+            let receipts = vec![SignedReceipt { downloader: uploader, receipt }; MAX_RECEIPTS];
+            let receipts = Receipts { torrent_id, receipts };
+            prop_assert!(bencode::to_bytes(&receipts).len() <= MAX_BODY);
+            round_trip(receipts)?;
+            round_trip(Credited { credited: numbers.0, got: numbers.1, now: numbers.2, sent: 3 })?;
             let question = Question { case: ids[2], piece, before: numbers.0, deadline: numbers.1 };
             round_trip(Questions { questions: vec![question; 3], interval: piece, now: numbers.2 })?;
             round_trip(Defend { torrent_id, case: ids[2], uploader, statement })?;

@@ -16,6 +16,7 @@
 //! are never overwritten unless that is asked for.
 
 mod kinds;
+mod sealed;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::atomic_file::{self, Access, Existing};
 
 pub use kinds::{ExportedKeys, SeedFile, SubscriberKeys};
+pub use sealed::{Passphrase, SealedMaster};
 
 /// The newest version of the text form that is understood.
 pub const VERSION: u64 = 1;

@@ -14,7 +14,7 @@ use swarmseal::wire::api::{self, Passkey, Role, Token};
 use swarmseal::wire::bencode;
 use swarmseal::wire::content::{FileEntry, FileList};
 use swarmseal::wire::handshake::Handshake;
-use swarmseal::wire::keyfile::{ExportedKeys, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::{ExportedKeys, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Block, Message};
@@ -87,6 +87,9 @@ pub(crate) fn all() -> Vec<Seed> {
     add("content_list", "stream", [files().header(), b"content".to_vec()].concat());
 
     add("keyfile", "identity", identity().to_key_file().to_text().as_bytes().to_vec());
+    let passphrase = Passphrase::new(Zeroizing::new("horse battery".to_owned())).unwrap();
+    let master = SealedMaster::seal(2, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
+    add("keyfile", "sealed-master", master.to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "seed", seed_file().to_key_file().to_text().as_bytes().to_vec());
     let subscriber = subscriber_keys(&sealed(kernels()));
     let text = subscriber.to_key_file(&sealed(kernels())).to_text();
@@ -156,6 +159,19 @@ pub(crate) fn all() -> Vec<Seed> {
         add(target, "odd-length", vec![1; 257]);
     }
 
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), SHAPE).unwrap();
+        let of = |byte: u8, epoch| {
+            let data = [byte; SHAPE.piece_len as usize];
+            (data, StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes(), sender: Some(ID) })
+        };
+        let ((before, stored), (after, moved)) = (of(1, 1), of(2, 2));
+        store.put(0, &before, stored).unwrap();
+        assert!(store.replace(0, &stored, &after, moved).unwrap());
+        store.put(1, &after, moved).unwrap();
+        add("piece_index", "moved", std::fs::read(dir.path().join("pieces.idx")).unwrap());
+    }
     for (name, puts) in [("fresh", 0), ("three-records", 3)] {
         add("piece_index", name, index(puts));
     }
@@ -169,7 +185,8 @@ fn statement_log(words: usize) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("statements.log");
     let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
-    let receipt = Receipt::sign(&license_key(), &OWNER.from(ID), 1 << 40, 3, 1_700_000_000);
+    let receipt =
+        Receipt::sign(&license_key(), &OWNER.from(ID), (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     let words = &[
         SignedWord::Statement { uploader: ID, statement: statement() },
         SignedWord::Receipt { downloader: ID, receipt },
@@ -277,6 +294,7 @@ fn announce_reply() -> AnnounceReply {
         peers: vec![peer("192.0.2.1:6881"), peer("[2001:db8::1]:6882"), peer("192.0.2.2:1")],
         warning: Some("soon over".into()),
         now: Some(1_700_000_000),
+        epoch: Some(2),
     }
 }
 
@@ -305,6 +323,7 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         subscriber: ID,
         server: license_key().public(),
         nonce,
+        epoch: Some(2),
         voucher: Some("voucher".into()),
         signature: [0; 64],
     };
@@ -336,7 +355,11 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("keys", bencode::to_bytes(&api::Keys { keys: vec![3; 512], now })),
         (
             "license-request",
-            bencode::to_bytes(&api::LicenseRequest { torrent_id, voucher: Some("voucher".into()) }),
+            bencode::to_bytes(&api::LicenseRequest {
+                torrent_id,
+                epoch: Some(2),
+                voucher: Some("voucher".into()),
+            }),
         ),
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now, server: None })),
         ("license-elsewhere", {
@@ -354,6 +377,23 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
             bencode::to_bytes(&filled)
         }),
+        (
+            "receipts",
+            bencode::to_bytes(&api::Receipts {
+                torrent_id,
+                receipts: vec![api::SignedReceipt {
+                    downloader: ID,
+                    receipt: Receipt {
+                        since: now,
+                        bytes: 1 << 20,
+                        pieces: 4,
+                        time: now + 9,
+                        signature: [5; 64],
+                    },
+                }],
+            }),
+        ),
+        ("credited", bencode::to_bytes(&api::Credited { credited: 1 << 20, sent: 1 << 30, got: 7, now })),
         (
             "accuse",
             bencode::to_bytes(&api::Accuse {
@@ -538,7 +578,7 @@ fn extended_handshake() -> ExtendedHandshake {
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
     let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
     let statement = statement();
-    let receipt = Receipt::sign(&license_key(), &parties, 1 << 40, 3, 1_700_000_000);
+    let receipt = Receipt::sign(&license_key(), &parties, (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     vec![
         ("handshake", extended_handshake().to_bytes()),
         ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),

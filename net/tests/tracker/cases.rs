@@ -306,3 +306,33 @@ async fn what_no_t_makes_is_its_senders_fault_and_a_seeds_is_the_publishers() {
     published.send(&tracker, 0, &finder, t).await;
     tracker.stop().await;
 }
+
+#[tokio::test]
+async fn a_case_whose_epoch_is_retired_lapses() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start_with(config(directory.path())).await;
+    let published = Published::new(&tracker).await;
+    let (j, _) = Device::subscribed(&tracker, &published).await;
+    let (k, _) = Device::subscribed(&tracker, &published).await;
+    let to_j = published.send(&tracker, PIECE, &j, now() - 20).await;
+    // What j sends is of the next epoch, and bad.
+    tracker.admin().begin_epoch(None).await.unwrap();
+    let mut bad = packaged();
+    bad[9] ^= 1;
+    let parties = Parties { torrent_id: published.id(), uploader: j.id, downloader: k.id };
+    let entries = vec![Entry { piece: PIECE, hash: *blake3::hash(&bad).as_bytes() }];
+    let statement = Statement::sign(j.identity.signing_key(), &parties, 2, now() - 10, entries);
+    let accuse = k.accuse(&published, PIECE, &Sent { uploader: j.id, statement, ciphertext: bad });
+    let case = k.client(&tracker).accuse(&accuse).await.unwrap();
+    tracker.admin().retire_epochs(None, 2).await.unwrap();
+    // Whether j changed it cannot be computed any more.
+    assert!(j.defend(&tracker, &published, case, (to_j.uploader, &to_j.statement)).await.unwrap());
+    assert_eq!(case_of(&tracker, case).await["outcome"], "lapsed");
+    assert!(j.asked(&tracker, &published).await.is_empty());
+    // Nobody lost it.
+    j.client(&tracker)
+        .rekey(published.id(), 2, &k.signed(Ticket { epoch: 2, ..k.ticket(&published, j.id, soon()) }), &[0])
+        .await
+        .unwrap();
+    tracker.stop().await;
+}

@@ -54,6 +54,7 @@ impl Device {
             subscriber: self.id,
             server,
             nonce: tracker.client().challenge().await.unwrap().nonce,
+            epoch: None,
             voucher: None,
             signature: [0; 64],
         };

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use crate::cli::{Exit, Failure};
 use crate::peer::{AddError, StoreError};
 use crate::publish::CacheError;
+use crate::tracker::SecretFileError;
 use crate::wire::api::ApiError;
+use crate::wire::keyfile;
 use crate::wire::license::LicenseError;
 use crate::{player, publish, tracker, tracker_client};
 
@@ -89,6 +91,7 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
         StoreError::NewerVersion { .. } => Exit::NewerVersion,
         StoreError::Foreign(_) => Exit::WrongTorrent,
         StoreError::Missing(_) => Exit::MissingPiece,
+        StoreError::Damaged(_) => Exit::CorruptPiece,
         StoreError::Full(_) | StoreError::Io { .. } => Exit::Storage,
     };
     Failure::new(exit, error.to_string())
@@ -131,6 +134,17 @@ pub(crate) fn tracker_failure(error: tracker::Error) -> Failure {
         | tracker::Error::StoreExists { .. }
         | tracker::Error::MissingKey { .. } => Exit::Storage,
         tracker::Error::OtherKey { .. } => Exit::WrongKey,
+        tracker::Error::SecretFile(error) => match error {
+            SecretFileError::Sealed { .. } => Exit::Usage,
+            SecretFileError::OtherPassphrase { .. } => Exit::WrongKey,
+            SecretFileError::KeyFile { source: keyfile::Error::NewerVersion { .. }, .. } => {
+                Exit::NewerVersion
+            }
+            SecretFileError::Io { .. } => Exit::Storage,
+            SecretFileError::NoMemory { .. }
+            | SecretFileError::KeyFile { .. }
+            | SecretFileError::Malformed { .. } => Exit::Failed,
+        },
         tracker::Error::Store(
             tracker::StoreError::Full
             | tracker::StoreError::Io { .. }

@@ -15,7 +15,9 @@ pub(crate) struct OrdinaryLink(pub(crate) OrdinaryTrackers);
 impl OrdinaryLink {
     async fn announce(&self, announce: &Announce) -> Result<AnnounceReply, String> {
         let reply = self.0.announce(&on_the_wire(announce)).await.map_err(|error| error.to_string())?;
-        Ok(reply.map_or(AnnounceReply { interval: IDLE, peers: Vec::new() }, |reply| from_the_wire(&reply)))
+        Ok(reply.map_or(AnnounceReply { interval: IDLE, peers: Vec::new(), epoch: None }, |reply| {
+            from_the_wire(&reply)
+        }))
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn announce(
                 retry / 2
             }
         };
-        if inputs.send(Input::Announced(reply.map(|reply| reply.peers))).await.is_err() {
+        if inputs.send(Input::Announced(reply)).await.is_err() {
             break;
         }
         let sleep = tokio::time::sleep(wait);

@@ -13,8 +13,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::dialer::Dialer;
+use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
+use super::receipts::{self, Receipts};
 use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::CipherHashes;
@@ -27,7 +29,7 @@ use crate::peer::state::{
 };
 use crate::peer::statements::{Owner, SignedWord, StatementLog, statements_by_entry};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
-use crate::peer::tracker::{OrdinaryClient, Personal, Tracker};
+use crate::peer::tracker::{AnnounceReply, OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
@@ -41,6 +43,8 @@ const QUEUE: usize = 512;
 const MAX_CALLS: usize = 16;
 /// How long a stop waits for the statements of what came last.
 const LAST_STATEMENTS: Duration = Duration::from_secs(3);
+/// How long a stop waits for the tracker to take receipts. What it does not take then is handed in after the next start.
+const LAST_RECEIPTS: Duration = Duration::from_secs(3);
 /// How long a stop waits for connections and jobs to end.
 const LAST_JOBS: Duration = Duration::from_secs(10);
 /// How long a stop waits for the disk. What it does not see there is in the system's hands, and every piece is hashed at the
@@ -62,7 +66,8 @@ pub struct Member {
     pub id: SubscriberId,
     /// The identity key, or the seed's, that signs tickets, statements and receipts.
     pub key: SigningKey,
-    /// Our epoch; 0 for a seed.
+    /// The epoch in which we were last; 0 for a seed. If our pieces are of a later one, that counts, and so does what the tracker
+    /// says.
     pub epoch: u64,
 }
 
@@ -238,6 +243,10 @@ pub struct Stats {
     pub known_peers: usize,
     /// Whether every piece is stored.
     pub complete: bool,
+    /// The epoch of our subscription; 0 for a seed and in a plain torrent.
+    pub epoch: u64,
+    /// Pieces that are of another epoch, and move.
+    pub moving: u32,
     /// Why downloading has stopped for good, such as a full disk. What is stored stays, and is still served.
     pub failure: Option<String>,
     /// Why the last announce failed.
@@ -275,7 +284,7 @@ pub(crate) enum Input {
         messages: Vec<Message>,
     },
     Event(Event),
-    Announced(Result<Vec<SocketAddr>, String>),
+    Announced(Result<AnnounceReply, String>),
     /// Peers found otherwise.
     Found(Vec<SocketAddr>),
     /// Those of the tracker's choice.
@@ -292,8 +301,8 @@ pub(super) fn start(
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
     let (statements, words) = open_statements(&config)?.unzip();
     let swarm_config = swarm_config(&config, &shared, words.as_deref())?;
-    drop(words);
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
+    let receipts = Arc::new(Receipts::of(&words.unwrap_or_default(), config.tracker.now()));
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {
         let mut torrents = shared.torrents();
@@ -309,12 +318,15 @@ pub(super) fn start(
     let now = Now { elapsed: Duration::ZERO, unix: config.tracker.now() };
     let total = config.layout.piece_count();
     let buffers = swarm_config.buffers.clone();
+    let epoch = swarm_config.seal.as_ref().map_or(0, |seal| seal.epoch);
     let swarm = Swarm::new(swarm_config, now);
     let first = Stats {
         pieces: swarm.have().count(),
         total,
         left: left(&swarm, config.layout),
         complete: swarm.have().count() == total,
+        epoch,
+        moving: swarm.moving(),
         ..Stats::default()
     };
     let (stats, watched) = watch::channel(first);
@@ -329,6 +341,7 @@ pub(super) fn start(
         buffers,
         role: Arc::new(config.role),
         hashes: Arc::default(),
+        epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
         swarm,
@@ -340,6 +353,7 @@ pub(super) fn start(
         synced: started,
         stats,
         announce_error: None,
+        receipts,
         statements,
         transcript,
         inputs: inputs.clone(),
@@ -378,8 +392,12 @@ fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<S
 /// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
 fn have(store: &Store, statements: Option<&[SignedWord]>) -> Vec<Option<Have>> {
     let statements = statements.map(statements_by_entry);
+    // Statements are about pieces as they came, before they moved.
     let vouched = |piece: u32, stored: &StoredPiece| match &statements {
-        Some(found) => found.get(&(piece, stored.hash, stored.sender?)).map(|statement| statement.time),
+        Some(found) => {
+            let origin = store.origin(piece).unwrap_or(*stored);
+            found.get(&(piece, origin.hash, origin.sender?)).map(|statement| statement.time)
+        }
         None => Some(0),
     };
     let pieces = (0..).zip(store.pieces());
@@ -434,7 +452,7 @@ fn swarm_config(
             profile: member.params.profile(),
             id: member.id,
             key: member.key.clone(),
-            epoch: member.epoch,
+            epoch: have.iter().flatten().map(|have| have.epoch).fold(member.epoch, u64::max),
         }),
         have,
         port: Some(shared.port()),
@@ -478,6 +496,8 @@ struct Task {
     role: Arc<Role>,
     /// What our pieces hash to, as far as the tracker knows.
     hashes: Arc<CipherHashes>,
+    /// The subscription's.
+    epoch: watch::Sender<u64>,
     tracker: Arc<dyn Tracker>,
     shared: Arc<Shared>,
     swarm: Swarm,
@@ -489,6 +509,8 @@ struct Task {
     synced: Instant,
     stats: watch::Sender<Stats>,
     announce_error: Option<String>,
+    /// For what we sent, as far as the tracker has not heard of them.
+    receipts: Arc<Receipts>,
     statements: Option<StatementLog>,
     transcript: Option<Journal>,
     inputs: mpsc::Sender<Input>,
@@ -510,8 +532,18 @@ impl Task {
             self.hashes.clone(),
             self.tracker.clone(),
             self.inputs.downgrade(),
+            self.epoch.subscribe(),
             stop.clone(),
         ));
+        let mover = Mover {
+            role: self.role.clone(),
+            hashes: self.hashes.clone(),
+            tracker: self.tracker.clone(),
+            work: self.shared.work.clone(),
+            inputs: self.inputs.downgrade(),
+        };
+        tokio::spawn(keep_up(mover, self.epoch.subscribe(), stop.clone()));
+        tokio::spawn(receipts::hand_in(self.receipts.clone(), self.tracker.clone(), stop.clone()));
         let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
         tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
@@ -537,7 +569,10 @@ impl Task {
         }
         self.shared.torrents().remove(&self.info_hash);
         let _ = timeout(self.shared.within(LAST_STATEMENTS), self.leave(&mut receiver)).await;
+        let (receipts, tracker) = (self.receipts.clone(), self.tracker.clone());
+        let within = self.shared.within(LAST_RECEIPTS);
         self.finish(receiver).await;
+        let _ = timeout(within, receipts.hand_in(&*tracker)).await;
         let _ = announcing.await;
     }
 
@@ -609,9 +644,10 @@ impl Task {
                 }
                 self.event(event);
             }
-            Input::Announced(Ok(peers)) => {
+            Input::Announced(Ok(reply)) => {
                 self.announce_error = None;
-                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
+                self.in_epoch(reply.epoch);
+                reply.peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
                 self.call_peers();
             }
             Input::Found(peers) => {
@@ -631,6 +667,18 @@ impl Task {
                     lines.iter().for_each(|line| transcript.write(line));
                 }
             }
+        }
+    }
+
+    /// What the tracker says of our epoch. It never goes back.
+    fn in_epoch(&mut self, epoch: Option<u64>) {
+        let known = *self.epoch.borrow();
+        let Some(epoch) = epoch.filter(|&epoch| epoch > known) else { return };
+        if matches!(&*self.role, Role::Peer { .. }) {
+            tracing::info!(from = known, to = epoch, "another epoch");
+            self.epoch.send_replace(epoch);
+            self.event(Event::Epoch { epoch });
+            self.publish_stats();
         }
     }
 
@@ -711,10 +759,10 @@ impl Task {
                     }
                 }
                 Command::FetchKeys { id, claim, epoch, pieces } => self.fetch_keys(id, claim, epoch, pieces),
-                Command::Prepare { id, piece, key } => self.prepare(id, piece, key),
+                Command::Prepare { id, piece, key, epoch, to } => self.prepare(id, piece, key, (epoch, to)),
                 Command::Store { id, piece, data, sender, epoch, from } => match from {
                     None => self.store(id, piece, data, sender, epoch),
-                    Some(personal) => self.pull(id, piece, data, sender, personal),
+                    Some(personal) => self.pull(id, piece, data, (sender, epoch), personal),
                 },
                 Command::Discard { piece } => self.discard(piece),
                 Command::Keep(evidence) => self.keep(evidence),
@@ -748,17 +796,20 @@ impl Task {
         });
     }
 
-    fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>) {
+    fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>, (epoch, to): (u64, u64)) {
         let (role, buffers, len) = (self.role.clone(), self.buffers.clone(), self.layout.len_of(piece));
         self.blocking(
             move || {
-                let prepared = work::prepare(&role, piece, buffers.take(len), key.as_ref());
+                let prepared = work::prepare(&role, piece, buffers.take(len), key.as_ref(), epoch);
                 prepared.map_err(|error| {
-                    tracing::warn!(piece, %error, "a piece cannot be sent");
-                    error.unready()
+                    let unready = error.unready();
+                    if unready != Unready::Moved {
+                        tracing::warn!(piece, %error, "a piece cannot be sent");
+                    }
+                    unready
                 })
             },
-            move |ready| Event::Prepared { id, piece, ready: ready.unwrap_or(Err(Unready::Failed)) },
+            move |ready| Event::Prepared { id, piece, to, ready: ready.unwrap_or(Err(Unready::Failed)) },
         );
     }
 
@@ -771,11 +822,18 @@ impl Task {
     }
 
     /// Turns an ordinary client's ciphertext into ours, and stores it.
-    fn pull(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, personal: Personal) {
+    fn pull(
+        &self,
+        id: ConnectionId,
+        piece: u32,
+        data: Buffer,
+        (sender, epoch): (Sender, u64),
+        personal: Personal,
+    ) {
         let (role, hashes, tracker) = (self.role.clone(), self.hashes.clone(), self.tracker.clone());
         let (workers, inputs) = (self.shared.work.clone(), self.inputs.clone());
         tokio::spawn(async move {
-            let key = match work::pull_key(&role, &*tracker, piece, &personal).await {
+            let key = match work::pull_key(&*tracker, piece, epoch, &personal).await {
                 Ok(key) => key,
                 Err(failure) => {
                     let failed = Event::Stored { id, piece, sender, stored: Err(failure) };
@@ -783,7 +841,7 @@ impl Task {
                     return;
                 }
             };
-            let job = move || work::pull(&role, &hashes, piece, data, &key, sender);
+            let job = move || work::pull(&role, &hashes, piece, data, &key, (sender, epoch));
             workers.run(job, move |stored| report(&inputs, stored_event(id, piece, sender, stored)));
         });
     }
@@ -819,6 +877,7 @@ impl Task {
                 SignedWord::Statement { uploader: parties.uploader, statement: *statement }
             }
             Evidence::Receipt(parties, receipt) => {
+                self.receipts.add(parties.downloader, (*receipt).clone());
                 SignedWord::Receipt { downloader: parties.downloader, receipt: *receipt }
             }
         };
@@ -848,6 +907,8 @@ impl Task {
             unchoked: self.swarm.unchoked(),
             known_peers: self.dialer.known(),
             complete: pieces == total,
+            epoch: *self.epoch.borrow(),
+            moving: self.swarm.moving(),
             failure: self.swarm.failure().map(str::to_owned),
             announce_error: self.announce_error.clone(),
         };

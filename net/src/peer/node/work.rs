@@ -41,8 +41,8 @@ pub(super) async fn fetch_keys(
 /// Why a piece was not made ready.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PrepareError {
-    #[error("it is damaged on the disk")]
-    Damaged,
+    #[error("it is of another epoch than the key")]
+    Moved,
     #[error("there is no key")]
     NoKey,
     #[error(transparent)]
@@ -55,16 +55,22 @@ pub(super) enum PrepareError {
 
 impl PrepareError {
     pub(super) fn unready(&self) -> Unready {
-        if matches!(self, PrepareError::Damaged) { Unready::Damaged } else { Unready::Failed }
+        match self {
+            PrepareError::Store(StoreError::Damaged(_)) => Unready::Damaged,
+            PrepareError::Moved => Unready::Moved,
+            _ => Unready::Failed,
+        }
     }
 }
 
-/// Makes a piece ready for a peer in a buffer of its length; its BLAKE3 (zeros in a plain torrent, where nobody asks).
+/// Makes a piece ready for a peer in a buffer of its length; its BLAKE3 (zeros in a plain torrent, where nobody asks). The key is
+/// from what we have in `epoch`.
 pub(super) fn prepare(
     role: &Role,
     piece: u32,
     mut data: Buffer,
     key: Option<&Bytes>,
+    epoch: u64,
 ) -> Result<(Bytes, [u8; 32]), PrepareError> {
     match role {
         Role::Seed { member, source, secret } => {
@@ -78,11 +84,9 @@ pub(super) fn prepare(
             encrypt_piece(params, &key, &mut data)?;
         }
         Role::Peer { member, store } => {
-            let stored = store.piece(piece).ok_or(StoreError::Missing(piece))?;
-            store.read(piece, &mut data)?;
             // What we sign for is what its sender signed for.
-            if *blake3::hash(&data).as_bytes() != stored.hash {
-                return Err(PrepareError::Damaged);
+            if store.read_stored(piece, &mut data)?.epoch != epoch {
+                return Err(PrepareError::Moved);
             }
             let key = ReKey::from_bytes(&member.params, key.ok_or(PrepareError::NoKey)?)?;
             re_encrypt_piece(&member.params, &key, &mut data)?;
@@ -94,14 +98,13 @@ pub(super) fn prepare(
     Ok((Bytes::from_owner(data), hash))
 }
 
-/// Asks for the re-key from an ordinary client's ciphertext to ours.
+/// Asks for the re-key from an ordinary client's ciphertext to ours of `epoch`.
 pub(super) async fn pull_key(
-    role: &Role,
     tracker: &dyn Tracker,
     piece: u32,
+    epoch: u64,
     personal: &Personal,
 ) -> Result<Vec<u8>, StoreFailure> {
-    let epoch = role.member().ok_or(StoreFailure::NoKey)?.epoch;
     let keys = tracker.pull_keys(&personal.info_hash, epoch, &[piece]).await;
     keys.ok().and_then(|keys| keys.into_iter().next()).ok_or(StoreFailure::NoKey)
 }
@@ -113,13 +116,13 @@ pub(super) fn pull(
     piece: u32,
     mut data: Buffer,
     key: &[u8],
-    sender: Sender,
+    (sender, epoch): (Sender, u64),
 ) -> Result<[u8; 32], StoreFailure> {
     let member = role.member().ok_or(StoreFailure::NoKey)?;
     check_piece(&member.params, &data).map_err(|_| StoreFailure::BadPiece)?;
     let key = ReKey::from_bytes(&member.params, key).map_err(|_| StoreFailure::NoKey)?;
     re_encrypt_piece(&member.params, &key, &mut data).map_err(|_| StoreFailure::BadPiece)?;
-    store(role, hashes, piece, &data, sender, member.epoch)
+    store(role, hashes, piece, &data, sender, epoch)
 }
 
 /// Checks a received piece and stores it; its BLAKE3.
@@ -135,7 +138,7 @@ pub(super) fn store(
     match role {
         Role::Peer { member, store } => {
             check_piece(&member.params, data).map_err(|_| StoreFailure::BadPiece)?;
-            if !hashes.allow(piece, data) {
+            if !hashes.allow(epoch, piece, data) {
                 return Err(StoreFailure::WrongHash);
             }
             let hash = *blake3::hash(data).as_bytes();

@@ -635,14 +635,14 @@ impl<'m> World<'m> {
                 let node = self.peers[being.peer].node;
                 self.net.datagram(node, self.tracker, bytes, Timer::Asking(question));
             }
-            Command::Prepare { id, piece, .. } => {
+            Command::Prepare { id, piece, to, .. } => {
                 let cost = match (self.model.sealed, self.peers[being.peer].original) {
                     (false, _) => 0.0,
                     (true, true) => costs.seal,
                     (true, false) => costs.transform,
                 };
                 let ready = Ok((self.zeros.clone(), [0; 32]));
-                self.work(being, cost, Event::Prepared { id, piece, ready });
+                self.work(being, cost, Event::Prepared { id, piece, to, ready });
             }
             Command::Store { id, piece, sender, .. } => {
                 let cost = if self.model.sealed { costs.check_sealed } else { costs.check_plain };

@@ -92,21 +92,37 @@ pub(crate) struct Download {
     pub(crate) wrong: u32,
     /// When the ticket that we gave ends (tracker time); 0 without one.
     pub(crate) ticket_expires: u64,
+    /// The epoch of that ticket, and of what the peer sends.
+    pub(crate) epoch: u64,
+    /// Whether blocks of that epoch may come that we no longer wait for.
+    pub(crate) recalled: bool,
     /// Stored pieces for which no statement came yet.
     pub(crate) unstated: HashMap<u32, Unstated>,
-    /// Statements that came before their piece was stored: hash and time.
-    pub(crate) stated: HashMap<u32, ([u8; 32], u64)>,
+    /// Statements that came before their piece was stored.
+    pub(crate) stated: HashMap<u32, Stated>,
     pub(crate) bytes: u64,
     pub(crate) piece_count: u64,
     pub(crate) receipted: u64,
+    /// What receipts say that the connection is open since; 0 before the first.
+    pub(crate) session: u64,
     pub(crate) receipt_at: Duration,
     /// Bytes of blocks that were not asked for, since the last one that was.
     pub(crate) unsolicited: usize,
 }
 
+/// What a statement says of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stated {
+    pub(crate) epoch: u64,
+    /// BLAKE3 of what was sent.
+    pub(crate) hash: [u8; 32],
+    pub(crate) time: u64,
+}
+
 /// A piece that came and was not stated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unstated {
+    pub(crate) epoch: u64,
     /// BLAKE3 of what came.
     pub(crate) hash: [u8; 32],
     since: Duration,
@@ -123,8 +139,8 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(30);
 
 impl Download {
     /// A piece is stored, and its statement has not come.
-    pub(crate) fn await_statement(&mut self, piece: u32, hash: [u8; 32], now: Duration) {
-        self.unstated.insert(piece, Unstated { hash, since: now, bytes: self.bytes });
+    pub(crate) fn await_statement(&mut self, piece: u32, (epoch, hash): (u64, [u8; 32]), now: Duration) {
+        self.unstated.insert(piece, Unstated { epoch, hash, since: now, bytes: self.bytes });
     }
 
     /// What is to be said to a peer that has had all the time that it needs for a statement.
@@ -277,6 +293,8 @@ impl Incoming {
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
     pub(crate) ticket: Option<Ticket>,
+    /// That of the last ticket, which may have ended: what is sent is of it.
+    pub(crate) epoch: Option<u64>,
     /// Pieces that are being made ready or sent, in the order in which the peer wants them.
     pub(crate) pieces: VecDeque<Outgoing>,
     /// Pieces that it named, after those.
@@ -286,8 +304,8 @@ pub(crate) struct Upload {
     pub(crate) in_flight: usize,
     /// When the peer was unchoked last, and the bytes that had been written to it by then.
     pub(crate) served_since: (Duration, u64),
-    /// Whether a call for keys is under way.
-    pub(crate) fetching: bool,
+    /// The call for keys that is under way: from which epoch of ours to which of the peer's.
+    pub(crate) fetching: Option<(u64, u64)>,
     pub(crate) failures: u32,
     pub(crate) retry_at: Duration,
     pub(crate) last_request: Duration,
@@ -295,6 +313,8 @@ pub(crate) struct Upload {
     pub(crate) unstated_since: Duration,
     pub(crate) bytes: u64,
     pub(crate) receipted: u64,
+    /// What receipts say that the connection is open since; 0 before the first.
+    pub(crate) session: u64,
 }
 
 impl Upload {
@@ -316,6 +336,17 @@ impl Upload {
             self.unstated_since = now;
         }
         self.unstated.push(entry);
+    }
+
+    /// Nothing that was made ready serves any more; what was sent of it is to be stated.
+    pub(crate) fn start_over(&mut self, now: Duration) {
+        let mut entries = Vec::new();
+        for Outgoing { piece, stage } in std::mem::take(&mut self.pieces) {
+            if let Stage::Ready { hash, unstated: true, .. } = stage {
+                entries.push(Entry { piece, hash });
+            }
+        }
+        entries.into_iter().for_each(|entry| self.will_state(entry, now));
     }
 
     /// Pieces of which something was sent and nothing is asked for: the peer may have had the rest before.
@@ -420,10 +451,10 @@ pub(crate) enum Stage {
     Waiting,
     /// The tracker was asked.
     Asked,
-    /// The key is here; `None` in a plain torrent, which needs none.
-    Keyed(Option<Bytes>),
-    /// It is being read and transformed.
-    Preparing,
+    /// The key is here; `None` in a plain torrent, which needs none. It is from our epoch to the peer's.
+    Keyed { key: Option<Bytes>, epoch: u64, to: u64 },
+    /// It is being read and transformed, for this epoch of the peer's.
+    Preparing { to: u64 },
     /// Ready to send.
     Ready {
         /// The receiver's ciphertext.
@@ -440,7 +471,7 @@ pub(crate) enum Stage {
 impl Stage {
     /// Whether it holds, or soon will hold, a whole piece in memory.
     pub(crate) fn heavy(&self) -> bool {
-        matches!(self, Stage::Preparing | Stage::Ready { .. })
+        matches!(self, Stage::Preparing { .. } | Stage::Ready { .. })
     }
 }
 
@@ -465,7 +496,7 @@ mod tests {
     fn a_statement_is_owed_after_bytes_and_time() {
         let at = Duration::from_millis;
         let mut download = Download::default();
-        download.await_statement(0, [0; 32], at(0));
+        download.await_statement(0, (1, [0; 32]), at(0));
         // A gigabyte a second: the next statement is not due before 200 ms.
         (download.bytes, download.last_data) = (450 << 20, at(450));
         assert_eq!(download.owes_statement(at(450)), None);

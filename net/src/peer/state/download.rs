@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use swarmseal_core::{SubscriberId, Ticket};
 
-use super::connection::{Connection, Incoming};
+use super::connection::{Connection, Incoming, Stated};
 use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
@@ -42,6 +42,8 @@ const MAX_WRONG: u32 = 3;
 const MAX_SKEW: u64 = 600;
 /// A piece that nobody vouches for, and that nobody else has, is handed on after this long all the same.
 const ORPHANED: Duration = Duration::from_secs(60);
+/// Uploaders of whom it is remembered when we were connected last.
+const MAX_SESSIONS: usize = 4096;
 const RECEIPT_PIECES: u64 = 64;
 const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -55,9 +57,19 @@ impl Swarm {
         let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
             return;
         };
-        if !connection.ready || connection.download.ticket_expires > self.now.unix + TICKET_MARGIN {
+        let download = &mut connection.download;
+        let moves = download.epoch != seal.epoch;
+        if moves && !download.pieces.is_empty() {
+            // Those are of the old one still.
             return;
         }
+        if !connection.ready || (!moves && download.ticket_expires > self.now.unix + TICKET_MARGIN) {
+            return;
+        }
+        if moves && download.recalled {
+            return self.disconnect(id, Reason::EpochLeft);
+        }
+        download.epoch = seal.epoch;
         let mut ticket = Ticket {
             torrent_id: parties.torrent_id,
             uploader: parties.uploader,
@@ -67,7 +79,7 @@ impl Swarm {
             signature: [0; 64],
         };
         ticket.signature = seal.key.sign(purpose::TICKET, &ticket.signing_input());
-        connection.download.ticket_expires = ticket.expires;
+        download.ticket_expires = ticket.expires;
         self.send_seal(id, &SealMessage::Ticket(Box::new(ticket)));
     }
 
@@ -105,7 +117,11 @@ impl Swarm {
         let ahead = if room > ahead / WANT_SHARE { ahead } else { 0 };
 
         let mut wanted = Vec::new();
-        while self.connections.get(&id).is_some_and(|connection| connection.download.pieces.len() < ahead) {
+        // What is assigned now would be of an epoch that we leave: first comes what is under way, then another ticket.
+        let leaving = connection.hello.is_some() && connection.download.epoch != self.epoch();
+        while !leaving
+            && self.connections.get(&id).is_some_and(|connection| connection.download.pieces.len() < ahead)
+        {
             let Some(piece) = self.pick_for(id) else { break };
             self.pieces.assign(piece);
             let incoming = Incoming::new(piece, layout.len_of(piece), self.now.elapsed);
@@ -215,6 +231,7 @@ impl Swarm {
             let (id_of, peer_id, addr) = (connection.subscriber(), connection.peer_id, connection.addr);
             let sender = Sender { id: id_of, peer_id, addr, original: connection.original };
             self.received(id, incoming, sender);
+            self.renew_ticket(id);
         }
         self.download_from(id);
         Ok(())
@@ -229,8 +246,12 @@ impl Swarm {
         let Some(data) = incoming.into_data() else { return };
         self.pieces.set_storing(piece, true);
         self.storing_bytes += self.piece_len();
-        let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
-        let from = self.connections.get(&id).and_then(|connection| connection.personal);
+        let connection = self.connections.get(&id);
+        let from = connection.and_then(|connection| connection.personal);
+        // An ordinary client's is made ours when it has come.
+        let sent = connection.filter(|_| from.is_none()).map(|connection| connection.download.epoch);
+        let epoch = sent.unwrap_or_else(|| self.epoch());
+        self.storing_epochs.insert(piece, epoch);
         self.out.push(Command::Store { id, piece, data, sender, epoch, from });
         self.cancel_elsewhere(piece);
     }
@@ -245,6 +266,7 @@ impl Swarm {
             self.pieces.release(piece);
             for block in incoming.requested() {
                 download.outstanding -= 1;
+                download.recalled = true;
                 self.out.push(Command::Send { id, message: Message::Cancel(block) });
             }
         }
@@ -259,8 +281,9 @@ impl Swarm {
     ) {
         self.pieces.set_storing(piece, false);
         self.storing_bytes = self.storing_bytes.saturating_sub(self.piece_len());
+        let epoch = self.storing_epochs.remove(&piece).unwrap_or_else(|| self.epoch());
         match stored {
-            Ok(hash) => self.have_piece(id, piece, hash),
+            Ok(hash) => self.have_piece(id, piece, epoch, hash),
             Err(StoreFailure::BadPiece) => {
                 self.totals.rejected += 1;
                 // Though it may have left meanwhile.
@@ -312,8 +335,7 @@ impl Swarm {
         }
     }
 
-    fn have_piece(&mut self, id: ConnectionId, piece: u32, hash: [u8; 32]) {
-        let epoch = self.config.seal.as_ref().map_or(0, |seal| seal.epoch);
+    fn have_piece(&mut self, id: ConnectionId, piece: u32, epoch: u64, hash: [u8; 32]) {
         self.pieces.stored(piece, epoch);
         self.avoid.remove(&piece);
         let now = self.now.elapsed;
@@ -325,9 +347,9 @@ impl Swarm {
                 connection.download.piece_count += 1;
                 if connection.hello.is_some() {
                     match connection.download.stated.remove(&piece) {
-                        Some((stated, _)) if stated != hash => lied = true,
-                        Some((_, time)) => vouched = Some(time),
-                        None => connection.download.await_statement(piece, hash, now),
+                        Some(stated) if stated.hash != hash || stated.epoch != epoch => lied = true,
+                        Some(stated) => vouched = Some(stated.time),
+                        None => connection.download.await_statement(piece, (epoch, hash), now),
                     }
                 }
             }
@@ -408,10 +430,25 @@ impl Swarm {
         self.download_all();
     }
 
+    /// Pieces that cannot be handed on any more are fetched again. Until then they stay on the disk: a license may open them.
+    pub(super) fn retired(&mut self, pieces: &[u32]) {
+        for &piece in pieces {
+            if self.pieces.have().has(piece) && self.pieces.epoch(piece) != self.epoch() {
+                self.miss_piece(piece);
+            }
+        }
+        self.ids().into_iter().for_each(|id| self.renew_ticket(id));
+        self.download_all();
+    }
+
     fn lose_piece(&mut self, piece: u32) {
+        self.out.push(Command::Discard { piece });
+        self.miss_piece(piece);
+    }
+
+    fn miss_piece(&mut self, piece: u32) {
         self.pieces.discard(piece);
         self.orphans.remove(&piece);
-        self.out.push(Command::Discard { piece });
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.useful += u32::from(connection.have.has(piece));
@@ -450,6 +487,7 @@ impl Swarm {
         for incoming in std::mem::take(&mut connection.download.pieces) {
             self.pieces.release(incoming.piece);
             for block in incoming.requested().filter(|_| cancel) {
+                connection.download.recalled = true;
                 self.out.push(Command::Send { id, message: Message::Cancel(block) });
             }
         }
@@ -483,13 +521,14 @@ impl Swarm {
             let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
             let download = &mut connection.download;
             match download.unstated.remove(&entry.piece) {
-                Some(unstated) if unstated.hash != entry.hash => {
+                Some(unstated) if unstated.hash != entry.hash || unstated.epoch != statement.epoch => {
                     false_piece = Some(entry.piece);
                     break;
                 }
                 Some(_) => vouched.push(entry.piece),
                 None if self.pieces.storing(entry.piece) || download.fetches(entry.piece) => {
-                    download.stated.insert(entry.piece, (entry.hash, statement.time));
+                    let (epoch, time) = (statement.epoch, statement.time);
+                    download.stated.insert(entry.piece, Stated { epoch, hash: entry.hash, time });
                     about = true;
                 }
                 // Not taken: an end-game copy.
@@ -524,8 +563,17 @@ impl Swarm {
         }
         download.receipted = download.piece_count;
         download.receipt_at = self.now.elapsed;
-        let (bytes, count) = (download.bytes, download.piece_count);
-        let receipt = Receipt::sign(&seal.key, &parties, bytes, count, self.now.unix);
+        let counts = (download.bytes, download.piece_count);
+        if download.session == 0 {
+            if self.sessions.len() >= MAX_SESSIONS {
+                self.sessions.clear();
+            }
+            let last = self.sessions.entry(parties.uploader).or_default();
+            *last = self.now.unix.max(last.saturating_add(1));
+            download.session = *last;
+        }
+        let times = (download.session, self.now.unix.max(download.session));
+        let receipt = Receipt::sign(&seal.key, &parties, counts, times);
         self.send_seal(id, &SealMessage::Receipt(Box::new(receipt)));
     }
 }

@@ -1,5 +1,7 @@
 //! Which pieces we have, which are on their way, how rare each is: the picker.
 
+use std::collections::BTreeMap;
+
 use super::bits::Bits;
 use super::random::Random;
 
@@ -23,6 +25,8 @@ pub(crate) struct Pieces {
     vouched: Bits,
     /// Under which epoch each piece that we have is stored.
     epochs: Vec<u64>,
+    /// How many pieces that we have are of each epoch.
+    of_epochs: BTreeMap<u64, u32>,
     /// The time of the statement by which each came; 0 without one.
     stated_at: Vec<u64>,
     /// How many connections are fetching it.
@@ -40,6 +44,7 @@ impl Pieces {
             have: Bits::new(count),
             vouched: Bits::new(count),
             epochs: vec![0; have.len()],
+            of_epochs: BTreeMap::new(),
             stated_at: vec![0; have.len()],
             assigned: vec![0; have.len()],
             storing: Bits::new(count),
@@ -119,8 +124,30 @@ impl Pieces {
     }
 
     pub(crate) fn stored(&mut self, piece: u32, epoch: u64) {
+        self.uncount(piece);
         self.have.insert(piece);
         self.epochs[piece as usize] = epoch;
+        *self.of_epochs.entry(epoch).or_default() += 1;
+    }
+
+    /// How many pieces that we have are of that epoch.
+    pub(crate) fn of_epoch(&self, epoch: u64) -> u32 {
+        self.of_epochs.get(&epoch).copied().unwrap_or(0)
+    }
+
+    fn uncount(&mut self, piece: u32) {
+        if self.have.has(piece)
+            && let Some(count) = self.of_epochs.get_mut(&self.epochs[piece as usize])
+        {
+            *count -= 1;
+        }
+    }
+
+    /// A piece that we have is stored under another epoch.
+    pub(crate) fn moved(&mut self, piece: u32, epoch: u64) {
+        if self.have.has(piece) {
+            self.stored(piece, epoch);
+        }
     }
 
     /// Somebody vouches for a piece that we have.
@@ -130,6 +157,7 @@ impl Pieces {
     }
 
     pub(crate) fn discard(&mut self, piece: u32) {
+        self.uncount(piece);
         self.have.remove(piece);
         self.vouched.remove(piece);
     }

@@ -88,6 +88,11 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
     }
 }
 
+/// What a piece is in an epoch.
+fn ciphertext(piece: u32, epoch: u64) -> u8 {
+    piece as u8 + 100 * (epoch as u8).saturating_sub(1)
+}
+
 fn now(elapsed: Duration) -> Now {
     Now { elapsed, unix: 1_000_000 + elapsed.as_secs() }
 }
@@ -202,23 +207,26 @@ impl Simulation {
                 };
                 self.queue.push_back((number, Event::Keys { id, pieces, keys }));
             }
-            Command::Prepare { id, piece, .. } if manner == Rotten => {
-                self.queue.push_back((number, Event::Prepared { id, piece, ready: Err(Unready::Damaged) }));
+            Command::Prepare { id, piece, to, .. } if manner == Rotten => {
+                self.queue
+                    .push_back((number, Event::Prepared { id, piece, to, ready: Err(Unready::Damaged) }));
             }
-            Command::Prepare { id, piece, .. } => {
+            Command::Prepare { id, piece, to, epoch, .. } => {
+                assert_eq!(epoch, self.peers[number].swarm.pieces.epoch(piece));
                 let fill = match manner {
                     Garbage => 0xff,
                     Polluted => 0xfe,
-                    _ => piece as u8,
+                    _ => ciphertext(piece, to),
                 };
                 let data = vec![fill; self.peers[number].swarm.piece_len()];
                 let hash = match manner {
                     Liar => [0; 32],
                     _ => *blake3::hash(&data).as_bytes(),
                 };
-                self.queue.push_back((number, Event::Prepared { id, piece, ready: Ok((data.into(), hash)) }));
+                self.queue
+                    .push_back((number, Event::Prepared { id, piece, to, ready: Ok((data.into(), hash)) }));
             }
-            Command::Store { id, piece, data, sender, .. } => {
+            Command::Store { id, piece, data, sender, epoch, .. } => {
                 let peer = &mut self.peers[number];
                 let stored = if data[0] == 0xff {
                     Err(StoreFailure::BadPiece)
@@ -227,7 +235,7 @@ impl Simulation {
                 } else if manner == FullDisk && !peer.stored.is_empty() {
                     Err(StoreFailure::Disk("no space left".to_owned()))
                 } else {
-                    assert!(data.iter().all(|&byte| byte == piece as u8));
+                    assert!(data.iter().all(|&byte| byte == ciphertext(piece, epoch)));
                     Ok(*blake3::hash(&data).as_bytes())
                 };
                 if stored.is_ok() {
@@ -270,6 +278,81 @@ fn is_statement(message: &Message) -> bool {
         }
         _ => false,
     }
+}
+
+#[test]
+fn another_epoch_begins_in_the_middle_of_everything() {
+    let mut mixed = 0;
+    for cut in (0..1500).step_by(37) {
+        let mut simulation = Simulation::sealed(&[Honest; 4]);
+        for _ in 0..cut {
+            if let Some((number, event)) = simulation.queue.pop_front() {
+                simulation.handle(number, event);
+            }
+        }
+        // Each hears of it when it happens to announce.
+        for number in 1..4 {
+            simulation.handle(number, Event::Epoch { epoch: 2 });
+            for _ in 0..20 {
+                if let Some((number, event)) = simulation.queue.pop_front() {
+                    simulation.handle(number, event);
+                }
+            }
+        }
+        for _ in 0..200 {
+            simulation.step();
+        }
+        for peer in &simulation.peers[1..] {
+            assert!(peer.complete(), "cut at {cut}: {} pieces", peer.swarm.have().count());
+            let bans = peer.parted.iter().any(Reason::bans);
+            assert!(!bans && peer.swarm.totals().rejected == 0, "cut at {cut}: {:?}", peer.parted);
+            mixed += u32::from(peer.swarm.moving() > 0 && peer.swarm.moving() < PIECES);
+            assert_eq!(peer.swarm.epoch(), 2);
+        }
+        // What has moved is sent on as what it is.
+        for number in 1..4 {
+            for piece in 0..PIECES {
+                simulation.handle(number, Event::Moved { piece, epoch: 2 });
+            }
+            assert_eq!(simulation.peers[number].swarm.moving(), 0);
+        }
+    }
+    assert!(mixed > 10, "{mixed}");
+}
+
+#[test]
+fn what_was_made_for_another_epoch_is_not_sent() {
+    let mut machine = Simulation::sealed(&[Honest, Honest]);
+    // The seed has pieces ready for the peer when that goes to another epoch with a wish of its own.
+    while !machine.peers[0].swarm.connections.values().any(|connection| !connection.upload.pieces.is_empty())
+    {
+        let (number, event) = machine.queue.pop_front().unwrap();
+        machine.handle(number, event);
+    }
+    machine.handle(1, Event::Epoch { epoch: 2 });
+    (0..50).for_each(|_| machine.step());
+    assert!(machine.peers[1].complete());
+    let late = Event::Prepared { id: 1, piece: 3, to: 1, ready: Ok((Bytes::from_static(b"old"), [0; 32])) };
+    machine.handle(0, late);
+}
+
+#[test]
+fn pieces_of_a_retired_epoch_are_fetched_again_and_stay_on_the_disk_until_then() {
+    let mut seed = config(0, true, true);
+    seed.have = vec![Some(OURS); PIECES as usize];
+    let mut peer = config(1, false, true);
+    peer.have = vec![Some(HAD); PIECES as usize];
+    let mut simulation = Simulation::new([(seed, Honest), (peer, Honest)]);
+    simulation.step();
+    simulation.handle(1, Event::Epoch { epoch: 2 });
+    assert_eq!(simulation.peers[1].swarm.moving(), PIECES);
+    simulation.handle(1, Event::Retired { pieces: vec![3, 5] });
+    assert_eq!(simulation.peers[1].swarm.have().count(), PIECES - 2);
+    // Both were complete, and parted.
+    simulation.connect(0, 1);
+    (0..50).for_each(|_| simulation.step());
+    assert_eq!(simulation.peers[1].stored.keys().copied().collect::<HashSet<_>>(), HashSet::from([3, 5]));
+    assert_eq!(simulation.peers[1].swarm.moving(), PIECES - 2);
 }
 
 #[test]
@@ -653,7 +736,7 @@ fn arbitrary_message() -> impl Strategy<Value = Message> {
                 uploader: SubscriberId([1; 32]),
                 downloader: SubscriberId([2; 32]),
             };
-            SealMessage::Receipt(Box::new(Receipt::sign(&key(2), &parties, bytes, pieces, 1)))
+            SealMessage::Receipt(Box::new(Receipt::sign(&key(2), &parties, (bytes, pieces), (1, 1))))
         }),
         any::<bool>().prop_map(|long| {
             let mut ticket = Ticket {
@@ -757,9 +840,9 @@ proptest! {
                         let failed = KeyError::Unavailable(String::new());
                         Event::Keys { id, pieces, keys: if good { Ok(keys) } else { Err(failed) } }
                     }
-                    Some(Command::Prepare { id, piece, .. }) => {
+                    Some(Command::Prepare { id, piece, to, .. }) => {
                         let data = Bytes::from(vec![1; PIECE_LEN as usize]);
-                        Event::Prepared { id, piece, ready: if good { Ok((data, [0; 32])) } else { Err(Unready::Damaged) } }
+                        Event::Prepared { id, piece, to, ready: if good { Ok((data, [0; 32])) } else { Err(Unready::Damaged) } }
                     }
                     Some(Command::Store { id, piece, data, sender, .. }) => {
                         let hash = *blake3::hash(&data).as_bytes();

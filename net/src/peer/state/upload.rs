@@ -30,6 +30,8 @@ const STATEMENT_PIECES: usize = 32;
 const STATEMENT_BYTES: usize = 4 << 20;
 /// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
 const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
+/// Seconds by which a receipt's time may be off.
+const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 impl Swarm {
@@ -44,7 +46,15 @@ impl Swarm {
         verify(&hello.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
             .map_err(|_| Reason::BadTicket)?;
         self.out.push(Command::Keep(Evidence::Ticket(Box::new(ticket.clone()))));
+        let now = self.now.elapsed;
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        // What was made for another epoch it would take for this one's.
+        if connection.upload.epoch.is_some_and(|epoch| epoch != ticket.epoch) {
+            connection.upload.start_over(now);
+            self.state_uploads(id);
+        }
         if let Some(connection) = self.connections.get_mut(&id) {
+            connection.upload.epoch = Some(ticket.epoch);
             connection.upload.ticket = Some(ticket);
         }
         self.fill_slots();
@@ -141,7 +151,7 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            let stage = if plain { Stage::Keyed(None) } else { Stage::Waiting };
+            let stage = if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting };
             connection.upload.pieces.push_back(Outgoing { piece, stage });
         }
     }
@@ -150,7 +160,7 @@ impl Swarm {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
-        if upload.fetching || now.elapsed < upload.retry_at {
+        if upload.fetching.is_some() || now.elapsed < upload.retry_at {
             return;
         }
         if upload.ticket.as_ref().is_some_and(|ticket| ticket.expires <= now.unix) {
@@ -173,7 +183,7 @@ impl Swarm {
                 outgoing.piece
             })
             .collect();
-        upload.fetching = true;
+        upload.fetching = Some((epoch, claim.downloader().1));
         self.out.push(Command::FetchKeys { id, claim, epoch, pieces });
     }
 
@@ -181,7 +191,7 @@ impl Swarm {
         let now = self.now.elapsed;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
-        upload.fetching = false;
+        let Some((epoch, to)) = upload.fetching.take() else { return };
         let asked = |outgoing: &&mut Outgoing| matches!(outgoing.stage, Stage::Asked);
         match keys {
             Ok(keys) => {
@@ -189,13 +199,14 @@ impl Swarm {
                 for outgoing in upload.pieces.iter_mut().filter(asked) {
                     let place = pieces.iter().position(|&piece| piece == outgoing.piece);
                     outgoing.stage = match place.and_then(|place| keys.get(place)) {
-                        Some(key) => Stage::Keyed(Some(key.clone())),
+                        Some(key) => Stage::Keyed { key: Some(key.clone()), epoch, to },
                         None => Stage::Waiting,
                     };
                 }
             }
             Err(KeyError::TicketRefused(why)) => return self.disconnect(id, Reason::TicketRefused(why)),
-            Err(KeyError::Unavailable(_)) => {
+            // Our pieces move meanwhile, or are given up.
+            Err(KeyError::Unavailable(_) | KeyError::Retired) => {
                 for outgoing in upload.pieces.iter_mut().filter(asked) {
                     outgoing.stage = Stage::Waiting;
                 }
@@ -220,12 +231,12 @@ impl Swarm {
             if !room {
                 break;
             }
-            if let Stage::Keyed(key) = &mut outgoing.stage {
-                let key = key.take();
-                outgoing.stage = Stage::Preparing;
+            if let Stage::Keyed { key, epoch, to } = &mut outgoing.stage {
+                let (key, epoch, to) = (key.take(), *epoch, *to);
+                outgoing.stage = Stage::Preparing { to };
                 here += 1;
                 left = left.saturating_sub(1);
-                self.out.push(Command::Prepare { id, piece: outgoing.piece, key });
+                self.out.push(Command::Prepare { id, piece: outgoing.piece, key, epoch, to });
             }
         }
     }
@@ -234,6 +245,7 @@ impl Swarm {
         &mut self,
         id: ConnectionId,
         piece: u32,
+        made_for: u64,
         ready: Result<(Bytes, [u8; 32]), Unready>,
     ) {
         if ready == Err(Unready::Damaged) {
@@ -241,17 +253,18 @@ impl Swarm {
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
-        let place = upload
-            .pieces
-            .iter()
-            .position(|outgoing| outgoing.piece == piece && matches!(outgoing.stage, Stage::Preparing));
-        // Nobody waits for it where the peer was choked meanwhile.
+        let awaited = |stage: &Stage| matches!(stage, Stage::Preparing { to } if *to == made_for);
+        let place =
+            upload.pieces.iter().position(|outgoing| outgoing.piece == piece && awaited(&outgoing.stage));
+        // Nobody waits for it where the peer was choked meanwhile, or is in another epoch.
         let Some(place) = place else { return };
         match ready {
             Ok((data, hash)) => {
                 upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
             }
-            Err(_) => {
+            // There is another key for it.
+            Err(Unready::Moved) => upload.pieces[place].stage = Stage::Waiting,
+            Err(Unready::Damaged | Unready::Failed) => {
                 upload.pieces.remove(place);
                 upload.requests.forget(piece);
             }
@@ -361,7 +374,7 @@ impl Swarm {
         };
         let entries = std::mem::take(&mut connection.upload.unstated);
         if !entries.is_empty() {
-            let epoch = connection.upload.ticket.as_ref().map_or(hello.epoch, |ticket| ticket.epoch);
+            let epoch = connection.upload.epoch.unwrap_or(hello.epoch);
             // We had each piece before.
             let before = entries.iter().map(|entry| self.pieces.stated_at(entry.piece)).max();
             let time = self.now.unix.max(before.map_or(0, |before| before.saturating_add(1)));
@@ -373,12 +386,23 @@ impl Swarm {
     pub(super) fn receipt(&mut self, id: ConnectionId, receipt: Box<Receipt>) -> Result<(), Reason> {
         let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
         receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
+        // The tracker would not take it.
+        let skew = receipt.time.abs_diff(self.now.unix);
+        if skew > MAX_SKEW {
+            return Err(Reason::WrongTime(skew));
+        }
+        if receipt.since > receipt.time {
+            return Err(Reason::Protocol("a receipt from before its connection"));
+        }
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
         if receipt.bytes > upload.bytes || receipt.bytes <= upload.receipted {
             return Err(Reason::Protocol("a receipt for what was not sent"));
         }
-        upload.receipted = receipt.bytes;
+        if upload.session != 0 && receipt.since != upload.session {
+            return Err(Reason::Protocol("a receipt of another connection"));
+        }
+        (upload.receipted, upload.session) = (receipt.bytes, receipt.since);
         self.out.push(Command::Keep(Evidence::Receipt(parties, receipt)));
         Ok(())
     }

@@ -226,12 +226,15 @@ fn take(write: &WriteTransaction, id: &Bytes32, case: &CaseRecord) -> Result<(),
 
 fn put(write: &WriteTransaction, id: &Bytes32, case: &CaseRecord) -> Result<(), StoreError> {
     write.open_table(CASES)?.insert(id, encode(case).as_slice())?;
-    let (definition, subscriber) = match case.outcome {
-        Outcome::Open => (OPEN, case.suspect),
-        Outcome::Blamed => (LOST, case.suspect),
-        Outcome::FalseAccusation => (LOST, case.accuser),
+    let listed = match case.outcome {
+        Outcome::Open => Some((OPEN, case.suspect)),
+        Outcome::Blamed => Some((LOST, case.suspect)),
+        Outcome::FalseAccusation => Some((LOST, case.accuser)),
+        Outcome::Lapsed => None,
     };
-    write.open_table(definition)?.insert(key(&subscriber, id), ())?;
+    if let Some((definition, subscriber)) = listed {
+        write.open_table(definition)?.insert(key(&subscriber, id), ())?;
+    }
     if case.outcome != Outcome::Open {
         write.open_table(EVIDENCE)?.remove(id)?;
     }

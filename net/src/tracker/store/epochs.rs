@@ -24,7 +24,8 @@ pub(in crate::tracker) fn mark(secret: &[u8; 32]) -> Bytes32 {
 
 impl Store {
     /// A torrent's epochs.
-    pub(in crate::tracker) fn epochs(&self, torrent: &TorrentId) -> Result<Option<EpochsRecord>, StoreError> {
+    #[cfg(test)]
+    pub(super) fn epochs(&self, torrent: &TorrentId) -> Result<Option<EpochsRecord>, StoreError> {
         self.read(EPOCHS, &torrent.0)
     }
 

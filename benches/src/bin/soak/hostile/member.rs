@@ -131,7 +131,11 @@ impl Tracker for Member {
             };
             let reply = self.client.announce(passkey, &said).await.map_err(|error| error.to_string())?;
             let peers: Vec<SocketAddr> = reply.peers.iter().map(|peer| peer.address).collect();
-            Ok(AnnounceReply { interval: Duration::from_secs(reply.interval.into()), peers })
+            Ok(AnnounceReply {
+                interval: Duration::from_secs(reply.interval.into()),
+                peers,
+                epoch: reply.epoch,
+            })
         })
     }
 
