@@ -1,8 +1,8 @@
 //! x86-64 with BMI2 and ADX: MULX, which leaves the flags alone, and ADCX and ADOX, two carry chains at once.
 //!
-//! Everything but the last is made of *rows*. A row multiplies one word x by a block y of 8 words and adds the product to a window
-//! of 8 accumulator words, which lives in registers, and to one word t of memory; the lowest word of the sum is final
-//! and replaces t, and the window moves up by one word.
+//! Everything but products by a constant is made of *rows*. A row multiplies one word x by a block y of 8 words and adds
+//! the product to a window of 8 accumulator words, which lives in registers, and to one word t of memory; the lowest
+//! word of the sum is final and replaces t, and the window moves up by one word.
 //!
 //! **Rows lose no carry.** With the window w < 2^512, t < 2^64, x < 2^64 and y < 2^512:
 //! w + t + x y ≤ (2^512 − 1) + (2^64 − 1) + (2^64 − 1)(2^512 − 1) = 2^576 − 1,
@@ -284,8 +284,8 @@ macro_rules! tile_mac {
 
 /// A row of a tile: x = `[rdi + i]`, y at `rsi` − `j`, to the sum r8…r15, rbp, rcx; zero at `[rsp + 8]`. Both carries are clear before
 /// it and after it: a product's highest word is below 2^64 − 1, so it takes the last carry of the chain of low words without one of its
-/// own, and the sum's highest word takes that of the other. Multiplying is a way to get a zero that leaves the flags, and by 7 per cent of
-/// the whole row faster here than MOV is on Zen 4, whose multiplier waits where other instructions come in between.
+/// own, and the sum's highest word takes that of the other. MOV would make a zero as well and leave the flags alone, but then Zen 4 takes
+/// 6 per cent longer for the whole.
 macro_rules! tile_row {
     ($i:literal, $j:literal) => {
         concat!(
@@ -317,8 +317,9 @@ macro_rules! tile_row {
 /// BMI2 and ADX. An even number of words at `x`, not zero, and 8 times as many at `y`.
 unsafe fn add_rows(x: &[Word], y: &[Word], sum: &mut Sum) {
     // SAFETY: the loop's turns, one per 2 words of `x`, read them, at rising addresses, and 2 rows of `y` of 8 words each, from
-    // the last one down to the first: what the caller grants. `sum` has the 10 words that are read and written. rbx and rbp are
-    // restored, the stack is balanced, the other registers are declared.
+    // the last one down to the first: what the caller grants. `sum` has the 10 words that are read and written. What is pushed is
+    // read from the stack's top, where nothing else is put until it is popped. rbx and rbp are restored, the stack is balanced,
+    // the other registers are declared.
     unsafe {
         asm!(
             "push rbx",
