@@ -171,10 +171,10 @@ settings! {
     max_ticket_seconds: u64 = 24 * 3600,
         Seconds "max-ticket-time" "SWARMSEAL_TRACKER_MAX_TICKET_TIME" "DURATION";
     /// Calls a second that one subscriber may make in its sessions, on average; 0: any number. Seeds are not limited.
-    calls_per_second: u32 = 200,
+    calls_per_second: u32 = 1000,
         Number "calls-per-second" "SWARMSEAL_TRACKER_CALLS_PER_SECOND" "COUNT";
     /// Calls that one subscriber may make at once, having been silent before.
-    calls_burst: u32 = 1000,
+    calls_burst: u32 = 5000,
         Number "calls-burst" "SWARMSEAL_TRACKER_CALLS_BURST" "COUNT";
     /// Calls a second from one address (of IPv6: one network of 64 bits) that belong to no session: challenges,
     /// subscriptions, openings of sessions, wrong admin tokens; 0: any number.
