@@ -539,6 +539,58 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
 }
 
 #[test]
+#[ignore = "needs root, to mount a small file system"]
+fn a_tracker_whose_disk_is_full_goes_on_once_there_is_room() {
+    let mut world = World::new(1000);
+    world.tracker.take().unwrap().kill();
+    let (data, whole) = (world.path("operator"), world.path("whole"));
+    fs::rename(&data, &whole).unwrap();
+    fs::create_dir(&data).unwrap();
+    let size = |size: &str, flags: &[&str]| {
+        let options = [flags.join(","), format!("size={size}")].join(",");
+        let options = options.trim_start_matches(',').to_owned();
+        let kind = if flags.is_empty() { &["-t", "tmpfs"][..] } else { &[] };
+        let device = if flags.is_empty() { &["tmpfs"][..] } else { &[] };
+        let mut mount = Command::new("mount");
+        mount.args(kind).args(["-o", &options]).args(device).arg(&data).status().unwrap().success()
+    };
+    assert!(size("3m", &[]));
+    assert!(Command::new("cp").arg("-a").arg(whole.join("tracker")).arg(&data).status().unwrap().success());
+    world.start_tracker();
+    let (torrent, token, url) = (world.torrent(), world.token(), world.url());
+    // 1,000 vouchers in one call.
+    let issue = |world: &World| {
+        let client = swarmseal::tracker_client::AdminClient::new(&url, fs::read_to_string(&token).unwrap());
+        let metainfo = Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect());
+        let id = metainfo.unwrap().info.seal.torrent_id;
+        let terms = swarmseal::tracker_client::Terms::default();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(client.unwrap().create_vouchers(id, terms, 1000))
+    };
+    let (mut codes, mut refused) = (Vec::new(), None);
+    while refused.is_none() && codes.len() < 100_000 {
+        match issue(&world) {
+            Ok(more) => codes.extend(more),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let again = issue(&world).map_err(|error| error.code());
+    let grown = size("64m", &["remount"]);
+    let after = issue(&world);
+    let code = codes.last().cloned().unwrap_or_default();
+    world.expect("alice", &["subscribe", &torrent], 0);
+    let licensed =
+        program(&world.path("alice"), &["license", &torrent, "--voucher", &code]).output().unwrap();
+    world.tracker.take().unwrap().kill();
+    let unmounted = Command::new("umount").arg(&data).status().unwrap().success();
+    assert!(grown && unmounted);
+    let full = Some(swarmseal::wire::api::ApiError::Full);
+    assert_eq!((refused.and_then(|error| error.code()), again.err()), (full, Some(full)));
+    assert_eq!(after.unwrap().len(), 1000);
+    assert_eq!(licensed.status.code(), Some(0), "what was acknowledged before is there");
+}
+
+#[test]
 fn a_backend_can_be_forced_and_one_that_is_not_there_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| {
@@ -641,4 +693,44 @@ fn a_bad_piece_is_traced_to_its_first_sender_past_an_honest_peer() {
     let (name, tracker) = (subscriber(&world, "mallory").to_string(), world.url());
     let args = ["cases", "--pardon", &name, "--tracker", &tracker, "--admin-token-file", &token];
     assert_eq!(world.expect("publisher", &args, 0)["cases"], 1);
+}
+
+#[test]
+fn a_bad_piece_is_traced_past_a_move_to_another_epoch() {
+    let flags = ["--defence-time", "5", "--max-lost-cases", "1"];
+    let world = World::with_tracker(500_000, &flags);
+    let seed = world.seed(&["--cipher-hashes", "0"]);
+    world.fetch("mallory");
+    seed.kill();
+    pollute(&world, "mallory", 3);
+    let mallory = world.get("mallory", &[]);
+    mallory.event("complete");
+    world.fetch("bob");
+    mallory.kill();
+    let bob = world.get("bob", &[]);
+    bob.event("complete");
+    world.fetch("carol");
+    // What Bob and Carol have becomes other ciphertext than anybody stated.
+    let (torrent, token) = (world.torrent(), world.token());
+    world.expect("publisher", &["epochs", &torrent, "--begin", "--admin-token-file", &token], 0);
+    let carol = world.get("carol", &[]);
+    for who in ["bob", "carol"] {
+        until("pieces of the old epoch stay", || stored_epochs(&world, who).0 == [2]);
+    }
+    carol.kill();
+    let code = world.voucher(&[]);
+    let refused = world.play("carol", &["--voucher", &code], 10);
+    assert!(refused["error"].as_str().unwrap().contains("piece 3 "), "{refused}");
+    let begun = std::time::Instant::now();
+    let case = loop {
+        let case = world.expect("publisher", &["cases", &torrent, "--admin-token-file", &token], 0);
+        assert!(begun.elapsed() < DEADLINE, "{case}");
+        if case["outcome"] == "blamed" {
+            break case;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    assert_eq!(case["suspect"], subscriber(&world, "mallory").to_string());
+    assert_eq!(case["cleared"], serde_json::json!([subscriber(&world, "bob").to_string()]));
+    assert_eq!(case["accuser"], subscriber(&world, "carol").to_string());
 }

@@ -900,6 +900,16 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
     assert!(keys.keys == by_ticket.keys, "they are k's re-keys");
     let from_seed = published.seed(&tracker).personal_keys(&request).await.unwrap();
     assert_ne!(from_seed.keys, keys.keys);
+
+    // Another epoch has hashes, and a personal torrent, of its own. The client goes on with the old one until that is retired.
+    tracker.admin().begin_epoch(None).await.unwrap();
+    assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap(), (2, vec![]));
+    assert_eq!(published.seed(&tracker).work(torrent).await.unwrap().map(|job| job.epoch), Some(2));
+    assert!(j_client.personal_keys(&request).await.unwrap().keys == keys.keys);
+    let moved = PersonalKeysRequest { epoch: 2, ..request.clone() };
+    assert!(j_client.personal_keys(&moved).await.unwrap().keys != keys.keys);
+    tracker.admin().retire_epochs(None, 2).await.unwrap();
+    assert_eq!(code(j_client.personal_keys(&moved).await), ApiError::UnknownPersonal);
     tracker.stop().await;
 }
 

@@ -2,6 +2,9 @@
 //!
 //! After a failed write redb refuses every further one until the file is closed and opened again. Operators free space on full
 //! disks, so this is done by itself, with the next change.
+//!
+//! redb's quick repair is left off: after a kill a store of a million subscribers (1.1 GB) is read through in 7 s, and each change
+//! would cost 14 ms instead of 4. After an orderly stop nothing is read.
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
