@@ -129,7 +129,9 @@ impl AnyKey {
 
 impl Tracker for AnyKey {
     fn announce<'a>(&'a self, _: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
-        Box::pin(async { Ok(AnnounceReply { interval: Duration::from_secs(3600), peers: Vec::new() }) })
+        Box::pin(async {
+            Ok(AnnounceReply { interval: Duration::from_secs(3600), peers: Vec::new(), epoch: None })
+        })
     }
 
     fn rekeys<'a>(
