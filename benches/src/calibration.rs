@@ -196,7 +196,8 @@ impl Run<'_> {
     fn sealed(&self) -> Result<f64> {
         self.content()?;
         let listen = format!("{}:{TRACKER_PORT}", Lab::address(TRACKER_NODE));
-        let tracker = Process::start(&mut self.at(TRACKER_NODE, &["tracker", "--insecure-http", "--listen", &listen]))?;
+        let tracker =
+            Process::start(&mut self.at(TRACKER_NODE, &["tracker", "--insecure-http", "--listen", &listen]))?;
         let url = tracker.until("\"listening\"")?;
         let url: serde_json::Value = serde_json::from_str(&url)?;
         let url = url["url"].as_str().context("no URL in the event")?;
