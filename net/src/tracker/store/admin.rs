@@ -6,9 +6,9 @@ use super::{Bytes32, Store, StoreError, decode, encode};
 use crate::tracker::admin::{AuditRecord, TokenRecord};
 
 /// Hash of a token → what it may do.
-const TOKENS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("admin tokens");
+pub(super) const TOKENS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("admin tokens");
 /// Entries by their numbers, which only grow.
-const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit log");
+pub(super) const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit log");
 
 /// Makes what a new store, or one of before, does not have.
 pub(super) fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
