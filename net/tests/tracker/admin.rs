@@ -236,7 +236,10 @@ async fn grants_accounts_vouchers_and_revocations_are_listed_and_taken_back() {
     );
     assert_eq!(code(admin.read("subscribers/nobody").await), ApiError::BadRequest);
     for limit in ["0", "1001", "-1", "x"] {
-        assert_eq!(code(admin.read(&format!("grants?limit={limit}")).await), ApiError::BadRequest, "{limit}");
+        let of_account = format!("grants?torrent_id={torrent}&account=ann&limit={limit}");
+        for path in [format!("grants?limit={limit}"), of_account] {
+            assert_eq!(code(admin.read(&path).await), ApiError::BadRequest, "{path}");
+        }
     }
 
     // A grant, a voucher that was redeemed, and one that was not.

@@ -63,14 +63,14 @@ fn shown(id: &[u8; 32], grant: &GrantRecord) -> Value {
 /// `GET /admin/grants?torrent_id=&account=&after=&limit=`
 pub(in crate::tracker) async fn grants(State(tracker): Shared, page: Asked<Page>) -> Response {
     run(tracker, asked(page), |tracker, page| {
-        let (torrent, account) = (page.torrent(), page.account.as_deref());
+        let (torrent, account, limit) = (page.torrent(), page.account.as_deref(), page_length(page.limit)?);
         // An account of a torrent is looked up; anything else is looked for.
         if let (Some(torrent), Some(account)) = (&torrent, account) {
             let found = tracker.store.grant_of_account(torrent, account)?;
             let list: Vec<Value> = found.iter().map(|(id, grant)| shown(id, grant)).collect();
             return Ok(json!({ "grants": list, "next": null }));
         }
-        let (found, after) = tracker.store.grants(page.after(), page_length(page.limit)?, |grant| {
+        let (found, after) = tracker.store.grants(page.after(), limit, |grant| {
             torrent.is_none_or(|torrent| grant.torrent_id == torrent)
                 && account.is_none_or(|account| grant.account.as_deref() == Some(account))
         })?;
