@@ -42,7 +42,7 @@ pub(super) async fn back_up(State(tracker): State<Arc<Tracker>>) -> Response {
 }
 
 async fn begin(tracker: &Arc<Tracker>) -> Result<Response, Refusal> {
-    let turn = Arc::clone(&tracker.backing_up).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+    let turn = Arc::clone(&tracker.backing_up).try_acquire_owned().map_err(|_| ApiError::Rate)?;
     let shared = Arc::clone(tracker);
     let made = tokio::task::spawn_blocking(move || make(&shared)).await.map_err(|_| ApiError::Internal)?;
     let (directory, file, length, left_out) = made?;

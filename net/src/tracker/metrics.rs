@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 23] = [
+pub(super) const CALLS: [(&str, &str); 25] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -18,6 +18,8 @@ pub(super) const CALLS: [(&str, &str); 23] = [
     ("passkey", "/passkey"),
     ("rekey", "/rekey"),
     ("license", "/license"),
+    ("license_order", "/license/order"),
+    ("receipts", "/receipts"),
     ("seed_keys", "/seed/keys"),
     ("seed_work", "/seed/work"),
     ("seed_hashes", "/seed/hashes"),
