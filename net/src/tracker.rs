@@ -28,6 +28,7 @@ mod sessions;
 mod state;
 mod store;
 mod swarm;
+mod tickets;
 mod voucher;
 mod workers;
 
@@ -297,7 +298,8 @@ impl Server {
                 }
             }
         });
-        http::serve(self.listener, router, self.tracker.config.max_connections, shutdown).await;
+        let tracker = Arc::clone(&self.tracker);
+        http::serve(self.listener, tracker, router, self.tracker.config.max_connections, shutdown).await;
         sweeper.abort();
         self.tracker.workers.finish().await;
         self.tracker.verifiers.finish().await;

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method, Request};
 use axum::response::Response;
 
 use super::clock;
 use super::metrics::count;
 use super::refusal::bencoded;
-use super::state::{Torrent, Tracker, random};
+use super::state::{Torrent, Tracker};
 use super::store::Member;
 use super::swarm::Arrival;
 use crate::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
@@ -25,6 +25,22 @@ pub(super) struct Remote(pub(super) SocketAddr);
 
 type Shared = State<Arc<Tracker>>;
 
+/// Answers an announce whose passkey stands in the path; nothing where that is something else, which the router knows.
+/// Announces are most of what a tracker is asked, and so cheap that a way through the router would be much of their cost.
+pub(super) fn at_once<B>(tracker: &Tracker, remote: SocketAddr, request: &Request<B>) -> Option<Response> {
+    if request.method() != Method::GET {
+        return None;
+    }
+    let (("announce", passkey) | (passkey, "announce")) =
+        request.uri().path().strip_prefix('/')?.split_once('/')?
+    else {
+        return None;
+    };
+    Passkey::from_hex(passkey)?;
+    let query = request.uri().query();
+    Some(respond(tracker, answer_announce(tracker, Some(passkey), query, Remote(remote), request.headers())))
+}
+
 /// `GET /{passkey}/announce` and `/announce/{passkey}`
 pub(super) async fn announce_at(
     State(tracker): Shared,
@@ -33,7 +49,7 @@ pub(super) async fn announce_at(
     Extension(remote): Extension<Remote>,
     headers: HeaderMap,
 ) -> Response {
-    respond(&tracker, answer_announce(&tracker, Some(&passkey), query, remote, &headers))
+    respond(&tracker, answer_announce(&tracker, Some(&passkey), query.as_deref(), remote, &headers))
 }
 
 /// `GET /announce?passkey=`
@@ -43,7 +59,7 @@ pub(super) async fn announce(
     Extension(remote): Extension<Remote>,
     headers: HeaderMap,
 ) -> Response {
-    respond(&tracker, answer_announce(&tracker, None, query, remote, &headers))
+    respond(&tracker, answer_announce(&tracker, None, query.as_deref(), remote, &headers))
 }
 
 /// `GET /{passkey}/scrape` and `/scrape/{passkey}`
@@ -63,11 +79,11 @@ pub(super) async fn scrape(State(tracker): Shared, RawQuery(query): RawQuery) ->
 fn answer_announce(
     tracker: &Tracker,
     passkey: Option<&str>,
-    query: Option<String>,
+    query: Option<&str>,
     remote: Remote,
     headers: &HeaderMap,
 ) -> Result<Vec<u8>, String> {
-    let request = Announce::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let request = Announce::from_query(query.unwrap_or_default()).map_err(|error| error.to_string())?;
     let (member, torrent) = admit(tracker, passkey, request.passkey)?;
     let own = tracker.personals.find(&request.info_hash).is_some_and(|own| own.subscriber == member.id);
     if torrent.info_hash != request.info_hash && !own {
@@ -88,7 +104,7 @@ fn answer_announce(
         wanted,
     };
     let now = clock::now();
-    let chance = u64::from_le_bytes(random().map_err(|error| error.to_string())?);
+    let chance = tracker.swarms.chance();
     // One that may not send is told of others, and they are not told of it.
     let mut found = if tracker.is_barred(&member.id) && !own {
         tracker.swarms.visit(&request.info_hash, &arrival, now, chance)

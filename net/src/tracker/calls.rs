@@ -198,8 +198,7 @@ fn check_ticket(
     if downloader.torrent_id != *torrent {
         return Err(ApiError::BadTicket.into());
     }
-    identity::verify(&downloader.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
-        .map_err(|_| ApiError::BadTicket)?;
+    tracker.tickets.check(&downloader.identity, ticket).map_err(|_| ApiError::BadTicket)?;
     let now = clock::now();
     if ticket.expires <= now || ticket.expires > now.saturating_add(tracker.config.max_ticket_seconds) {
         return Err(ApiError::ExpiredTicket.into());

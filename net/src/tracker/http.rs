@@ -102,6 +102,7 @@ async fn metrics(State(tracker): State<Arc<Tracker>>) -> Response {
 /// Serves until `shutdown` is done; then takes no more requests and lets those under way come to an end.
 pub(super) async fn serve(
     listener: TcpListener,
+    tracker: Arc<Tracker>,
     router: Router,
     max_connections: usize,
     shutdown: impl Future<Output = ()>,
@@ -118,7 +119,15 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, remote, place)) => {
-                connections.spawn(connection(stream, remote, place, router.clone(), stopped.clone()));
+                let tracker = Arc::clone(&tracker);
+                connections.spawn(connection(
+                    stream,
+                    remote,
+                    place,
+                    tracker,
+                    router.clone(),
+                    stopped.clone(),
+                ));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: those that there are will end.
@@ -148,14 +157,19 @@ async fn connection(
     stream: TcpStream,
     remote: SocketAddr,
     place: OwnedSemaphorePermit,
+    tracker: Arc<Tracker>,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
     let _place = place;
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let announced = announce::at_once(&tracker, remote, &request);
         let mut router = router.clone();
         async move {
+            if let Some(answer) = announced {
+                return Ok(answer);
+            }
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Remote(remote));
             let answer = tokio::time::timeout(REQUEST_TIMEOUT, router.call(request));

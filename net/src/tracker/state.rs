@@ -19,6 +19,7 @@ use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
 use super::store::{Member, Store, StoreError, Totals};
 use super::swarm::Swarms;
+use super::tickets::CheckedTickets;
 use super::workers::Workers;
 use super::{Config, Error, calls, clock, secret_files};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
@@ -83,6 +84,7 @@ pub(super) struct Tracker {
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
     pub(super) tables: TableCache,
+    pub(super) tickets: CheckedTickets,
     pub(super) hash_work: HashWork,
     pub(super) personals: Personals,
     pub(super) counters: Counters,
@@ -133,6 +135,7 @@ impl Tracker {
             sessions: Sessions::default(),
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
+            tickets: CheckedTickets::default(),
             hash_work: HashWork::new(config.cipher_hash_bytes),
             personals: Personals::new(store.personals()?),
             counters: Counters::default(),
