@@ -747,6 +747,23 @@ pub(crate) fn comb_pow<V: Lanes, const L: usize, const C: usize>(
     let (mut rooms, mut factor) = ((zeros(), zeros()), zeros());
     for from in (0..items).step_by(V::LANES) {
         let count = V::LANES.min(items - from);
+        let spread = Spread::new::<V>(combs.len());
+        if spread.is_worth_it(count) {
+            for from in (from..from + count).step_by(spread.at_once) {
+                let count = spread.at_once.min(items - from);
+                let out = &mut out[from * n..][..count * n];
+                rooms.0 = start;
+                spread.pow::<V, L, C>(
+                    &moduli,
+                    (&shape, &one),
+                    combs,
+                    (from, count),
+                    (&mut rooms, &mut factor),
+                    out,
+                );
+            }
+            continue;
+        }
         rooms.0 = start;
         // Swapped by reference: the numbers are long.
         let (mut acc, mut next) = (&mut rooms.0, &mut rooms.1);
@@ -774,6 +791,96 @@ pub(crate) fn comb_pow<V: Lanes, const L: usize, const C: usize>(
     wipe(&mut rooms.0);
     wipe(&mut rooms.1);
     wipe(&mut factor);
+}
+
+/// How the tables of a few items share the lanes that these would leave empty: each lane has some tables of one item, and
+/// the lanes of an item are multiplied in the end. One item of two combs, in eight lanes, is thus a squaring and a product a
+/// column instead of a squaring and eight products; but every lane's table is looked through by itself.
+struct Spread {
+    /// Lanes of one item: a power of two. 1 where the tables are no power of two, and then it is never worth it.
+    side: usize,
+    /// Tables of one lane.
+    rounds: usize,
+    /// Items in a vector.
+    at_once: usize,
+}
+
+impl Spread {
+    #[inline(always)]
+    fn new<V: Lanes>(combs: usize) -> Self {
+        let tables = combs * CombShape::V;
+        let side = if tables.is_power_of_two() { tables.min(V::LANES) } else { 1 };
+        Spread { side, rounds: tables / side, at_once: V::LANES / side }
+    }
+
+    /// Whether so many items, at most one a lane, cost less than a vector of them: a product with a factor from tables of
+    /// each lane's own costs about as much as two from tables that the lanes share.
+    #[inline(always)]
+    fn is_worth_it(&self, items: usize) -> bool {
+        items.div_ceil(self.at_once) * (1 + 2 * self.rounds) <= 1 + self.side * self.rounds
+    }
+
+    /// [`comb_pow`] of at most `at_once` items from `from` on. `rooms.0.0`: 1 in every lane. Items are public, and so is
+    /// which lane has which table.
+    #[inline(always)]
+    fn pow<V: Lanes, const L: usize, const C: usize>(
+        &self,
+        moduli: &Moduli<V, L>,
+        (shape, one): (&CombShape, &Limbs<V, L>),
+        combs: &[Comb<'_>],
+        (from, count): (usize, usize),
+        (rooms, factor): (&mut (Limbs<V, L>, Limbs<V, L>), &mut Limbs<V, L>),
+        out: &mut [Word],
+    ) {
+        let numbers = read_lanes::<V>(V::LANES, |lane| lane as u64);
+        let (mut acc, mut next) = (&mut rooms.0, &mut rooms.1);
+        for column in (0..shape.block).rev() {
+            if column + 1 != shape.block {
+                moduli.square::<C>(acc, next);
+                core::mem::swap(&mut acc, &mut next);
+            }
+            for round in 0..self.rounds {
+                for lane in 0..V::LANES {
+                    // Lanes beyond the last item repeat it.
+                    let item = from + (lane / self.side).min(count - 1);
+                    let table = round * self.side + lane % self.side;
+                    let (comb, v) = (&combs[table / CombShape::V], table % CombShape::V);
+                    let index = V::splat(widen(shape.digit(comb.exponents[item], v, column)));
+                    let here = numbers.equals(V::splat(lane as u64));
+                    let entries = &comb.table[v * L * shape.entries()..][..L * shape.entries()];
+                    for (l, entries) in entries.chunks_exact(shape.entries()).enumerate() {
+                        factor[l] = V::select(here, V::pick(entries, index), factor[l]);
+                    }
+                }
+                moduli.mul::<C>(acc, factor, next);
+                core::mem::swap(&mut acc, &mut next);
+            }
+        }
+        let mut apart = self.side / 2;
+        while apart > 0 {
+            move_lanes(acc, |lane| lane ^ apart, factor);
+            moduli.mul::<C>(acc, factor, next);
+            core::mem::swap(&mut acc, &mut next);
+            apart /= 2;
+        }
+        move_lanes(acc, |lane| (lane * self.side) % V::LANES, factor);
+        moduli.leave::<C>(factor, one, next);
+        scatter(next, out.len() / count, out);
+    }
+}
+
+/// Lane i of `out` is lane `source(i)` of the numbers.
+#[inline(always)]
+fn move_lanes<V: Lanes, const L: usize>(
+    numbers: &Limbs<V, L>,
+    source: impl Fn(usize) -> usize,
+    out: &mut Limbs<V, L>,
+) {
+    for (limb, out) in numbers.iter().zip(out) {
+        let mut lanes = [0; MAX_LANES];
+        limb.write(&mut lanes);
+        *out = read_lanes(V::LANES, |i| lanes[source(i)]);
+    }
 }
 
 // ---- Words and limbs ----

@@ -152,6 +152,16 @@ fn check_powers(kernels: &Kernels, group: &Group, oracle: &Oracle, bases: &[Numb
         let combs =
             [Comb { table: first, exponents: &refs }, Comb { table: &tables[second], exponents: &reversed }];
         (kernels.comb_pow)(m, bits, &combs, &mut out);
+        // As few as leave lanes empty: the same, of one term and of two.
+        for count in 1..refs.len() {
+            let few = combs.map(|comb| Comb { exponents: &comb.exponents[..count], ..comb });
+            let mut part = vec![0; count * len];
+            (kernels.comb_pow)(m, bits, &few, &mut part);
+            assert_eq!(part, out[..count * len], "{} {} {count} of two terms", kernels.name, group.bits());
+            (kernels.comb_pow)(m, bits, &few[..1], &mut part);
+            let alone = &expected[i * refs.len() * len..][..count * len];
+            assert_eq!(part, alone, "{} {} {count} of one term", kernels.name, group.bits());
+        }
         for (k, product) in out.chunks_exact(len).enumerate() {
             let power = |base: usize, k: usize| number(&expected[(base * refs.len() + k) * len..][..len]);
             let expected = oracle.mont_mul(&power(i, k), &power(second, refs.len() - 1 - k));

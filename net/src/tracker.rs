@@ -38,6 +38,7 @@ mod sessions;
 mod state;
 mod store;
 mod swarm;
+mod tickets;
 mod tls;
 mod voucher;
 mod workers;

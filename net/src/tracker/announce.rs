@@ -1,16 +1,17 @@
 //! Announce and scrape over HTTP. A refusal is a `failure reason` with status 200, as clients expect.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::{Method, Request};
 use axum::response::Response;
 
 use super::connection::Remote;
 use super::metrics::{Call, count};
 use super::refusal::bencoded;
-use super::state::{Torrent, Tracker, random};
+use super::state::{Torrent, Tracker};
 use super::store::Member;
 use super::swarm::Arrival;
 use super::{clock, http};
@@ -22,6 +23,23 @@ const DEFAULT_WANTED: u32 = 50;
 
 type Shared = State<Arc<Tracker>>;
 
+/// Answers an announce whose passkey stands in the path; nothing where that is something else, which the router knows.
+/// Announces are most of what a tracker is asked, and so cheap that a way through the router would be much of their cost.
+pub(super) fn at_once<B>(tracker: &Tracker, remote: IpAddr, request: &Request<B>) -> Option<Response> {
+    if request.method() != Method::GET {
+        return None;
+    }
+    let (("announce", passkey) | (passkey, "announce")) =
+        request.uri().path().strip_prefix('/')?.split_once('/')?
+    else {
+        return None;
+    };
+    Passkey::from_hex(passkey)?;
+    let started = Instant::now();
+    let answer = answer_announce(tracker, Some(passkey), request.uri().query(), Remote(remote));
+    Some(respond(tracker, Call::ANNOUNCE, started, answer))
+}
+
 /// `GET /{passkey}/announce` and `/announce/{passkey}`
 pub(super) async fn announce_at(
     State(tracker): Shared,
@@ -30,7 +48,12 @@ pub(super) async fn announce_at(
     Extension(remote): Extension<Remote>,
 ) -> Response {
     let started = Instant::now();
-    respond(&tracker, Call::ANNOUNCE, started, answer_announce(&tracker, Some(&passkey), query, remote))
+    respond(
+        &tracker,
+        Call::ANNOUNCE,
+        started,
+        answer_announce(&tracker, Some(&passkey), query.as_deref(), remote),
+    )
 }
 
 /// `GET /announce?passkey=`
@@ -40,7 +63,7 @@ pub(super) async fn announce(
     Extension(remote): Extension<Remote>,
 ) -> Response {
     let started = Instant::now();
-    respond(&tracker, Call::ANNOUNCE, started, answer_announce(&tracker, None, query, remote))
+    respond(&tracker, Call::ANNOUNCE, started, answer_announce(&tracker, None, query.as_deref(), remote))
 }
 
 /// `GET /{passkey}/scrape` and `/scrape/{passkey}`
@@ -62,10 +85,10 @@ pub(super) async fn scrape(State(tracker): Shared, RawQuery(query): RawQuery) ->
 fn answer_announce(
     tracker: &Tracker,
     passkey: Option<&str>,
-    query: Option<String>,
+    query: Option<&str>,
     remote: Remote,
 ) -> Result<Vec<u8>, String> {
-    let request = Announce::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let request = Announce::from_query(query.unwrap_or_default()).map_err(|error| error.to_string())?;
     let (member, torrent) = admit(tracker, passkey, request.passkey)?;
     let own = tracker.personals.find(&request.info_hash).is_some_and(|own| own.subscriber == member.id);
     if torrent.info_hash != request.info_hash && !own {
@@ -86,7 +109,7 @@ fn answer_announce(
         wanted,
     };
     let now = clock::now();
-    let chance = u64::from_le_bytes(random().map_err(|error| error.to_string())?);
+    let chance = tracker.swarms.chance();
     // One that may not send is told of others, and they are not told of it.
     let mut found = if tracker.is_barred(&member.id) && !own {
         tracker.swarms.visit(&request.info_hash, &arrival, now, chance)

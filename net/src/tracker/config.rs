@@ -183,6 +183,10 @@ settings! {
     /// Such calls at once, after silence.
     address_calls_burst: u32 = 1000,
         Number "address-calls-burst" "SWARMSEAL_TRACKER_ADDRESS_CALLS_BURST" "COUNT";
+    /// Times a day that one uploader may have the key of one piece for one downloader: both may have lost it, more than once; 0:
+    /// any number.
+    keys_per_day: u8 = 16,
+        Number "keys-per-day" "SWARMSEAL_TRACKER_KEYS_PER_DAY" "COUNT";
     /// Announces and scrapes a second under one passkey; 0: any number. To refuse one costs as much as to answer it.
     announces_per_second: u32 = 0,
         Number "announces-per-second" "SWARMSEAL_TRACKER_ANNOUNCES_PER_SECOND" "COUNT";

@@ -50,6 +50,10 @@ pub(super) trait Front: Send + Sync + 'static {
     fn open_connections(&self) -> &AtomicU64;
     /// Whether the server was told to stop.
     fn stopping(&self) -> &AtomicBool;
+    /// The answer to a request that needs neither the router nor its body, if it is one.
+    fn at_once(&self, _remote: std::net::IpAddr, _request: &Request<Incoming>) -> Option<Response> {
+        None
+    }
 }
 
 /// Serves until `shutdown` is done, and then as long as the configuration says that it drains; then takes no more requests
@@ -275,6 +279,13 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         let config = &self.front.config();
         let remote =
             proxies::client(&config.trusted_proxies, config.proxy_header, self.remote, request.headers());
+        // What goes on in a connection of HTTP/2 is counted below.
+        if self.http2.is_none()
+            && request.body().is_end_stream()
+            && let Some(answer) = self.front.at_once(remote, &request)
+        {
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
         let patience = Duration::from_secs(config.request_seconds);
         let busy = self.http2.as_ref().map(Busy::new);
         let (mut request, slow) = if request.body().is_end_stream() {

@@ -60,6 +60,11 @@ impl TableCache {
         Ok(tables)
     }
 
+    /// Whether a subscriber's tables are kept.
+    pub(super) fn has(&self, id: &SubscriberId) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).by_id.contains_key(id)
+    }
+
     /// Bytes in use.
     pub(super) fn bytes(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
@@ -273,6 +278,7 @@ mod tests {
         tables(2);
         assert_eq!(cache.bytes(), 2 * one);
         assert!(Arc::ptr_eq(&first, &tables(0)));
+        assert!(cache.has(&subscribers[0].1) && !cache.has(&subscribers[1].1));
         assert!(!Arc::ptr_eq(&second, &tables(1)));
     }
 

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
 use tokio::sync::Semaphore;
 
@@ -27,14 +30,15 @@ use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
 use super::store::{Member, Store, StoreError, Totals, mark};
 use super::swarm::Swarms;
+use super::tickets::CheckedTickets;
 use super::workers::Workers;
-use super::{ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, backup, calls, clock, secret_files};
+use super::{
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, announce, backup, calls, clock, secret_files,
+};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
 
-/// Times a day that one uploader may have one key for one downloader: both may have lost it, more than once.
-const TIMES: u8 = 16;
 /// See [`Tracker::accusing`].
 const MAX_ACCUSATIONS: usize = 4;
 
@@ -97,6 +101,7 @@ pub(super) struct Tracker {
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
     pub(super) tables: TableCache,
+    pub(super) tickets: CheckedTickets,
     pub(super) hash_work: HashWork,
     pub(super) personals: Personals,
     /// What uploaders may have on their downloaders' word.
@@ -167,9 +172,10 @@ impl Tracker {
             sessions: Sessions::default(),
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
+            tickets: CheckedTickets::default(),
             hash_work: HashWork::new(config.cipher_hash_bytes),
             personals: Personals::new(store.personals()?),
-            budgets: Budgets::new(TIMES),
+            budgets: Budgets::new(config.keys_per_day),
             counters: Counters::default(),
             times: CallTimes::default(),
             limits: Limits::new(&config),
@@ -417,6 +423,10 @@ impl Front for Tracker {
 
     fn stopping(&self) -> &AtomicBool {
         &self.stopping
+    }
+
+    fn at_once(&self, remote: IpAddr, request: &Request<Incoming>) -> Option<Response> {
+        announce::at_once(self, remote, request)
     }
 }
 

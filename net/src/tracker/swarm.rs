@@ -1,7 +1,9 @@
 //! Who is in which swarm, in memory: sharded by the first byte of the info-hash, forgotten when a peer stops announcing.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use swarmseal_core::SubscriberId;
@@ -86,12 +88,24 @@ struct Swarm {
 pub(super) struct Swarms {
     shards: Vec<Mutex<HashMap<[u8; 20], Swarm>>>,
     lifetime: u64,
+    /// Of [`Swarms::chance`].
+    draws: AtomicU64,
 }
 
 impl Swarms {
     /// `lifetime`: seconds after which a silent peer is forgotten.
     pub(super) fn new(lifetime: u64) -> Self {
-        Swarms { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), lifetime }
+        let draws = AtomicU64::new(RandomState::new().hash_one(lifetime));
+        Swarms { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), lifetime, draws }
+    }
+
+    /// A number to choose peers by, another each time (SplitMix64). It need not be one that nobody can foresee, and asking
+    /// the system for one would be a good part of an announce.
+    pub(super) fn chance(&self) -> u64 {
+        let mut draw = self.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        draw = (draw ^ (draw >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        draw = (draw ^ (draw >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        draw ^ (draw >> 31)
     }
 
     /// Takes note of a peer and finds others. `random` chooses among them.
@@ -319,6 +333,22 @@ mod tests {
         let again = Arrival { peer_id: [9; 20], ..arrival(1, 10) };
         assert_eq!(ports(&swarms.announce(&HASH, &again, 0, 4)), [20, 30]);
         assert_eq!(ports(&swarms.announce(&[8; 20], &arrival(4, 40), 0, 5)), NOBODY);
+    }
+
+    #[test]
+    fn everybody_is_chosen_in_the_end() {
+        let swarms = Swarms::new(100);
+        for member in 1..=40 {
+            swarms.announce(&HASH, &arrival(member, u16::from(member)), 0, 0);
+        }
+        let mut seen = [0; 40];
+        for _ in 0..2000 {
+            let one = Arrival { wanted: 1, ..arrival(200, 200) };
+            for port in ports(&swarms.visit(&HASH, &one, 0, swarms.chance())) {
+                seen[usize::from(port) - 1] += 1;
+            }
+        }
+        assert!(seen.iter().all(|&count| (15..100).contains(&count)), "{seen:?}");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Replies carry two keys of our own: `now`, the tracker's clock, by which tickets expire, and for subscribers `epoch`, that of
 //! their subscription.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::de::{SeqAccess, Visitor};
@@ -107,27 +109,56 @@ pub struct Announce {
 impl Announce {
     /// Reads the part of the URL after `?`. Unknown keys are ignored; of a repeated key the first counts.
     pub fn from_query(query: &str) -> Result<Self, QueryError> {
-        let query = Query::new(query)?;
-        let event = query
-            .first("event")
-            .and_then(|word| Event::ALL.into_iter().find(|event| event.name().as_bytes() == word.as_slice()));
-        let passkey = match query.text("passkey") {
+        // Most requests of a tracker are this one: the query is gone through once, and nothing is allocated unless a short
+        // value is percent-encoded without need.
+        let query = Query::new(query)?.firsts(&[
+            "info_hash",
+            "peer_id",
+            "port",
+            "uploaded",
+            "downloaded",
+            "left",
+            "event",
+            "numwant",
+            "compact",
+            "no_peer_id",
+            "ip",
+            "passkey",
+        ]);
+        let [
+            info_hash,
+            peer_id,
+            port,
+            uploaded,
+            downloaded,
+            left,
+            event,
+            numwant,
+            compact,
+            no_peer_id,
+            ip,
+            passkey,
+        ] = query;
+        let event = event
+            .map(decoded)
+            .and_then(|word| Event::ALL.into_iter().find(|event| event.name().as_bytes() == word.as_ref()));
+        let passkey = match passkey.and_then(text) {
             Some(text) => Some(Passkey::from_hex(&text).ok_or(QueryError::Bad("passkey"))?),
             None => None,
         };
         Ok(Announce {
-            info_hash: query.fixed("info_hash")?,
-            peer_id: query.fixed("peer_id")?,
-            port: query.number("port")?.ok_or(QueryError::Missing("port"))?,
-            uploaded: query.number("uploaded")?.unwrap_or(0),
-            downloaded: query.number("downloaded")?.unwrap_or(0),
-            left: query.number("left")?.unwrap_or(u64::MAX),
+            info_hash: fixed("info_hash", info_hash)?,
+            peer_id: fixed("peer_id", peer_id)?,
+            port: number("port", port)?.ok_or(QueryError::Missing("port"))?,
+            uploaded: number("uploaded", uploaded)?.unwrap_or(0),
+            downloaded: number("downloaded", downloaded)?.unwrap_or(0),
+            left: number("left", left)?.unwrap_or(u64::MAX),
             event,
             // Clients in the wild send −1 for "as many as you like".
-            numwant: query.text("numwant").and_then(|text| text.parse().ok()),
-            compact: query.text("compact").as_deref() != Some("0"),
-            no_peer_id: query.text("no_peer_id").as_deref() == Some("1"),
-            ip: query.text("ip").and_then(|text| text.parse().ok()),
+            numwant: numwant.and_then(text).and_then(|text| text.parse().ok()),
+            compact: compact.and_then(text).as_deref() != Some("0"),
+            no_peer_id: no_peer_id.and_then(text).as_deref() == Some("1"),
+            ip: ip.and_then(text).and_then(|text| text.parse().ok()),
             passkey,
         })
     }
@@ -183,7 +214,7 @@ impl Scrape {
         let query = Query::new(query)?;
         let info_hashes = query
             .all("info_hash")
-            .map(|value| value.try_into().map_err(|_| QueryError::Bad("info_hash")))
+            .map(|value| fixed("info_hash", Some(value)))
             .collect::<Result<Vec<[u8; 20]>, _>>()?;
         if info_hashes.is_empty() {
             return Err(QueryError::Missing("info_hash"));
@@ -191,7 +222,7 @@ impl Scrape {
         if info_hashes.len() > MAX_SCRAPE {
             return Err(QueryError::TooLong);
         }
-        let passkey = match query.text("passkey") {
+        let passkey = match query.all("passkey").next().and_then(text) {
             Some(text) => Some(Passkey::from_hex(&text).ok_or(QueryError::Bad("passkey"))?),
             None => None,
         };
@@ -273,16 +304,41 @@ fn is_zero(value: &u32) -> bool {
 impl AnnounceReply {
     /// Encodes it, with six and eighteen bytes a peer or, if not `compact`, with dictionaries.
     pub fn to_bytes(&self, compact: bool) -> Vec<u8> {
-        let (peers, peers6) = if compact {
-            let (mut v4, mut v6) = (Vec::new(), Vec::new());
-            for peer in &self.peers {
-                write_compact(peer.address, &mut v4, &mut v6);
-            }
-            (Peers::Compact(v4), (!v6.is_empty()).then(|| ByteBuf::from(v6)))
-        } else {
-            (Peers::Dictionaries(self.peers.iter().map(PeerDictionary::from).collect()), None)
-        };
-        bencode::to_bytes(&RawAnnounceReply {
+        if compact {
+            return self.to_compact();
+        }
+        let peers = Peers::Dictionaries(self.peers.iter().map(PeerDictionary::from).collect());
+        bencode::to_bytes(&self.raw(peers, None))
+    }
+
+    /// Written by hand, in the order of the keys: it is most of what a tracker sends.
+    fn to_compact(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(160 + 6 * self.peers.len());
+        out.push(b'd');
+        // What is 0 is left out, and read as 0.
+        write_number(&mut out, "8:complete", Some(self.complete.into()).filter(|&count| count > 0));
+        write_number(&mut out, "5:epoch", self.epoch);
+        write_number(&mut out, "10:incomplete", Some(self.incomplete.into()).filter(|&count| count > 0));
+        write_number(&mut out, "8:interval", Some(self.interval.into()).filter(|&seconds| seconds > 0));
+        write_number(&mut out, "12:min interval", self.min_interval.map(u64::from));
+        write_number(&mut out, "3:now", self.now);
+        let v4 = |peer: &&Peer| peer.address.ip().to_canonical().is_ipv4();
+        let count = self.peers.iter().filter(v4).count();
+        let _ = write!(out, "5:peers{}:", 6 * count);
+        self.peers.iter().filter(v4).for_each(|peer| write_compact(peer.address, &mut out));
+        if count < self.peers.len() {
+            let _ = write!(out, "6:peers6{}:", 18 * (self.peers.len() - count));
+            self.peers.iter().filter(|peer| !v4(peer)).for_each(|peer| write_compact(peer.address, &mut out));
+        }
+        if let Some(warning) = &self.warning {
+            let _ = write!(out, "15:warning message{}:{warning}", warning.len());
+        }
+        out.push(b'e');
+        out
+    }
+
+    fn raw(&self, peers: Peers, peers6: Option<ByteBuf>) -> RawAnnounceReply {
+        RawAnnounceReply {
             complete: self.complete,
             epoch: self.epoch,
             incomplete: self.incomplete,
@@ -293,7 +349,7 @@ impl AnnounceReply {
             peers: Some(peers),
             peers6,
             warning: self.warning.clone(),
-        })
+        }
     }
 
     /// Reads a reply of either form. Errors: [`ReplyError`]; peers of port 0, and those beyond [`MAX_PEERS`], are left out.
@@ -446,16 +502,19 @@ impl<'de> Deserialize<'de> for Peers {
     }
 }
 
-fn write_compact(address: SocketAddr, v4: &mut Vec<u8>, v6: &mut Vec<u8>) {
+/// Six bytes, or eighteen.
+fn write_compact(address: SocketAddr, out: &mut Vec<u8>) {
     match address.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            v4.extend_from_slice(&ip.octets());
-            v4.extend_from_slice(&address.port().to_be_bytes());
-        }
-        IpAddr::V6(ip) => {
-            v6.extend_from_slice(&ip.octets());
-            v6.extend_from_slice(&address.port().to_be_bytes());
-        }
+        IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+    }
+    out.extend_from_slice(&address.port().to_be_bytes());
+}
+
+/// A key with its length, and a number; nothing where there is none.
+fn write_number(out: &mut Vec<u8>, key: &str, number: Option<u64>) {
+    if let Some(number) = number {
+        let _ = write!(out, "{key}i{number}e");
     }
 }
 
@@ -495,35 +554,51 @@ impl<'a> Query<'a> {
         if query.len() > MAX_QUERY { Err(QueryError::TooLong) } else { Ok(Query(query)) }
     }
 
-    fn all(&self, key: &'static str) -> impl Iterator<Item = Vec<u8>> {
-        self.0
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .filter(move |(name, _)| *name == key)
-            .map(|(_, value)| percent_decode(value))
-    }
-
-    fn first(&self, key: &'static str) -> Option<Vec<u8>> {
-        self.all(key).next()
-    }
-
-    fn text(&self, key: &'static str) -> Option<String> {
-        String::from_utf8(self.first(key)?).ok()
-    }
-
-    fn fixed(&self, key: &'static str) -> Result<[u8; 20], QueryError> {
-        self.first(key).ok_or(QueryError::Missing(key))?.try_into().map_err(|_| QueryError::Bad(key))
-    }
-
-    fn number<T: std::str::FromStr>(&self, key: &'static str) -> Result<Option<T>, QueryError> {
-        match self.first(key) {
-            None => Ok(None),
-            Some(value) => {
-                let text = str::from_utf8(&value).map_err(|_| QueryError::Bad(key))?;
-                text.parse().map(Some).map_err(|_| QueryError::Bad(key))
+    /// The first value of each key.
+    fn firsts<const N: usize>(&self, keys: &[&str; N]) -> [Option<&'a str>; N] {
+        let mut firsts = [None; N];
+        for (name, value) in self.0.split('&').filter_map(|pair| pair.split_once('=')) {
+            if let Some(at) = keys.iter().position(|key| *key == name) {
+                firsts[at].get_or_insert(value);
             }
         }
+        firsts
     }
+
+    fn all(&self, key: &'static str) -> impl Iterator<Item = &'a str> {
+        let pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(move |(name, _)| *name == key).map(|(_, value)| value)
+    }
+}
+
+/// A value's bytes.
+fn decoded(value: &str) -> Cow<'_, [u8]> {
+    if value.contains('%') { percent_decode(value).into() } else { value.as_bytes().into() }
+}
+
+fn text(value: &str) -> Option<Cow<'_, str>> {
+    if value.contains('%') {
+        String::from_utf8(percent_decode(value)).ok().map(Cow::from)
+    } else {
+        Some(value.into())
+    }
+}
+
+fn fixed(key: &'static str, value: Option<&str>) -> Result<[u8; 20], QueryError> {
+    let mut bytes = [0; 20];
+    let mut filled = 0;
+    for byte in percent_decoded(value.ok_or(QueryError::Missing(key))?) {
+        *bytes.get_mut(filled).ok_or(QueryError::Bad(key))? = byte;
+        filled += 1;
+    }
+    if filled == bytes.len() { Ok(bytes) } else { Err(QueryError::Bad(key)) }
+}
+
+fn number<T: std::str::FromStr>(key: &'static str, value: Option<&str>) -> Result<Option<T>, QueryError> {
+    let Some(value) = value else { return Ok(None) };
+    let bytes = decoded(value);
+    let text = str::from_utf8(&bytes).map_err(|_| QueryError::Bad(key))?;
+    text.parse().map(Some).map_err(|_| QueryError::Bad(key))
 }
 
 /// Appends bytes as RFC 3986 writes them: unreserved characters plain, everything else as %XX.
@@ -540,26 +615,22 @@ pub fn percent_encode(bytes: &[u8], out: &mut String) {
 /// The bytes of a percent-encoded value. A `%` that no two hexadecimal digits follow stands for itself; `+` is a plus, as
 /// binary values need it.
 pub fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).and_then(|pair| {
-            let [high, low] = *pair else { return None };
-            Some((hex_digit(high)? << 4) | hex_digit(low)?)
-        });
-        match (bytes[at], digits) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 3;
-            }
-            (byte, _) => {
-                out.push(byte);
-                at += 1;
-            }
+    percent_decoded(text).collect()
+}
+
+fn percent_decoded(text: &str) -> impl Iterator<Item = u8> {
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let (&first, after) = rest.split_first()?;
+        if let (b'%', &[high, low, ref after @ ..]) = (first, after)
+            && let (Some(high), Some(low)) = (hex_digit(high), hex_digit(low))
+        {
+            rest = after;
+            return Some((high << 4) | low);
         }
-    }
-    out
+        rest = after;
+        Some(first)
+    })
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
@@ -652,6 +723,26 @@ mod tests {
         }
 
         #[test]
+        fn a_compact_reply_is_the_bencoding_of_its_entries(
+            addresses in prop::collection::vec(address(), 0..60),
+            numbers: (u32, u32, u32),
+            min_interval: Option<u32>,
+            now: Option<u64>,
+            warning: Option<String>,
+            epoch: Option<u64>,
+        ) {
+            let peers: Vec<Peer> = addresses.into_iter().map(|address| Peer { address, id: None }).collect();
+            let (complete, incomplete, interval) = numbers;
+            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning, now, epoch };
+            let (mut v4, mut v6) = (Vec::new(), Vec::new());
+            for peer in &reply.peers {
+                write_compact(peer.address, if peer.address.is_ipv4() { &mut v4 } else { &mut v6 });
+            }
+            let v6 = (!v6.is_empty()).then(|| ByteBuf::from(v6));
+            prop_assert_eq!(reply.to_bytes(true), bencode::to_bytes(&reply.raw(Peers::Compact(v4), v6)));
+        }
+
+        #[test]
         fn a_reply_of_dictionaries_keeps_ids(
             peers in prop::collection::vec((address(), any::<Option<[u8; 20]>>()), 0..20),
             now: u64,
@@ -689,6 +780,7 @@ mod tests {
         assert_eq!(Announce::from_query("peer_id=a"), Err(QueryError::Missing("info_hash")));
         assert_eq!(Announce::from_query("info_hash=abc"), Err(QueryError::Bad("info_hash")));
         let twenty = "a".repeat(20);
+        assert_eq!(Announce::from_query(&format!("info_hash={twenty}a")), Err(QueryError::Bad("info_hash")));
         let query = format!("info_hash={twenty}&peer_id={twenty}&port=70000");
         assert_eq!(Announce::from_query(&query), Err(QueryError::Bad("port")));
         assert_eq!(Scrape::from_query(""), Err(QueryError::Missing("info_hash")));

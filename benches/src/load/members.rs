@@ -1,0 +1,305 @@
+//! A torrent without content, its subscribers, and what they ask.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use swarmseal::tracker_client::AdminClient;
+use swarmseal::wire::announce::Announce;
+use swarmseal::wire::api::{
+    Challenge, OpenSession, Passkey, ReKeyRequest, Role, SessionOpened, Subscribe, Subscribed, Token,
+};
+use swarmseal::wire::bencode;
+use swarmseal::wire::identity::{Identity, SigningKey, purpose};
+use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal_core::{Exponents, Group, Params, Profile, SecretKey, SubscriberId, Ticket, TorrentId};
+
+use super::connection::Connection;
+use super::drive::Asker;
+use super::server::Tracker;
+
+/// Bytes of the longest answer to a call that is no re-key.
+const MAX_ANSWER: usize = 1 << 16;
+/// Peers that an uploader serves at a time, and how long until it serves others: a peer's upload slots.
+const SERVED: usize = 5;
+const SERVED_FOR: Duration = Duration::from_secs(10);
+
+/// A registered torrent. Re-keys need no content: its pieces' hashes are of nothing.
+pub struct Torrent {
+    metainfo: Metainfo,
+}
+
+impl Torrent {
+    /// Registers one of 2,048 bits.
+    pub fn register(tracker: &Tracker, piece_length: u32, piece_count: u32) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let admin = AdminClient::new(tracker.url(), &tracker.token)?;
+        let mut id = [0; 32];
+        getrandom::fill(&mut id)?;
+        let group = Group::ffdhe2048(swarmseal_accel::detect());
+        let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
+        let license_key = runtime.block_on(admin.license_key())?;
+        let seal = Seal { version: 1, torrent_id: TorrentId(id), params: Arc::new(params), license_key };
+        let pieces = vec![[7; 20]; piece_count as usize];
+        let info = Info { name: "load".to_owned(), piece_length, piece_count, pieces, private: true, seal };
+        let metainfo = Metainfo::new(format!("{}/announce", tracker.url()), info)?;
+        let seed = SigningKey::generate(&mut UnwrapErr(SysRng));
+        runtime.block_on(admin.register_torrent(&metainfo, &seed.public()))?;
+        Ok(Torrent { metainfo })
+    }
+
+    /// Its group and exponents.
+    pub fn params(&self) -> &Params {
+        &self.metainfo.info.seal.params
+    }
+
+    /// Its id.
+    pub fn id(&self) -> TorrentId {
+        self.metainfo.info.seal.torrent_id
+    }
+
+    /// How many pieces it has.
+    pub fn piece_count(&self) -> u32 {
+        self.metainfo.info.piece_count
+    }
+
+    /// Subscribes so many devices, each with a session.
+    pub fn join(&self, tracker: &Tracker, count: usize) -> Result<Vec<Member>> {
+        let mut connection = Connection::open(tracker.server.address)?;
+        (0..count).map(|_| self.subscribe(&mut connection)).collect()
+    }
+
+    fn subscribe(&self, connection: &mut Connection) -> Result<Member> {
+        let rng = &mut UnwrapErr(SysRng);
+        let secret = SecretKey::generate(self.params(), rng);
+        let public = secret.public_key(self.params());
+        let identity = Identity::generate(rng);
+        let nonce = challenge(connection)?;
+        let subscribe = Subscribe::new(self.params(), self.id(), (&secret, &public), &identity, nonce, rng)?;
+        let subscribed: Subscribed = call(connection, "subscribe", &subscribe)?;
+        let id = SubscriberId::of(self.params(), &self.id(), &public);
+        let token = open_session(connection, &identity, id)?;
+        Ok(Member { id, identity, token, passkey: subscribed.passkey, epoch: subscribed.epoch })
+    }
+}
+
+/// A subscriber with a session.
+pub struct Member {
+    /// Its id.
+    pub id: SubscriberId,
+    /// For its announces.
+    pub passkey: Passkey,
+    identity: Identity,
+    token: Token,
+    epoch: u64,
+}
+
+impl Member {
+    /// Opens another session, after the tracker was started anew.
+    pub fn open_session(&mut self, connection: &mut Connection) -> Result<()> {
+        self.token = open_session(connection, &self.identity, self.id)?;
+        Ok(())
+    }
+
+    /// One whom the tracker knows already, without a session, of epoch 1.
+    pub fn known(id: SubscriberId, identity: Identity, passkey: Passkey) -> Self {
+        Member { id, passkey, identity, token: Token::new([0; 32]), epoch: 1 }
+    }
+
+    /// Its word that an uploader may have keys to it.
+    fn ticket(&self, torrent: TorrentId, uploader: SubscriberId, expires: u64) -> Ticket {
+        let ticket = Ticket {
+            torrent_id: torrent,
+            uploader,
+            downloader: self.id,
+            epoch: self.epoch,
+            expires,
+            signature: [0; 64],
+        };
+        let signature = self.identity.sign(purpose::TICKET, &ticket.signing_input());
+        Ticket { signature, ..ticket }
+    }
+}
+
+fn open_session(connection: &mut Connection, identity: &Identity, id: SubscriberId) -> Result<Token> {
+    let nonce = challenge(connection)?;
+    let open = OpenSession::new(identity.signing_key(), Role::Subscriber, id, nonce);
+    let opened: SessionOpened = call(connection, "session", &open)?;
+    Ok(opened.token)
+}
+
+fn challenge(connection: &mut Connection) -> Result<[u8; 32]> {
+    let challenge: Challenge = call(connection, "challenge", &HashMap::<String, u64>::new())?;
+    Ok(challenge.nonce)
+}
+
+fn call<T: DeserializeOwned>(connection: &mut Connection, call: &str, body: &impl Serialize) -> Result<T> {
+    let body = bencode::to_bytes(body);
+    let mut request =
+        format!("POST /{call} HTTP/1.1\r\nHost: tracker\r\nContent-Length: {}\r\n\r\n", body.len())
+            .into_bytes();
+    request.extend_from_slice(&body);
+    let answer = connection.ask(&request)?;
+    ensure!(
+        answer.status == 200,
+        "{call}: the tracker answered {}: {}",
+        answer.status,
+        String::from_utf8_lossy(answer.body)
+    );
+    Ok(bencode::from_bytes(answer.body, MAX_ANSWER)?)
+}
+
+/// A member that announces, always the same.
+pub struct Announcer(Vec<u8>);
+
+impl Announcer {
+    /// Asks for up to 50 peers. `numbered`: of the peer id and the port.
+    pub fn new(torrent: &Torrent, passkey: &Passkey, numbered: u32, keep_alive: bool) -> Self {
+        let passkey = passkey.to_hex();
+        Announcer(announce(torrent, &format!("/announce/{passkey}"), numbered, keep_alive))
+    }
+
+    /// The same request without a passkey, for a tracker that asks for none.
+    pub fn without_passkey(torrent: &Torrent, numbered: u32, keep_alive: bool) -> Self {
+        Announcer(announce(torrent, "/announce", numbered, keep_alive))
+    }
+}
+
+fn announce(torrent: &Torrent, path: &str, numbered: u32, keep_alive: bool) -> Vec<u8> {
+    let mut peer_id = *b"-SB0100-000000000000";
+    peer_id[16..].copy_from_slice(&numbered.to_be_bytes());
+    let announce = Announce {
+        info_hash: torrent.metainfo.info_hash,
+        peer_id,
+        port: 1024 + (numbered % 64_000) as u16,
+        uploaded: 0,
+        downloaded: 0,
+        left: 1 << 20,
+        event: None,
+        numwant: Some(50),
+        compact: true,
+        no_peer_id: false,
+        ip: None,
+        passkey: None,
+    };
+    let close = if keep_alive { "" } else { "Connection: close\r\n" };
+    format!("GET {path}?{} HTTP/1.1\r\nHost: tracker\r\n{close}\r\n", announce.to_query()).into_bytes()
+}
+
+impl Asker for Announcer {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        request.clear();
+        request.extend_from_slice(&self.0);
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        body.starts_with(b"d") && !body.starts_with(b"d14:failure reason")
+    }
+}
+
+/// A member that uploads: it asks for the re-keys of random pieces, to a few members at a time and others after a while.
+pub struct Uploader<'m> {
+    torrent: &'m Torrent,
+    own: usize,
+    members: &'m [Member],
+    /// Keys in one call.
+    batch: usize,
+    expires: u64,
+    tickets: HashMap<usize, Ticket>,
+    started: Instant,
+    random: Random,
+}
+
+impl<'m> Uploader<'m> {
+    /// The member in that place, which asks for `batch` keys a call.
+    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Uploader {
+            torrent,
+            own,
+            members,
+            batch,
+            expires: now.map_or(0, |since| since.as_secs()) + 6 * 3600,
+            tickets: HashMap::new(),
+            started: Instant::now(),
+            random: Random::new(own as u64),
+        }
+    }
+
+    /// One call for keys to the member in that place.
+    pub fn ask(&mut self, downloader: usize, request: &mut Vec<u8>) {
+        let own = &self.members[self.own];
+        let torrent_id = self.torrent.id();
+        let fresh = || self.members[downloader].ticket(torrent_id, own.id, self.expires);
+        let ticket = self.tickets.entry(downloader).or_insert_with(fresh).clone();
+        let count = u64::from(self.torrent.piece_count());
+        let first = self.random.next();
+        let pieces = (0..self.batch as u64).map(|i| (first.wrapping_add(i) % count) as u32).collect();
+        let body = bencode::to_bytes(&ReKeyRequest { torrent_id, epoch: own.epoch, ticket, pieces });
+        request.clear();
+        request.extend_from_slice(
+            format!(
+                "POST /rekey HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
+                own.token.to_hex(),
+                body.len()
+            )
+            .as_bytes(),
+        );
+        request.extend_from_slice(&body);
+    }
+}
+
+impl Asker for Uploader<'_> {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        let turn = self.started.elapsed().as_secs() as usize / SERVED_FOR.as_secs() as usize;
+        let served = turn * SERVED + self.random.next() as usize % SERVED;
+        let others = self.members.len() - 1;
+        let downloader = (self.own + 1 + served % others) % self.members.len();
+        self.ask(downloader, request);
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        body.len() > self.batch * self.torrent.params().group().bytes()
+    }
+}
+
+/// Random numbers that need not be good.
+pub struct Random(u64);
+
+impl Random {
+    /// Another sequence for each seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2008_0004)
+    }
+
+    /// 33 bits of them.
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        self.0 >> 31
+    }
+
+    /// Above 0, up to 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.next() + 1) as f64 / (1_u64 << 33) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fractions_are_even() {
+        let mut random = Random::new(3);
+        let fractions: Vec<f64> = (0..10_000).map(|_| random.fraction()).collect();
+        assert!(fractions.iter().all(|&fraction| fraction > 0.0 && fraction <= 1.0));
+        let mean = fractions.iter().sum::<f64>() / 10_000.0;
+        assert!((0.48..0.52).contains(&mean), "{mean}");
+    }
+}
