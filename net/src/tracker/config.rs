@@ -409,6 +409,10 @@ mod tests {
     use super::*;
 
     fn uncommented(text: &str) -> String {
+        // The one placeholder that is no value of its setting.
+        let identity = crate::wire::identity::SigningKey::from_bytes(&[1; 32]).public();
+        let server = LicenseServer { url: "https://l".to_owned(), identity, device: [2; 32] };
+        let text = text.replace("URL#KEYS", &String::from(server));
         let lines = text.lines().map(|line| {
             let setting = |name: &str| Config::setting(name).is_some();
             match line.strip_prefix('#').and_then(|rest| rest.split_once(" = ").map(|(name, _)| (name, rest)))
