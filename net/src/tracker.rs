@@ -18,6 +18,8 @@ mod clock;
 mod config;
 mod connection;
 mod epochs;
+#[cfg(feature = "simulation")]
+pub mod filling;
 mod hash_work;
 mod http;
 mod judge;

@@ -4,6 +4,8 @@
 
 mod admin;
 mod backup;
+#[cfg(feature = "simulation")]
+mod bulk;
 mod cases;
 mod database;
 mod epochs;

@@ -15,6 +15,10 @@ use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use super::StoreError;
 
+/// Bytes of the file that are kept in memory: what a re-key reads are two records, and the system caches the file as well. redb's own
+/// default is a gigabyte.
+const CACHE: usize = 64 << 20;
+
 /// Opens the file, or makes it.
 type Opener = Box<dyn Fn() -> Result<redb::Database, redb::DatabaseError> + Send + Sync>;
 
@@ -31,7 +35,9 @@ impl Database {
     /// hundred megabytes.
     pub(super) fn open(path: &Path, check: bool) -> Result<Self, StoreError> {
         let file = path.to_owned();
-        let opener = move || redb::Builder::new().set_check_integrity_on_open(check).create(&file);
+        let opener = move || {
+            redb::Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(check).create(&file)
+        };
         Self::open_with(path, Box::new(opener))
     }
 
