@@ -13,6 +13,7 @@ pub mod load;
 pub mod ours;
 pub mod problem;
 pub mod process;
+pub mod programs;
 pub mod report;
 pub mod rivals;
 pub mod timing;

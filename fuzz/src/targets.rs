@@ -207,12 +207,7 @@ pub fn keyfile(data: &[u8]) {
         );
     }
     for params in [&*SEALED, &*PAPER] {
-        let seal = Seal {
-            version: 1,
-            torrent_id: TORRENT,
-            params: params.clone(),
-            license_key: license_key().public(),
-        };
+        let seal = Seal::new(TORRENT, params.clone(), license_key().public());
         let _ = SubscriberKeys::from_key_file(&file, &seal);
         let _ = ExportedKeys::from_key_file(&file, &seal);
     }

@@ -14,6 +14,7 @@ mod statements;
 mod store;
 mod tracker;
 
+pub use cipher_hashes::PieceCheck;
 pub use file_store::FileStore;
 pub use node::{
     AddError, DhtConfig, LsdConfig, Member, Node, NodeConfig, Obfuscation, PortMappingConfig, Role, Stats,

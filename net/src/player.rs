@@ -295,6 +295,18 @@ impl Player {
         self.decrypt_piece(pieces, index).is_ok()
     }
 
+    /// Whether a piece that is encrypted for `epoch` opens to what was published; `None` where there is no license of that epoch.
+    /// Releases nothing. `ciphertext`: a whole piece.
+    pub fn check(&self, index: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
+        self.opener(epoch)?;
+        let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
+        if ciphertext.len() != piece.bytes.len() {
+            return Some(false);
+        }
+        piece.bytes.copy_from_slice(ciphertext);
+        Some(self.decrypt(index, epoch, &mut piece).is_ok())
+    }
+
     /// Which files are in it: their names and sizes, before a play is begun. Errors: as [`Session::content`].
     pub fn content(self: &Arc<Self>, pieces: &dyn PieceReader) -> Result<Content, Error> {
         Session::new(self.clone()).content(pieces)
@@ -309,11 +321,17 @@ impl Player {
         Ok(Session::new(self.clone()))
     }
 
-    /// Opens every piece and says which do not, in order: what `get --repair` fetches again. Releases nothing.
-    pub fn verify(&self, pieces: &dyn PieceReader, progress: &mut dyn FnMut(Progress)) -> Vec<BadPiece> {
-        let total = self.metainfo.info.piece_count;
+    /// Opens pieces and says which do not open, in order: what is fetched again. Releases nothing.
+    pub fn verify(
+        &self,
+        pieces: &dyn PieceReader,
+        indices: &[u32],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Vec<BadPiece> {
+        let total = indices.len() as u32;
         let mut bad = Vec::new();
-        let check = |index| {
+        let check = |at: u32| {
+            let index = indices[at as usize];
             let fault = match self.decrypt_piece(pieces, index) {
                 Ok(_) => None,
                 Err(Error::MissingPiece { .. }) => Some(Fault::Missing),
@@ -323,9 +341,9 @@ impl Player {
             };
             Ok::<_, std::convert::Infallible>(fault)
         };
-        let Ok(()) = ordered::in_order(0..total, check, |index, fault| {
-            bad.extend(fault.map(|fault| BadPiece { index, fault }));
-            progress(Progress { done: index + 1, total });
+        let Ok(()) = ordered::in_order(0..total, check, |at, fault| {
+            bad.extend(fault.map(|fault| BadPiece { index: indices[at as usize], fault }));
+            progress(Progress { done: at + 1, total });
             Ok(())
         });
         bad
@@ -341,13 +359,19 @@ impl Player {
 
     /// One piece in its package: read, PDec, SHA-1 against the .torrent.
     fn decrypt_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
-        let info = &self.metainfo.info;
-        let params = &info.seal.params;
-        let mut piece = Plaintext::new(info.piece_length as usize);
+        let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
         let read = pieces.read_piece(index, &mut piece.bytes);
         let stored =
             read.map_err(|error| Error::PieceIo { index, error })?.ok_or(Error::MissingPiece { index })?;
-        let opener = self.licenses.iter().find(|opener| opener.license.epoch == stored);
+        self.decrypt(index, stored, &mut piece)?;
+        Ok(piece)
+    }
+
+    /// PDec in place, and SHA-1 against the .torrent. `stored`: the epoch that the piece is encrypted for.
+    fn decrypt(&self, index: u32, stored: u64, piece: &mut Plaintext) -> Result<(), Error> {
+        let info = &self.metainfo.info;
+        let params = &info.seal.params;
+        let opener = self.opener(stored);
         let Opener { license, opened } =
             opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
         let key = opened.get(params, &self.secret, &license.keys, index);
@@ -357,7 +381,12 @@ impl Player {
         if info.pieces.get(index as usize) != Some(&found) {
             return Err(Error::CorruptPiece { index });
         }
-        Ok(piece)
+        Ok(())
+    }
+
+    /// The license of an epoch.
+    fn opener(&self, epoch: u64) -> Option<&Opener> {
+        self.licenses.iter().find(|opener| opener.license.epoch == epoch)
     }
 }
 

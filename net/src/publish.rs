@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::wire::content::{self, FileEntry};
 use crate::wire::identity::SigningKey;
+use crate::wire::integrity::Integrity;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
 
@@ -109,6 +110,8 @@ pub struct Options {
     pub params: Arc<Params>,
     /// P; by default [`piece_length_for`] the content's length.
     pub piece_length: Option<u32>,
+    /// When subscribers check received pieces.
+    pub integrity: Integrity,
 }
 
 /// How far packaging has come.
@@ -136,10 +139,8 @@ pub fn publish(
     };
     let (torrent_id, package_secret) = (TorrentId(draw()), PackageSecret::from_bytes(draw()));
     let seal = Seal {
-        version: metainfo::VERSION,
-        torrent_id,
-        params: options.params.clone(),
-        license_key: options.license_key,
+        integrity: options.integrity,
+        ..Seal::new(torrent_id, options.params.clone(), options.license_key)
     };
     let name = match &options.name {
         Some(name) => name.clone(),

@@ -6,6 +6,7 @@ pub mod bencode;
 pub mod content;
 pub mod handshake;
 pub mod identity;
+pub mod integrity;
 pub mod keyfile;
 pub mod layout;
 pub mod license;

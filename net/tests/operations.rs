@@ -237,12 +237,8 @@ async fn published(admin: &AdminClient, url: &str) -> Metainfo {
     use swarmseal::wire::metainfo::{Info, Seal};
     use swarmseal_core::{Exponents, Group, Params, Profile, TorrentId};
     let group = Group::ffdhe2048(swarmseal_accel::detect());
-    let seal = Seal {
-        version: 1,
-        torrent_id: TorrentId([5; 32]),
-        params: Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap()),
-        license_key: admin.license_key().await.unwrap(),
-    };
+    let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
+    let seal = Seal::new(TorrentId([5; 32]), Arc::new(params), admin.license_key().await.unwrap());
     let (piece_length, pieces) = (16384, vec![[1; 20]; 2]);
     let info = Info { name: "a film".to_owned(), piece_length, piece_count: 2, pieces, private: true, seal };
     let metainfo = Metainfo::new(format!("{url}/announce"), info).unwrap();

@@ -190,13 +190,19 @@ fn a_tracker_moves_to_another_machine_by_its_backup() {
 
 /// The epochs of a device's stored pieces, and how many there are.
 fn stored_epochs(world: &World, who: &str) -> (Vec<u64>, usize) {
+    let (reader, pieces) = stored(world, who);
+    (reader.epochs().into_iter().collect(), pieces.len())
+}
+
+/// What a subscriber has on disk, and which pieces these are.
+fn stored(world: &World, who: &str) -> (StoreReader, Vec<u32>) {
     let metainfo =
         Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect()).unwrap();
     let (piece_len, piece_count) = (metainfo.info.piece_length, metainfo.info.piece_count);
     let shape = Shape { torrent_id: metainfo.info.seal.torrent_id, piece_len, piece_count };
     let reader = StoreReader::open(&world.torrent_dir(who), &shape).unwrap();
-    let count = (0..piece_count).filter(|&piece| reader.piece(piece).is_some()).count();
-    (reader.epochs().into_iter().collect(), count)
+    let pieces = (0..piece_count).filter(|&piece| reader.piece(piece).is_some()).collect();
+    (reader, pieces)
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -693,6 +699,41 @@ fn a_bad_piece_is_traced_to_its_first_sender_past_an_honest_peer() {
     let (name, tracker) = (subscriber(&world, "mallory").to_string(), world.url());
     let args = ["cases", "--pardon", &name, "--tracker", &tracker, "--admin-token-file", &token];
     assert_eq!(world.expect("publisher", &args, 0)["cases"], 1);
+}
+
+/// Carol has a license and Mallory's bad piece 3, or was offered it; then the seed comes back. `noticed`: whether she noticed by that
+/// event.
+fn fetched_again_by_itself(integrity: &str, noticed: impl Fn(&Running, &World)) {
+    let flags = ["--piece-length", "64K", "--integrity", integrity];
+    let world = World::publish(500_000, [127, 0, 0, 1].into(), &flags);
+    let seed = world.seed(&[]);
+    world.fetch("mallory");
+    seed.kill();
+    pollute(&world, "mallory", 3);
+    let mallory = world.get("mallory", &[]);
+    mallory.event("complete");
+    let code = world.voucher(&["--plays", "1"]);
+    let carol = world.get("carol", &["--voucher", &code, "--exit"]);
+    noticed(&carol, &world);
+    let _seed = world.seed(&[]);
+    carol.event("complete");
+    assert_eq!(carol.ends(), Some(0));
+    world.play("carol", &[], 0);
+    world.assert_opened("carol");
+}
+
+#[test]
+fn after_the_download_a_bad_piece_is_found_and_fetched_again_by_itself() {
+    fetched_again_by_itself("after-download", |carol, _| assert_eq!(carol.event("bad_piece")["piece"], 3));
+}
+
+#[test]
+fn with_an_early_license_a_bad_piece_is_not_even_stored() {
+    fetched_again_by_itself("early-license", |carol, world| {
+        while carol.event("progress")["pieces_refused"] == 0 {}
+        let (_, pieces) = stored(world, "carol");
+        assert!(!pieces.is_empty() && !pieces.contains(&3), "{pieces:?}");
+    });
 }
 
 #[test]

@@ -14,6 +14,7 @@ use swarmseal::atomic_file::Existing;
 use swarmseal::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Session};
 use swarmseal::publish::{self, CacheError, Options, PackageCache, Packager, publish};
 use swarmseal::wire::identity::{Identity, SigningKey};
+use swarmseal::wire::integrity::Integrity;
 use swarmseal::wire::keyfile::{SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
@@ -66,6 +67,11 @@ struct Setting {
 }
 
 impl Setting {
+    /// Every piece's number.
+    fn all(&self) -> Vec<u32> {
+        (0..self.metainfo.info.piece_count).collect()
+    }
+
     /// `packaged` makes the packaged pieces of the torrent.
     fn new(metainfo: Metainfo, mut packaged: impl FnMut(u32, &mut [u8])) -> Self {
         let info = &metainfo.info;
@@ -163,6 +169,7 @@ fn assert_files(root: &Path) {
 
 fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
     Options {
+        integrity: Integrity::default(),
         source: source.into(),
         name: Some("A film".into()),
         announce: "http://tracker.example/announce".into(),
@@ -207,7 +214,7 @@ fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
         piece_count: pieces.len() as u32,
         pieces: pieces.iter().map(|piece| Sha1::digest(piece).into()).collect(),
         private: true,
-        seal: Seal { version: 1, torrent_id, params, license_key: license_key().public() },
+        seal: Seal::new(torrent_id, params, license_key().public()),
     };
     let metainfo = Metainfo::new("http://tracker.example/announce".into(), info).unwrap();
     Setting::new(metainfo, |index, piece| piece.copy_from_slice(&pieces[index as usize]))
@@ -228,7 +235,7 @@ fn a_directory_comes_out_byte_for_byte() {
     ] {
         let setting = setting(group, piece_length);
         assert_eq!(setting.metainfo.info.piece_count, pieces, "{group}");
-        assert_eq!(setting.player().verify(&setting.stored, &mut |_| {}), []);
+        assert_eq!(setting.player().verify(&setting.stored, &setting.all(), &mut |_| {}), []);
         let out = tempfile::tempdir().unwrap();
         let target = out.path().join("new/dir");
         assert_eq!(setting.extract(&target, Existing::Keep).unwrap(), FILES.len());
@@ -296,7 +303,7 @@ fn a_missing_or_bad_piece_stops_with_its_number() {
     setting.stored.0.remove(&3);
     setting.stored.0.get_mut(&5).unwrap().1[100] ^= 1;
     setting.stored.0.get_mut(&6).unwrap().0 = 9;
-    let bad = setting.player().verify(&setting.stored, &mut |_| {});
+    let bad = setting.player().verify(&setting.stored, &setting.all(), &mut |_| {});
     let expected = [(3, Fault::Missing), (5, Fault::Corrupt), (6, Fault::OtherEpoch)]
         .map(|(index, fault)| BadPiece { index, fault });
     assert_eq!(bad, expected);
@@ -319,6 +326,20 @@ fn a_missing_or_bad_piece_stops_with_its_number() {
 }
 
 #[test]
+fn a_piece_is_told_good_from_bad_before_it_is_stored() {
+    let setting = setting("ffdhe2048", Some(16 << 10));
+    let (player, piece) = (setting.player(), &setting.stored.0[&2].1);
+    assert_eq!(player.check(2, EPOCH, piece), Some(true));
+    assert_eq!(player.check(1, EPOCH, piece), Some(false), "another piece's key");
+    assert_eq!(player.check(2, EPOCH, &piece[1..]), Some(false));
+    assert_eq!(player.check(u32::MAX, EPOCH, piece), Some(false));
+    assert_eq!(player.check(2, EPOCH + 1, piece), None, "there is no license of that epoch");
+    let mut flipped = piece.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    assert_eq!(player.check(2, EPOCH, &flipped), Some(false));
+}
+
+#[test]
 fn a_disk_error_names_its_piece() {
     struct Broken;
     impl PieceReader for Broken {
@@ -328,7 +349,7 @@ fn a_disk_error_names_its_piece() {
     }
     let setting = setting("ffdhe2048", None);
     assert!(matches!(setting.session().content(&Broken), Err(Error::PieceIo { index: 0, .. })));
-    let bad = setting.player().verify(&Broken, &mut |_| {});
+    let bad = setting.player().verify(&Broken, &setting.all(), &mut |_| {});
     assert_eq!(bad, [BadPiece { index: 0, fault: Fault::Unreadable }]);
 }
 

@@ -29,6 +29,7 @@ use swarmseal::wire::api::{
     ApiError, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
 };
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
+use swarmseal::wire::integrity::Integrity;
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{TorrentName, hidden_name};
@@ -111,7 +112,14 @@ struct Published {
 
 impl Published {
     async fn new(tracker: &Running) -> Self {
-        let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
+        Self::with(tracker, Integrity::Auto).await
+    }
+
+    async fn with(tracker: &Running, integrity: Integrity) -> Self {
+        let license_key = tracker.admin().license_key().await.unwrap();
+        let metainfo = metainfo(license_key, Profile::Sealed);
+        let seal = Seal { integrity, ..metainfo.info.seal };
+        let metainfo = Metainfo::new(metainfo.announce, Info { seal, ..metainfo.info }).unwrap();
         let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
         let registered = tracker.admin().register_torrent(&metainfo, &seed_key.public()).await.unwrap();
         assert_eq!(
@@ -152,12 +160,11 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         piece_count: PIECES,
         pieces: vec![Sha1::digest(packaged()).into(); PIECES as usize],
         private: true,
-        seal: Seal {
-            version: 1,
-            torrent_id: TorrentId(id),
-            params: Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
+        seal: Seal::new(
+            TorrentId(id),
+            Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
             license_key,
-        },
+        ),
     };
     Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
 }
@@ -911,6 +918,29 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
     tracker.admin().retire_epochs(None, 2).await.unwrap();
     assert_eq!(code(j_client.personal_keys(&moved).await), ApiError::UnknownPersonal);
     tracker.stop().await;
+}
+
+#[tokio::test]
+async fn the_publisher_says_whether_everybody_s_cipher_hashes_are_computed() {
+    use Integrity::{AfterDownload, Auto, CipherHashes, EarlyLicense};
+    for (bound, hashed) in [(u64::MAX, &[Auto, CipherHashes][..]), (0, &[CipherHashes])] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { cipher_hash_bytes: bound, ..Config::new(directory.path()) };
+        let tracker = Running::start_with(config).await;
+        for mode in [Auto, AfterDownload, EarlyLicense, CipherHashes] {
+            let published = Published::with(&tracker, mode).await;
+            let (k, _) = Device::subscribed(&tracker, &published).await;
+            let (torrent, seed) = (published.id(), published.seed(&tracker));
+            let job = seed.work(torrent).await.unwrap().map(|job| job.subscriber);
+            assert_eq!(job.is_some(), hashed.contains(&mode), "{mode:?} {bound}");
+            // Whoever asks for a personal torrent gets hashes all the same.
+            if job.is_none() {
+                k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+                assert_eq!(seed.work(torrent).await.unwrap().map(|job| job.subscriber), Some(k.id));
+            }
+        }
+        tracker.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
-use serde_json::Value;
 use sha1::{Digest, Sha1};
 use swarmseal::wire::plain::PlainTorrent;
 use swarmseal_bench::process::{DEADLINE, Process};
+use swarmseal_bench::programs::{Published, World, noise, port_of, program, size};
 use swarmseal_bench::report::{cells, table};
+use swarmseal_bench::timing::median;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     EncryptionKey, Exponents, Group, Params, Profile, TorrentId, check_piece, encrypt_piece,
@@ -53,21 +54,6 @@ struct Args {
     /// A Python that may have libtorrent.
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
-        Some(digits) => (digits, text.as_bytes()[text.len() - 1]),
-        None => (text, b' '),
-    };
-    let shift = match unit {
-        b'K' => 10,
-        b'M' => 20,
-        b'G' => 30,
-        _ => 0,
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|bytes| bytes.checked_mul(1 << shift));
-    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "expected a number of bytes, such as 640M".to_owned())
 }
 
 const PIECE: u32 = 256 << 10;
@@ -148,42 +134,6 @@ struct Kernels {
     sha1: f64,
 }
 
-struct World {
-    dir: PathBuf,
-    program: PathBuf,
-    backend: Option<String>,
-}
-
-impl World {
-    fn ours(&self, data: &str, args: &[&str]) -> Command {
-        let mut command = self.program();
-        command.arg("--json").arg("--data").arg(self.dir.join(data)).args(args);
-        command
-    }
-
-    fn program(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.envs(self.backend.iter().map(|backend| ("SWARMSEAL_BACKEND", backend)));
-        command
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.join(name).display().to_string()
-    }
-
-    /// Runs one of our verbs to its end.
-    fn run(&self, data: &str, args: &[&str]) -> Result<()> {
-        let output = self.ours(data, args).output()?;
-        ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-}
-
-fn port_of(line: &str) -> Result<u64> {
-    let event: Value = serde_json::from_str(line)?;
-    event["port"].as_u64().context("no port in the event")
-}
-
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -218,36 +168,16 @@ fn plain(world: &Rc<World>, torrent: &str) -> Result<Contestant> {
 }
 
 /// A sealed torrent of its own, and its tracker, which runs as long as the second.
-fn sealed(world: &Rc<World>, name: &'static str, warm: bool) -> Result<(Contestant, Process)> {
-    let at = |file: &str| world.path(&format!("{}/{file}", if warm { "warm" } else { "cold" }));
-    let operator = at("operator");
-    let tracker = Process::start(&mut world.ours(&operator, &["tracker", "--listen", "127.0.0.1:0"]))?;
-    let listening: Value = serde_json::from_str(&tracker.until("\"listening\"")?)?;
-    let url = listening["url"].as_str().context("no URL in the event")?.to_owned();
-    let (content, torrent, seed_file) = (world.path("content"), at("sealed.torrent"), at("sealed.seed"));
-    let token = at("operator/tracker/admin.token");
-    let publish = ["publish", &content, "--tracker", &url, "--admin-token-file", &token];
-    let files = ["--output", &torrent, "--seed-file", &seed_file, "--piece-length", "256K"];
-    world.run(&at("publisher"), &[&publish[..], &files].concat())?;
+fn sealed(world: &Rc<World>, name: &'static str, warm: bool) -> Result<(Contestant, Published)> {
+    let published = world.publish(if warm { "warm" } else { "cold" }, &[])?;
     // Hashing for other clients in the background is no part of the transfer.
-    let args = ["seed", &seed_file, "--listen", "127.0.0.1:0", "--cipher-hashes", "0"];
-    let packages = at("packages");
-    let kept = ["--package-cache", &packages];
-    let args = [&args[..], if warm { &kept } else { &[] }].concat();
-    let seed = Process::start(&mut world.ours(&at("seed"), &args))?;
-    seed.until("\"listening\"")?;
-    if warm {
-        seed.until("\"packaged\"")?;
-    }
-    let leeches = world.clone();
+    let seed = published.seed(world, warm, &["--cipher-hashes", "0"])?;
+    let (leeches, torrent) = (world.clone(), published.torrent.clone());
     let fetch = move |to: &Path| {
-        let mut command = leeches.program();
-        command.arg("--json").arg("--data").arg(to.join("data"));
-        command.args(["get", &torrent, "--listen", "127.0.0.1:0"]);
-        fetch_ours(command)
+        fetch_ours(leeches.ours(to.join("data"), &["get", &torrent, "--listen", "127.0.0.1:0"]))
     };
     let contestant = Contestant { name, seed, fetch: Box::new(fetch), output: None, rounds: Vec::new() };
-    Ok((contestant, tracker))
+    Ok((contestant, published))
 }
 
 fn rqbit(world: &World, program: &Path, torrent: &str) -> Result<Contestant> {
@@ -328,15 +258,9 @@ impl Contestant {
     fn figure(&self, bytes: u64) -> Figure {
         let cpu: Option<Vec<f64>> = self.rounds.iter().map(|round| round.cpu_seconds).collect();
         let seconds: Vec<f64> = self.rounds.iter().map(|round| round.seconds).collect();
-        let mb_s = bytes as f64 / 1e6 / median(&seconds);
-        Figure { name: self.name, mb_s, cpu_seconds: cpu.map(|cpu| median(&cpu)), seconds }
+        let mb_s = bytes as f64 / 1e6 / median(seconds.clone());
+        Figure { name: self.name, mb_s, cpu_seconds: cpu.map(median), seconds }
     }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 /// Times the kernels, in turns.
@@ -379,11 +303,7 @@ fn main() -> Result<()> {
     if args.quick {
         (args.size, args.rounds) = (64 << 20, 2);
     }
-    let program = match &args.swarmseal {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("swarmseal"),
-    };
-    ensure!(program.exists(), "{}: expected the program there, or --swarmseal FILE", program.display());
+    let program = program(args.swarmseal.clone())?;
     let kernels = match &args.backend {
         Some(name) => swarmseal_accel::each().find(|kernels| kernels.name == name),
         None => Some(swarmseal_accel::detect()),
@@ -392,9 +312,6 @@ fn main() -> Result<()> {
         kernels.context("--backend: expected one that this CPU runs, as `swarmseal cpu` lists them")?;
     let dir = tempfile::tempdir()?;
     let world = Rc::new(World { dir: dir.path().to_owned(), program, backend: args.backend.clone() });
-    for parent in ["cold", "warm"] {
-        fs::create_dir(world.path(parent))?;
-    }
     let content = noise(args.size);
     fs::write(world.path("content"), &content)?;
     let torrent = write_torrent(&world, &content)?;
@@ -428,17 +345,6 @@ fn main() -> Result<()> {
         print(&report);
     }
     Ok(())
-}
-
-fn noise(bytes: u64) -> Vec<u8> {
-    let mut state = 0x2008_u64;
-    let mut next = || {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state ^ (state >> 29)).to_le_bytes()
-    };
-    let mut out: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| next()).collect();
-    out.truncate(bytes as usize);
-    out
 }
 
 fn write_torrent(world: &World, content: &[u8]) -> Result<String> {

@@ -1,5 +1,6 @@
 //! `get`: fetches a torrent, and uploads what has been fetched.
 
+mod integrity;
 mod ordinary;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use self::integrity::{Completion, Licensed};
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, parse_metainfo, read_torrent};
@@ -132,30 +134,39 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         key: subscription.identity.signing_key().clone(),
         epoch: subscription.keys.epoch,
     };
+    let licensed = Licensed::of(subscription.clone(), output).await?;
     let config = TorrentConfig {
         avoid,
+        check: licensed.on_arrival(),
         statements: Some(subscription.dir.statements()),
         transcript: args.transcript.clone(),
         ..glue::torrent_config(
             &metainfo,
-            Role::Peer { member, store },
+            Role::Peer { member, store: store.clone() },
             Arc::new(TrackerLink::of_subscriber(&subscription)?),
         )
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
-    let keeping = tokio::spawn(keep_licensed(subscription.clone(), handle.stats(), output));
-    let completed = || {
-        std::fs::remove_file(subscription.dir.bad_pieces())
-            .or_else(ignore_missing)
-            .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))
+    let keeping = tokio::spawn(keep_licensed(licensed.clone(), subscription.clone(), handle.stats(), output));
+    let mut completion = Completion::new(licensed, store, handle.clone());
+    let completed = async || {
+        let good = completion.check(output).await?;
+        if good {
+            std::fs::remove_file(subscription.dir.bad_pieces())
+                .or_else(ignore_missing)
+                .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))?;
+        }
+        Ok(good)
     };
     let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
     keeping.abort();
     outcome
 }
 
-/// Whoever has a license gets that of each new epoch, so that what moves to it can be played without the tracker.
+/// Whoever has a license gets that of each new epoch, so that what moves to it can be played without the tracker, and has pieces checked
+/// by it.
 async fn keep_licensed(
+    licensed: Arc<Licensed>,
     subscription: Arc<Subscription>,
     mut stats: tokio::sync::watch::Receiver<Stats>,
     output: Output,
@@ -163,9 +174,12 @@ async fn keep_licensed(
     let mut known = None;
     loop {
         let epoch = stats.borrow_and_update().epoch;
-        if subscription.dir.license().exists() && known != Some(epoch) {
+        if known != Some(epoch) && subscription.dir.license().exists() {
             license::fetch_missing(&subscription, [epoch], output).await;
             known = Some(epoch);
+            if let Err(failure) = licensed.renew() {
+                output.note(format!("Pieces cannot be checked by the license: {}", failure.message));
+            }
         }
         if stats.changed().await.is_err() {
             return;
@@ -193,17 +207,18 @@ async fn bind(args: &Args) -> Result<(Node, impl Future<Output = ()>), Failure> 
     Ok((bound, told))
 }
 
-/// Waits for the last piece and, unless it is to exit then, until it is told to stop.
+/// Waits for the last piece and, unless it is to exit then, until it is told to stop. `completed`: whether all that came is good; what is
+/// not is being fetched again.
 async fn until_told(
     args: &Args,
     (node, told): (Node, impl Future<Output = ()>),
     mut stats: tokio::sync::watch::Receiver<Stats>,
-    completed: impl FnOnce() -> Result<(), Failure>,
+    completed: impl AsyncFnMut() -> Result<bool, Failure>,
     output: Output,
 ) -> Result<(), Failure> {
     tokio::pin!(told);
     let outcome = tokio::select! {
-        outcome = follow(&mut stats, output) => outcome,
+        outcome = follow_to_the_end(&mut stats, completed, output) => outcome,
         () = &mut told => {
             node.shutdown_now().await;
             output.note("Stopped; everything fetched so far is kept");
@@ -211,7 +226,6 @@ async fn until_told(
         }
     };
     let last = outcome?;
-    completed()?;
     let human = if args.exit { "Complete" } else { "Complete; seeding, Ctrl-C stops" };
     output.result(human, json_of("complete", &last));
     if !args.exit {
@@ -225,6 +239,20 @@ async fn until_told(
         node.shutdown().await;
     }
     Ok(())
+}
+
+/// [`follow`], until what came is good.
+async fn follow_to_the_end(
+    stats: &mut tokio::sync::watch::Receiver<Stats>,
+    mut completed: impl AsyncFnMut() -> Result<bool, Failure>,
+    output: Output,
+) -> Result<Stats, Failure> {
+    loop {
+        let last = follow(stats, output).await?;
+        if completed().await? {
+            return Ok(last);
+        }
+    }
 }
 
 /// Shows how it goes until the last piece is there: a line on a terminal, lines now and then elsewhere.

@@ -102,6 +102,7 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("pieces", info.piece_count),
         row("piece length", info.piece_length),
         row("length", bytes(info.length())),
+        row("integrity", info.seal.integrity.name()),
         row("license key", hex::encode(info.seal.license_key)),
     ]
 }

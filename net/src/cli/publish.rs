@@ -15,6 +15,7 @@ use super::subscription::at;
 use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
 use crate::publish::{Options, publish};
+use crate::wire::integrity::Integrity;
 
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,10 @@ pub(super) struct Args {
     /// Bytes of a piece, a multiple of 16 KiB and of the group's element size [default: by the content's size]
     #[arg(long, env = "SWARMSEAL_PIECE_LENGTH", value_name = "SIZE", value_parser = super::size)]
     piece_length: Option<u64>,
+    /// When subscribers check what came: auto (as it comes while that is cheap for the seed), after-download, early-license (as it
+    /// comes, by a license that is fetched first), or cipher-hashes (as it comes, always by hashes that the seed computes)
+    #[arg(long, env = "SWARMSEAL_INTEGRITY", value_name = "MODE", default_value = "auto", value_parser = integrity)]
+    integrity: Integrity,
     /// How plaintext becomes blocks: sealed, or paper
     #[arg(long, env = "SWARMSEAL_PROFILE", default_value = "sealed", value_parser = profile)]
     profile: Profile,
@@ -71,6 +76,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license_key,
         params,
         piece_length,
+        integrity: args.integrity,
     };
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
     let drawn = bar.clone();
@@ -149,6 +155,11 @@ fn params(args: &Args) -> Result<Arc<Params>, Failure> {
 
 fn profile(name: &str) -> Result<Profile, String> {
     Profile::by_name(name).ok_or_else(|| "expected `sealed` or `paper`".into())
+}
+
+fn integrity(name: &str) -> Result<Integrity, String> {
+    let names = || Integrity::ALL.map(Integrity::name).join(", ");
+    Integrity::by_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn exponents(name: &str) -> Result<Exponents, String> {

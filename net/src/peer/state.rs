@@ -838,6 +838,11 @@ impl Swarm {
         }
     }
 
+    /// Whether every piece is checked by its cipher hash.
+    pub(crate) fn hashed(&self) -> bool {
+        self.hashed
+    }
+
     /// Pieces that are of another epoch than the subscription.
     pub(crate) fn moving(&self) -> u32 {
         self.pieces.have().count() - self.pieces.of_epoch(self.epoch())

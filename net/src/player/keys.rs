@@ -7,8 +7,8 @@ use swarmseal_core::{DecryptionKey, OpenedKey, Params, SecretKey};
 
 /// Pieces whose keys are opened together.
 const TOGETHER: u32 = 8;
-/// Groups of opened keys that are kept: more than there are threads at work.
-const KEPT: usize = 64;
+/// Groups of opened keys that are kept: pieces that are checked as they come, come in any order.
+const KEPT: usize = 1024;
 
 /// The keys of eight neighbouring pieces, where the license has good ones.
 type Group = Arc<OnceLock<Vec<Option<OpenedKey>>>>;
@@ -37,7 +37,7 @@ impl OpenedKeys {
 
     fn group(&self, number: u32) -> Group {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, group)) = recent.iter().find(|(at, _)| *at == number) {
+        if let Some((_, group)) = recent.iter().rev().find(|(at, _)| *at == number) {
             return Arc::clone(group);
         }
         let group = Group::default();
@@ -83,7 +83,7 @@ mod tests {
         let secret = SecretKey::generate(&params, &mut UnwrapErr(SysRng));
         let public = secret.public_key(&params);
         let r = TsKeys::derive(&params, &MasterKey::from_bytes([1; 32]), &TorrentId([2; 32]), &public, 0);
-        let (pieces, bad) = (600, 11);
+        let (pieces, bad) = (KEPT as u32 * TOGETHER + 88, 11);
         let mut license = vec![0; pieces as usize * width];
         let entries: Vec<DecryptionKey> =
             (0..pieces).map(|piece| DecryptionKey::derive(&params, &r.key(piece % 20))).collect();

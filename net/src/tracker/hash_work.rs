@@ -1,6 +1,7 @@
 //! Whose cipher hashes are still to be computed (paper, section 2.3): the tracker holds no content, so seeds do it.
 //!
-//! Everybody's are, while a torrent's bytes times its subscribers stay within a bound; beyond it, those of whoever asks.
+//! Everybody's are, while a torrent's bytes times its subscribers stay within a bound, unless the publisher chose otherwise
+//! ([`Integrity`]); beyond it, those of whoever asks.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,6 +11,7 @@ use swarmseal_core::{SubscriberId, TorrentId};
 
 use super::state::Torrent;
 use super::store::{Listed, Store, StoreError};
+use crate::wire::integrity::Integrity;
 
 /// Seconds that a seed has for a run of pieces before another seed may do it.
 const LEASE: u64 = 60;
@@ -73,7 +75,11 @@ impl HashWork {
     ) -> Result<Option<SubscriberId>, StoreError> {
         let bound = self.bound;
         self.with(store, torrent, |queue| {
-            let everybody = torrent.length().saturating_mul(queue.subscribers) <= bound;
+            let everybody = match torrent.integrity {
+                Integrity::CipherHashes => true,
+                Integrity::Auto => torrent.length().saturating_mul(queue.subscribers) <= bound,
+                Integrity::AfterDownload | Integrity::EarlyLicense => false,
+            };
             let free = |subscriber: &&SubscriberId| {
                 (everybody || queue.wanted.contains(*subscriber))
                     && queue.leases.get(*subscriber).is_none_or(|&until| until <= now)

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
+use crate::wire::integrity::Integrity;
 use crate::wire::metainfo::Metainfo;
 
 /// See [`Tracker::accusing`].
@@ -52,6 +53,8 @@ pub(super) struct Torrent {
     pub(super) piece_count: u32,
     /// Bytes.
     pub(super) piece_length: u32,
+    /// When subscribers check received pieces.
+    pub(super) integrity: Integrity,
     /// The publisher's public label.
     pub(super) label: String,
     /// The operator's.
@@ -68,6 +71,7 @@ impl Torrent {
             license_key: metainfo.info.seal.license_key,
             piece_count: metainfo.info.piece_count,
             piece_length: metainfo.info.piece_length,
+            integrity: metainfo.info.seal.integrity,
             label: metainfo.info.name.clone(),
             name,
             epochs: Epochs::new(epochs),

@@ -205,7 +205,7 @@ fn kernels() -> &'static swarmseal_core::Kernels {
 }
 
 fn seal(params: Params) -> Seal {
-    Seal { version: 1, torrent_id: TORRENT, params: Arc::new(params), license_key: license_key().public() }
+    Seal::new(TORRENT, Arc::new(params), license_key().public())
 }
 
 fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarmseal_core::{Params, SubscriberId, TorrentId, package::PackageSecret};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
@@ -19,7 +19,7 @@ use super::opening::call;
 use super::receipts::{self, Receipts};
 use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
-use crate::peer::cipher_hashes::CipherHashes;
+use crate::peer::cipher_hashes::{CipherHashes, PieceCheck};
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
@@ -148,6 +148,8 @@ pub struct TorrentConfig {
     pub super_seed: bool,
     /// Repair: all who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
     pub avoid: Vec<(u32, SubscriberId)>,
+    /// A subscriber's: who can tell whether a piece is good as it comes, where no cipher hash does.
+    pub check: Option<Arc<dyn PieceCheck>>,
     /// A subscriber's: where statements and receipts are kept. Without it nobody else can be blamed for what we hand on.
     pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
@@ -166,6 +168,7 @@ impl TorrentConfig {
             private: true,
             super_seed: false,
             avoid: Vec::new(),
+            check: None,
             statements: None,
             transcript: None,
         }
@@ -243,6 +246,8 @@ pub struct Stats {
     pub known_peers: usize,
     /// Whether every piece is stored.
     pub complete: bool,
+    /// Whether every stored piece is what a cipher hash says.
+    pub hashed: bool,
     /// The epoch of our subscription; 0 for a seed and in a plain torrent.
     pub epoch: u64,
     /// Pieces that are of another epoch, and move.
@@ -272,6 +277,19 @@ impl Torrent {
             let _ = inputs.send(Input::Found(peers)).await;
         }
     }
+
+    /// Gives up stored pieces that turned out bad, and fetches them from somebody else than who sent them, if there is anybody. Returns
+    /// once they count as missing.
+    pub async fn refetch(&self, bad: Vec<(u32, Option<SubscriberId>)>) {
+        let Some(inputs) = self.inputs.upgrade() else { return };
+        for (piece, sender) in bad {
+            let _ = inputs.send(Input::Event(Event::FoundBad { piece, sender })).await;
+        }
+        let (taken, all) = oneshot::channel();
+        let _ = inputs.send(Input::Publish(taken)).await;
+        drop(inputs);
+        let _ = all.await;
+    }
 }
 
 /// What reaches the task.
@@ -291,6 +309,8 @@ pub(crate) enum Input {
     OrdinaryClients(Vec<OrdinaryClient>),
     /// Lines for the transcript.
     Transcript(Vec<serde_json::Value>),
+    /// Whoever asks is told once what came before shows in the stats.
+    Publish(oneshot::Sender<()>),
 }
 
 /// Starts the task.
@@ -340,7 +360,7 @@ pub(super) fn start(
         layout: config.layout,
         buffers,
         role: Arc::new(config.role),
-        hashes: Arc::default(),
+        hashes: Arc::new(CipherHashes::new(config.check)),
         epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
@@ -667,6 +687,10 @@ impl Task {
                     lines.iter().for_each(|line| transcript.write(line));
                 }
             }
+            Input::Publish(told) => {
+                self.publish_stats();
+                let _ = told.send(());
+            }
         }
     }
 
@@ -907,6 +931,7 @@ impl Task {
             unchoked: self.swarm.unchoked(),
             known_peers: self.dialer.known(),
             complete: pieces == total,
+            hashed: self.swarm.hashed(),
             epoch: *self.epoch.borrow(),
             moving: self.swarm.moving(),
             failure: self.swarm.failure().map(str::to_owned),

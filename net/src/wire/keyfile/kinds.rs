@@ -241,12 +241,8 @@ mod tests {
 
     fn seal(torrent: u8) -> Seal {
         let group = Group::ffdhe2048(Kernels::portable());
-        Seal {
-            version: 1,
-            torrent_id: TorrentId([torrent; 32]),
-            params: Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap()),
-            license_key: [0; 32],
-        }
+        let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
+        Seal::new(TorrentId([torrent; 32]), Arc::new(params), [0; 32])
     }
 
     fn reread(file: KeyFile) -> KeyFile {

@@ -1,0 +1,144 @@
+//! What a license says of fetched pieces: as they come where the publisher wants that, and otherwise when all are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::json;
+
+use super::super::subscription::Subscription;
+use super::super::{Exit, Failure, Output, blame, glue, license, play};
+use crate::peer::{PieceCheck, Store, Torrent};
+use crate::player::{BadPiece, Fault, Player};
+use crate::wire::integrity::Integrity;
+
+/// How often a piece is fetched again before its torrent counts as bad wherever it comes from.
+const ROUNDS: u32 = 5;
+
+/// The license of a subscription, once there is one, and what it was good for.
+pub(super) struct Licensed {
+    subscription: Arc<Subscription>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    player: Option<Arc<Player>>,
+    /// Pieces that opened to what was published.
+    good: BTreeSet<u32>,
+}
+
+impl Licensed {
+    /// Opens the license if there is one. Where pieces are to be checked by it as they come, it is fetched first; one that cannot be
+    /// had yet is noted, and the check waits for it.
+    pub(super) async fn of(subscription: Arc<Subscription>, output: Output) -> Result<Arc<Self>, Failure> {
+        let early = subscription.metainfo.info.seal.integrity == Integrity::EarlyLicense;
+        if early
+            && !subscription.dir.license().exists()
+            && let Err(failure) = license::fetch(&subscription, None).await
+        {
+            output.note(format!(
+                "Pieces are not checked as they come, for want of a license: {}",
+                failure.message
+            ));
+        }
+        let licensed = Arc::new(Licensed { subscription, known: Mutex::default() });
+        licensed.renew()?;
+        Ok(licensed)
+    }
+
+    /// What checks pieces as they come, if the publisher wants it so.
+    pub(super) fn on_arrival(self: &Arc<Self>) -> Option<Arc<dyn PieceCheck>> {
+        let early = self.subscription.metainfo.info.seal.integrity == Integrity::EarlyLicense;
+        early.then(|| Arc::clone(self) as Arc<dyn PieceCheck>)
+    }
+
+    /// Reads the licenses again: one has come.
+    pub(super) fn renew(&self) -> Result<(), Failure> {
+        if self.subscription.dir.license().exists() {
+            let player = play::load_player(&self.subscription)?;
+            self.known().player = Some(player);
+        }
+        Ok(())
+    }
+
+    /// Opens every piece that was not seen to be good before; those that are bad. None where there is no license.
+    fn find_bad(&self, store: &Store, output: Output) -> BTreeSet<u32> {
+        let (player, good) = {
+            let known = self.known();
+            let Some(player) = known.player.clone() else { return BTreeSet::new() };
+            (player, known.good.clone())
+        };
+        let unseen: Vec<u32> = (0..store.shape().piece_count).filter(|piece| !good.contains(piece)).collect();
+        let mut faults: BTreeMap<u32, Fault> = BTreeMap::new();
+        for BadPiece { index, fault } in play::verify_these(&player, store, &unseen, output) {
+            faults.insert(index, fault);
+        }
+        self.known().good.extend(unseen.into_iter().filter(|piece| !faults.contains_key(piece)));
+        // Of what has no license yet, nothing can be said; nor of what has gone meanwhile.
+        faults.retain(|_, fault| matches!(fault, Fault::Corrupt | Fault::Unreadable));
+        faults.into_keys().collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PieceCheck for Licensed {
+    fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
+        let player = self.known().player.clone()?;
+        let good = player.check(piece, epoch, ciphertext)?;
+        let mut known = self.known();
+        if good {
+            known.good.insert(piece)
+        } else {
+            known.good.remove(&piece)
+        };
+        Some(good)
+    }
+}
+
+/// Looks at a torrent of which every piece is there.
+pub(super) struct Completion {
+    licensed: Arc<Licensed>,
+    store: Arc<Store>,
+    torrent: Torrent,
+    rounds: BTreeMap<u32, u32>,
+}
+
+impl Completion {
+    /// Nothing was looked at yet.
+    pub(super) fn new(licensed: Arc<Licensed>, store: Arc<Store>, torrent: Torrent) -> Self {
+        Completion { licensed, store, torrent, rounds: BTreeMap::new() }
+    }
+
+    /// Checks with the license, if there is one, what no cipher hash has checked; tells of bad pieces, and has them fetched again from
+    /// others. Whether all is good, as far as can be told. Errors: a piece stays bad.
+    pub(super) async fn check(&mut self, output: Output) -> Result<bool, Failure> {
+        if self.torrent.stats().borrow().hashed {
+            return Ok(true);
+        }
+        let (licensed, store) = (self.licensed.clone(), self.store.clone());
+        let found = tokio::task::spawn_blocking(move || licensed.find_bad(&store, output)).await;
+        let bad = found.map_err(|error| Failure::new(Exit::Failed, format!("the check stopped: {error}")))?;
+        if bad.is_empty() {
+            return Ok(true);
+        }
+        for &piece in &bad {
+            let rounds = self.rounds.entry(piece).or_default();
+            *rounds += 1;
+            if *rounds > ROUNDS {
+                return Err(glue::player_failure(crate::player::Error::CorruptPiece { index: piece }));
+            }
+            output.note(format!("Piece {piece} is bad: fetching it again"));
+            if output.is_json() {
+                output.result("", json!({ "event": "bad_piece", "piece": piece }));
+            }
+        }
+        // While what came is still there.
+        blame::accuse(&self.licensed.subscription, bad.clone(), output).await;
+        let senders = bad.into_iter().map(|piece| (piece, self.store.piece(piece).and_then(|it| it.sender)));
+        self.torrent.refetch(senders.collect()).await;
+        Ok(false)
+    }
+}
