@@ -1,6 +1,8 @@
 //! The laws of the scheme, on random keys and pieces: T turns one ciphertext into the other, in any number of steps, and
 //! PDec undoes them all.
 
+mod stream;
+
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
@@ -11,35 +13,7 @@ use swarmseal_core::{
     check_piece, decrypt_piece, decrypt_piece_with, encrypt_piece, re_encrypt_piece,
 };
 
-/// A generator of test keys: BLAKE3's extendable output.
-struct Stream(blake3::OutputReader);
-
-impl rand_core::TryRng for Stream {
-    type Error = core::convert::Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        let mut bytes = [0; 4];
-        self.0.fill(&mut bytes);
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        let mut bytes = [0; 8];
-        self.0.fill(&mut bytes);
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.fill(out);
-        Ok(())
-    }
-}
-
-impl rand_core::TryCryptoRng for Stream {}
-
-fn stream(seed: u64) -> Stream {
-    Stream(blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof())
-}
+use self::stream::Stream;
 
 /// Every profile with every group that it takes, short and full exponents.
 fn all_params() -> &'static [Params] {
@@ -68,7 +42,7 @@ struct Subscriber {
 const TORRENT: TorrentId = TorrentId([7; 32]);
 
 fn subscriber(params: &Params, seed: u64, piece: u32) -> Subscriber {
-    let secret = SecretKey::generate(params, &mut stream(seed));
+    let secret = SecretKey::generate(params, &mut Stream::new(seed));
     let public = secret.public_key(params);
     let master = MasterKey::from_bytes([9; 32]);
     let r = TsKeys::derive(params, &master, &TORRENT, &public, 1).key(piece);
@@ -79,7 +53,7 @@ fn subscriber(params: &Params, seed: u64, piece: u32) -> Subscriber {
 fn packaged(params: &Params, seed: u64, blocks: usize, index: u32) -> (Vec<u8>, Vec<u8>) {
     let mut piece = vec![0; blocks * params.group().bytes()];
     let payload = params.payload_bytes(piece.len());
-    stream(seed).fill_bytes(&mut piece[..payload]);
+    Stream::new(seed).fill_bytes(&mut piece[..payload]);
     let plain = piece[..payload].to_vec();
     package::pack(params, &PackageSecret::from_bytes([3; 32]), &TORRENT, index, &mut piece).unwrap();
     (piece, plain)
@@ -247,7 +221,7 @@ proptest! {
             j.public.to_bytes(params, &mut bytes).unwrap();
             prop_assert_eq!(&PublicKey::from_bytes(params, &bytes).unwrap(), &j.public);
             let statement: [&[u8]; 2] = [b"torrent", b"nonce"];
-            let proof = Proof::prove(params, &j.secret, &j.public, &statement, &mut stream(seed));
+            let proof = Proof::prove(params, &j.secret, &j.public, &statement, &mut Stream::new(seed));
             let mut bytes = vec![0; Proof::encoded_len(params)];
             proof.to_bytes(params, &mut bytes).unwrap();
             let proof = Proof::from_bytes(params, &bytes).unwrap();
