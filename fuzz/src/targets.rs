@@ -266,7 +266,7 @@ pub fn api_bodies(data: &[u8]) {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
         PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
-        LicenseWord LicenseOrder LicenseFilled
+        LicenseWord LicenseOrder LicenseFilled DevicesRequest RevokeDevice Devices
         PasskeyRequest PasskeyReply
         Receipts Credited
     }

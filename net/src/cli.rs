@@ -6,6 +6,7 @@ mod completions;
 mod cpu;
 mod data_dir;
 mod demo;
+mod devices;
 mod epochs;
 mod exit;
 mod get;
@@ -37,7 +38,7 @@ pub use output::Output;
 
 /// Verbs in the order and groups of `--help`.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "key"]),
+    ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke"]),
     (
         "Operator",
@@ -100,6 +101,8 @@ enum Verb {
     Passkey(subscribe::PasskeyArgs),
     /// Fetch or renew the license of a torrent
     License(license::Args),
+    /// List the devices that share a grant, name this one, or revoke one
+    Devices(devices::Args),
     /// Export or import this device's keys
     #[command(subcommand)]
     Key(key::Verb),
@@ -220,6 +223,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Play(args) => block_on(play::run(args, data()?, output)),
         Verb::Subscribe(args) => block_on(subscribe::run(args, data()?, output)),
         Verb::License(args) => block_on(license::run(args, data()?, output)),
+        Verb::Devices(args) => block_on(devices::run(args, data()?, output)),
         Verb::Key(verb) => key::run(verb, data()?, output),
         Verb::Publish(args) => block_on(publish::run(args, data()?, output)),
         Verb::Seed(args) => block_on(seed::run(args, output)),

@@ -17,6 +17,7 @@ mod cases;
 mod clock;
 mod config;
 mod connection;
+mod devices;
 mod epochs;
 #[cfg(feature = "simulation")]
 pub mod filling;

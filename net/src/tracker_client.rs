@@ -28,10 +28,11 @@ use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
     self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
-    Defended, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply,
-    LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
-    PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest, ReKeyRequest, Receipts,
-    Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    Defended, Device, Devices, DevicesRequest, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled,
+    LicenseOrder, LicenseReply, LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply,
+    PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, PlayRecord, Question, Questions,
+    QuestionsRequest, ReKeyRequest, Receipts, RevokeDevice, Role, SeedKeysRequest, SessionOpened, Subscribe,
+    Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -75,6 +76,14 @@ pub enum Error {
         /// Why, for people.
         reason: String,
     },
+    /// Every place of a grant is taken.
+    #[error("the tracker refused: {reason} ({})", ApiError::UsedVoucher)]
+    PlacesTaken {
+        /// By whom, for people.
+        reason: String,
+        /// By whom.
+        devices: Vec<Device>,
+    },
     /// The tracker answered an announce with a failure reason.
     #[error("the tracker refused the announce: {0}")]
     AnnounceRefused(String),
@@ -94,6 +103,7 @@ impl Error {
     pub fn code(&self) -> Option<ApiError> {
         match self {
             Error::Refused { code, .. } => Some(*code),
+            Error::PlacesTaken { .. } => Some(ApiError::UsedVoucher),
             _ => None,
         }
     }
@@ -383,8 +393,19 @@ impl Client {
         epoch: Option<u64>,
         voucher: Option<&str>,
     ) -> Result<Vec<u8>, Error> {
+        self.license_with(torrent, epoch, voucher, None).await
+    }
+
+    /// The same, and tells the tracker what this device has played. Errors: also [`ApiError::LostRecord`].
+    pub async fn license_with(
+        &self,
+        torrent: TorrentId,
+        epoch: Option<u64>,
+        voucher: Option<&str>,
+        record: Option<PlayRecord>,
+    ) -> Result<Vec<u8>, Error> {
         let voucher = voucher.map(str::to_owned);
-        let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone() };
+        let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone(), record };
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         let Some(server) = reply.server else { return Ok(reply.license) };
@@ -402,6 +423,32 @@ impl Client {
         // With a clock of its own: a license server's time is not the tracker's.
         let server = Client { base: base_url(&server.url)?, shared: Arc::default(), ..self.clone() };
         server.ask_license(&word.signed(key)).await
+    }
+
+    /// The devices that hold the same grant as the client's subscriber, which tells its name and what it has played if it likes.
+    /// Errors: [`ApiError::NotLicensed`] where it holds none.
+    pub async fn devices(
+        &self,
+        torrent: TorrentId,
+        name: Option<&str>,
+        record: Option<PlayRecord>,
+    ) -> Result<Devices, Error> {
+        let request = DevicesRequest { torrent_id: torrent, name: name.map(str::to_owned), record };
+        let reply: Devices = self.call_in_session("devices", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
+    }
+
+    /// Revokes one of them; those that are left. Errors: [`ApiError::UnknownSubscriber`], [`ApiError::TooManyChanges`].
+    pub async fn revoke_device(
+        &self,
+        torrent: TorrentId,
+        subscriber: SubscriberId,
+    ) -> Result<Devices, Error> {
+        let request = RevokeDevice { torrent_id: torrent, subscriber };
+        let reply: Devices = self.call_in_session("devices/revoke", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
     }
 
     /// The envelope of a license, from a license server apart at this client's URL.
@@ -545,7 +592,12 @@ fn refusal(status: StatusCode, failure: Option<Failure>, clock: &TrackerClock) -
             if let Some(now) = failure.now {
                 clock.heard(now);
             }
-            Error::Refused { code: ApiError::by_word(&failure.code), reason: failure.reason }
+            match ApiError::by_word(&failure.code) {
+                ApiError::UsedVoucher if !failure.devices.is_empty() => {
+                    Error::PlacesTaken { reason: failure.reason, devices: failure.devices }
+                }
+                code => Error::Refused { code, reason: failure.reason },
+            }
         }
         None => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
     }

@@ -2,6 +2,7 @@
 //! something has its entry in the audit log.
 
 mod audit;
+mod devices;
 mod listings;
 mod tokens;
 
@@ -30,6 +31,7 @@ use crate::wire::license::Policy;
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
 
 pub(super) use audit::{AuditRecord, list as audit};
+pub(super) use devices::{list as devices, revoke as revoke_device};
 pub(super) use listings::{accounts, grants, list_vouchers, revocations, revoke_grant, subscriber};
 pub(super) use tokens::{
     TokenRecord, Tokens, create as create_token, list as tokens, revoke as revoke_token, whoami,
@@ -282,7 +284,15 @@ impl Terms {
             return Err(bad("a number is too large"));
         }
         let policy = Policy { plays, not_before, expires, offline_grace };
-        Ok(GrantRecord { torrent_id, account, devices, holders: Vec::new(), policy, created: now })
+        Ok(GrantRecord {
+            torrent_id,
+            account,
+            devices,
+            holders: Vec::new(),
+            policy,
+            created: now,
+            freed: Vec::new(),
+        })
     }
 }
 
@@ -499,7 +509,7 @@ pub(super) fn bad(reason: impl Into<String>) -> Refusal {
 }
 
 /// Records of one page: 100, or as many as were asked for.
-fn page_length(asked: Option<usize>) -> Result<usize, Refusal> {
+pub(super) fn page_length(asked: Option<usize>) -> Result<usize, Refusal> {
     let limit = asked.unwrap_or(100);
     if (1..=MAX_PAGE).contains(&limit) { Ok(limit) } else { Err(bad("limit: expected 1 to 1000")) }
 }
@@ -575,6 +585,7 @@ mod tests {
                 "get /admin/cases",
                 "get /admin/epochs",
                 "get /admin/grants",
+                "get /admin/grants/{id}/devices",
                 "get /admin/ledger",
                 "get /admin/license-key",
                 "get /admin/revocations",
@@ -588,6 +599,7 @@ mod tests {
                 "post /admin/backup",
                 "post /admin/epochs",
                 "post /admin/grants",
+                "post /admin/grants/devices/revoke",
                 "post /admin/grants/revoke",
                 "post /admin/pardon",
                 "post /admin/passkey",

@@ -200,6 +200,9 @@ async fn license(
 fn refused(error: tracker_client::Error) -> Refusal {
     match error {
         tracker_client::Error::Refused { code, reason } => Refusal::new(code, reason),
+        tracker_client::Error::PlacesTaken { reason, devices } => {
+            Refusal { devices, ..Refusal::new(ApiError::UsedVoucher, reason) }
+        }
         error if error.is_temporary() => {
             tracing::warn!(%error, "no order can be made");
             ApiError::Busy.into()

@@ -8,6 +8,7 @@ mod backup;
 mod bulk;
 mod cases;
 mod database;
+mod devices;
 mod epochs;
 mod ledger;
 mod listings;
@@ -16,6 +17,7 @@ mod schema;
 
 pub(super) use backup::examine;
 pub(super) use cases::Next;
+pub(super) use devices::{Limit, devices_of};
 pub(super) use epochs::mark;
 pub(super) use ledger::Pair;
 
@@ -414,7 +416,10 @@ impl Store {
             if let Some(account) = account {
                 accounts.insert(account, id)?;
             }
-            hold(&write, &id, held, subscriber)?;
+            let now = held.created;
+            hold(&write, &id, held, subscriber, now)?;
+            // Granted anew: what was played before is not of it.
+            devices::change(&write, subscriber, |device| device.before = device.plays)?;
             id
         };
         write.commit()?;
@@ -460,7 +465,7 @@ impl Store {
             if grant.policy.expires.is_some_and(|expires| expires <= now) {
                 return Err(ApiError::ExpiredLicense.into());
             }
-            hold(&write, &id, grant, subscriber)?
+            hold(&write, &id, grant, subscriber, now)?
         };
         write.commit()?;
         Ok(held)
@@ -621,12 +626,13 @@ impl Store {
     }
 }
 
-/// Makes a subscriber a holder of a grant, within its devices.
+/// Makes a subscriber a holder of a grant, within its devices. A grant that it held before keeps its place for it.
 fn hold(
     write: &WriteTransaction,
     id: &Bytes32,
     mut grant: GrantRecord,
     subscriber: &SubscriberId,
+    now: u64,
 ) -> Result<GrantRecord, ChangeError> {
     if !grant.holders.iter().any(|holder| holder.id == *subscriber) {
         if grant.holders.len() >= grant.devices as usize {
@@ -635,7 +641,12 @@ fn hold(
         grant.holders.push(Holder { id: *subscriber });
     }
     write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
-    write.open_table(HELD)?.insert(subscriber.0, id)?;
+    let before = write.open_table(HELD)?.insert(subscriber.0, id)?.map(|id| id.value());
+    if before != Some(*id) {
+        devices::change(write, subscriber, |device| {
+            (device.enrolled, device.before) = (now, device.plays);
+        })?;
+    }
     Ok(grant)
 }
 
@@ -719,6 +730,7 @@ mod tests {
             holders: Vec::new(),
             policy: Policy { plays: Some(3), expires: Some(100), ..Policy::default() },
             created: 5,
+            freed: Vec::new(),
         }
     }
 

@@ -155,6 +155,12 @@ impl AdminClient {
         Ok(())
     }
 
+    /// Revokes a device of a grant and frees its place; the grant's devices then, as the tracker's JSON has them.
+    pub async fn revoke_device(&self, grant: &[u8; 32], subscriber: SubscriberId) -> Result<Value, Error> {
+        let body = json!({ "grant": hex::encode(grant), "subscriber": subscriber.to_string() });
+        self.post("admin/grants/devices/revoke", &body).await
+    }
+
     /// Lets a grant expire now; how many subscribers hold it.
     pub async fn revoke_grant(&self, id: &[u8; 32]) -> Result<u64, Error> {
         #[derive(Deserialize)]

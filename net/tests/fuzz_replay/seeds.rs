@@ -226,6 +226,8 @@ fn license(pieces: usize) -> Vec<u8> {
         info_hash: [2; 20],
         subscriber: ID,
         epoch: 4,
+        issued: Some(1_800_000_000),
+        played: 2,
         policy: Policy {
             plays: Some(5),
             not_before: Some(1),
@@ -328,6 +330,14 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         signature: [0; 64],
     };
     let word = word.signed(&license_key());
+    let record = api::PlayRecord { counter: 7, lost: 0, plays: 3 };
+    let device = |name: Option<&str>| api::Device {
+        enrolled: now,
+        name: name.map(str::to_owned),
+        plays: 3,
+        subscriber: ID,
+    };
+    let devices = vec![device(Some("laptop")), device(None)];
     vec![
         ("challenge", bencode::to_bytes(&api::Challenge { nonce, now })),
         ("subscribe", bencode::to_bytes(&subscribe)),
@@ -359,6 +369,26 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 torrent_id,
                 epoch: Some(2),
                 voucher: Some("voucher".into()),
+                record: Some(record),
+            }),
+        ),
+        (
+            "devices-request",
+            bencode::to_bytes(&api::DevicesRequest {
+                torrent_id,
+                name: Some("laptop".into()),
+                record: Some(record),
+            }),
+        ),
+        ("revoke-device", bencode::to_bytes(&api::RevokeDevice { torrent_id, subscriber: ID })),
+        (
+            "devices",
+            bencode::to_bytes(&api::Devices {
+                changes: 0,
+                devices: devices.clone(),
+                next: Some(now + 60),
+                now,
+                places: 2,
             }),
         ),
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now, server: None })),
@@ -467,7 +497,21 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "failure",
-            bencode::to_bytes(&api::Failure { code: "unknown".into(), reason: "why".into(), now: Some(now) }),
+            bencode::to_bytes(&api::Failure {
+                code: "unknown".into(),
+                reason: "why".into(),
+                now: Some(now),
+                devices: Vec::new(),
+            }),
+        ),
+        (
+            "failure-places-taken",
+            bencode::to_bytes(&api::Failure {
+                code: "used-voucher".into(),
+                reason: "why".into(),
+                now: Some(now),
+                devices,
+            }),
         ),
     ]
 }

@@ -33,11 +33,12 @@ pub(in crate::tracker) enum AdminRole {
 }
 
 /// What a publisher may change. What is not named here is for admins alone.
-const OF_PUBLISHERS: [&str; 7] = [
+const OF_PUBLISHERS: [&str; 8] = [
     "/admin/torrents",
     "/admin/vouchers",
     "/admin/grants",
     "/admin/grants/revoke",
+    "/admin/grants/devices/revoke",
     "/admin/revoke",
     "/admin/passkey",
     "/admin/pardon",

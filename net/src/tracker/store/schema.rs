@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 1 | everything up to cases |
 //! | 2 | licenses issued, times of revocations, epochs of torrents, marks of keys, the ledger, admin tokens, the audit log |
+//! | 3 | devices: names, plays, when they were enrolled |
 
 use std::fs::File;
 use std::io;
@@ -15,13 +16,13 @@ use swarmseal_core::TorrentId;
 use super::database::Database;
 use super::{
     ACCOUNTS, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS, SUBSCRIBERS,
-    StoreError, TORRENTS, VOUCHERS, admin, cases, decode, encode, epochs, ledger, member_range,
+    StoreError, TORRENTS, VOUCHERS, admin, cases, decode, devices, encode, epochs, ledger, member_range,
 };
 use crate::atomic_file::{Access, Existing, PendingFile};
 use crate::tracker::records::{EpochsRecord, SubscriberRecord};
 
 /// The schema that this program writes, and the newest that it reads.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 
 /// What meta has the schema under.
 pub(super) const KEY: &str = "schema";
@@ -35,6 +36,7 @@ pub(super) fn open(path: &Path, check: bool, first_epoch: u64) -> Result<Databas
             let write = database.begin_write()?;
             make_tables_1(&write)?;
             make_tables_2(&write)?;
+            devices::make_tables(&write)?;
             write.open_table(META)?.insert(KEY, SCHEMA)?;
             write.commit()?;
             Ok(database)
@@ -126,6 +128,9 @@ fn migrate(database: &Database, from: u64, first_epoch: u64) -> Result<(), Store
             let none = EpochsRecord { oldest: first_epoch, current: first_epoch, started: 0 };
             all.insert(torrent.0, encode(&epochs.unwrap_or(none)).as_slice())?;
         }
+    }
+    if from < 3 {
+        devices::make_tables(&write)?;
     }
     write.open_table(META)?.insert(KEY, SCHEMA)?;
     write.commit()
