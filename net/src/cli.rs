@@ -23,6 +23,7 @@ mod seed;
 mod subscribe;
 mod subscription;
 mod token;
+mod trace;
 mod tracker;
 mod voucher;
 
@@ -39,7 +40,7 @@ pub use output::Output;
 /// Verbs in the order and groups of `--help`.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
-    ("Publisher", &["publish", "seed", "voucher", "grant", "revoke"]),
+    ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
     (
         "Operator",
         &["tracker", "token", "audit", "cases", "ledger", "epochs", "backup", "restore", "license-server"],
@@ -118,6 +119,8 @@ enum Verb {
     Tracker(tracker::Args),
     /// Revoke a subscriber, a seed, a grant or a voucher
     Revoke(token::RevokeArgs),
+    /// Name the subscriber whose ciphertext, license or personal torrent something is
+    Trace(trace::Args),
     /// Issue, list or revoke tokens of the admin API
     #[command(subcommand)]
     Token(token::Verb),
@@ -233,6 +236,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Passkey(args) => block_on(subscribe::passkey(args, data()?, output)),
         Verb::LicenseServer(args) => block_on(license_server::run(args, data()?, output)),
         Verb::Revoke(args) => block_on(token::revoke(args, data()?, output)),
+        Verb::Trace(args) => block_on(trace::run(args, data()?, output)),
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),

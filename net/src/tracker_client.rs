@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
 
-pub use admin::{AdminClient, Registered, Terms};
+pub use admin::{AdminClient, Registered, Terms, Traced};
 pub use ordinary::OrdinaryTrackers;
 pub use trust::{TrustError, trust};
 

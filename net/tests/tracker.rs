@@ -16,6 +16,8 @@ mod ledger;
 mod license_server;
 #[path = "tracker/storage.rs"]
 mod storage;
+#[path = "tracker/trace.rs"]
+mod trace;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -5,6 +5,7 @@ mod audit;
 mod devices;
 mod listings;
 mod tokens;
+mod trace;
 
 use std::sync::{Arc, OnceLock};
 
@@ -36,6 +37,7 @@ pub(super) use listings::{accounts, grants, list_vouchers, revocations, revoke_g
 pub(super) use tokens::{
     TokenRecord, Tokens, create as create_token, list as tokens, revoke as revoke_token, whoami,
 };
+pub(super) use trace::trace;
 
 /// Bytes of the longest body: a .torrent in hexadecimal.
 pub(super) const MAX_BODY: usize = 2 * MAX_FILE + 4096;
@@ -607,6 +609,7 @@ mod tests {
                 "post /admin/revoke",
                 "post /admin/tokens",
                 "post /admin/torrents",
+                "post /admin/trace",
                 "post /admin/vouchers",
             ]
         );

@@ -52,6 +52,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/grants/{id}/devices", get(admin::devices))
         .route("/admin/grants/devices/revoke", post(admin::revoke_device))
         .route("/admin/accounts", get(admin::accounts))
+        .route("/admin/trace", post(admin::trace))
         .route("/admin/revocations", get(admin::revocations))
         .route("/admin/revoke", post(admin::revoke))
         .route("/admin/passkey", post(admin::passkey))

@@ -219,8 +219,16 @@ impl License {
     }
 }
 
-/// The signature and payload, once the AEAD holds.
-fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, LicenseError> {
+/// The device key that a license names in clear. Nothing of it is proven. Errors: [`LicenseError::Malformed`],
+/// [`LicenseError::NewerVersion`].
+pub fn device_of(envelope: &[u8]) -> Result<[u8; 32], LicenseError> {
+    let (header, _) = split(envelope)?;
+    let device = header.last_chunk().copied();
+    device.ok_or_else(|| LicenseError::Malformed("it is cut short".into()))
+}
+
+/// The header, which ends with the device key, and what follows.
+fn split(envelope: &[u8]) -> Result<(&[u8], &[u8]), LicenseError> {
     let malformed = |what: &str| LicenseError::Malformed(what.into());
     if envelope.len() > MAX_ENVELOPE {
         return Err(malformed("it is too long"));
@@ -232,7 +240,13 @@ fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, L
     if version > VERSION {
         return Err(LicenseError::NewerVersion { found: version.into() });
     }
-    let (header, rest) = envelope.split_at_checked(HEADER).ok_or_else(|| malformed("it is cut short"))?;
+    envelope.split_at_checked(HEADER).ok_or_else(|| malformed("it is cut short"))
+}
+
+/// The signature and payload, once the AEAD holds.
+fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, LicenseError> {
+    let malformed = |what: &str| LicenseError::Malformed(what.into());
+    let (header, rest) = split(envelope)?;
     let (encapsulated, ciphertext) = rest.split_at_checked(32).ok_or_else(|| malformed("it is cut short"))?;
     if header[MAGIC.len() + 1..] != identity.device_public() {
         return Err(LicenseError::NotForThisDevice);
@@ -309,6 +323,8 @@ mod tests {
         let signer = SigningKey::from_bytes(&[9; 32]);
         let envelope = sealed(&signer);
         assert_eq!(License::open(&envelope, &device(1), &signer.public()).unwrap(), sample());
+        assert_eq!(device_of(&envelope), Ok(device(1).device_public()));
+        assert!(matches!(device_of(&envelope[..HEADER - 1]), Err(LicenseError::Malformed(_))));
         assert_ne!(envelope, sealed(&signer));
     }
 

@@ -33,7 +33,7 @@ pub(in crate::tracker) enum AdminRole {
 }
 
 /// What a publisher may change. What is not named here is for admins alone.
-const OF_PUBLISHERS: [&str; 8] = [
+const OF_PUBLISHERS: [&str; 9] = [
     "/admin/torrents",
     "/admin/vouchers",
     "/admin/grants",
@@ -42,6 +42,7 @@ const OF_PUBLISHERS: [&str; 8] = [
     "/admin/revoke",
     "/admin/passkey",
     "/admin/pardon",
+    "/admin/trace",
 ];
 /// What a publisher may not read.
 const NOT_OF_PUBLISHERS: [&str; 2] = ["/admin/tokens", "/admin/audit"];
