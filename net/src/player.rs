@@ -27,7 +27,8 @@ use crate::wire::keyfile::SubscriberKeys;
 use crate::wire::license::{License, LicenseError, Policy};
 use crate::wire::metainfo::Metainfo;
 
-pub use policy_state::{PlayFiles, PolicyState};
+pub use play_journal::records_in_journal;
+pub use policy_state::{PlayFiles, PolicyState, plays_in_record};
 pub use session::{Content, Session};
 
 /// Why something is not played. Times are Unix seconds.

@@ -86,6 +86,12 @@ impl Journal {
     }
 }
 
+/// How many subscriptions a journal's file knows of, under the key that it was made with. Errors:
+/// [`Error::TamperedPolicyState`], [`Error::NewerPolicyState`].
+pub fn records_in_journal(bytes: &[u8], key: &[u8; 32]) -> Result<usize, Error> {
+    Journal::from_bytes(bytes, key, Path::new("")).map(|journal| journal.0.len())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

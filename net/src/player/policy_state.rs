@@ -306,6 +306,12 @@ impl PolicyState {
     }
 }
 
+/// The plays that a record's file says, under the key that it was made with. Errors: [`Error::TamperedPolicyState`],
+/// [`Error::NewerPolicyState`].
+pub fn plays_in_record(bytes: &[u8], key: &[u8; 32]) -> Result<u64, Error> {
+    read(bytes, key, Path::new("")).map(|record| record.plays)
+}
+
 fn read(bytes: &[u8], key: &[u8; 32], path: &Path) -> Result<Record, Error> {
     let tampered = || Error::TamperedPolicyState { path: path.into() };
     if bytes.len() > MAX_FILE {

@@ -27,7 +27,9 @@ use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
-use crate::targets::{ENTROPY, OWNER, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
+use crate::targets::{
+    ENTROPY, OWNER, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret,
+};
 
 /// A file of the corpus.
 pub(crate) struct Seed {
@@ -178,7 +180,29 @@ pub(crate) fn all() -> Vec<Seed> {
     for (name, words) in [("fresh", 0), ("two-words", 2)] {
         add("statement_log", name, statement_log(words));
     }
+    for (name, bytes) in play_records() {
+        add("play_record", name, bytes);
+    }
     seeds
+}
+
+/// What seals of records and journals are around, and a record's file.
+fn play_records() -> Vec<(&'static str, Vec<u8>)> {
+    let record = b"d7:contacti1800000000e7:counteri9e5:playsi2e4:seeni1800000001e1:vi2ee".to_vec();
+    let place = [b"d7:counteri1e5:place32:".as_slice(), &[7; 32], b"5:playsi0e4:seeni0e1:vi2ee"].concat();
+    let entry = |n: u8| [b"d7:counteri4e10:subscriber32:".as_slice(), &[n; 32], b"e"].concat();
+    let mac = *blake3::keyed_hash(&PLAYS_KEY, &record).as_bytes();
+    let length = record.len().to_string();
+    let file =
+        [b"d3:mac32:".as_slice(), &mac, b"6:record", length.as_bytes(), b":", &record, b"1:vi2ee"].concat();
+    vec![
+        ("record", record),
+        ("record-with-place", place),
+        ("record-of-version-1", b"d5:playsi2e4:seeni1800000000e1:vi1ee".to_vec()),
+        ("counters", [b"l".as_slice(), &entry(1), &entry(2), b"e"].concat()),
+        ("file", file),
+        ("newer-file", b"d3:mac32:012345678901234567890123456789016:record2:de1:vi3ee".to_vec()),
+    ]
 }
 
 fn statement_log(words: usize) -> Vec<u8> {
