@@ -67,21 +67,7 @@ struct Licenser {
 }
 
 impl Front for Licenser {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn open_connections(&self) -> &AtomicU64 {
-        &self.open_connections
-    }
-
-    fn stopping(&self) -> &AtomicBool {
-        &self.stopping
-    }
+    connection::front_of_fields!();
 }
 
 impl Server {
