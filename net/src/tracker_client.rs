@@ -47,6 +47,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_LICENSE_ANSWER: usize = MAX_ENVELOPE + 4096;
 /// A connection that is kept: less than the tracker's `idle_seconds`, so that none breaks just as it is used again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// A call that the tracker refuses for too many (429) is made again when it says, so often and within that time in all.
+const PATIENCE: Duration = Duration::from_secs(30);
+const TRIES: u32 = 5;
 /// A session is renewed when so many seconds are left.
 const RENEW_BEFORE: u64 = 30;
 
@@ -167,6 +170,7 @@ pub struct Client {
     families: Families,
     base: Url,
     credential: Option<Credential>,
+    patience: Duration,
     shared: Arc<Shared>,
 }
 
@@ -179,8 +183,15 @@ impl Client {
             families: Families::new(http_client)?,
             base: base_url(base.as_ref())?,
             credential: None,
+            patience: PATIENCE,
             shared: Arc::default(),
         })
+    }
+
+    /// The same client, which waits no longer than that in all where the tracker says that there were too many calls: half a minute
+    /// if not told otherwise. Zero: it is told at once.
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        Client { patience, ..self.clone() }
     }
 
     /// The client of a subscriber, which can open sessions.
@@ -570,7 +581,7 @@ impl Client {
         if let Some(token) = token {
             request = request.bearer_auth(token.to_hex());
         }
-        let answer = request.send().await?;
+        let answer = send_patiently(request, self.patience).await?;
         let status = answer.status();
         if status.is_success() {
             return Ok(api::from_bytes(&read(answer, limit).await?, limit)?);
@@ -584,6 +595,29 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
     }
+}
+
+/// Sends a request, and again where there were too many of them and it makes sense to wait.
+async fn send_patiently(
+    mut request: reqwest::RequestBuilder,
+    mut patience: Duration,
+) -> reqwest::Result<reqwest::Response> {
+    for _ in 1..TRIES {
+        let again = request.try_clone();
+        let answer = request.send().await?;
+        let wait = wait_of(&answer).filter(|&wait| wait <= patience);
+        let (Some(wait), Some(again)) = (wait, again) else { return Ok(answer) };
+        tokio::time::sleep(wait).await;
+        patience -= wait;
+        request = again;
+    }
+    request.send().await
+}
+
+/// How long a refusal for too many calls asks to wait.
+fn wait_of(answer: &reqwest::Response) -> Option<Duration> {
+    let seconds: u64 = answer.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    (answer.status() == StatusCode::TOO_MANY_REQUESTS).then(|| Duration::from_secs(seconds.max(1)))
 }
 
 fn refusal(status: StatusCode, failure: Option<Failure>, clock: &TrackerClock) -> Error {
