@@ -193,6 +193,18 @@ fn devices_share_a_grant_and_make_room_for_each_other() {
     world.play("tablet", &["--voucher", &code], 0);
     assert_eq!(license(&world, "phone", &[], 15)["kind"], "revoked");
     world.expect("phone", &["devices", &torrent], 15);
+    // The publisher frees a place, too.
+    let (tracker, token) = (world.url(), world.token());
+    let admin = ["--tracker", &tracker, "--admin-token-file", &token];
+    let tablet = &devices(&world, "laptop", &[])[1]["subscriber"];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let reader = swarmseal::tracker_client::AdminClient::new(&tracker, fs::read_to_string(&token).unwrap());
+    let grants = runtime.block_on(reader.unwrap().read("grants")).unwrap();
+    let grant = grants["grants"][0]["grant"].as_str().unwrap();
+    let revoke = ["revoke", tablet.as_str().unwrap(), "--device-of", grant];
+    world.expect("publisher", &[&revoke[..], &admin].concat(), 0);
+    assert_eq!(devices(&world, "laptop", &[])[1]["used"], 1);
+    world.expect("publisher", &[&revoke[..], &admin].concat(), 3);
     // What it has it has: its license sets no end.
     world.tracker.take().unwrap().kill();
     world.play("phone", &[], 0);

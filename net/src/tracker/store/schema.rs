@@ -195,6 +195,25 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_schema_2_is_copied_and_gets_devices() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.redb");
+        let store = Store::open(&path, false, 1).unwrap();
+        let (id, record) = subscriber(1);
+        store.subscribe(id, record).unwrap();
+        let write = store.database.begin_write().unwrap();
+        write.open_table(META).unwrap().insert(KEY, 2).unwrap();
+        assert!(write.delete_table(devices::DEVICES).unwrap());
+        write.commit().unwrap();
+        drop(store);
+        let store = Store::open(&path, false, 1).unwrap();
+        assert_eq!(found(&store.database).unwrap(), Some(SCHEMA));
+        assert_eq!(store.device(&id).unwrap().plays, 0);
+        store.name_device(&id, "laptop").unwrap();
+        assert!(copy_path(&path, 2).exists());
+    }
+
+    #[test]
     fn a_newer_store_is_refused_by_its_number_and_left_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tracker.redb");
