@@ -35,7 +35,7 @@ fn list(tracker: &Tracker, session: &Session, request: &DevicesRequest) -> Resul
         tracker.store.name_device(&session.id, name)?;
     }
     if let Some(record) = &request.record {
-        note_plays(tracker, &session.id, record)?;
+        note_plays(tracker, &session.id, record, false)?;
     }
     let grant = tracker.store.grant_of(&session.id)?.ok_or(ApiError::NotLicensed)?;
     shown(tracker, &grant)
@@ -86,11 +86,17 @@ fn shown(tracker: &Tracker, grant: &GrantRecord) -> Result<Devices, Refusal> {
     Ok(Devices { changes, devices, next, now, places: grant.devices })
 }
 
-/// Takes note of what a device has played. Errors: [`ApiError::LostRecord`].
-pub(super) fn note_plays(tracker: &Tracker, id: &SubscriberId, record: &PlayRecord) -> Result<(), Refusal> {
+/// Takes note of what a device has played. `buys`: it is about to hold another grant, whose plays count from here. Errors:
+/// [`ApiError::LostRecord`].
+pub(super) fn note_plays(
+    tracker: &Tracker,
+    id: &SubscriberId,
+    record: &PlayRecord,
+    buys: bool,
+) -> Result<(), Refusal> {
     let resets = Limit { times: tracker.config.record_resets, seconds: tracker.config.change_seconds };
     // Where plays are not limited, nobody gains by losing count of them.
-    let limited = tracker.store.grant_of(id)?.is_some_and(|grant| grant.policy.plays.is_some());
+    let limited = !buys && tracker.store.grant_of(id)?.is_some_and(|grant| grant.policy.plays.is_some());
     let now = clock::now();
     let noted = tracker.store.note_plays(id, record, limited.then_some(resets), now);
     noted.map(drop).map_err(|error| {
@@ -100,8 +106,8 @@ pub(super) fn note_plays(tracker: &Tracker, id: &SubscriberId, record: &PlayReco
                 let until = resets.left(&device.resets, now).1;
                 let until = until.map(|until| format!(" before {}", date::utc(until))).unwrap_or_default();
                 let reason = format!(
-                    "this device's record of plays was lost, or set back, too often: no license{until}, unless the publisher \
-                     grants another"
+                    "this device's record of plays was lost, or set back, too often: no license{until}, unless another is bought \
+                     or granted"
                 );
                 Refusal::new(ApiError::LostRecord, reason)
             }

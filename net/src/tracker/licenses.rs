@@ -39,7 +39,10 @@ fn make_license(
     let subscriber = tracker.subscriber_of(session, &torrent.id)?;
     // Before anything is redeemed: what was played is of the grant before.
     if let Some(record) = &request.record {
-        devices::note_plays(tracker, &session.id, record)?;
+        let bought = request.voucher.as_deref().and_then(voucher::hash);
+        let bought = bought.map(|code| tracker.store.grant_of_voucher(&code)).transpose()?.flatten();
+        let buys = bought.is_some() && bought != tracker.store.held_by(&session.id)?;
+        devices::note_plays(tracker, &session.id, record, buys)?;
     }
     if torrent.license_key != tracker.license_key.public() {
         // Nothing is redeemed yet: that is for the other server's order.

@@ -418,8 +418,11 @@ impl Store {
             }
             let now = held.created;
             hold(&write, &id, held, subscriber, now)?;
-            // Granted anew: what was played before is not of it.
-            devices::change(&write, subscriber, |device| device.before = device.plays)?;
+            // Granted anew: what was played before is not of it, and what was lost is forgiven.
+            devices::change(&write, subscriber, |device| {
+                (device.before, device.counter) = (device.plays, 0);
+                device.resets.clear();
+            })?;
             id
         };
         write.commit()?;

@@ -174,6 +174,8 @@ async fn plays_are_told_and_stay_told() {
     );
     let lost = Some(PlayRecord { counter: 9, lost: 1, plays: 0 });
     assert_eq!(code(license(None, lost).await), ApiError::LostRecord);
+    // The same voucher again is no purchase.
+    assert_eq!(code(license(Some(&voucher), lost).await), ApiError::LostRecord);
     let on = license(None, told(3, 4)).await.unwrap();
     assert_eq!(allowed(&on), (Some(5), 4));
     // Whoever buys again has what he bought, on top of what he had played.
@@ -183,5 +185,12 @@ async fn plays_are_told_and_stay_told() {
     assert_eq!(allowed(&more), (Some(10), 5));
     let again = license(Some(&another), told(5, 6)).await.unwrap();
     assert_eq!(allowed(&again), (Some(10), 6));
+    // Nor does a record that was lost too often keep anybody from buying, or from what the publisher grants.
+    assert_eq!(code(license(None, lost).await), ApiError::LostRecord);
+    let third = tracker.admin().create_voucher(torrent, terms).await.unwrap();
+    assert_eq!(allowed(&license(Some(&third), lost).await.unwrap()), (Some(11), 6));
+    assert_eq!(code(license(None, lost).await), ApiError::LostRecord);
+    tracker.admin().create_grant(torrent, device.id, Terms { plays: Some(2), ..terms }).await.unwrap();
+    assert_eq!(allowed(&license(None, lost).await.unwrap()), (Some(8), 6));
     tracker.stop().await;
 }
