@@ -43,8 +43,10 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
 /// Seconds as people read them: `90 seconds`, `12 hours`, `30 days`.
 pub(crate) fn span(seconds: u64) -> String {
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-    let (unit, name) =
-        units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0).unwrap_or((1, "second"));
+    let (unit, name) = units
+        .into_iter()
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
+        .unwrap_or((1, "second"));
     match seconds / unit {
         1 => format!("one {name}"),
         count => format!("{count} {name}s"),
