@@ -280,6 +280,24 @@ impl Group {
         Some(self.element(&inverse.to_words()))
     }
 
+    /// a^−1 of any element. Constant-time.
+    pub(crate) fn inverse(&self, a: &Element) -> Option<Element> {
+        let p = Odd::new(U4096::from_words(padded(self.p.limbs()))).into_option()?;
+        let mut plain = self.plain(a);
+        let mut number = U4096::from_words(plain);
+        let inverse = number.invert_odd_mod(&p).into_option();
+        let element = inverse.map(|mut inverse| {
+            let mut words = inverse.to_words();
+            let element = self.element(&words);
+            zeroize::Zeroize::zeroize(&mut inverse);
+            zeroize::Zeroize::zeroize(&mut words);
+            element
+        });
+        zeroize::Zeroize::zeroize(&mut number);
+        zeroize::Zeroize::zeroize(&mut plain);
+        element
+    }
+
     /// Whether 2 ≤ a ≤ p−2, for a public canonical number.
     pub(crate) fn is_proper_vartime(&self, a: &Number) -> bool {
         let mut next = *a;

@@ -10,7 +10,7 @@ use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, OpenedKey, Params, Profile,
     Proof, PublicKey, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys,
-    check_piece, decrypt_piece, decrypt_piece_with, encrypt_piece, re_encrypt_piece,
+    check_piece, decrypt_piece, decrypt_piece_with, encrypt_piece, have_one_multiplier, re_encrypt_piece,
 };
 
 use self::stream::Stream;
@@ -327,5 +327,67 @@ fn blocks_beyond_p_come_out_reduced() {
         let mut ones = vec![0xff; width];
         encrypt_piece(params, &key, &mut ones).unwrap();
         check_piece(params, &ones).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn ciphertext_and_content_give_the_key(seed: u64, index in 0_u32..5, flip: u8) {
+        for params in all_params().iter().filter(|params| params.profile() == Profile::Sealed) {
+            let width = params.group().bytes();
+            let block = |piece: &[u8], at: usize| piece[at * width..][..width].to_vec();
+            let (plain, _) = packaged(params, seed, 4, index);
+            let j = subscriber(params, seed, index);
+            let mut piece = encrypted(params, &plain, &j);
+            let encoded = |key: &EncryptionKey| {
+                let mut bytes = vec![0; width];
+                key.to_bytes(params, &mut bytes).unwrap();
+                bytes
+            };
+            let expected = encoded(&EncryptionKey::derive(params, &j.public, &j.r));
+            let agree = |plain: &[u8], piece: &[u8], a: usize, b: usize| {
+                let (m, c) = ([block(plain, a), block(plain, b)], [block(piece, a), block(piece, b)]);
+                have_one_multiplier(params, [&m[0], &m[1]], [&c[0], &c[1]])
+            };
+            for at in 0..4 {
+                let key = EncryptionKey::observe(params, &block(&plain, at), &block(&piece, at)).unwrap();
+                prop_assert_eq!(encoded(&key), expected.clone());
+                prop_assert_eq!(agree(&plain, &piece, at, (at + 1) % 4), Ok(true));
+            }
+            // Another piece of the same content, and a block that was changed.
+            let (other, _) = packaged(params, seed, 4, index + 1);
+            prop_assert_eq!(agree(&other, &piece, 0, 1), Ok(false));
+            piece[2 * width + 7] ^= flip | 1;
+            prop_assert_eq!((agree(&plain, &piece, 0, 1), agree(&plain, &piece, 1, 2)), (Ok(true), Ok(false)));
+            // What is no element, or no block.
+            let zero = vec![0; width];
+            let refused = EncryptionKey::observe(params, &zero, &block(&piece, 0));
+            prop_assert_eq!(refused.unwrap_err(), Error::NotAnElement);
+            let refused = EncryptionKey::observe(params, &block(&plain, 0), &vec![0xFF; width]);
+            prop_assert_eq!(refused.unwrap_err(), Error::NotAnElement);
+            let short = EncryptionKey::observe(params, &plain[..7], &block(&piece, 0));
+            prop_assert_eq!(short.unwrap_err(), Error::BadLength { expected: width, found: 7 });
+        }
+    }
+
+    #[test]
+    fn keys_of_several_subscribers_are_those_of_each(seed: u64, count in 0_usize..20) {
+        let params = &all_params()[0];
+        let all: Vec<Subscriber> = (0..count as u64).map(|n| subscriber(params, seed ^ n, 3)).collect();
+        let parties: Vec<_> = all.iter().map(|j| (&j.public, j.r.clone())).collect();
+        let encoded = |key: &EncryptionKey| {
+            let mut bytes = vec![0; params.group().bytes()];
+            key.to_bytes(params, &mut bytes).unwrap();
+            bytes
+        };
+        let mut seen = 0;
+        EncryptionKey::derive_each(params, &parties, |i, key| {
+            let single = EncryptionKey::derive(params, &all[i].public, &all[i].r);
+            assert_eq!((i, encoded(&key)), (seen, encoded(&single)));
+            seen += 1;
+        });
+        prop_assert_eq!(seen, count);
     }
 }

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use swarmseal::peer::{
     Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
 };
+use swarmseal::player::{plays_in_record, records_in_journal};
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
 use swarmseal::wire::api;
 use swarmseal::wire::bencode as bencoding;
@@ -261,9 +262,24 @@ pub fn api_bodies(data: &[u8]) {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
         PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
-        LicenseWord LicenseOrder LicenseFilled
+        LicenseWord LicenseOrder LicenseFilled DevicesRequest RevokeDevice Devices
         PasskeyRequest PasskeyReply
         Receipts Credited
+    }
+}
+
+/// The key that records of plays are read under here.
+pub const PLAYS_KEY: [u8; 32] = [6; 32];
+
+/// A record of plays or a journal of such records: as it is, and as what an honest seal is around.
+pub fn play_record(data: &[u8]) {
+    let mac = [b"3:mac32:", &blake3::keyed_hash(&PLAYS_KEY, data).as_bytes()[..]].concat();
+    let string = [format!("{}:", data.len()).as_bytes(), data].concat();
+    let record = [b"d", &mac[..], b"6:record", &string, b"1:vi2ee"].concat();
+    let journal = [b"d8:counters", &string[..], &mac, b"1:vi1ee"].concat();
+    for bytes in [data, &record, &journal] {
+        let _ = plays_in_record(bytes, &PLAYS_KEY);
+        let _ = records_in_journal(bytes, &PLAYS_KEY);
     }
 }
 

@@ -6,6 +6,7 @@ mod completions;
 mod cpu;
 mod data_dir;
 mod demo;
+mod devices;
 mod epochs;
 mod exit;
 mod get;
@@ -22,6 +23,7 @@ mod seed;
 mod subscribe;
 mod subscription;
 mod token;
+mod trace;
 mod tracker;
 mod voucher;
 
@@ -37,8 +39,8 @@ pub use output::Output;
 
 /// Verbs in the order and groups of `--help`.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "key"]),
-    ("Publisher", &["publish", "seed", "voucher", "grant", "revoke"]),
+    ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
+    ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
     (
         "Operator",
         &["tracker", "token", "audit", "cases", "ledger", "epochs", "backup", "restore", "license-server"],
@@ -100,6 +102,8 @@ enum Verb {
     Passkey(subscribe::PasskeyArgs),
     /// Fetch or renew the license of a torrent
     License(license::Args),
+    /// List the devices that share a grant, name this one, or revoke one
+    Devices(devices::Args),
     /// Export or import this device's keys
     #[command(subcommand)]
     Key(key::Verb),
@@ -115,6 +119,8 @@ enum Verb {
     Tracker(tracker::Args),
     /// Revoke a subscriber, a seed, a grant or a voucher
     Revoke(token::RevokeArgs),
+    /// Name the subscriber whose ciphertext, license or personal torrent something is
+    Trace(trace::Args),
     /// Issue, list or revoke tokens of the admin API
     #[command(subcommand)]
     Token(token::Verb),
@@ -220,6 +226,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Play(args) => block_on(play::run(args, data()?, output)),
         Verb::Subscribe(args) => block_on(subscribe::run(args, data()?, output)),
         Verb::License(args) => block_on(license::run(args, data()?, output)),
+        Verb::Devices(args) => block_on(devices::run(args, data()?, output)),
         Verb::Key(verb) => key::run(verb, data()?, output),
         Verb::Publish(args) => block_on(publish::run(args, data()?, output)),
         Verb::Seed(args) => block_on(seed::run(args, output)),
@@ -229,6 +236,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Passkey(args) => block_on(subscribe::passkey(args, data()?, output)),
         Verb::LicenseServer(args) => block_on(license_server::run(args, data()?, output)),
         Verb::Revoke(args) => block_on(token::revoke(args, data()?, output)),
+        Verb::Trace(args) => block_on(trace::run(args, data()?, output)),
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),

@@ -4,6 +4,7 @@
 pub mod atomic_file;
 pub mod backend;
 pub mod cli;
+mod date;
 pub mod peer;
 mod platform;
 pub mod player;

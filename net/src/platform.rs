@@ -1,8 +1,8 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do; for Windows it is built.
 
 pub(crate) use self::system::{
-    Hangups, default_gateway, group_address, interrupted, make_private_dir, private, read_at, reuse_address,
-    sync_directory, terminated, write_at,
+    Hangups, default_gateway, group_address, interrupted, make_private_dir, place, private, read_at,
+    reuse_address, sync_directory, terminated, write_at,
 };
 
 #[cfg(unix)]
@@ -10,7 +10,7 @@ mod system {
     use std::fs::{DirBuilder, File, OpenOptions};
     use std::io;
     use std::net::{Ipv4Addr, SocketAddr};
-    use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
     use std::path::Path;
 
     use tokio::net::TcpSocket;
@@ -34,6 +34,15 @@ mod system {
     /// A file that is made so is read by its owner alone.
     pub(crate) fn private(options: &mut OpenOptions) {
         options.mode(0o600);
+    }
+
+    /// What tells this machine and this directory from others, and stays as it is for both: the machine's id, where there is one, and
+    /// the directory's number in its file system. The file system's own number changes from start to start, so it is left out.
+    pub(crate) fn place(directory: &Path) -> Option<Vec<u8>> {
+        let directory = std::fs::metadata(directory).ok()?.ino();
+        let id =
+            ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| std::fs::read(path).ok());
+        Some([&directory.to_le_bytes()[..], &id.unwrap_or_default()].concat())
     }
 
     /// Makes the names in a directory survive a power cut.
@@ -171,6 +180,11 @@ mod system {
 
     /// Who may read is inherited from the directory.
     pub(crate) fn private(_: &mut OpenOptions) {}
+
+    /// Nothing tells it without more of the system than is used here: a copy is not noticed by this.
+    pub(crate) fn place(_: &Path) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Directories cannot be flushed.
     pub(crate) fn sync_directory(_: &Path) -> io::Result<()> {

@@ -6,6 +6,7 @@
 mod extract;
 mod keys;
 mod ordered;
+mod play_journal;
 mod policy_state;
 mod session;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use sha1::{Digest, Sha1};
 use swarmseal_core::{SecretKey, decrypt_piece_with, package};
 
+use crate::date;
 use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
 use crate::wire::content;
@@ -25,7 +27,8 @@ use crate::wire::keyfile::SubscriberKeys;
 use crate::wire::license::{License, LicenseError, Policy};
 use crate::wire::metainfo::Metainfo;
 
-pub use policy_state::PolicyState;
+pub use play_journal::records_in_journal;
+pub use policy_state::{PlayFiles, PolicyState, plays_in_record};
 pub use session::{Content, Session};
 
 /// Why something is not played. Times are Unix seconds.
@@ -50,13 +53,13 @@ pub enum Error {
     #[error("the license cannot be read: {0}")]
     MalformedLicense(String),
     /// The license has run out.
-    #[error("the license expired at {since} (Unix time)")]
+    #[error("the license expired on {}", date::utc(*since))]
     Expired {
         /// When.
         since: u64,
     },
     /// The license has not begun.
-    #[error("the license begins at {until} (Unix time)")]
+    #[error("the license is not valid before {}", date::utc(*until))]
     NotYet {
         /// When it will.
         until: u64,
@@ -68,20 +71,45 @@ pub enum Error {
         allowed: u64,
     },
     /// The clock shows an earlier time than it did before.
-    #[error("the clock was set back by {seconds} seconds: set it right to play")]
+    #[error(
+        "the clock was set back by {seconds} seconds: it has shown {} before: set it right, or renew the license online",
+        date::utc(*seen)
+    )]
     ClockSetBack {
         /// By how much.
         seconds: u64,
+        /// The latest time that it has shown.
+        seen: u64,
     },
     /// The license server has not been heard of for too long.
-    #[error("the license must be renewed online: its offline time of {grace} seconds is over")]
+    #[error("the license has to be renewed online: its offline time of {grace} seconds is over{}", since.map(|since| format!(" since {}", date::utc(since))).unwrap_or_default())]
     OfflineTooLong {
         /// The license's offline grace.
         grace: u64,
+        /// Since when it is over; none where the tracker was never heard of.
+        since: Option<u64>,
     },
     /// The record of plays was edited or belongs to another device.
-    #[error("the record of plays in {} was changed", path.display())]
+    #[error("the record of plays in {} was changed: it has to be renewed online", path.display())]
     TamperedPolicyState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The record of plays, or its journal, is gone.
+    #[error("{} is gone: the record of plays has to be renewed online", path.display())]
+    LostPolicyState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An older record of plays was put back.
+    #[error("the record of plays in {} is an older one that was put back: it has to be renewed online", path.display())]
+    OldPolicyState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The record of plays was copied from elsewhere.
+    #[error("the record of plays in {} was made on another machine, or in another directory: it has to be renewed online", path.display())]
+    ElsewherePolicyState {
         /// The file.
         path: PathBuf,
     },
@@ -272,12 +300,19 @@ impl Player {
 
     /// What the license allows.
     pub fn policy(&self) -> &Policy {
-        &self.first().policy
+        &self.license().policy
+    }
+
+    /// Whether the record of plays and the policy let it be played at `now`; counts nothing. Errors: as
+    /// [`Player::begin_play`].
+    pub fn check(&self, state: &PolicyState, now: u64) -> Result<(), Error> {
+        state.fits(self.license())?;
+        state.check(self.policy(), now)
     }
 
     /// The license's epoch.
     pub fn epoch(&self) -> u64 {
-        self.first().epoch
+        self.license().epoch
     }
 
     /// The epochs of all licenses: stored pieces must be encrypted for one of them.
@@ -285,8 +320,8 @@ impl Player {
         self.licenses.iter().map(|opener| opener.license.epoch)
     }
 
-    /// There is always one.
-    fn first(&self) -> &License {
+    /// The license whose policy counts; there is always one.
+    pub(crate) fn license(&self) -> &License {
         &self.licenses[0].license
     }
 
@@ -315,9 +350,9 @@ impl Player {
     /// Checks the policy at `now`, counts one play, and writes the count before anything is released.
     ///
     /// Errors: [`Error::Expired`], [`Error::NotYet`], [`Error::NoPlaysLeft`], [`Error::ClockSetBack`],
-    /// [`Error::OfflineTooLong`], [`Error::Io`].
+    /// [`Error::OfflineTooLong`], those of [`PolicyState::load`].
     pub fn begin_play(self: &Arc<Self>, state: &mut PolicyState, now: u64) -> Result<Session, Error> {
-        state.begin_play(self.policy(), now)?;
+        state.begin_play(self.license(), now)?;
         Ok(Session::new(self.clone()))
     }
 

@@ -17,6 +17,7 @@ mod cases;
 mod clock;
 mod config;
 mod connection;
+mod devices;
 mod epochs;
 #[cfg(feature = "simulation")]
 pub mod filling;
@@ -54,6 +55,7 @@ use std::time::Duration;
 
 use swarmseal_core::TorrentId;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 pub use backup::{Restored, restore};
 pub use config::{Config, ConfigError, Kind, ProxyHeader, Setting};
@@ -214,12 +216,12 @@ impl Server {
     /// Serves until `shutdown` is done, then lets requests under way come to an end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let router = http::router(Arc::clone(&self.tracker));
+        let (stop, stopped) = watch::channel(());
         let sweeper = tokio::spawn({
-            let tracker = Arc::clone(&self.tracker);
+            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped.clone());
             async move {
                 let mut ticks = tokio::time::interval(SWEEP);
-                loop {
-                    ticks.tick().await;
+                while is_time(&mut ticks, &mut stopped).await {
                     tracker.sweep();
                     sweep_ledger(&tracker).await;
                     cases::end_overdue(&tracker).await;
@@ -227,23 +229,22 @@ impl Server {
             }
         });
         let bookkeeper = tokio::spawn({
-            let tracker = Arc::clone(&self.tracker);
+            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped);
             async move {
                 let mut ticks = tokio::time::interval(LEDGER);
-                loop {
-                    ticks.tick().await;
+                while is_time(&mut ticks, &mut stopped).await {
                     write_ledger(&tracker).await;
                 }
             }
         });
         let front: Arc<dyn connection::Front> = Arc::clone(&self.tracker) as _;
         connection::serve(self.listener, router, front, self.tls, shutdown).await;
-        for task in [sweeper, bookkeeper] {
-            task.abort();
-            // It has a hold on the store.
-            let _ = task.await;
-        }
+        drop(stop);
         let rest = async {
+            for task in [sweeper, bookkeeper] {
+                // What it has begun has a hold on the store.
+                let _ = task.await;
+            }
             self.tracker.workers.finish().await;
             self.tracker.verifiers.finish().await;
         };
@@ -298,6 +299,14 @@ impl Reloader {
             tracing::info!("the certificate was read again");
         }
         Ok(())
+    }
+}
+
+/// Waits for the next tick; whether there is one before the server stops.
+async fn is_time(ticks: &mut tokio::time::Interval, stopped: &mut watch::Receiver<()>) -> bool {
+    tokio::select! {
+        _ = ticks.tick() => true,
+        _ = stopped.changed() => false,
     }
 }
 

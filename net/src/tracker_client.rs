@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
 
-pub use admin::{AdminClient, Registered, Terms};
+pub use admin::{AdminClient, Registered, Terms, Traced};
 pub use ordinary::OrdinaryTrackers;
 pub use trust::{TrustError, trust};
 
@@ -28,10 +28,11 @@ use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
     self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
-    Defended, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply,
-    LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
-    PersonalKeysRequest, PersonalRequest, Question, Questions, QuestionsRequest, ReKeyRequest, Receipts,
-    Role, SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    Defended, Device, Devices, DevicesRequest, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled,
+    LicenseOrder, LicenseReply, LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply,
+    PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, PlayRecord, Question, Questions,
+    QuestionsRequest, ReKeyRequest, Receipts, RevokeDevice, Role, SeedKeysRequest, SessionOpened, Subscribe,
+    Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -46,6 +47,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_LICENSE_ANSWER: usize = MAX_ENVELOPE + 4096;
 /// A connection that is kept: less than the tracker's `idle_seconds`, so that none breaks just as it is used again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// A call that the tracker refuses for too many (429) is made again when it says, so often and within that time in all.
+const PATIENCE: Duration = Duration::from_secs(30);
+const TRIES: u32 = 5;
 /// A session is renewed when so many seconds are left.
 const RENEW_BEFORE: u64 = 30;
 
@@ -75,6 +79,14 @@ pub enum Error {
         /// Why, for people.
         reason: String,
     },
+    /// Every place of a grant is taken.
+    #[error("the tracker refused: {reason} ({})", ApiError::UsedVoucher)]
+    PlacesTaken {
+        /// By whom, for people.
+        reason: String,
+        /// By whom.
+        devices: Vec<Device>,
+    },
     /// The tracker answered an announce with a failure reason.
     #[error("the tracker refused the announce: {0}")]
     AnnounceRefused(String),
@@ -94,6 +106,7 @@ impl Error {
     pub fn code(&self) -> Option<ApiError> {
         match self {
             Error::Refused { code, .. } => Some(*code),
+            Error::PlacesTaken { .. } => Some(ApiError::UsedVoucher),
             _ => None,
         }
     }
@@ -157,6 +170,7 @@ pub struct Client {
     families: Families,
     base: Url,
     credential: Option<Credential>,
+    patience: Duration,
     shared: Arc<Shared>,
 }
 
@@ -169,8 +183,15 @@ impl Client {
             families: Families::new(http_client)?,
             base: base_url(base.as_ref())?,
             credential: None,
+            patience: PATIENCE,
             shared: Arc::default(),
         })
+    }
+
+    /// The same client, which waits no longer than that in all where the tracker says that there were too many calls: half a minute
+    /// if not told otherwise. Zero: it is told at once.
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        Client { patience, ..self.clone() }
     }
 
     /// The client of a subscriber, which can open sessions.
@@ -383,8 +404,19 @@ impl Client {
         epoch: Option<u64>,
         voucher: Option<&str>,
     ) -> Result<Vec<u8>, Error> {
+        self.license_with(torrent, epoch, voucher, None).await
+    }
+
+    /// The same, and tells the tracker what this device has played. Errors: also [`ApiError::LostRecord`].
+    pub async fn license_with(
+        &self,
+        torrent: TorrentId,
+        epoch: Option<u64>,
+        voucher: Option<&str>,
+        record: Option<PlayRecord>,
+    ) -> Result<Vec<u8>, Error> {
         let voucher = voucher.map(str::to_owned);
-        let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone() };
+        let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone(), record };
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         let Some(server) = reply.server else { return Ok(reply.license) };
@@ -402,6 +434,32 @@ impl Client {
         // With a clock of its own: a license server's time is not the tracker's.
         let server = Client { base: base_url(&server.url)?, shared: Arc::default(), ..self.clone() };
         server.ask_license(&word.signed(key)).await
+    }
+
+    /// The devices that hold the same grant as the client's subscriber, which tells its name and what it has played if it likes.
+    /// Errors: [`ApiError::NotLicensed`] where it holds none.
+    pub async fn devices(
+        &self,
+        torrent: TorrentId,
+        name: Option<&str>,
+        record: Option<PlayRecord>,
+    ) -> Result<Devices, Error> {
+        let request = DevicesRequest { torrent_id: torrent, name: name.map(str::to_owned), record };
+        let reply: Devices = self.call_in_session("devices", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
+    }
+
+    /// Revokes one of them; those that are left. Errors: [`ApiError::UnknownSubscriber`], [`ApiError::TooManyChanges`].
+    pub async fn revoke_device(
+        &self,
+        torrent: TorrentId,
+        subscriber: SubscriberId,
+    ) -> Result<Devices, Error> {
+        let request = RevokeDevice { torrent_id: torrent, subscriber };
+        let reply: Devices = self.call_in_session("devices/revoke", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(reply.now);
+        Ok(reply)
     }
 
     /// The envelope of a license, from a license server apart at this client's URL.
@@ -523,7 +581,7 @@ impl Client {
         if let Some(token) = token {
             request = request.bearer_auth(token.to_hex());
         }
-        let answer = request.send().await?;
+        let answer = send_patiently(request, self.patience).await?;
         let status = answer.status();
         if status.is_success() {
             return Ok(api::from_bytes(&read(answer, limit).await?, limit)?);
@@ -539,13 +597,41 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// Sends a request, and again where there were too many of them and it makes sense to wait.
+async fn send_patiently(
+    mut request: reqwest::RequestBuilder,
+    mut patience: Duration,
+) -> reqwest::Result<reqwest::Response> {
+    for _ in 1..TRIES {
+        let again = request.try_clone();
+        let answer = request.send().await?;
+        let wait = wait_of(&answer).filter(|&wait| wait <= patience);
+        let (Some(wait), Some(again)) = (wait, again) else { return Ok(answer) };
+        tokio::time::sleep(wait).await;
+        patience -= wait;
+        request = again;
+    }
+    request.send().await
+}
+
+/// How long a refusal for too many calls asks to wait.
+fn wait_of(answer: &reqwest::Response) -> Option<Duration> {
+    let seconds: u64 = answer.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    (answer.status() == StatusCode::TOO_MANY_REQUESTS).then(|| Duration::from_secs(seconds.max(1)))
+}
+
 fn refusal(status: StatusCode, failure: Option<Failure>, clock: &TrackerClock) -> Error {
     match failure {
         Some(failure) => {
             if let Some(now) = failure.now {
                 clock.heard(now);
             }
-            Error::Refused { code: ApiError::by_word(&failure.code), reason: failure.reason }
+            match ApiError::by_word(&failure.code) {
+                ApiError::UsedVoucher if !failure.devices.is_empty() => {
+                    Error::PlacesTaken { reason: failure.reason, devices: failure.devices }
+                }
+                code => Error::Refused { code, reason: failure.reason },
+            }
         }
         None => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
     }

@@ -43,6 +43,7 @@ targets! {
     transform 60
     piece_index 300
     statement_log 200
+    play_record 500
 }
 
 fn corpus(name: &str) -> PathBuf {

@@ -458,13 +458,18 @@ fn refusals_have_exit_codes_of_their_own() {
     fs::write(&plays, record).unwrap();
     assert_eq!(world.play("alice", &[], 8)["kind"], "tampered");
     fs::remove_file(&plays).unwrap();
+    assert_eq!(world.play("alice", &[], 8)["reason"], "record-lost");
+    let torrent = world.torrent();
+    world.expect("alice", &["license", &torrent], 0);
     world.play("alice", &[], 0);
 
     // Not valid yet; nothing fetched; no such torrent file.
     world.fetch("carol");
     let code = world.voucher(&["--not-before", "1h"]);
-    assert_eq!(world.play("carol", &["--voucher", &code], 6)["kind"], "expired");
-    let torrent = world.torrent();
+    let refused = world.play("carol", &["--voucher", &code], 6);
+    assert_eq!((&refused["kind"], &refused["reason"]), (&"expired".into(), &"not-yet".into()));
+    assert!(refused["until"].as_u64().unwrap() > 1_700_000_000, "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains(" UTC: "), "{refused}");
     world.expect("dave", &["subscribe", &torrent], 0);
     let code = world.voucher(&[]);
     assert_eq!(world.play("dave", &["--voucher", &code], 11)["kind"], "missing-piece");

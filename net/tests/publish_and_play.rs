@@ -11,7 +11,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::atomic_file::Existing;
-use swarmseal::player::{BadPiece, Error, Fault, PieceReader, Player, PolicyState, Session};
+use swarmseal::player::{BadPiece, Error, Fault, PieceReader, PlayFiles, Player, PolicyState, Session};
 use swarmseal::publish::{self, CacheError, Options, PackageCache, Packager, publish};
 use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::integrity::Integrity;
@@ -108,9 +108,16 @@ impl Setting {
             info_hash: self.metainfo.info_hash,
             subscriber: self.keys.subscriber(&self.metainfo.info.seal.params),
             epoch: EPOCH,
+            issued: None,
+            played: 0,
             policy,
             keys: Zeroizing::new(self.decryption_keys.clone()),
         }
+    }
+
+    fn play_files(&self) -> PlayFiles {
+        let state = self.state.path();
+        PlayFiles { record: state.join("plays"), journal: state.join("plays.journal") }
     }
 
     fn sealed(&self, license: &License) -> Vec<u8> {
@@ -127,7 +134,7 @@ impl Setting {
 
     fn policy_state(&self) -> PolicyState {
         let subscriber = self.keys.subscriber(&self.metainfo.info.seal.params);
-        PolicyState::load(&self.state.path().join("plays"), &self.identity, &subscriber).unwrap()
+        PolicyState::load(self.play_files(), &self.identity, &subscriber).unwrap()
     }
 
     fn session(&self) -> Session {
@@ -413,15 +420,15 @@ fn the_policy_is_enforced_and_plays_are_counted() {
     let none = begin(Policy { expires: Some(NOW), ..policy() }, NOW);
     assert!(matches!(none, Err(Error::Expired { since: NOW })));
     let none = begin(Policy { offline_grace: Some(5), ..policy() }, NOW);
-    assert!(matches!(none, Err(Error::OfflineTooLong { grace: 5 })));
+    assert!(matches!(none, Err(Error::OfflineTooLong { grace: 5, since: None })));
     begin(Policy { plays: Some(2), ..policy() }, NOW).unwrap();
     begin(Policy { plays: Some(2), ..policy() }, NOW).unwrap();
     let none = begin(Policy { plays: Some(2), ..policy() }, NOW);
     assert!(matches!(none, Err(Error::NoPlaysLeft { allowed: 2 })));
-    assert!(matches!(begin(policy(), NOW - 10_000), Err(Error::ClockSetBack { seconds: 10_000 })));
+    assert!(matches!(begin(policy(), NOW - 10_000), Err(Error::ClockSetBack { seconds: 10_000, seen: NOW })));
     fs::write(setting.state.path().join("plays"), b"d5:playsi0ee").unwrap();
     let subscriber = setting.keys.subscriber(&setting.metainfo.info.seal.params);
-    let edited = PolicyState::load(&setting.state.path().join("plays"), &setting.identity, &subscriber);
+    let edited = PolicyState::load(setting.play_files(), &setting.identity, &subscriber);
     assert!(matches!(edited, Err(Error::TamperedPolicyState { .. })));
 }
 

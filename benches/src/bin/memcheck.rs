@@ -146,6 +146,10 @@ fn functions(report: &mut Report, kernels: &'static Kernels, exponents: Exponent
         let entries = vec![entry.clone(); COUNTS[0] as usize];
         DecryptionKey::open_batch(&params, &s, &entries, |_, key| drop(black_box(key)));
     });
+    report.run(&name("EncryptionKey::derive_each"), 0, || {
+        let parties: Vec<_> = r_j.iter().map(|r| (&y_j, r.clone())).collect();
+        EncryptionKey::derive_each(&params, &parties, |_, key| drop(black_box(key)));
+    });
     report.run(&name("writing keys"), 0, || {
         let mut out = vec![0; params.group().bytes()];
         key.to_bytes(&params, &mut out).expect(WHOLE);

@@ -10,6 +10,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde::Serialize;
 use swarmseal::tracker::filling::{Subscription, fill};
+use swarmseal::tracker_client::AdminClient;
 use swarmseal::wire::api::Passkey;
 use swarmseal::wire::identity::Identity;
 use swarmseal_bench::load::connection::Connection;
@@ -22,7 +23,7 @@ use swarmseal_core::{
 };
 
 /// Memory and disk of a tracker with 1,000,000 subscribers and 100,000 live peers in 1,000 torrents, how fast it starts, and
-/// how fast it makes re-keys for those whose tables it has not at hand.
+/// how fast it makes re-keys for those whose tables it has not at hand and tries whose a key is.
 ///
 /// The store is filled without calls, as a million subscriptions would take hours; what the tracker then does is asked of it as
 /// always. Public keys are powers of g, as they must be; nobody knows their exponents, and re-keys need none.
@@ -88,6 +89,10 @@ struct Report {
     /// The same calls again, when the tables are there.
     warm_a_second: f64,
     warm_cpu_us: f64,
+    /// Subscribers of the first torrent whose key of a piece is compared with one that is nobody's, as `trace` does it.
+    traced: u64,
+    traced_a_second: f64,
+    trace_cpu_us: f64,
     /// Whether it never had more than a gigabyte.
     pass: bool,
     seconds: f64,
@@ -162,6 +167,7 @@ fn main() -> Result<ExitCode> {
     let (cold_a_second, cold_cpu_us) = pass(&mut connection)?;
     let (warm_a_second, warm_cpu_us) = pass(&mut connection)?;
     let (most, rekeyed) = tracker.server.resident();
+    let (traced, seconds, cpu) = trace(&tracker, &torrents[0])?;
     let store = tracker.stored()?;
     let report = Report {
         subscribers,
@@ -183,6 +189,9 @@ fn main() -> Result<ExitCode> {
         cold_cpu_us,
         warm_a_second,
         warm_cpu_us,
+        traced,
+        traced_a_second: traced as f64 / seconds,
+        trace_cpu_us: 1e6 * cpu / traced as f64,
         pass: most < LIMIT,
         seconds: start.elapsed().as_secs_f64(),
     };
@@ -192,6 +201,20 @@ fn main() -> Result<ExitCode> {
         print(&report);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has a key traced that is nobody's: so many subscribers are tried in so many seconds, with so many of CPU.
+fn trace(tracker: &Tracker, torrent: &Torrent) -> Result<(u64, f64, f64)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let params = torrent.params();
+    let public = SecretKey::generate(params, &mut UnwrapErr(SysRng)).public_key(params);
+    let mut key = vec![0; params.group().bytes()];
+    public.to_bytes(params, &mut key).context("a key")?;
+    let before = tracker.server.cpu();
+    let admin = AdminClient::new(tracker.url(), &tracker.token)?;
+    let traced = runtime.block_on(admin.trace_key(torrent.id(), 0, &key))?;
+    ensure!(traced.matches.is_empty() && traced.tried > 0, "a key of nobody's was traced");
+    Ok((traced.tried, traced.seconds, tracker.server.cpu() - before))
 }
 
 /// Numbered subscribers: the first ones in the first torrent, the others in all of them.
@@ -290,6 +313,10 @@ fn print(report: &Report) {
         [
             "the same again",
             &format!("{:.0}/s, {:.0} µs of CPU each", report.warm_a_second, report.warm_cpu_us),
+        ],
+        [
+            "subscribers tried by a trace",
+            &format!("{:.0}/s, {:.0} µs of CPU each", report.traced_a_second, report.trace_cpu_us),
         ],
     ];
     print!("{}", table(&rows.map(cells)));

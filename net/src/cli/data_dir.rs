@@ -7,6 +7,7 @@ use swarmseal_core::TorrentId;
 
 use super::{Exit, Failure};
 use crate::platform::make_private_dir;
+use crate::player::PlayFiles;
 
 /// The data directory: `--data`, or `swarmseal` in the XDG data directory.
 #[derive(Clone, Debug)]
@@ -98,9 +99,10 @@ impl TorrentDir {
         names.filter_map(epoch).collect()
     }
 
-    /// How often it was played.
-    pub fn plays(&self) -> PathBuf {
-        self.0.join("plays")
+    /// How often it was played, and the journal in the root of the data directory that knows of all such records.
+    pub fn play_files(&self) -> PlayFiles {
+        let root = self.0.ancestors().nth(2).unwrap_or(&self.0);
+        PlayFiles { record: self.0.join("plays"), journal: root.join("plays.journal") }
     }
 
     /// Statements and receipts: signed words on who sent what.

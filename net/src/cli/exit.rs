@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// What the program's exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -91,12 +93,19 @@ pub struct Failure {
     pub exit: Exit,
     /// One sentence: what was wrong, what was expected.
     pub message: String,
+    /// The same in fields of its own, for programs: an object, or null.
+    pub details: Value,
 }
 
 impl Failure {
     /// A failure with its sentence.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failure { exit, message: message.into() }
+        Failure { exit, message: message.into(), details: Value::Null }
+    }
+
+    /// With fields for programs; `details` is an object.
+    pub fn with(self, details: Value) -> Self {
+        Failure { details, ..self }
     }
 
     /// A file that cannot be read or written.

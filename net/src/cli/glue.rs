@@ -10,6 +10,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
 use crate::peer::{PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker};
@@ -17,9 +19,11 @@ use crate::platform::{self, read_at};
 use crate::player::{PieceReader, Player};
 use crate::publish::Packager;
 use crate::tracker_client::{AdminClient, Client};
+use crate::wire::api::Device;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 
+pub(super) use crate::date::utc as date;
 pub(super) use failure::{
     add_failure, client_failure, license_failure, listen_failure, node_failure, player_failure,
     publish_failure, store_failure, tracker_failure,
@@ -27,7 +31,7 @@ pub(super) use failure::{
 pub(super) use link::TrackerLink;
 pub(super) use ordinary::OrdinaryLink;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
-pub(super) use values::{date, duration, obfuscation, size, size_or_none, time};
+pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]
@@ -97,6 +101,16 @@ pub(super) fn client(subscription: &Subscription) -> Result<Client, Failure> {
 pub(super) fn seed_client(metainfo: &Metainfo, seed: &SeedFile) -> Result<Client, Failure> {
     let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
     Ok(client.as_seed(&seed.torrent_id, seed.signing_key.clone()))
+}
+
+/// A device as `--json` shows it.
+pub(super) fn device_json(device: &Device) -> Value {
+    json!({
+        "subscriber": device.subscriber.to_string(),
+        "name": device.name,
+        "enrolled": device.enrolled,
+        "plays": device.plays,
+    })
 }
 
 /// The shape that a torrent's store has.

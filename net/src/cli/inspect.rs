@@ -146,7 +146,9 @@ fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
         row("torrent id", license.torrent_id.to_string()),
         row("subscriber", license.subscriber.to_string()),
         row("epoch", license.epoch),
-        row("policy", license::describe(&license.policy)),
+        row("issued", license.issued.map(glue::date)),
+        row("plays told of", license.played),
+        row("policy", license::describe(&license.policy, license.played)),
         row("decryption keys", subscription.metainfo.info.piece_count),
     ])
 }

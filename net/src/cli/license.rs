@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::glue;
 use super::subscription::{Subscription, read_metainfo};
-use super::{DataDir, Failure, Output};
+use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
 use crate::wire::license::{License, Policy};
 
@@ -31,13 +32,16 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::ensure(metainfo, &data, output).await?;
     let license = fetch(&subscription, args.voucher.as_deref()).await?;
+    let played = subscription.plays()?.plays();
     output.result(
-        format!("Licensed: {}", describe(&license.policy)),
+        format!("Licensed: {}", describe(&license.policy, played)),
         json!({
             "event": "licensed",
             "subscriber": license.subscriber.to_string(),
             "epoch": license.epoch,
             "plays": license.policy.plays,
+            "plays_left": license.policy.plays.map(|plays| plays.saturating_sub(played)),
+            "offline_grace": license.policy.offline_grace,
             "not_before": license.policy.not_before,
             "expires": license.policy.expires,
         }),
@@ -58,11 +62,16 @@ pub(super) async fn fetch_for(
 ) -> Result<License, Failure> {
     let client = glue::client(subscription)?;
     let torrent = subscription.metainfo.info.seal.torrent_id;
-    let envelope = client.license_for(torrent, epoch, voucher).await.map_err(glue::client_failure)?;
+    let mut plays = subscription.recovered_plays()?;
+    let record = plays.report().map_err(glue::player_failure)?;
+    let envelope =
+        client.license_with(torrent, epoch, voucher, Some(record)).await.map_err(glue::client_failure)?;
     let open = |envelope: &[u8]| {
         License::open_for(envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
     };
     let license = open(&envelope).map_err(glue::license_failure)?;
+    // Before the license is stored: one that is newer than the record of plays looks as if that had been put back.
+    plays.renew(&license, client.now()).map_err(glue::player_failure)?;
     let store = |path: &Path, envelope: &[u8]| {
         atomic_file::write(path, envelope, Access::Private, Existing::Replace)
             .map_err(|error| Failure::file(path, &error))
@@ -82,33 +91,68 @@ pub(super) async fn fetch_for(
     Ok(license)
 }
 
+/// Fetches the license anew where its policy would be refused as it is, or little is left of its offline time. Where that cannot be
+/// done, what there is has to do: this is noted. Errors: the subscription was revoked.
+pub(super) async fn renew_if_due(subscription: &Subscription, output: Output) -> Result<(), Failure> {
+    // Whatever else is wrong with the license is said when it is used.
+    let Ok(player) = super::play::load_player(subscription) else { return Ok(()) };
+    let now = now();
+    // A record that was changed, lost or copied is not set right in silence.
+    let Ok(plays) = subscription.plays() else { return Ok(()) };
+    let refused = plays.fits(player.license()).is_ok() && plays.check(player.policy(), now).is_err();
+    let due = refused || plays.is_renewal_due(player.policy(), now);
+    if !due {
+        return Ok(());
+    }
+    match fetch(subscription, None).await {
+        Err(failure) if failure.exit == Exit::Revoked => Err(failure),
+        Err(failure) => {
+            output.note(format!("The license could not be renewed: {}", failure.message));
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Tells the tracker what was played, if it can be reached at once: a record that gets lost then costs nothing.
+pub(super) async fn tell_plays(subscription: &Subscription) {
+    /// Nobody waits longer for that.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let told = async {
+        let record = subscription.plays()?.report().map_err(glue::player_failure)?;
+        let client = glue::client(subscription)?;
+        let torrent = subscription.metainfo.info.seal.torrent_id;
+        client.devices(torrent, None, Some(record)).await.map_err(glue::client_failure)
+    };
+    match tokio::time::timeout(PATIENCE, told).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(failure)) => tracing::info!(reason = %failure, "the tracker was not told of the play"),
+        Err(_) => tracing::info!("the tracker was not told of the play in time"),
+    }
+}
+
 /// Fetches licenses for stored pieces of these epochs, as far as there are none. What cannot be had is noted: those that there are
-/// may do. Whether the tracker was heard of.
+/// may do.
 pub(super) async fn fetch_missing(
     subscription: &Subscription,
     epochs: impl IntoIterator<Item = u64>,
     output: Output,
-) -> bool {
+) {
     let Subscription { identity, metainfo, id, dir, .. } = subscription;
     // One that was tampered with, or is another's, is to be seen, and not to be replaced.
     let envelope = std::fs::read(dir.license()).unwrap_or_default();
-    let Ok(newest) = License::open_for(&envelope, identity, metainfo, id) else { return false };
+    let Ok(newest) = License::open_for(&envelope, identity, metainfo, id) else { return };
     let known: BTreeSet<u64> = dir.other_licenses().into_iter().chain([newest.epoch]).collect();
-    let mut heard = false;
     for epoch in epochs.into_iter().filter(|epoch| !known.contains(epoch)) {
-        match fetch_for(subscription, Some(epoch), None).await {
-            Ok(_) => heard = true,
-            Err(failure) => {
-                output.note(format!("There is no license for pieces of epoch {epoch}: {}", failure.message));
-            }
+        if let Err(failure) = fetch_for(subscription, Some(epoch), None).await {
+            output.note(format!("There is no license for pieces of epoch {epoch}: {}", failure.message));
         }
     }
-    heard
 }
 
-/// A policy in words.
-pub(super) fn describe(policy: &Policy) -> String {
-    let mut words = vec![match policy.plays {
+/// A policy in words, after so many plays.
+pub(super) fn describe(policy: &Policy, played: u64) -> String {
+    let mut words = vec![match policy.plays.map(|plays| plays.saturating_sub(played)) {
         Some(1) => "one play".to_string(),
         Some(plays) => format!("{plays} plays"),
         None => "any number of plays".to_string(),
@@ -119,5 +163,12 @@ pub(super) fn describe(policy: &Policy) -> String {
     if let Some(time) = policy.expires {
         words.push(format!("until {}", glue::date(time)));
     }
+    if let Some(seconds) = policy.offline_grace {
+        words.push(format!("up to {} without the tracker", glue::span(seconds)));
+    }
     words.join(", ")
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -40,9 +40,14 @@ impl Output {
     /// A failure: a sentence on standard error, and with `--json` an object on standard output.
     pub fn failure(&self, failure: &super::Failure) {
         if self.json {
-            let json = serde_json::json!({
+            let mut json = serde_json::json!({
                 "error": failure.message, "kind": failure.exit.word(), "exit": failure.exit as u8,
             });
+            if let (Value::Object(all), Value::Object(details)) = (&mut json, &failure.details) {
+                for (name, value) in details {
+                    all.entry(name).or_insert_with(|| value.clone());
+                }
+            }
             let _ = writeln!(std::io::stdout().lock(), "{json}");
         }
         let _ = writeln!(std::io::stderr().lock(), "swarmseal: {}", failure.message);

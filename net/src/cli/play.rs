@@ -11,7 +11,7 @@ use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, blame, glue, license};
 use crate::atomic_file::{self, Access, Existing};
-use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
+use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, Session};
 use crate::wire::license::License;
 
 /// Arguments of `play`.
@@ -43,45 +43,39 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::expect(metainfo, &data)?;
-    let mut contact = None;
     if !subscription.dir.license().exists() || args.voucher.is_some() {
         license::fetch(&subscription, args.voucher.as_deref()).await?;
-        contact = Some(now());
+    } else {
+        license::renew_if_due(&subscription, output).await?;
     }
     if args.pieces.is_none() {
         let epochs = glue::open_store(&subscription)?.epochs();
-        if license::fetch_missing(&subscription, epochs, output).await {
-            contact = Some(now());
-        }
+        license::fetch_missing(&subscription, epochs, output).await;
     }
     let subscription = Arc::new(subscription);
     let opened = {
         let subscription = Arc::clone(&subscription);
-        tokio::task::spawn_blocking(move || open(&args, &subscription, contact, output))
+        tokio::task::spawn_blocking(move || open(&args, &subscription, output))
             .await
             .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))?
     };
-    if opened.is_err() {
-        // Those found now, or before and not fetched again.
-        let bad = read_bad_pieces(&subscription.dir.bad_pieces())?;
-        blame::accuse(&subscription, bad, output).await;
+    match &opened {
+        Ok(true) => license::tell_plays(&subscription).await,
+        Ok(false) => {}
+        Err(_) => {
+            // Those found now, or before and not fetched again.
+            let bad = read_bad_pieces(&subscription.dir.bad_pieces())?;
+            blame::accuse(&subscription, bad, output).await;
+        }
     }
-    opened
+    opened.map(drop)
 }
 
-fn open(
-    args: &Args,
-    subscription: &Subscription,
-    contact: Option<u64>,
-    output: Output,
-) -> Result<(), Failure> {
+/// Opens it all; whether the plays are limited.
+fn open(args: &Args, subscription: &Subscription, output: Output) -> Result<bool, Failure> {
     let player = load_player(subscription)?;
-    let mut state = PolicyState::load(&subscription.dir.plays(), &subscription.identity, &subscription.id)
-        .map_err(glue::player_failure)?;
-    if let Some(contact) = contact {
-        state.record_contact(contact).map_err(glue::player_failure)?;
-    }
-    state.check(player.policy(), now()).map_err(glue::player_failure)?;
+    let mut state = subscription.plays()?;
+    player.check(&state, now()).map_err(glue::player_failure)?;
     let pieces: Box<dyn PieceReader> = match &args.pieces {
         Some(path) => Box::new(glue::PieceFile::open(path, &player)?),
         None => Box::new(glue::open_store(subscription)?),
@@ -118,7 +112,7 @@ fn open(
         output
             .result(human, json!({ "event": "played", "files": files, "bytes": length, "plays_left": left }));
     }
-    Ok(())
+    Ok(left.is_some())
 }
 
 /// A corrupt piece is remembered for `get --repair`.

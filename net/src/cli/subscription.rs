@@ -9,6 +9,7 @@ use swarmseal_core::{Profile, PublicKey, SecretKey, SubscriberId};
 
 use super::{DataDir, Exit, Failure, Output, TorrentDir, glue};
 use crate::atomic_file::{self, Access, Existing};
+use crate::player::PolicyState;
 use crate::tracker_client::Client;
 use crate::wire::api::Passkey;
 use crate::wire::identity::Identity;
@@ -169,6 +170,16 @@ impl Subscription {
     pub(super) fn keep_passkey(&mut self, passkey: &Passkey) -> Result<(), Failure> {
         self.keys.passkey = Some(passkey.to_hex());
         self.store(Existing::Replace)
+    }
+
+    /// What was played. Errors: also where that was changed, lost, put back or copied.
+    pub(super) fn plays(&self) -> Result<PolicyState, Failure> {
+        PolicyState::load(self.dir.play_files(), &self.identity, &self.id).map_err(glue::player_failure)
+    }
+
+    /// The same, as far as it can be read: for whoever renews it.
+    pub(super) fn recovered_plays(&self) -> Result<PolicyState, Failure> {
+        PolicyState::recover(self.dir.play_files(), &self.identity, &self.id).map_err(glue::player_failure)
     }
 
     fn assemble(

@@ -161,12 +161,15 @@ fn show(entry: &Value, output: Output) {
 /// Arguments of `revoke`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal revoke 5be1…e0 --tracker http://127.0.0.1:7000\n  swarmseal revoke --voucher CODE --tracker http://127.0.0.1:7000"
+    after_help = "Example:\n  swarmseal revoke 5be1…e0 --tracker http://127.0.0.1:7000\n  swarmseal revoke --voucher CODE --tracker http://127.0.0.1:7000\n  swarmseal revoke 5be1…e0 --device-of 09ab…17 --tracker http://127.0.0.1:7000"
 )]
 pub(super) struct RevokeArgs {
     /// The id of a subscriber or seed, which gets no further key
     #[arg(required_unless_present_any = ["grant", "voucher"])]
     subscriber: Option<String>,
+    /// Revoke it as a device of this grant, and free its place there for another
+    #[arg(long, env = "SWARMSEAL_DEVICE_OF", value_name = "GRANT", requires = "subscriber", conflicts_with_all = ["grant", "voucher"])]
+    device_of: Option<String>,
     /// Revoke a grant instead: nobody gets a license of it any more
     #[arg(long, env = "SWARMSEAL_GRANT", value_name = "ID", conflicts_with = "subscriber")]
     grant: Option<String>,
@@ -188,7 +191,12 @@ pub(super) async fn revoke(args: RevokeArgs, data: DataDir, output: Output) -> R
     };
     let revoked = match (&args.subscriber, &args.grant, &args.voucher) {
         (Some(subscriber), ..) => {
-            client.revoke(SubscriberId(bytes(subscriber)?)).await.map_err(glue::client_failure)?;
+            let id = SubscriberId(bytes(subscriber)?);
+            match &args.device_of {
+                Some(grant) => client.revoke_device(&bytes(grant)?, id).await.map(drop),
+                None => client.revoke(id).await,
+            }
+            .map_err(glue::client_failure)?;
             subscriber.clone()
         }
         (None, Some(grant), _) => {

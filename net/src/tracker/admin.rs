@@ -2,8 +2,10 @@
 //! something has its entry in the audit log.
 
 mod audit;
+mod devices;
 mod listings;
 mod tokens;
+mod trace;
 
 use std::sync::{Arc, OnceLock};
 
@@ -30,10 +32,12 @@ use crate::wire::license::Policy;
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
 
 pub(super) use audit::{AuditRecord, list as audit};
+pub(super) use devices::{list as devices, revoke as revoke_device};
 pub(super) use listings::{accounts, grants, list_vouchers, revocations, revoke_grant, subscriber};
 pub(super) use tokens::{
     TokenRecord, Tokens, create as create_token, list as tokens, revoke as revoke_token, whoami,
 };
+pub(super) use trace::trace;
 
 /// Bytes of the longest body: a .torrent in hexadecimal.
 pub(super) const MAX_BODY: usize = 2 * MAX_FILE + 4096;
@@ -282,7 +286,15 @@ impl Terms {
             return Err(bad("a number is too large"));
         }
         let policy = Policy { plays, not_before, expires, offline_grace };
-        Ok(GrantRecord { torrent_id, account, devices, holders: Vec::new(), policy, created: now })
+        Ok(GrantRecord {
+            torrent_id,
+            account,
+            devices,
+            holders: Vec::new(),
+            policy,
+            created: now,
+            freed: Vec::new(),
+        })
     }
 }
 
@@ -499,7 +511,7 @@ pub(super) fn bad(reason: impl Into<String>) -> Refusal {
 }
 
 /// Records of one page: 100, or as many as were asked for.
-fn page_length(asked: Option<usize>) -> Result<usize, Refusal> {
+pub(super) fn page_length(asked: Option<usize>) -> Result<usize, Refusal> {
     let limit = asked.unwrap_or(100);
     if (1..=MAX_PAGE).contains(&limit) { Ok(limit) } else { Err(bad("limit: expected 1 to 1000")) }
 }
@@ -575,6 +587,7 @@ mod tests {
                 "get /admin/cases",
                 "get /admin/epochs",
                 "get /admin/grants",
+                "get /admin/grants/{id}/devices",
                 "get /admin/ledger",
                 "get /admin/license-key",
                 "get /admin/revocations",
@@ -588,6 +601,7 @@ mod tests {
                 "post /admin/backup",
                 "post /admin/epochs",
                 "post /admin/grants",
+                "post /admin/grants/devices/revoke",
                 "post /admin/grants/revoke",
                 "post /admin/pardon",
                 "post /admin/passkey",
@@ -595,6 +609,7 @@ mod tests {
                 "post /admin/revoke",
                 "post /admin/tokens",
                 "post /admin/torrents",
+                "post /admin/trace",
                 "post /admin/vouchers",
             ]
         );

@@ -78,19 +78,17 @@ fn make(tracker: &Tracker) -> Result<Made, Refusal> {
 }
 
 fn send(mut file: File, portions: &mpsc::Sender<std::io::Result<Bytes>>) {
-    loop {
+    let mut more = true;
+    while more {
         let mut portion = vec![0; PORTION];
-        let read = file.read(&mut portion);
-        let ended = matches!(read, Ok(0) | Err(_));
-        let portion = read.map(|length| {
+        let portion = file.read(&mut portion).map(|length| {
             portion.truncate(length);
             Bytes::from(portion)
         });
-        if matches!(&portion, Ok(portion) if portion.is_empty()) || portions.blocking_send(portion).is_err() {
-            return;
-        }
-        if ended {
-            return;
+        // The end, an error that is passed on, or nobody who reads on.
+        more = matches!(&portion, Ok(portion) if !portion.is_empty());
+        if more || portion.is_err() {
+            more &= portions.blocking_send(portion).is_ok();
         }
     }
 }

@@ -4,17 +4,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use swarmseal_core::SubscriberId;
-
-use crate::wire::api::ApiError;
+use super::store::Pair;
 
 /// Seconds from the first key of a pair until its budget is fresh.
 const SECONDS: u64 = 24 * 3600;
 /// Keys that are remembered, of all pairs together: some 30 bytes each. The pairs that began first are forgotten first.
 const MAX_REMEMBERED: usize = 4 << 20;
-
-/// Uploader and downloader.
-pub(super) type Pair = (SubscriberId, SubscriberId);
 
 /// What every pair has had.
 pub(super) struct Budgets {
@@ -44,9 +39,9 @@ impl Budgets {
         Budgets { times, max_remembered: MAX_REMEMBERED, kept: Mutex::default() }
     }
 
-    /// Takes the keys of these pieces from what an uploader may have for a downloader. Errors: [`ApiError::Rate`] where
-    /// that is not enough; nothing is taken then.
-    pub(super) fn spend(&self, pair: Pair, epoch: u64, pieces: &[u32], now: u64) -> Result<(), ApiError> {
+    /// Takes the keys of these pieces from what an uploader may have for a downloader. Errors: where
+    /// that is not enough, the seconds until it is fresh; nothing is taken then.
+    pub(super) fn spend(&self, pair: Pair, epoch: u64, pieces: &[u32], now: u64) -> Result<(), u32> {
         if self.times == 0 {
             return Ok(());
         }
@@ -61,7 +56,9 @@ impl Budgets {
             *count = count.saturating_add(1);
         }
         if given.values().any(|&count| count > self.times) {
-            return Err(ApiError::Rate);
+            let since = budget.map_or(now, |budget| budget.since);
+            let wait = since.saturating_add(SECONDS + 1).saturating_sub(now);
+            return Err(u32::try_from(wait).unwrap_or(u32::MAX));
         }
         if budget.is_none() {
             kept.order.push_back((now, pair));
@@ -94,6 +91,8 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use swarmseal_core::SubscriberId;
+
     use super::*;
 
     fn pair(n: u8) -> Pair {
@@ -106,15 +105,15 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(budgets.spend(pair(1), 1, &[3, 4], 10), Ok(()));
         }
-        assert_eq!(budgets.spend(pair(1), 1, &[5, 3], 10), Err(ApiError::Rate));
+        assert_eq!(budgets.spend(pair(1), 1, &[5, 3], 20), Err(SECONDS as u32 - 9));
         // What was refused was not counted, and others have budgets of their own, as has every epoch.
         assert_eq!(budgets.spend(pair(1), 1, &[5; 4], 10), Ok(()));
-        assert_eq!(budgets.spend(pair(1), 1, &[5], 10), Err(ApiError::Rate));
+        assert!(budgets.spend(pair(1), 1, &[5], 10).is_err());
         assert_eq!(budgets.spend(pair(2), 1, &[3], 10), Ok(()));
         assert_eq!(budgets.spend(pair(1), 2, &[3], 10), Ok(()));
-        assert_eq!(budgets.spend(pair(1), 1, &[3], 10), Err(ApiError::Rate), "another epoch in between");
-        assert_eq!(budgets.spend(pair(1), 2, &[3; 4], 10), Err(ApiError::Rate));
-        assert_eq!(budgets.spend(pair(1), 2, &[3; 4], 10 + SECONDS), Err(ApiError::Rate));
+        assert!(budgets.spend(pair(1), 1, &[3], 10).is_err(), "another epoch in between");
+        assert!(budgets.spend(pair(1), 2, &[3; 4], 10).is_err());
+        assert!(budgets.spend(pair(1), 2, &[3; 4], 10 + SECONDS).is_err());
         assert_eq!(budgets.spend(pair(1), 2, &[3; 4], 11 + SECONDS), Ok(()));
     }
 
@@ -126,7 +125,7 @@ mod tests {
             assert_eq!(budgets.spend(pair(n), 1, &pieces, 10), Ok(()));
         }
         // Twelve keys are too many: the next call forgets the first pair's.
-        assert_eq!(budgets.spend(pair(3), 1, &[0], 10), Err(ApiError::Rate));
+        assert!(budgets.spend(pair(3), 1, &[0], 10).is_err());
         assert_eq!(budgets.kept.lock().unwrap().remembered, 12 - 4 + 4 - 4);
         assert_eq!(budgets.spend(pair(0), 1, &[0], 10), Ok(()));
     }

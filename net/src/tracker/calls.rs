@@ -219,8 +219,9 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
 }
 
 /// Takes keys from what an uploader may have for the ticket's downloader. Errors: [`ApiError::Rate`].
-fn spend(tracker: &Tracker, session: &Session, ticket: &Ticket, pieces: &[u32]) -> Result<(), ApiError> {
-    tracker.budgets.spend((session.id, ticket.downloader), ticket.epoch, pieces, clock::now())
+fn spend(tracker: &Tracker, session: &Session, ticket: &Ticket, pieces: &[u32]) -> Result<(), Refusal> {
+    let spent = tracker.budgets.spend((session.id, ticket.downloader), ticket.epoch, pieces, clock::now());
+    spent.map_err(|wait| Refusal::wait(ApiError::Rate, wait))
 }
 
 /// Refuses whoever is no seed of the torrent. Blocks. Errors: [`ApiError::WrongRole`], [`ApiError::WrongTorrent`],

@@ -241,6 +241,17 @@ settings! {
     /// Bad pieces by which a subscriber may send no more, and false accusations by which it may neither.
     max_lost_cases: usize = 3,
         Number "max-lost-cases" "SWARMSEAL_MAX_LOST_CASES" "COUNT";
+    /// Devices of one grant that its users may revoke in `change_seconds`, each of which makes room for another; 0: none. Publishers
+    /// may revoke any.
+    device_changes: u32 = 3,
+        Number "device-changes" "SWARMSEAL_TRACKER_DEVICE_CHANGES" "COUNT";
+    /// Times in `change_seconds` that one device may begin its record of plays anew, where plays are limited: after a restored
+    /// backup or a new disk; 0: never. What the tracker was told of is counted on.
+    record_resets: u32 = 3,
+        Number "record-resets" "SWARMSEAL_TRACKER_RECORD_RESETS" "COUNT";
+    /// Seconds in which `device_changes` and `record_resets` count.
+    change_seconds: u64 = 30 * 24 * 3600,
+        Seconds "change-time" "SWARMSEAL_TRACKER_CHANGE_TIME" "DURATION";
     /// Who signs the licenses of new torrents, if not this tracker: the line that `swarmseal license-server` prints.
     license_server: Option<LicenseServer> = None,
         Text "license-server" "SWARMSEAL_TRACKER_LICENSE_SERVER" "URL#KEYS";

@@ -56,6 +56,28 @@ pub(super) trait Front: Send + Sync + 'static {
     }
 }
 
+/// What [`Front`] asks of a server that has it in fields of those names.
+macro_rules! front_of_fields {
+    () => {
+        fn config(&self) -> &$crate::tracker::Config {
+            &self.config
+        }
+
+        fn counters(&self) -> &$crate::tracker::metrics::Counters {
+            &self.counters
+        }
+
+        fn open_connections(&self) -> &std::sync::atomic::AtomicU64 {
+            &self.open_connections
+        }
+
+        fn stopping(&self) -> &std::sync::atomic::AtomicBool {
+            &self.stopping
+        }
+    };
+}
+pub(super) use front_of_fields;
+
 /// Serves until `shutdown` is done, and then as long as the configuration says that it drains; then takes no more requests
 /// and lets those under way come to an end.
 pub(super) async fn serve(

@@ -114,9 +114,25 @@ fn retire(tracker: &Tracker, torrents: &[Arc<Torrent>], oldest: u64) -> Result<(
         Ok(EpochsRecord { oldest: oldest.max(epochs.oldest), ..epochs })
     })?;
     set(tracker, &ids, changed);
+    ids.iter().try_for_each(|id| forget(tracker, id))?;
     let mut masters = tracker.masters_mut();
     unused(tracker, masters.epochs()).into_iter().for_each(|epoch| masters.forget(epoch));
     Ok(())
+}
+
+/// Deletes what nobody is served any more: cipher hashes and personal torrents of a torrent's epochs before its oldest. What a kill
+/// leaves is deleted with the next. Blocks.
+fn forget(tracker: &Tracker, id: &TorrentId) -> Result<(), Refusal> {
+    let oldest = tracker.torrent(id)?.epochs.record().oldest;
+    let personals = tracker.personals.forget(id, oldest);
+    tracker.store.forget_personals(&personals)?;
+    let mut after = None;
+    loop {
+        after = tracker.store.forget_hashes(id, oldest, after)?;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// Of these epochs, those before every torrent's oldest.

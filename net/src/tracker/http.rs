@@ -13,7 +13,7 @@ use axum::{Router, middleware};
 
 use super::metrics::Call;
 use super::state::Tracker;
-use super::{admin, announce, backup, calls, cases, epochs, ledger, licenses, personal};
+use super::{admin, announce, backup, calls, cases, devices, epochs, ledger, licenses, personal};
 use crate::wire::api;
 
 /// Every route.
@@ -26,6 +26,8 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/rekey", post(calls::rekey))
         .route("/license", post(licenses::license))
         .route("/license/order", post(licenses::order))
+        .route("/devices", post(devices::devices))
+        .route("/devices/revoke", post(devices::revoke_device))
         .route("/seed/keys", post(calls::seed_keys))
         .route("/seed/work", post(personal::work))
         .route("/seed/hashes", post(personal::new_hashes))
@@ -47,7 +49,10 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/vouchers", get(admin::list_vouchers).post(admin::vouchers))
         .route("/admin/grants", get(admin::grants).post(admin::grant))
         .route("/admin/grants/revoke", post(admin::revoke_grant))
+        .route("/admin/grants/{id}/devices", get(admin::devices))
+        .route("/admin/grants/devices/revoke", post(admin::revoke_device))
         .route("/admin/accounts", get(admin::accounts))
+        .route("/admin/trace", post(admin::trace))
         .route("/admin/revocations", get(admin::revocations))
         .route("/admin/revoke", post(admin::revoke))
         .route("/admin/passkey", post(admin::passkey))

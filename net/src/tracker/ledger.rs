@@ -16,7 +16,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use super::admin::{MAX_PAGE, Page, bad, run};
+use super::admin::{Page, bad, page_length, run};
 use super::calls::{Body, Shared, in_session};
 use super::clock;
 use super::metrics::count;
@@ -245,7 +245,7 @@ pub(super) async fn list(
     let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
     run(tracker, page, |tracker, page| {
         let torrent = tracker.torrent(&TorrentId(page.torrent_id.0))?;
-        let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+        let limit = page_length(page.limit)?;
         let after = page.after.map(|id| SubscriberId(id.0));
         let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|listed| listed.id.to_string())).flatten();

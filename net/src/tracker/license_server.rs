@@ -67,21 +67,7 @@ struct Licenser {
 }
 
 impl Front for Licenser {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn open_connections(&self) -> &AtomicU64 {
-        &self.open_connections
-    }
-
-    fn stopping(&self) -> &AtomicBool {
-        &self.stopping
-    }
+    connection::front_of_fields!();
 }
 
 impl Server {
@@ -200,6 +186,9 @@ async fn license(
 fn refused(error: tracker_client::Error) -> Refusal {
     match error {
         tracker_client::Error::Refused { code, reason } => Refusal::new(code, reason),
+        tracker_client::Error::PlacesTaken { reason, devices } => {
+            Refusal { devices, ..Refusal::new(ApiError::UsedVoucher, reason) }
+        }
         error if error.is_temporary() => {
             tracing::warn!(%error, "no order can be made");
             ApiError::Busy.into()

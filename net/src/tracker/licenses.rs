@@ -19,10 +19,11 @@ use super::records::SubscriberRecord;
 use super::refusal::Refusal;
 use super::sessions::Session;
 use super::state::{Torrent, Tracker};
-use super::{clock, rekey, voucher};
+use super::{clock, devices, rekey, voucher};
+use crate::date;
 use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest, LicenseServer};
 use crate::wire::identity::{self, purpose};
-use crate::wire::license::License;
+use crate::wire::license::{License, Policy};
 
 /// `POST /license`
 pub(super) async fn license(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
@@ -36,6 +37,13 @@ fn make_license(
 ) -> Result<LicenseReply, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let subscriber = tracker.subscriber_of(session, &torrent.id)?;
+    // Before anything is redeemed: what was played is of the grant before.
+    if let Some(record) = &request.record {
+        let bought = request.voucher.as_deref().and_then(voucher::hash);
+        let bought = bought.map(|code| tracker.store.grant_of_voucher(&code)).transpose()?.flatten();
+        let buys = bought.is_some() && bought != tracker.store.held_by(&session.id)?;
+        devices::note_plays(tracker, &session.id, record, buys)?;
+    }
     if torrent.license_key != tracker.license_key.public() {
         // Nothing is redeemed yet: that is for the other server's order.
         let server = license_server(tracker, &torrent)?.clone();
@@ -113,13 +121,26 @@ fn granted(
     let grant = match voucher {
         Some(code) => {
             let code = voucher::hash(code).ok_or(ApiError::BadVoucher)?;
-            tracker.store.redeem(&code, &torrent.id, &id, now)?
+            tracker.store.redeem(&code, &torrent.id, &id, now).map_err(|error| {
+                let grant =
+                    || tracker.store.grant_by_id(&tracker.store.grant_of_voucher(&code).ok()??).ok()?;
+                match (Refusal::from(error), grant()) {
+                    (refusal, Some(grant)) if refusal.code == ApiError::UsedVoucher => {
+                        devices::places_taken(tracker, &grant)
+                    }
+                    (refusal, _) => refusal,
+                }
+            })?
         }
         None => tracker.store.grant_of(&id)?.ok_or(ApiError::NotLicensed)?,
     };
-    if grant.policy.expires.is_some_and(|expires| expires <= now) {
-        return Err(ApiError::ExpiredLicense.into());
+    if let Some(expires) = grant.policy.expires.filter(|&expires| expires <= now) {
+        let reason = format!("what was granted expired on {}: it has to be bought anew", date::utc(expires));
+        return Err(Refusal::new(ApiError::ExpiredLicense, reason));
     }
+    let device = tracker.store.device(&id)?;
+    // The device counts on through all that was ever bought for it.
+    let plays = grant.policy.plays.map(|plays| plays.saturating_add(device.before));
     let keys = rekey::decryption_keys(
         &torrent.params,
         &torrent.id,
@@ -133,7 +154,9 @@ fn granted(
         info_hash: torrent.info_hash,
         subscriber: id,
         epoch,
-        policy: grant.policy,
+        issued: Some(now),
+        played: device.plays,
+        policy: Policy { plays, ..grant.policy },
         keys,
     })
 }

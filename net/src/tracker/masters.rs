@@ -108,6 +108,15 @@ impl Masters {
         self.keys.get(&epoch).cloned()
     }
 
+    /// The key of an epoch, also of one that was forgotten but still lies in the directory. Blocks.
+    pub(super) fn find(&self, epoch: u64) -> Option<Arc<MasterKey>> {
+        self.key(epoch).or_else(|| {
+            let path = Self::path(&self.directory, epoch);
+            let (secret, _) = read(&path, epoch, self.passphrase.as_ref()).ok()?;
+            Some(Arc::new(MasterKey::from_bytes(*secret)))
+        })
+    }
+
     /// The file of an epoch's key.
     pub(super) fn path(directory: &Path, epoch: u64) -> PathBuf {
         directory.join(format!("{epoch}.key"))
@@ -172,6 +181,8 @@ mod tests {
         assert!(second.key(2).is_none());
         second.add(4).unwrap();
         second.forget(1);
+        assert!(second.key(1).is_none() && second.find(2).is_none());
+        assert_eq!(second.find(1).unwrap().as_bytes(), &key);
         assert_eq!((second.epochs(), second.on_disk().unwrap()), (vec![3, 4], vec![1, 3, 4]));
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 25] = [
+pub(super) const CALLS: [(&str, &str); 27] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -19,6 +19,8 @@ pub(super) const CALLS: [(&str, &str); 25] = [
     ("rekey", "/rekey"),
     ("license", "/license"),
     ("license_order", "/license/order"),
+    ("devices", "/devices"),
+    ("devices_revoke", "/devices/revoke"),
     ("receipts", "/receipts"),
     ("seed_keys", "/seed/keys"),
     ("seed_work", "/seed/work"),

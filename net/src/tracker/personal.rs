@@ -18,6 +18,7 @@ use super::refusal::Refusal;
 use super::rekey::{self, Party};
 use super::sessions::Session;
 use super::state::{Torrent, Tracker, random};
+use super::store::Pair;
 use crate::wire::api::{
     Acknowledged, ApiError, Clients, ClientsRequest, HashJob, Hashes, HashesRequest, Keys, MAX_CLIENTS,
     MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
@@ -87,6 +88,32 @@ impl Personals {
             recent.pop_front();
         }
         recent.push_back(info_hash);
+    }
+
+    /// Takes keys from what one may have of another. Errors: [`ApiError::Rate`].
+    fn spend(&self, pair: Pair, epoch: u64, pieces: &[u32], now: u64) -> Result<(), Refusal> {
+        let spent = self.budgets.spend(pair, epoch, pieces, now);
+        spent.map_err(|wait| Refusal::wait(ApiError::Rate, wait))
+    }
+
+    /// Forgets those of a torrent's epochs before `oldest`; their info-hashes.
+    pub(super) fn forget(&self, torrent: &TorrentId, oldest: u64) -> Vec<[u8; 20]> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let old = known
+            .by_info_hash
+            .iter()
+            .filter(|(_, record)| record.torrent_id == *torrent && record.epoch < oldest);
+        let old: Vec<[u8; 20]> = old.map(|(&info_hash, _)| info_hash).collect();
+        for info_hash in &old {
+            known.by_info_hash.remove(info_hash);
+            known.hidden.remove(&mse::hidden_name(info_hash));
+        }
+        drop(known);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recent) = recent.get_mut(torrent) {
+            recent.retain(|info_hash| !old.contains(info_hash));
+        }
+        old
     }
 
     fn recent(&self, torrent: &TorrentId) -> Vec<[u8; 20]> {
@@ -246,7 +273,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     let own_master = master(tracker, &torrent, request.epoch)?;
     let master = master(tracker, &torrent, personal.epoch)?;
     let pair = (session.id, personal.subscriber);
-    tracker.personals.budgets.spend(pair, personal.epoch, &request.pieces, clock::now())?;
+    tracker.personals.spend(pair, personal.epoch, &request.pieces, clock::now())?;
     let params = &torrent.params;
     let own_tables = tracker.tables.tables(params, &session.id, &own.y)?;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
@@ -317,12 +344,7 @@ fn make_pull_keys(
     }
     let from_master = master(tracker, &torrent, personal.epoch)?;
     let to_master = master(tracker, &torrent, request.epoch)?;
-    tracker.personals.budgets.spend(
-        (personal.subscriber, session.id),
-        request.epoch,
-        &request.pieces,
-        now,
-    )?;
+    tracker.personals.spend((personal.subscriber, session.id), request.epoch, &request.pieces, now)?;
     let params = &torrent.params;
     let from_tables = tracker.tables.tables(params, &personal.subscriber, &uploader.y)?;
     let to_tables = tracker.tables.tables(params, &session.id, &own.y)?;
@@ -349,7 +371,7 @@ fn make_seed_keys(
     let (personal, downloader) = downloader(tracker, &torrent, &request.info_hash)?;
     let master = master(tracker, &torrent, personal.epoch)?;
     let pair = (session.id, personal.subscriber);
-    tracker.personals.budgets.spend(pair, personal.epoch, &request.pieces, clock::now())?;
+    tracker.personals.spend(pair, personal.epoch, &request.pieces, clock::now())?;
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };

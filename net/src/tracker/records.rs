@@ -75,6 +75,28 @@ pub(super) struct GrantRecord {
     pub(super) holders: Vec<Holder>,
     pub(super) policy: Policy,
     pub(super) created: u64,
+    /// When its users revoked devices of it, as far as that still counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) freed: Vec<u64>,
+}
+
+/// What is known of a subscriber as a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeviceRecord {
+    /// What its user calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub(super) name: Option<String>,
+    /// Since when it holds its grant; 0 where that was before anybody noted it.
+    pub(super) enrolled: u64,
+    /// Plays that it told of, of all grants.
+    pub(super) plays: u64,
+    /// Those of them that were of grants before the one that it holds.
+    pub(super) before: u64,
+    /// The counter of its record of plays when it last called; 0 if it never told.
+    pub(super) counter: u64,
+    /// When its record was lost or set back, as far as that still counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) resets: Vec<u64>,
 }
 
 /// The epochs of a torrent.

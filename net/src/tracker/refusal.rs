@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::store::{ChangeError, StoreError};
 use super::{Error, clock};
-use crate::wire::api::{ApiError, Failure};
+use crate::wire::api::{ApiError, Device, Failure};
 use crate::wire::bencode;
 
 /// A code, and a sentence for people.
@@ -15,12 +15,14 @@ pub(super) struct Refusal {
     pub(super) reason: String,
     /// Seconds after which it makes sense to try again.
     pub(super) retry_after: Option<u32>,
+    /// Those that hold all the places of a grant, where that is why.
+    pub(super) devices: Vec<Device>,
 }
 
 impl Refusal {
     pub(super) fn new(code: ApiError, reason: impl Into<String>) -> Self {
         let retry_after = matches!(code, ApiError::Rate | ApiError::Busy).then_some(1);
-        Refusal { code, reason: reason.into(), retry_after }
+        Refusal { code, reason: reason.into(), retry_after, devices: Vec::new() }
     }
 
     /// One that will not be there after so many seconds.
@@ -87,8 +89,12 @@ impl From<bencode::Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let failure =
-            Failure { code: self.code.word().to_owned(), reason: self.reason, now: Some(clock::now()) };
+        let failure = Failure {
+            code: self.code.word().to_owned(),
+            reason: self.reason,
+            now: Some(clock::now()),
+            devices: self.devices,
+        };
         Refusal::answer(self.code, self.retry_after, bencoded(bencode::to_bytes(&failure)))
     }
 }
@@ -121,6 +127,8 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::ExpiredLicense => "what was granted has expired",
         ApiError::BadVoucher => "there is no such voucher for this torrent",
         ApiError::UsedVoucher => "all devices that this covers are taken",
+        ApiError::TooManyChanges => "too many devices were revoked of late",
+        ApiError::LostRecord => "this device's record of plays was lost, or set back, too often",
         ApiError::UnknownGrant => "there is no grant of this id",
         ApiError::UnknownToken => "there is no admin token of this id",
         ApiError::UnknownPersonal => "there is no such personal torrent, or nobody announces it",

@@ -33,7 +33,8 @@ use super::swarm::Swarms;
 use super::tickets::CheckedTickets;
 use super::workers::Workers;
 use super::{
-    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, announce, backup, calls, clock, secret_files,
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, announce, backup, calls, clock, connection,
+    secret_files,
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
@@ -413,21 +414,7 @@ fn store_file(data: &Path) -> std::path::PathBuf {
 }
 
 impl Front for Tracker {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn open_connections(&self) -> &AtomicU64 {
-        &self.open_connections
-    }
-
-    fn stopping(&self) -> &AtomicBool {
-        &self.stopping
-    }
+    connection::front_of_fields!();
 
     fn at_once(&self, remote: IpAddr, request: &Request<Incoming>) -> Option<Response> {
         announce::at_once(self, remote, request)

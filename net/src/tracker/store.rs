@@ -8,6 +8,7 @@ mod backup;
 mod bulk;
 mod cases;
 mod database;
+mod devices;
 mod epochs;
 mod ledger;
 mod listings;
@@ -16,6 +17,7 @@ mod schema;
 
 pub(super) use backup::examine;
 pub(super) use cases::Next;
+pub(super) use devices::{Limit, devices_of};
 pub(super) use epochs::mark;
 pub(super) use ledger::Pair;
 
@@ -414,7 +416,13 @@ impl Store {
             if let Some(account) = account {
                 accounts.insert(account, id)?;
             }
-            hold(&write, &id, held, subscriber)?;
+            let now = held.created;
+            hold(&write, &id, held, subscriber, now)?;
+            // Granted anew: what was played before is not of it, and what was lost is forgiven.
+            devices::change(&write, subscriber, |device| {
+                (device.before, device.counter) = (device.plays, 0);
+                device.resets.clear();
+            })?;
             id
         };
         write.commit()?;
@@ -460,7 +468,7 @@ impl Store {
             if grant.policy.expires.is_some_and(|expires| expires <= now) {
                 return Err(ApiError::ExpiredLicense.into());
             }
-            hold(&write, &id, grant, subscriber)?
+            hold(&write, &id, grant, subscriber, now)?
         };
         write.commit()?;
         Ok(held)
@@ -580,6 +588,50 @@ impl Store {
         Ok(last.map_or(0, |(key, run)| key.value().2 + count_of(run.value())))
     }
 
+    /// Deletes the cipher hashes of epochs before `oldest` of some of a torrent's members, those behind `after`; the last one of them,
+    /// or none at the end of all.
+    pub(super) fn forget_hashes(
+        &self,
+        torrent: &TorrentId,
+        oldest: u64,
+        after: Option<SubscriberId>,
+    ) -> Result<Option<SubscriberId>, StoreError> {
+        /// Members of one transaction.
+        const TOGETHER: usize = 500;
+        let write = self.begin()?;
+        let mut members = Vec::new();
+        {
+            for row in
+                write.open_table(MEMBERS_OF)?.range::<[u8; 64]>(member_range(torrent, after))?.take(TOGETHER)
+            {
+                let mut id = [0; 32];
+                id.copy_from_slice(&row?.0.value()[32..]);
+                members.push(SubscriberId(id));
+            }
+            let mut hashes = write.open_table(HASHES)?;
+            for member in &members {
+                hashes.retain_in((member.0, 0, 0)..(member.0, oldest, 0), |_, _| false)?;
+            }
+        }
+        write.commit()?;
+        Ok(members.last().copied().filter(|_| members.len() == TOGETHER))
+    }
+
+    /// Deletes personal torrents.
+    pub(super) fn forget_personals(&self, info_hashes: &[[u8; 20]]) -> Result<(), StoreError> {
+        if info_hashes.is_empty() {
+            return Ok(());
+        }
+        let write = self.begin()?;
+        {
+            let mut personals = write.open_table(PERSONAL)?;
+            for info_hash in info_hashes {
+                personals.remove(info_hash)?;
+            }
+        }
+        write.commit()
+    }
+
     /// All personal torrents.
     pub(super) fn personals(&self) -> Result<Vec<([u8; 20], PersonalRecord)>, StoreError> {
         let read = self.database.begin_read()?;
@@ -621,12 +673,13 @@ impl Store {
     }
 }
 
-/// Makes a subscriber a holder of a grant, within its devices.
+/// Makes a subscriber a holder of a grant, within its devices. A grant that it held before keeps its place for it.
 fn hold(
     write: &WriteTransaction,
     id: &Bytes32,
     mut grant: GrantRecord,
     subscriber: &SubscriberId,
+    now: u64,
 ) -> Result<GrantRecord, ChangeError> {
     if !grant.holders.iter().any(|holder| holder.id == *subscriber) {
         if grant.holders.len() >= grant.devices as usize {
@@ -635,7 +688,12 @@ fn hold(
         grant.holders.push(Holder { id: *subscriber });
     }
     write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
-    write.open_table(HELD)?.insert(subscriber.0, id)?;
+    let before = write.open_table(HELD)?.insert(subscriber.0, id)?.map(|id| id.value());
+    if before != Some(*id) {
+        devices::change(write, subscriber, |device| {
+            (device.enrolled, device.before) = (now, device.plays);
+        })?;
+    }
     Ok(grant)
 }
 
@@ -719,6 +777,7 @@ mod tests {
             holders: Vec::new(),
             policy: Policy { plays: Some(3), expires: Some(100), ..Policy::default() },
             created: 5,
+            freed: Vec::new(),
         }
     }
 
@@ -815,6 +874,29 @@ mod tests {
         assert!(store.hashes(whose, 3).unwrap().is_empty());
         assert!(store.hashes((whose.0, 1), 0).unwrap().is_empty());
         assert_eq!(store.personals().unwrap(), [([3; 20], record)]);
+    }
+
+    #[test]
+    fn hashes_of_old_epochs_are_deleted_and_no_others() {
+        let (_directory, store) = store();
+        let other = TorrentId([2; 32]);
+        for n in 1..=3 {
+            let (id, record) = subscriber(n);
+            let torrent_id = if n == 3 { other } else { TORRENT };
+            store.subscribe(id, SubscriberRecord { torrent_id, ..record }).unwrap();
+            for epoch in 1..=3 {
+                store.add_hashes((&id, epoch), 0, &[n; 40], None).unwrap();
+                store.add_hashes((&id, epoch), 2, &[n; 20], None).unwrap();
+            }
+        }
+        assert_eq!(store.forget_hashes(&TORRENT, 3, None).unwrap(), None);
+        let counts =
+            |n: u8| [1, 2, 3].map(|epoch| store.hash_count((&SubscriberId([n; 32]), epoch)).unwrap());
+        assert_eq!((counts(1), counts(2), counts(3)), ([0, 0, 3], [0, 0, 3], [3, 3, 3]));
+        store.forget_hashes(&other, 2, Some(SubscriberId([3; 32]))).unwrap();
+        assert_eq!(counts(3), [3, 3, 3]);
+        store.forget_hashes(&other, 2, None).unwrap();
+        assert_eq!(counts(3), [0, 3, 3]);
     }
 
     #[test]

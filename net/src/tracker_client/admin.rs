@@ -47,6 +47,21 @@ pub struct Registered {
     pub seed_passkey: Passkey,
 }
 
+/// Whose something is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Traced {
+    /// Those that it is of, as the tracker's JSON has them.
+    pub matches: Vec<Value>,
+    /// Keys, or subscribers, that were compared.
+    pub tried: u64,
+    /// Epochs whose keys were compared.
+    pub epochs: Vec<u64>,
+    /// Epochs whose master keys the tracker has not any more.
+    pub missing: Vec<u64>,
+    /// How long it took, the network included.
+    pub seconds: f64,
+}
+
 /// A tracker's admin API.
 #[derive(Clone)]
 pub struct AdminClient {
@@ -155,6 +170,12 @@ impl AdminClient {
         Ok(())
     }
 
+    /// Revokes a device of a grant and frees its place; the grant's devices then, as the tracker's JSON has them.
+    pub async fn revoke_device(&self, grant: &[u8; 32], subscriber: SubscriberId) -> Result<Value, Error> {
+        let body = json!({ "grant": hex::encode(grant), "subscriber": subscriber.to_string() });
+        self.post("admin/grants/devices/revoke", &body).await
+    }
+
     /// Lets a grant expire now; how many subscribers hold it.
     pub async fn revoke_grant(&self, id: &[u8; 32]) -> Result<u64, Error> {
         #[derive(Deserialize)]
@@ -212,6 +233,56 @@ impl AdminClient {
     pub async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Value, Error> {
         let before = before.map(|number| format!("&before={number}")).unwrap_or_default();
         self.get(&format!("admin/audit?limit={limit}{before}")).await
+    }
+
+    /// Whose the encryption key of a piece is: W bytes, big-endian.
+    pub async fn trace_key(&self, torrent: TorrentId, piece: u32, key: &[u8]) -> Result<Traced, Error> {
+        #[derive(Serialize)]
+        struct Body<'k> {
+            torrent_id: String,
+            piece: u32,
+            key: &'k str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            after: Option<String>,
+        }
+        let (torrent_id, key) = (torrent.to_string(), Zeroizing::new(hex::encode(key)));
+        self.trace(|after| Body { torrent_id: torrent_id.clone(), piece, key: &key, after }).await
+    }
+
+    /// Whose device a license is for.
+    pub async fn trace_device(&self, torrent: TorrentId, device: &[u8; 32]) -> Result<Traced, Error> {
+        let (torrent, device) = (torrent.to_string(), hex::encode(device));
+        self.trace(|after| json!({ "torrent_id": torrent, "device": device, "after": after })).await
+    }
+
+    /// Whose personal torrent an info-hash is of.
+    pub async fn trace_personal(&self, torrent: TorrentId, info_hash: &[u8; 20]) -> Result<Traced, Error> {
+        let (torrent, info_hash) = (torrent.to_string(), hex::encode(info_hash));
+        self.trace(|_| json!({ "torrent_id": torrent, "info_hash": info_hash })).await
+    }
+
+    async fn trace<B: Serialize>(&self, body: impl Fn(Option<String>) -> B) -> Result<Traced, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            matches: Vec<Value>,
+            tried: u64,
+            epochs: Vec<u64>,
+            missing: Vec<u64>,
+            next: Option<String>,
+        }
+        let begun = std::time::Instant::now();
+        let (mut traced, mut after) = (Traced::default(), None);
+        loop {
+            let answer: Answer = self.post("admin/trace", &body(after)).await?;
+            traced.matches.extend(answer.matches);
+            traced.tried += answer.tried;
+            (traced.epochs, traced.missing) = (answer.epochs, answer.missing);
+            after = answer.next;
+            if after.is_none() {
+                traced.seconds = begun.elapsed().as_secs_f64();
+                return Ok(traced);
+            }
+        }
     }
 
     /// Any list or record of the admin API, as its JSON has it. `path`: below `/admin/`, with its query.

@@ -10,6 +10,8 @@
 //! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
 //! | `/license` of a license server apart | [`LicenseWord`] | [`LicenseReply`] |
 //! | `/license/order` | [`LicenseOrder`] | [`LicenseFilled`] |
+//! | `/devices` | [`DevicesRequest`] | [`Devices`]: those that hold the subscriber's grant |
+//! | `/devices/revoke` | [`RevokeDevice`] | [`Devices`] that are left |
 //! | `/seed/keys` | [`SeedKeysRequest`] | [`Keys`]: encryption keys |
 //! | `/seed/work` | [`WorkRequest`] | [`Work`]: cipher hashes to compute |
 //! | `/seed/hashes` | [`NewHashes`] | [`Acknowledged`] |
@@ -48,6 +50,8 @@ pub const MAX_CLIENTS: usize = 50;
 pub const MAX_RECEIPTS: usize = 64;
 /// Questions in one answer.
 pub const MAX_QUESTIONS: usize = 100;
+/// Bytes of the longest name of a device.
+pub const MAX_DEVICE_NAME: usize = 64;
 /// Characters of the longest voucher code.
 pub const MAX_VOUCHER: usize = 64;
 
@@ -128,6 +132,10 @@ codes! {
     BadVoucher = "bad-voucher", 403;
     /// The voucher was redeemed by as many devices as it covers.
     UsedVoucher = "used-voucher", 403;
+    /// Devices of the grant were revoked too often of late: wait.
+    TooManyChanges = "too-many-changes", 403;
+    /// The record of plays was lost, or set back, too often of late.
+    LostRecord = "lost-record", 403;
     /// There is no grant of this id.
     UnknownGrant = "unknown-grant", 404;
     /// There is no admin token of this id.
@@ -175,6 +183,9 @@ pub struct Failure {
     /// The tracker's clock.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub now: Option<u64>,
+    /// Those that hold all the places of a grant, where that is why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
 }
 
 /// 128 random bits that authorise announce and scrape, and nothing else. `Debug` does not show them.
@@ -905,6 +916,76 @@ pub struct LicenseRequest {
     /// A voucher to redeem.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub voucher: Option<String>,
+    /// What the device has played so far.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub record: Option<PlayRecord>,
+}
+
+/// A device's record of plays, as it tells the tracker of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayRecord {
+    /// Grows with every change of the record, this telling included: one that does not is an older record put back.
+    pub counter: u64,
+    /// 1 where the device noticed itself that its record was lost, changed, or made elsewhere.
+    pub lost: u8,
+    /// Plays so far, of all grants.
+    pub plays: u64,
+}
+
+/// Asks for the devices that hold the same grant as the session's subscriber.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicesRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// What this device is called from now on: at most [`MAX_DEVICE_NAME`] bytes, no control characters.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub name: Option<String>,
+    /// What it has played so far.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub record: Option<PlayRecord>,
+}
+
+/// Revokes a device that holds the same grant as the session's subscriber, and frees its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeDevice {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The device, by its subscriber in this torrent.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
+}
+
+/// The devices that hold a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// How many may still be revoked by their users for now.
+    pub changes: u32,
+    /// Those that hold it, the first first.
+    pub devices: Vec<Device>,
+    /// When one more may be revoked, where none may now.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub next: Option<u64>,
+    /// The tracker's clock.
+    pub now: u64,
+    /// How many may hold it.
+    pub places: u32,
+}
+
+/// A device that holds a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Since when.
+    pub enrolled: u64,
+    /// What its user calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+    pub name: Option<String>,
+    /// Plays that it told of.
+    pub plays: u64,
+    /// Its subscriber in this torrent.
+    #[serde(with = "id")]
+    pub subscriber: SubscriberId,
 }
 
 /// A license server apart. As a string: its URL, `#`, its Ed25519 public key, `.` and its X25519 public key, both in
@@ -1140,8 +1221,17 @@ mod tests {
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
-            round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None })?;
-            round_trip(LicenseRequest { torrent_id, epoch: Some(epoch), voucher: voucher.clone() })?;
+            round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None, record: None })?;
+            let record = Some(PlayRecord { counter: epoch, lost: 1, plays: epoch / 2 });
+            round_trip(LicenseRequest { torrent_id, epoch: Some(epoch), voucher: voucher.clone(), record })?;
+            round_trip(DevicesRequest { torrent_id, name: voucher.clone(), record })?;
+            let subscriber = SubscriberId(torrent);
+            round_trip(RevokeDevice { torrent_id, subscriber })?;
+            let device = Device { enrolled: epoch, name: voucher.clone(), plays: 3, subscriber };
+            let devices = vec![device; 2];
+            let (code, reason) = ("used-voucher".to_owned(), "taken".to_owned());
+            round_trip(Failure { code, reason, now: Some(epoch), devices: devices.clone() })?;
+            round_trip(Devices { changes: 2, devices, next: record.map(|record| record.plays), now: epoch, places: 2 })?;
             let server = LicenseServer { url: "https://l".into(), identity: SigningKey::from_bytes(&torrent).public(), device: torrent };
             prop_assert_eq!(LicenseServer::try_from(String::from(server.clone())).unwrap(), server.clone());
             let server = voucher.as_ref().map(|_| server);

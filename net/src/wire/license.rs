@@ -62,7 +62,7 @@ pub enum LicenseError {
 /// What the player enforces. Times are Unix seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// How often the content may be played.
+    /// How often the content may be played, of all that were ever bought for this subscription.
     #[serde(default, with = "bencode::optional", skip_serializing_if = "Option::is_none")]
     pub plays: Option<u64>,
     /// Not to be played before.
@@ -97,6 +97,10 @@ pub struct License {
     pub subscriber: SubscriberId,
     /// The subscription's epoch that the keys belong to.
     pub epoch: u64,
+    /// When it was issued, by the tracker's clock. Older trackers did not say.
+    pub issued: Option<u64>,
+    /// Plays that the tracker knew of when it was issued: the record of plays has no fewer.
+    pub played: u64,
     /// What the player enforces.
     pub policy: Policy,
     /// N decryption keys of W big-endian bytes each.
@@ -109,6 +113,8 @@ impl fmt::Debug for License {
             .field("torrent_id", &self.torrent_id)
             .field("subscriber", &self.subscriber)
             .field("epoch", &self.epoch)
+            .field("issued", &self.issued)
+            .field("played", &self.played)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
@@ -119,8 +125,12 @@ struct Payload {
     epoch: u64,
     #[serde(rename = "info hash", with = "serde_bytes")]
     info_hash: [u8; 20],
+    #[serde(default, with = "bencode::optional", skip_serializing_if = "Option::is_none")]
+    issued: Option<u64>,
     #[serde(with = "serde_bytes")]
     keys: Vec<u8>,
+    #[serde(default)]
+    played: u64,
     policy: Policy,
     #[serde(with = "serde_bytes")]
     subscriber: [u8; 32],
@@ -142,7 +152,9 @@ impl License {
         let mut payload = Payload {
             epoch: self.epoch,
             info_hash: self.info_hash,
+            issued: self.issued,
             keys: self.keys.to_vec(),
+            played: self.played,
             policy: self.policy.clone(),
             subscriber: self.subscriber.0,
             torrent_id: self.torrent_id.0,
@@ -207,8 +219,16 @@ impl License {
     }
 }
 
-/// The signature and payload, once the AEAD holds.
-fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, LicenseError> {
+/// The device key that a license names in clear. Nothing of it is proven. Errors: [`LicenseError::Malformed`],
+/// [`LicenseError::NewerVersion`].
+pub fn device_of(envelope: &[u8]) -> Result<[u8; 32], LicenseError> {
+    let (header, _) = split(envelope)?;
+    let device = header.last_chunk().copied();
+    device.ok_or_else(|| LicenseError::Malformed("it is cut short".into()))
+}
+
+/// The header, which ends with the device key, and what follows.
+fn split(envelope: &[u8]) -> Result<(&[u8], &[u8]), LicenseError> {
     let malformed = |what: &str| LicenseError::Malformed(what.into());
     if envelope.len() > MAX_ENVELOPE {
         return Err(malformed("it is too long"));
@@ -220,7 +240,13 @@ fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, L
     if version > VERSION {
         return Err(LicenseError::NewerVersion { found: version.into() });
     }
-    let (header, rest) = envelope.split_at_checked(HEADER).ok_or_else(|| malformed("it is cut short"))?;
+    envelope.split_at_checked(HEADER).ok_or_else(|| malformed("it is cut short"))
+}
+
+/// The signature and payload, once the AEAD holds.
+fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, LicenseError> {
+    let malformed = |what: &str| LicenseError::Malformed(what.into());
+    let (header, rest) = split(envelope)?;
     let (encapsulated, ciphertext) = rest.split_at_checked(32).ok_or_else(|| malformed("it is cut short"))?;
     if header[MAGIC.len() + 1..] != identity.device_public() {
         return Err(LicenseError::NotForThisDevice);
@@ -257,6 +283,8 @@ fn parse(plaintext: &[u8]) -> Result<License, LicenseError> {
         info_hash: payload.info_hash,
         subscriber: SubscriberId(payload.subscriber),
         epoch: payload.epoch,
+        issued: payload.issued,
+        played: payload.played,
         policy: payload.policy,
         keys: Zeroizing::new(payload.keys),
     })
@@ -275,6 +303,8 @@ mod tests {
             info_hash: [2; 20],
             subscriber: SubscriberId([3; 32]),
             epoch: 4,
+            issued: Some(1_800_000_000),
+            played: 2,
             policy: Policy { plays: Some(5), expires: Some(u64::MAX), ..Policy::default() },
             keys: Zeroizing::new(vec![6; 512]),
         }
@@ -293,6 +323,8 @@ mod tests {
         let signer = SigningKey::from_bytes(&[9; 32]);
         let envelope = sealed(&signer);
         assert_eq!(License::open(&envelope, &device(1), &signer.public()).unwrap(), sample());
+        assert_eq!(device_of(&envelope), Ok(device(1).device_public()));
+        assert!(matches!(device_of(&envelope[..HEADER - 1]), Err(LicenseError::Malformed(_))));
         assert_ne!(envelope, sealed(&signer));
     }
 

@@ -27,7 +27,9 @@ use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
-use crate::targets::{ENTROPY, OWNER, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
+use crate::targets::{
+    ENTROPY, OWNER, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret,
+};
 
 /// A file of the corpus.
 pub(crate) struct Seed {
@@ -178,7 +180,29 @@ pub(crate) fn all() -> Vec<Seed> {
     for (name, words) in [("fresh", 0), ("two-words", 2)] {
         add("statement_log", name, statement_log(words));
     }
+    for (name, bytes) in play_records() {
+        add("play_record", name, bytes);
+    }
     seeds
+}
+
+/// What seals of records and journals are around, and a record's file.
+fn play_records() -> Vec<(&'static str, Vec<u8>)> {
+    let record = b"d7:contacti1800000000e7:counteri9e5:playsi2e4:seeni1800000001e1:vi2ee".to_vec();
+    let place = [b"d7:counteri1e5:place32:".as_slice(), &[7; 32], b"5:playsi0e4:seeni0e1:vi2ee"].concat();
+    let entry = |n: u8| [b"d7:counteri4e10:subscriber32:".as_slice(), &[n; 32], b"e"].concat();
+    let mac = *blake3::keyed_hash(&PLAYS_KEY, &record).as_bytes();
+    let length = record.len().to_string();
+    let file =
+        [b"d3:mac32:".as_slice(), &mac, b"6:record", length.as_bytes(), b":", &record, b"1:vi2ee"].concat();
+    vec![
+        ("record", record),
+        ("record-with-place", place),
+        ("record-of-version-1", b"d5:playsi2e4:seeni1800000000e1:vi1ee".to_vec()),
+        ("counters", [b"l".as_slice(), &entry(1), &entry(2), b"e"].concat()),
+        ("file", file),
+        ("newer-file", b"d3:mac32:012345678901234567890123456789016:record2:de1:vi3ee".to_vec()),
+    ]
 }
 
 fn statement_log(words: usize) -> Vec<u8> {
@@ -226,6 +250,8 @@ fn license(pieces: usize) -> Vec<u8> {
         info_hash: [2; 20],
         subscriber: ID,
         epoch: 4,
+        issued: Some(1_800_000_000),
+        played: 2,
         policy: Policy {
             plays: Some(5),
             not_before: Some(1),
@@ -328,6 +354,14 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         signature: [0; 64],
     };
     let word = word.signed(&license_key());
+    let record = api::PlayRecord { counter: 7, lost: 0, plays: 3 };
+    let device = |name: Option<&str>| api::Device {
+        enrolled: now,
+        name: name.map(str::to_owned),
+        plays: 3,
+        subscriber: ID,
+    };
+    let devices = vec![device(Some("laptop")), device(None)];
     vec![
         ("challenge", bencode::to_bytes(&api::Challenge { nonce, now })),
         ("subscribe", bencode::to_bytes(&subscribe)),
@@ -359,6 +393,26 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 torrent_id,
                 epoch: Some(2),
                 voucher: Some("voucher".into()),
+                record: Some(record),
+            }),
+        ),
+        (
+            "devices-request",
+            bencode::to_bytes(&api::DevicesRequest {
+                torrent_id,
+                name: Some("laptop".into()),
+                record: Some(record),
+            }),
+        ),
+        ("revoke-device", bencode::to_bytes(&api::RevokeDevice { torrent_id, subscriber: ID })),
+        (
+            "devices",
+            bencode::to_bytes(&api::Devices {
+                changes: 0,
+                devices: devices.clone(),
+                next: Some(now + 60),
+                now,
+                places: 2,
             }),
         ),
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now, server: None })),
@@ -467,7 +521,21 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "failure",
-            bencode::to_bytes(&api::Failure { code: "unknown".into(), reason: "why".into(), now: Some(now) }),
+            bencode::to_bytes(&api::Failure {
+                code: "unknown".into(),
+                reason: "why".into(),
+                now: Some(now),
+                devices: Vec::new(),
+            }),
+        ),
+        (
+            "failure-places-taken",
+            bencode::to_bytes(&api::Failure {
+                code: "used-voucher".into(),
+                reason: "why".into(),
+                now: Some(now),
+                devices,
+            }),
         ),
     ]
 }

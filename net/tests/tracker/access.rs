@@ -274,13 +274,21 @@ async fn each_subscriber_and_each_address_has_an_allowance() {
     let (other, _) = Device::subscribed(&tracker, &published).await;
     let (one, other) = (one.client(&tracker), other.client(&tracker));
     let mut refused = None;
+    let hasty = one.with_patience(Duration::ZERO);
     for _ in 0..100 {
-        if let Err(error) = one.passkey(published.id(), false).await {
+        if let Err(error) = hasty.passkey(published.id(), false).await {
             refused = Some(error);
             break;
         }
     }
     assert_eq!(refused.unwrap().code(), Some(ApiError::Rate));
+    // Who waits as long as he is told, and no longer, is answered: a second after the other.
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        in_time(one.passkey(published.id(), false)).await.unwrap();
+    }
+    assert!((1..20).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(code(hasty.passkey(published.id(), false).await), ApiError::Rate);
     // Another has its own, and a seed is not limited.
     other.passkey(published.id(), false).await.unwrap();
     let seed = published.seed(&tracker);

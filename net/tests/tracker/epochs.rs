@@ -179,3 +179,40 @@ async fn a_passphrase_guards_the_keys_of_all_epochs() {
     assert_eq!(rekey(&tracker).await, before);
     tracker.stop().await;
 }
+
+#[tokio::test]
+async fn cipher_hashes_and_personal_torrents_of_retired_epochs_are_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let torrent = published.id();
+    let (device, _) = Device::subscribed(&tracker, &published).await;
+    let mut info_hashes = Vec::new();
+    for epoch in 1..=2 {
+        if epoch == 2 {
+            tracker.admin().begin_epoch(Some(torrent)).await.unwrap();
+        }
+        hash_all(&published.seed(&tracker), torrent).await;
+        let (of, hashes) = device.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+        assert_eq!((of, hashes.len()), (epoch, PIECES as usize));
+        info_hashes
+            .push(PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes }.info_hash());
+    }
+    // hash_all says the same of every epoch, so that both are one torrent: the later one's.
+    assert_eq!(info_hashes[0], info_hashes[1]);
+    let whose = async |tracker: &Running| {
+        let traced = tracker.admin().trace_personal(torrent, &info_hashes[0]).await.unwrap();
+        traced.matches.first().map(|row| row["epoch"].as_u64())
+    };
+    assert_eq!(whose(&tracker).await, Some(Some(2)));
+    tracker.admin().retire_epochs(Some(torrent), 2).await.unwrap();
+    assert_eq!(whose(&tracker).await, Some(Some(2)));
+    tracker.admin().begin_epoch(Some(torrent)).await.unwrap();
+    tracker.admin().retire_epochs(Some(torrent), 3).await.unwrap();
+    assert_eq!(whose(&tracker).await, None);
+    assert_eq!(device.client(&tracker).hashes(torrent, PIECES, 0, false).await.unwrap(), (3, vec![]));
+    tracker.stop().await;
+    let tracker = Running::start(directory.path()).await;
+    assert_eq!(whose(&tracker).await, None);
+    tracker.stop().await;
+}

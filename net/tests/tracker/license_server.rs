@@ -87,12 +87,20 @@ async fn it_signs_what_the_tracker_grants() {
     let envelope = license(&first, Some(&voucher)).await.unwrap();
     let opened = License::open_for(&envelope, &first.identity, &published.metainfo, &first.id).unwrap();
     assert_eq!(opened.keys.len(), PIECES as usize * 256);
+    // The time of its issue and the plays told of are the tracker's, whoever signs.
+    assert!(opened.issued.unwrap().abs_diff(soon() - 3600) < 60);
+    let record = swarmseal::wire::api::PlayRecord { counter: 1, lost: 0, plays: 3 };
+    let envelope_2 =
+        first.client(&tracker).license_with(published.id(), None, None, Some(record)).await.unwrap();
+    let opened = License::open_for(&envelope_2, &first.identity, &published.metainfo, &first.id).unwrap();
+    assert_eq!(opened.played, 3);
     // Neither the server nor another device opens it, and the tracker did not sign it.
     assert!(License::open(&envelope, &identity, &identity.public()).is_err());
     assert!(License::open(&envelope, &second.identity, &identity.public()).is_err());
     let tracker_key = before.metainfo.info.seal.license_key;
     assert!(License::open(&envelope, &first.identity, &tracker_key).is_err());
-    assert_eq!(code(license(&second, Some(&voucher)).await), ApiError::UsedVoucher);
+    let taken = license(&second, Some(&voucher)).await;
+    assert!(matches!(&taken, Err(Error::PlacesTaken { devices, .. }) if devices[0].subscriber == first.id));
     license(&first, None).await.unwrap();
 
     let envelope = owner.client(&tracker).license(before.id(), None).await.unwrap();

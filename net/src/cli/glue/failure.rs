@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
+
 use crate::cli::{Exit, Failure};
 use crate::peer::{AddError, StoreError};
 use crate::publish::CacheError;
@@ -17,9 +19,18 @@ pub(crate) fn client_failure(error: tracker_client::Error) -> Failure {
         Some(ApiError::NotLicensed | ApiError::BadVoucher | ApiError::UsedVoucher) => Exit::NotLicensed,
         Some(ApiError::ExpiredLicense) => Exit::Expired,
         Some(ApiError::Revoked) => Exit::Revoked,
+        Some(ApiError::LostRecord) => Exit::Tampered,
         _ => Exit::Tracker,
     };
-    Failure::new(exit, error.to_string())
+    let failure = Failure::new(exit, error.to_string());
+    match error {
+        tracker_client::Error::PlacesTaken { devices, .. } => {
+            let devices: Vec<_> = devices.iter().map(super::device_json).collect();
+            failure.with(json!({ "code": ApiError::UsedVoucher.word(), "devices": devices }))
+        }
+        tracker_client::Error::Refused { code, .. } => failure.with(json!({ "code": code.word() })),
+        _ => failure,
+    }
 }
 
 /// A license that does not open.
@@ -30,21 +41,49 @@ pub(crate) fn license_failure(error: LicenseError) -> Failure {
 /// A refusal of the player.
 pub(crate) fn player_failure(error: player::Error) -> Failure {
     use player::Error;
-    let message = match &error {
-        Error::Expired { since } => format!("the license expired on {}", super::date(*since)),
-        Error::NotYet { until } => format!("the license is not valid before {}", super::date(*until)),
-        Error::CorruptPiece { index } => {
-            format!("piece {index} is corrupt: `swarmseal get --repair` fetches it again")
+    // What can be done about it.
+    let help = match &error {
+        Error::Expired { .. } => {
+            "a newer one, if there is, comes with `swarmseal license`; another is bought with --voucher CODE"
         }
-        Error::MissingPiece { index } => format!("piece {index} is missing: `swarmseal get` fetches it"),
-        other => other.to_string(),
+        Error::NotYet { .. } => "wait until then, and see that the clock is right",
+        Error::NoPlaysLeft { .. } => "more are bought by `swarmseal license` with --voucher CODE",
+        Error::ClockSetBack { .. }
+        | Error::OfflineTooLong { .. }
+        | Error::TamperedPolicyState { .. }
+        | Error::LostPolicyState { .. }
+        | Error::OldPolicyState { .. }
+        | Error::ElsewherePolicyState { .. } => "`swarmseal license` does so",
+        Error::CorruptPiece { .. } => "`swarmseal get --repair` fetches it again",
+        Error::MissingPiece { .. } => "`swarmseal get` fetches it",
+        _ => "",
+    };
+    let message = if help.is_empty() { error.to_string() } else { format!("{error}: {help}") };
+    let details = match &error {
+        Error::Expired { since } => json!({ "reason": "expired", "since": since }),
+        Error::NotYet { until } => json!({ "reason": "not-yet", "until": until }),
+        Error::NoPlaysLeft { allowed } => json!({ "reason": "no-plays-left", "plays": allowed }),
+        Error::ClockSetBack { seconds, seen } => {
+            json!({ "reason": "clock-set-back", "seconds": seconds, "until": seen })
+        }
+        Error::OfflineTooLong { grace, since } => {
+            json!({ "reason": "offline-too-long", "offline_grace": grace, "since": since })
+        }
+        Error::TamperedPolicyState { path } => json!({ "reason": "record-changed", "path": path }),
+        Error::LostPolicyState { path } => json!({ "reason": "record-lost", "path": path }),
+        Error::OldPolicyState { path } => json!({ "reason": "record-put-back", "path": path }),
+        Error::ElsewherePolicyState { path } => json!({ "reason": "record-copied", "path": path }),
+        _ => serde_json::Value::Null,
     };
     let exit = match error {
         Error::WrongKey(_) => Exit::WrongKey,
         Error::WrongTorrent => Exit::WrongTorrent,
-        Error::TamperedLicense | Error::MalformedLicense(_) | Error::TamperedPolicyState { .. } => {
-            Exit::Tampered
-        }
+        Error::TamperedLicense
+        | Error::MalformedLicense(_)
+        | Error::TamperedPolicyState { .. }
+        | Error::LostPolicyState { .. }
+        | Error::OldPolicyState { .. }
+        | Error::ElsewherePolicyState { .. } => Exit::Tampered,
         Error::NewerLicense { .. } | Error::NewerPolicyState { .. } => Exit::NewerVersion,
         Error::Expired { .. }
         | Error::NotYet { .. }
@@ -63,7 +102,7 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         | Error::Output(_) => Exit::Storage,
         Error::NoSuchFile { .. } | Error::NotSingleFile { .. } => Exit::Usage,
     };
-    Failure::new(exit, message)
+    Failure { exit, message, details }
 }
 
 /// Something that cannot be published or seeded.

@@ -40,6 +40,19 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(expected)
 }
 
+/// Seconds as people read them: `90 seconds`, `12 hours`, `30 days`.
+pub(crate) fn span(seconds: u64) -> String {
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (unit, name) = units
+        .into_iter()
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
+        .unwrap_or((1, "second"));
+    match seconds / unit {
+        1 => format!("one {name}"),
+        count => format!("{count} {name}s"),
+    }
+}
+
 /// Seconds since 1970: a number as it is, or with a unit, from now.
 pub(crate) fn time(text: &str) -> Result<u64, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
@@ -55,21 +68,6 @@ pub(crate) fn time(text: &str) -> Result<u64, String> {
 /// Whether connections are obfuscated.
 pub(crate) fn obfuscation(name: &str) -> Result<Obfuscation, String> {
     Obfuscation::by_name(name).ok_or_else(|| "expected `off`, `allow` or `require`".into())
-}
-
-/// A time as people read it, in UTC: `2026-11-23 14:05`. Howard Hinnant's civil-from-days.
-pub(crate) fn date(seconds: u64) -> String {
-    let days = (seconds / 86_400) as i64 + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let minutes = seconds % 86_400 / 60;
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
 }
 
 #[cfg(test)]
@@ -91,16 +89,12 @@ mod tests {
         for bad in ["", "h", "1w", "-5m"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert_eq!(
+            [0, 1, 90, 3600, 172_800].map(span),
+            ["0 seconds", "one second", "90 seconds", "one hour", "2 days"]
+        );
         assert_eq!(time("1700000000"), Ok(1_700_000_000));
         assert!(time("1h").unwrap() > 1_700_000_000);
         assert!(time("tomorrow").is_err());
-    }
-
-    #[test]
-    fn dates() {
-        assert_eq!(date(0), "1970-01-01 00:00 UTC");
-        assert_eq!(date(951_782_399), "2000-02-28 23:59 UTC");
-        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
-        assert_eq!(date(1_795_442_700), "2026-11-23 14:05 UTC");
     }
 }

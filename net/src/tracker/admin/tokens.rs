@@ -33,14 +33,16 @@ pub(in crate::tracker) enum AdminRole {
 }
 
 /// What a publisher may change. What is not named here is for admins alone.
-const OF_PUBLISHERS: [&str; 7] = [
+const OF_PUBLISHERS: [&str; 9] = [
     "/admin/torrents",
     "/admin/vouchers",
     "/admin/grants",
     "/admin/grants/revoke",
+    "/admin/grants/devices/revoke",
     "/admin/revoke",
     "/admin/passkey",
     "/admin/pardon",
+    "/admin/trace",
 ];
 /// What a publisher may not read.
 const NOT_OF_PUBLISHERS: [&str; 2] = ["/admin/tokens", "/admin/audit"];

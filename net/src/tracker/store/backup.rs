@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::database::{Database, Reading};
-use super::{META, Store, StoreError, admin, cases, epochs, ledger, schema};
+use super::{META, Store, StoreError, admin, cases, devices, epochs, ledger, schema};
 
 /// What meta has the time of a backup under.
 const MADE: &str = "backup made";
@@ -39,6 +39,7 @@ impl Store {
             super::PERSONAL,
             super::LICENSES,
             super::REVOCATIONS,
+            devices::DEVICES,
             cases::CASES,
             cases::EVIDENCE,
             cases::OPEN,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 1 | everything up to cases |
 //! | 2 | licenses issued, times of revocations, epochs of torrents, marks of keys, the ledger, admin tokens, the audit log |
+//! | 3 | devices: names, plays, when they were enrolled |
 
 use std::fs::File;
 use std::io;
@@ -15,13 +16,13 @@ use swarmseal_core::TorrentId;
 use super::database::Database;
 use super::{
     ACCOUNTS, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS, SUBSCRIBERS,
-    StoreError, TORRENTS, VOUCHERS, admin, cases, decode, encode, epochs, ledger, member_range,
+    StoreError, TORRENTS, VOUCHERS, admin, cases, decode, devices, encode, epochs, ledger, member_range,
 };
 use crate::atomic_file::{Access, Existing, PendingFile};
 use crate::tracker::records::{EpochsRecord, SubscriberRecord};
 
 /// The schema that this program writes, and the newest that it reads.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 
 /// What meta has the schema under.
 pub(super) const KEY: &str = "schema";
@@ -35,6 +36,7 @@ pub(super) fn open(path: &Path, check: bool, first_epoch: u64) -> Result<Databas
             let write = database.begin_write()?;
             make_tables_1(&write)?;
             make_tables_2(&write)?;
+            devices::make_tables(&write)?;
             write.open_table(META)?.insert(KEY, SCHEMA)?;
             write.commit()?;
             Ok(database)
@@ -127,6 +129,9 @@ fn migrate(database: &Database, from: u64, first_epoch: u64) -> Result<(), Store
             all.insert(torrent.0, encode(&epochs.unwrap_or(none)).as_slice())?;
         }
     }
+    if from < 3 {
+        devices::make_tables(&write)?;
+    }
     write.open_table(META)?.insert(KEY, SCHEMA)?;
     write.commit()
 }
@@ -187,6 +192,25 @@ mod tests {
         assert_eq!(store.totals().unwrap().subscribers, 3);
         let unknown = SubscriberId([9; 32]);
         assert_eq!(refusal(store.revoke(&unknown, 1)), ApiError::UnknownSubscriber);
+    }
+
+    #[test]
+    fn a_store_of_schema_2_is_copied_and_gets_devices() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.redb");
+        let store = Store::open(&path, false, 1).unwrap();
+        let (id, record) = subscriber(1);
+        store.subscribe(id, record).unwrap();
+        let write = store.database.begin_write().unwrap();
+        write.open_table(META).unwrap().insert(KEY, 2).unwrap();
+        assert!(write.delete_table(devices::DEVICES).unwrap());
+        write.commit().unwrap();
+        drop(store);
+        let store = Store::open(&path, false, 1).unwrap();
+        assert_eq!(found(&store.database).unwrap(), Some(SCHEMA));
+        assert_eq!(store.device(&id).unwrap().plays, 0);
+        store.name_device(&id, "laptop").unwrap();
+        assert!(copy_path(&path, 2).exists());
     }
 
     #[test]
