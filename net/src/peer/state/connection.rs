@@ -272,6 +272,21 @@ impl Incoming {
         self.received > 0
     }
 
+    /// Whether nothing of it came or was asked for.
+    pub(crate) fn untouched(&self) -> bool {
+        self.blocks.iter().all(|&state| state == BlockState::Missing)
+    }
+
+    /// Bytes that have not come.
+    pub(crate) fn missing_bytes(&self) -> usize {
+        (self.len as usize).saturating_sub(self.received * BLOCK as usize)
+    }
+
+    /// Bytes that were asked for and have not come.
+    pub(crate) fn asked_bytes(&self) -> usize {
+        self.requested().map(|block| block.len as usize).sum()
+    }
+
     /// Blocks asked for that have not come.
     pub(crate) fn requested(&self) -> impl Iterator<Item = Block> + '_ {
         (0..self.blocks.len())
@@ -306,6 +321,8 @@ pub(crate) struct Upload {
     pub(crate) served_since: (Duration, u64),
     /// The call for keys that is under way: from which epoch of ours to which of the peer's.
     pub(crate) fetching: Option<(u64, u64)>,
+    /// Whether a piece jumped the queue and has no key: the call for keys does not wait until there are more.
+    pub(crate) hurry: bool,
     pub(crate) failures: u32,
     pub(crate) retry_at: Duration,
     pub(crate) last_request: Duration,
@@ -328,6 +345,23 @@ impl Upload {
         let (since, before) = self.served_since;
         let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
         self.written().saturating_sub(before) as f64 / seconds
+    }
+
+    /// A piece that is asked for before others that were only named goes before them: a player waits for it, perhaps.
+    pub(crate) fn jump(&mut self, piece: u32, fresh: Stage) {
+        let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
+        if place.is_some_and(|place| self.pieces[place].stage.heavy()) {
+            return;
+        }
+        let before = self.pieces.iter().take(place.unwrap_or(usize::MAX));
+        let passed = |outgoing: &Outgoing| !outgoing.stage.heavy() && !self.requests.has(outgoing.piece);
+        let Some(ahead) = before.enumerate().find(|(_, it)| passed(it)).map(|(ahead, _)| ahead) else {
+            return;
+        };
+        let outgoing = place.and_then(|place| self.pieces.remove(place));
+        let outgoing = outgoing.unwrap_or(Outgoing { piece, stage: fresh });
+        self.hurry |= matches!(outgoing.stage, Stage::Waiting);
+        self.pieces.insert(ahead, outgoing);
     }
 
     /// What the next statement says.

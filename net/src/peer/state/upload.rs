@@ -34,6 +34,11 @@ const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
+/// Of a piece that is to be sent.
+fn first_stage(plain: bool) -> Stage {
+    if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting }
+}
+
 impl Swarm {
     pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
         let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
@@ -82,7 +87,7 @@ impl Swarm {
     }
 
     pub(super) fn requested(&mut self, id: ConnectionId, block: Block) -> Result<(), Reason> {
-        let may = self.may_send(id, block.piece);
+        let (may, plain) = (self.may_send(id, block.piece), !self.sealed());
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
         // A request may have crossed our choke.
@@ -94,6 +99,7 @@ impl Swarm {
         }
         upload.last_request = self.now.elapsed;
         upload.requests.push(block);
+        upload.jump(block.piece, first_stage(plain));
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -151,8 +157,7 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            let stage = if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting };
-            connection.upload.pieces.push_back(Outgoing { piece, stage });
+            connection.upload.pieces.push_back(Outgoing { piece, stage: first_stage(plain) });
         }
     }
 
@@ -170,7 +175,7 @@ impl Swarm {
         let upload = &mut connection.upload;
         let keyless =
             upload.pieces.iter().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).count();
-        if keyless < KEYS_AT_ONCE && upload.pieces.len() - keyless >= KEYS_AHEAD {
+        if !upload.hurry && keyless < KEYS_AT_ONCE && upload.pieces.len() - keyless >= KEYS_AHEAD {
             return;
         }
         let mut waiting =
@@ -183,6 +188,7 @@ impl Swarm {
                 outgoing.piece
             })
             .collect();
+        upload.hurry = false;
         upload.fetching = Some((epoch, claim.downloader().1));
         self.out.push(Command::FetchKeys { id, claim, epoch, pieces });
     }
