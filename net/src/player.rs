@@ -7,7 +7,9 @@ mod extract;
 mod keys;
 mod ordered;
 mod policy_state;
+pub mod serve;
 mod session;
+mod tar;
 
 use std::io;
 use std::ops::Deref;
@@ -97,6 +99,14 @@ pub enum Error {
         /// The piece.
         index: u32,
     },
+    /// A piece was waited for, and did not come.
+    #[error("piece {index} is not there: {why}")]
+    NotFetched {
+        /// The piece.
+        index: u32,
+        /// Why it does not come.
+        why: String,
+    },
     /// A piece opens to something else than was published.
     #[error("piece {index} is corrupt")]
     CorruptPiece {
@@ -139,6 +149,12 @@ pub enum Error {
         index: usize,
         /// How many there are.
         count: usize,
+    },
+    /// There is no file of that path.
+    #[error("the content has no file {path:?}")]
+    NoSuchPath {
+        /// As it was given.
+        path: String,
     },
     /// One file was asked for, and there are several.
     #[error("the content has {count} files: choose one, or extract them to a directory")]

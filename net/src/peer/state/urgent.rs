@@ -19,7 +19,7 @@ const LATE: Duration = Duration::from_millis(1500);
 /// urgent, no more is asked of a peer than what it sends in this time. What it has handed to its socket cannot be taken back.
 const HELD_UP: Duration = Duration::from_millis(500);
 /// But so many blocks it is always asked for.
-const LEAST_DEPTH: u32 = 6;
+const LEAST_DEPTH: u32 = 8;
 
 impl Swarm {
     /// From now on these are urgent, the first one most, and no others.
