@@ -347,17 +347,28 @@ impl Upload {
         self.written().saturating_sub(before) as f64 / seconds
     }
 
-    /// A piece that is asked for before others that were only named goes before them: a player waits for it, perhaps.
-    pub(crate) fn jump(&mut self, piece: u32, fresh: Stage) {
+    /// A piece that is asked for before others that were only named goes before them: a player waits for it, perhaps. No more
+    /// than `most` pieces are made ready at a time: one that was, and that nobody asks for any more, makes room.
+    pub(crate) fn jump(&mut self, piece: u32, fresh: Stage, (queued, most): (usize, usize)) {
         let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
         if place.is_some_and(|place| self.pieces[place].stage.heavy()) {
             return;
         }
+        let heavy = self.pieces.iter().filter(|outgoing| outgoing.stage.heavy()).count();
+        if heavy >= most || (place.is_none() && self.pieces.len() >= queued) {
+            let spare = |outgoing: &Outgoing| {
+                let stated = matches!(outgoing.stage, Stage::Ready { unstated: false, .. });
+                stated && !self.requests.has(outgoing.piece)
+            };
+            if let Some(spare) = self.pieces.iter().rposition(spare) {
+                self.pieces.remove(spare);
+            }
+        }
+        let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
         let before = self.pieces.iter().take(place.unwrap_or(usize::MAX));
         let passed = |outgoing: &Outgoing| !outgoing.stage.heavy() && !self.requests.has(outgoing.piece);
-        let Some(ahead) = before.enumerate().find(|(_, it)| passed(it)).map(|(ahead, _)| ahead) else {
-            return;
-        };
+        let ahead = before.enumerate().find(|(_, outgoing)| passed(outgoing)).map(|(ahead, _)| ahead);
+        let Some(ahead) = ahead else { return };
         let outgoing = place.and_then(|place| self.pieces.remove(place));
         let outgoing = outgoing.unwrap_or(Outgoing { piece, stage: fresh });
         self.hurry |= matches!(outgoing.stage, Stage::Waiting);

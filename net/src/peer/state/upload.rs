@@ -39,6 +39,11 @@ fn first_stage(plain: bool) -> Stage {
     if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting }
 }
 
+/// Pieces of that length made ready for one peer.
+fn ready_at_most(piece_len: usize) -> usize {
+    (READY_PER_PEER / piece_len).max(2)
+}
+
 impl Swarm {
     pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
         let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
@@ -88,6 +93,7 @@ impl Swarm {
 
     pub(super) fn requested(&mut self, id: ConnectionId, block: Block) -> Result<(), Reason> {
         let (may, plain) = (self.may_send(id, block.piece), !self.sealed());
+        let most = ready_at_most(self.piece_len());
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
         // A request may have crossed our choke.
@@ -99,7 +105,7 @@ impl Swarm {
         }
         upload.last_request = self.now.elapsed;
         upload.requests.push(block);
-        upload.jump(block.piece, first_stage(plain));
+        upload.jump(block.piece, first_stage(plain), (MAX_PIECES, most));
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -233,7 +239,7 @@ impl Swarm {
         let mut here = heavy(connection);
         let mut left = (self.config.ready_bytes / piece_len).saturating_sub(everywhere);
         for outgoing in &mut connection.upload.pieces {
-            let room = here == 0 || (left > 0 && here < (READY_PER_PEER / piece_len).max(2));
+            let room = here == 0 || (left > 0 && here < ready_at_most(piece_len));
             if !room {
                 break;
             }

@@ -235,7 +235,7 @@ fn a_piece_that_is_asked_for_out_of_turn_is_made_ready_first() {
     upload.pieces[0].stage = Stage::Preparing { to: 1 };
     let request = |upload: &mut Upload, piece| {
         upload.requests.push(Block { piece, begin: 0, len: BLOCK });
-        upload.jump(piece, stage());
+        upload.jump(piece, stage(), (64, 64));
     };
     let order = |upload: &Upload| upload.pieces.iter().map(|it| it.piece).take(5).collect::<Vec<_>>();
     // In turn: nothing moves.
@@ -246,4 +246,50 @@ fn a_piece_that_is_asked_for_out_of_turn_is_made_ready_first() {
     request(&mut upload, 99);
     assert_eq!((order(&upload), upload.hurry), (vec![0, 1, 2, 30, 99], true));
     assert_eq!(upload.pieces.len(), 41);
+}
+
+#[test]
+fn what_was_made_ready_and_taken_back_makes_room() {
+    let ready = |unstated| {
+        let (data, hash) = (Bytes::from_static(b"piece"), [0; 32]);
+        Stage::Ready { data, hash, sent: 0, unstated }
+    };
+    let mut upload = Upload::default();
+    upload.pieces.extend((0..8).map(|piece| Outgoing { piece, stage: ready(piece == 7) }));
+    upload.requests.push(Block { piece: 6, begin: 0, len: BLOCK });
+    for piece in [100, 101] {
+        upload.requests.push(Block { piece, begin: 0, len: BLOCK });
+        upload.jump(piece, Stage::Waiting, (8, 8));
+        upload.pieces.push_back(Outgoing { piece, stage: Stage::Preparing { to: 1 } });
+    }
+    // Number 7 is to be stated yet, number 6 asked for.
+    let order: Vec<u32> = upload.pieces.iter().map(|it| it.piece).collect();
+    assert_eq!(order, [0, 1, 2, 3, 6, 7, 100, 101]);
+}
+
+#[test]
+fn many_seeks_leave_no_uploader_stuck() {
+    let count = 400;
+    let wide = |number, seed| Config {
+        layout: Layout::of_whole(count, PIECE_LEN).unwrap(),
+        have: vec![(seed as bool).then_some(OURS); count as usize],
+        ..config(number, seed, true)
+    };
+    let mut simulation = Simulation::new([(wide(0, true), Honest), (wide(1, false), Honest)]);
+    for seek in 0..150 {
+        let at = (seek * 61) % count;
+        simulation.handle(1, Event::Urgent { pieces: vec![at] });
+        // Requests are taken back while their pieces are made ready.
+        for _ in 0..9 {
+            if let Some((number, event)) = simulation.queue.pop_front() {
+                simulation.handle(number, event);
+            }
+        }
+    }
+    let last = (0..count).find(|&piece| !simulation.peers[1].swarm.have().has(piece)).unwrap();
+    simulation.handle(1, Event::Urgent { pieces: vec![last] });
+    for _ in 0..12 {
+        simulation.step();
+    }
+    assert!(simulation.peers[1].swarm.have().has(last));
 }
