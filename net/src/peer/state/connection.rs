@@ -347,15 +347,24 @@ impl Upload {
         self.written().saturating_sub(before) as f64 / seconds
     }
 
-    /// A piece that is asked for before others that were only named goes before them: a player waits for it, perhaps. No more
-    /// than `most` pieces are made ready at a time: one that was, and that nobody asks for any more, makes room.
-    pub(crate) fn jump(&mut self, piece: u32, fresh: Stage, (queued, most): (usize, usize)) {
-        let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
-        if place.is_some_and(|place| self.pieces[place].stage.heavy()) {
+    /// Whether a piece is being made ready, or is.
+    pub(crate) fn makes(&self, piece: u32) -> bool {
+        self.pieces.iter().any(|outgoing| outgoing.piece == piece && outgoing.stage.heavy())
+    }
+
+    /// A piece that is asked for before others that were only named goes before them: a player waits for it, perhaps. Where
+    /// there is no room for it, one that was made ready, and that nobody asks for any more, makes room: `queued` pieces at
+    /// most are in the queue, and only with `room` is one more made ready.
+    pub(crate) fn jump(&mut self, piece: u32, fresh: Stage, queued: usize, room: bool) {
+        if self.makes(piece) {
             return;
         }
-        let heavy = self.pieces.iter().filter(|outgoing| outgoing.stage.heavy()).count();
-        if heavy >= most || (place.is_none() && self.pieces.len() >= queued) {
+        let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
+        let stuck = match place {
+            Some(place) => !room && matches!(self.pieces[place].stage, Stage::Keyed { .. }),
+            None => self.pieces.len() >= queued,
+        };
+        if stuck {
             let spare = |outgoing: &Outgoing| {
                 let stated = matches!(outgoing.stage, Stage::Ready { unstated: false, .. });
                 stated && !self.requests.has(outgoing.piece)

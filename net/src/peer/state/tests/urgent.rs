@@ -235,7 +235,7 @@ fn a_piece_that_is_asked_for_out_of_turn_is_made_ready_first() {
     upload.pieces[0].stage = Stage::Preparing { to: 1 };
     let request = |upload: &mut Upload, piece| {
         upload.requests.push(Block { piece, begin: 0, len: BLOCK });
-        upload.jump(piece, stage(), (64, 64));
+        upload.jump(piece, stage(), 64, true);
     };
     let order = |upload: &Upload| upload.pieces.iter().map(|it| it.piece).take(5).collect::<Vec<_>>();
     // In turn: nothing moves.
@@ -259,12 +259,48 @@ fn what_was_made_ready_and_taken_back_makes_room() {
     upload.requests.push(Block { piece: 6, begin: 0, len: BLOCK });
     for piece in [100, 101] {
         upload.requests.push(Block { piece, begin: 0, len: BLOCK });
-        upload.jump(piece, Stage::Waiting, (8, 8));
+        upload.jump(piece, Stage::Waiting, 8, false);
         upload.pieces.push_back(Outgoing { piece, stage: Stage::Preparing { to: 1 } });
     }
     // Number 7 is to be stated yet, number 6 asked for.
     let order: Vec<u32> = upload.pieces.iter().map(|it| it.piece).collect();
     assert_eq!(order, [0, 1, 2, 3, 6, 7, 100, 101]);
+}
+
+#[test]
+fn a_seek_while_everything_else_is_made_ready_is_answered() {
+    let wide = |number, seed| Config { ready_bytes: 3 * PIECE_LEN as usize, ..config(number, seed, true) };
+    let mut simulation = Simulation::new([(wide(0, true), Honest), (wide(1, false), Honest)]);
+    // The seed's disk is slow: whatever it may make ready at a time is under way.
+    let mut held = Vec::new();
+    let mut run = |simulation: &mut Simulation, hold: bool| {
+        while let Some((number, event)) = simulation.queue.pop_front() {
+            match event {
+                Event::Prepared { .. } if hold => held.push((number, event)),
+                event => simulation.handle(number, event),
+            }
+        }
+        let released = if hold { 0 } else { held.len() };
+        simulation.queue.extend(held.drain(..released));
+    };
+    run(&mut simulation, true);
+    let making = |simulation: &Simulation| {
+        let upload = &simulation.peers[0].swarm.connections.values().next().unwrap().upload;
+        upload.pieces.iter().filter(|it| it.stage.heavy()).map(|it| it.piece).collect::<Vec<_>>()
+    };
+    let under_way = making(&simulation);
+    assert_eq!(under_way.len(), 3);
+    let far = (0..PIECES).find(|piece| !under_way.contains(piece)).unwrap();
+    // What was asked for is taken back.
+    let id = *simulation.peers[1].swarm.connections.keys().next().unwrap();
+    simulation.peers[1].swarm.release_pieces(id, true);
+    simulation.handle(1, Event::Urgent { pieces: vec![far] });
+    run(&mut simulation, true);
+    assert_eq!(making(&simulation), under_way);
+    for _ in 0..8 {
+        run(&mut simulation, false);
+    }
+    assert!(simulation.peers[1].swarm.have().has(far));
 }
 
 #[test]
