@@ -14,6 +14,7 @@ use swarmseal::player::{plays_in_record, records_in_journal};
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
 use swarmseal::wire::api;
 use swarmseal::wire::bencode as bencoding;
+use swarmseal::wire::channel::{self, Endpoint, MAX_LINE, Notice, Request};
 use swarmseal::wire::content::{FileList, PREFIX};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Identity, SigningKey};
@@ -26,7 +27,7 @@ use swarmseal::wire::metainfo::{Metainfo, Seal};
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
-use swarmseal::wire::udp_tracker::{Request, Response};
+use swarmseal::wire::udp_tracker::{self, Response};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, PublicKey,
@@ -125,8 +126,8 @@ pub fn bencode(data: &[u8]) {
 
 /// A packet of the UDP tracker protocol, as either side reads it.
 pub fn udp_tracker(data: &[u8]) {
-    if let Ok(request) = Request::from_bytes(data) {
-        assert_eq!(Request::from_bytes(&request.to_bytes()).as_ref(), Ok(&request));
+    if let Ok(request) = udp_tracker::Request::from_bytes(data) {
+        assert_eq!(udp_tracker::Request::from_bytes(&request.to_bytes()).as_ref(), Ok(&request));
     }
     for ipv6 in [false, true] {
         if let Ok(response) = Response::from_bytes(data, ipv6) {
@@ -149,6 +150,24 @@ pub fn lsd_packet(data: &[u8]) {
     if let Some(search) = Search::from_bytes(data) {
         let group = SocketAddr::from(([239, 192, 152, 143], 6771));
         assert_eq!(Search::from_bytes(&search.to_bytes(group)).as_ref(), Some(&search));
+    }
+}
+
+/// What a player says to who fetches, what it is told, and the file that says where.
+pub fn player_channel(data: &[u8]) {
+    if let Ok(request) = Request::from_line(data) {
+        let line = request.to_line();
+        assert!(line.len() <= MAX_LINE && line.ends_with('\n') && line.lines().count() == 1);
+        assert_eq!(Request::from_line(line.as_bytes()).as_ref(), Ok(&request));
+    }
+    if let Ok(notice) = Notice::from_line(data) {
+        assert_eq!(Notice::from_line(notice.to_line().as_bytes()).as_ref(), Ok(&notice));
+    }
+    if let Ok(endpoint) =
+        str::from_utf8(data).map_or(Err(channel::Error::Malformed("text")), Endpoint::from_text)
+    {
+        assert!(endpoint.address.ip().is_loopback());
+        assert_eq!(Endpoint::from_text(&endpoint.to_text()).as_ref(), Ok(&endpoint));
     }
 }
 

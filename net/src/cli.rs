@@ -2,6 +2,7 @@
 
 mod backup;
 mod blame;
+mod channel;
 mod completions;
 mod cpu;
 mod data_dir;

@@ -8,7 +8,9 @@ mod keys;
 mod ordered;
 mod play_journal;
 mod policy_state;
+pub mod serve;
 mod session;
+mod tar;
 
 use std::io;
 use std::ops::Deref;
@@ -125,6 +127,14 @@ pub enum Error {
         /// The piece.
         index: u32,
     },
+    /// A piece was waited for, and did not come.
+    #[error("piece {index} is not there: {why}")]
+    NotFetched {
+        /// The piece.
+        index: u32,
+        /// Why it does not come.
+        why: String,
+    },
     /// A piece opens to something else than was published.
     #[error("piece {index} is corrupt")]
     CorruptPiece {
@@ -167,6 +177,12 @@ pub enum Error {
         index: usize,
         /// How many there are.
         count: usize,
+    },
+    /// There is no file of that path.
+    #[error("the content has no file {path:?}")]
+    NoSuchPath {
+        /// As it was given.
+        path: String,
     },
     /// One file was asked for, and there are several.
     #[error("the content has {count} files: choose one, or extract them to a directory")]
@@ -332,7 +348,7 @@ impl Player {
 
     /// Whether a piece that is encrypted for `epoch` opens to what was published; `None` where there is no license of that epoch.
     /// Releases nothing. `ciphertext`: a whole piece.
-    pub fn check(&self, index: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
+    pub fn check_piece(&self, index: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
         self.opener(epoch)?;
         let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
         if ciphertext.len() != piece.bytes.len() {

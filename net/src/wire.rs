@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod api;
 pub mod bencode;
+pub mod channel;
 pub mod content;
 pub mod handshake;
 pub mod identity;

@@ -38,6 +38,7 @@ targets! {
     ticket 2000
     udp_tracker 1000
     lsd_packet 1000
+    player_channel 1000
     group_elements 60
     package 300
     transform 60

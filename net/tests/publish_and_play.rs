@@ -336,14 +336,14 @@ fn a_missing_or_bad_piece_stops_with_its_number() {
 fn a_piece_is_told_good_from_bad_before_it_is_stored() {
     let setting = setting("ffdhe2048", Some(16 << 10));
     let (player, piece) = (setting.player(), &setting.stored.0[&2].1);
-    assert_eq!(player.check(2, EPOCH, piece), Some(true));
-    assert_eq!(player.check(1, EPOCH, piece), Some(false), "another piece's key");
-    assert_eq!(player.check(2, EPOCH, &piece[1..]), Some(false));
-    assert_eq!(player.check(u32::MAX, EPOCH, piece), Some(false));
-    assert_eq!(player.check(2, EPOCH + 1, piece), None, "there is no license of that epoch");
+    assert_eq!(player.check_piece(2, EPOCH, piece), Some(true));
+    assert_eq!(player.check_piece(1, EPOCH, piece), Some(false), "another piece's key");
+    assert_eq!(player.check_piece(2, EPOCH, &piece[1..]), Some(false));
+    assert_eq!(player.check_piece(u32::MAX, EPOCH, piece), Some(false));
+    assert_eq!(player.check_piece(2, EPOCH + 1, piece), None, "there is no license of that epoch");
     let mut flipped = piece.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    assert_eq!(player.check(2, EPOCH, &flipped), Some(false));
+    assert_eq!(player.check_piece(2, EPOCH, &flipped), Some(false));
 }
 
 #[test]

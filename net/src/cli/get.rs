@@ -13,11 +13,12 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::integrity::{Completion, Licensed};
+use super::channel::Channel;
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, parse_metainfo, read_torrent};
 use super::{DataDir, Failure, Output, blame, license, play};
-use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, Stats, TorrentConfig};
+use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
 use crate::player::Fault;
 
 /// Arguments of `get`.
@@ -37,26 +38,8 @@ pub(super) struct Args {
     /// Check the stored pieces with the license, and fetch the bad ones again, from other peers where there are any
     #[arg(long, env = "SWARMSEAL_REPAIR")]
     repair: bool,
-    /// Address to listen on; port 0 takes any, and [::] takes IPv4 as well
-    #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "[::]:6881")]
-    listen: SocketAddr,
-    /// Bytes a second to send at most, with K, M or G [default: no limit]
-    #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
-    upload_limit: Option<u64>,
-    /// Bytes a second to receive at most, with K, M or G [default: no limit]
-    #[arg(long, env = "SWARMSEAL_DOWNLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
-    download_limit: Option<u64>,
-    /// Connections at most
-    #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
-    max_peers: usize,
-    /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
-    #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
-    max_peers_per_address: usize,
-    /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
-    #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
-    obfuscation: Obfuscation,
     #[command(flatten)]
-    mapping: glue::MappingArgs,
+    node: glue::NodeArgs,
     #[command(flatten)]
     discovery: glue::DiscoveryArgs,
     /// An ordinary torrent's: where its files go, or are [default: the current directory]
@@ -126,27 +109,16 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             }),
         );
     }
-    let seal = &metainfo.info.seal;
-    let member = Member {
-        torrent_id: seal.torrent_id,
-        params: seal.params.clone(),
-        id: subscription.id,
-        key: subscription.identity.signing_key().clone(),
-        epoch: subscription.keys.epoch,
-    };
     let licensed = Licensed::of(subscription.clone(), output).await?;
     let config = TorrentConfig {
         avoid,
         check: licensed.on_arrival(),
-        statements: Some(subscription.dir.statements()),
         transcript: args.transcript.clone(),
-        ..glue::torrent_config(
-            &metainfo,
-            Role::Peer { member, store: store.clone() },
-            Arc::new(TrackerLink::of_subscriber(&subscription)?),
-        )
+        ..torrent_config(&subscription, store.clone())?
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
+    // Where players of this device say what they read next.
+    let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
     let keeping = tokio::spawn(keep_licensed(licensed.clone(), subscription.clone(), handle.stats(), output));
     let mut completion = Completion::new(licensed, store, handle.clone());
     let completed = async || {
@@ -161,6 +133,26 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
     keeping.abort();
     outcome
+}
+
+/// A subscription's torrent, fetched into its own store.
+pub(super) fn torrent_config(
+    subscription: &Subscription,
+    store: Arc<crate::peer::Store>,
+) -> Result<TorrentConfig, Failure> {
+    let seal = &subscription.metainfo.info.seal;
+    let member = Member {
+        torrent_id: seal.torrent_id,
+        params: seal.params.clone(),
+        id: subscription.id,
+        key: subscription.identity.signing_key().clone(),
+        epoch: subscription.keys.epoch,
+    };
+    let tracker = Arc::new(TrackerLink::of_subscriber(subscription)?);
+    Ok(TorrentConfig {
+        statements: Some(subscription.dir.statements()),
+        ..glue::torrent_config(&subscription.metainfo, Role::Peer { member, store }, tracker)
+    })
 }
 
 /// Whoever has a license gets that of each new epoch, so that what moves to it can be played without the tracker, and has pieces checked
@@ -190,20 +182,14 @@ async fn keep_licensed(
 /// A node that says where it listens, and when it is to stop: whoever reads the one may already ask for the other.
 async fn bind(args: &Args) -> Result<(Node, impl Future<Output = ()>), Failure> {
     let told = glue::told_to_stop();
+    let listen = args.node.listen;
     let bound = Node::bind(NodeConfig {
-        listen: args.listen,
-        max_connections: args.max_peers,
-        max_per_address: args.max_peers_per_address,
-        obfuscation: args.obfuscation,
-        lsd: args.discovery.lsd(args.listen),
-        dht: args.discovery.dht(args.listen),
-        port_mapping: args.mapping.port_mapping(args.listen),
-        upload_limit: args.upload_limit,
-        download_limit: args.download_limit,
-        ..NodeConfig::default()
+        lsd: args.discovery.lsd(listen),
+        dht: args.discovery.dht(listen),
+        ..args.node.config()
     })
     .await
-    .map_err(|error| glue::listen_failure(args.listen, &error))?;
+    .map_err(|error| glue::listen_failure(listen, &error))?;
     Ok((bound, told))
 }
 

@@ -2,6 +2,7 @@
 
 mod failure;
 mod link;
+mod node;
 mod ordinary;
 mod reach;
 mod values;
@@ -26,9 +27,10 @@ use crate::wire::metainfo::Metainfo;
 pub(super) use crate::date::utc as date;
 pub(super) use failure::{
     add_failure, client_failure, license_failure, listen_failure, node_failure, player_failure,
-    publish_failure, store_failure, tracker_failure,
+    publish_failure, serving_failure, store_failure, tracker_failure,
 };
 pub(super) use link::TrackerLink;
+pub(super) use node::NodeArgs;
 pub(super) use ordinary::OrdinaryLink;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};

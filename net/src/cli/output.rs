@@ -1,9 +1,13 @@
 //! What a verb prints: lines for people, JSON objects for programs, a bar on a terminal.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+
+/// Whether standard output is the content's.
+static GIVEN_AWAY: AtomicBool = AtomicBool::new(false);
 
 /// Where a verb's words go. Results go to standard output; progress and warnings to standard error.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +41,14 @@ impl Output {
         }
     }
 
-    /// A failure: a sentence on standard error, and with `--json` an object on standard output.
+    /// From now on standard output carries content, and not a word of ours.
+    pub fn give_stdout_away(&self) {
+        GIVEN_AWAY.store(true, Ordering::Relaxed);
+    }
+
+    /// A failure: a sentence on standard error, and with `--json` an object on standard output, unless that carries content.
     pub fn failure(&self, failure: &super::Failure) {
-        if self.json {
+        if self.json && !GIVEN_AWAY.load(Ordering::Relaxed) {
             let mut json = serde_json::json!({
                 "error": failure.message, "kind": failure.exit.word(), "exit": failure.exit as u8,
             });

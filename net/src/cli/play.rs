@@ -1,5 +1,8 @@
 //! `play`: opens what has been fetched.
 
+mod serve;
+mod supply;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,20 +14,26 @@ use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, blame, glue, license};
 use crate::atomic_file::{self, Access, Existing};
-use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, Session};
+use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
 use crate::wire::license::License;
 
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -"
+    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -\n  swarmseal play album.torrent -o - | tar x\n  swarmseal play film.torrent --open\n  swarmseal play film.torrent --player mpv"
 )]
 pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
-    /// A directory to extract to, or - for standard output (one file only)
+    /// A directory to extract to, or - for standard output: a single file as it is, several as a tar stream
     #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "DIR", default_value = ".")]
     output: PathBuf,
+    /// Of several files, write this one to standard output: its path, or its number from 0
+    #[arg(long, env = "SWARMSEAL_FILE", value_name = "PATH", conflicts_with = "tar")]
+    file: Option<String>,
+    /// Write a tar stream to standard output, though it be of one file
+    #[arg(long, env = "SWARMSEAL_TAR")]
+    tar: bool,
     /// The code of a voucher to redeem, if there is no license yet
     #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
     voucher: Option<String>,
@@ -37,10 +46,29 @@ pub(super) struct Args {
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+    #[command(flatten, next_help_heading = "Fetching by itself (--serve, where no `get` runs)")]
+    node: glue::NodeArgs,
+}
+
+impl Args {
+    fn to_stdout(&self) -> bool {
+        self.output == Path::new("-")
+    }
 }
 
 /// Gets the license if there is none, checks it, and opens.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
+    if (args.tar || args.file.is_some()) && !args.to_stdout() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--tar and --file are about standard output: expected --output -",
+        ));
+    }
+    if args.to_stdout() {
+        output.give_stdout_away();
+    }
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::expect(metainfo, &data)?;
     if !subscription.dir.license().exists() || args.voucher.is_some() {
@@ -53,6 +81,9 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license::fetch_missing(&subscription, epochs, output).await;
     }
     let subscription = Arc::new(subscription);
+    if let Some(address) = args.serve.address() {
+        return serve::run(args, address, subscription, output).await;
+    }
     let opened = {
         let subscription = Arc::clone(&subscription);
         tokio::task::spawn_blocking(move || open(&args, &subscription, output))
@@ -71,11 +102,36 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     opened.map(drop)
 }
 
+/// The player, once its license lets it play now. Nothing is counted yet.
+fn admit(subscription: &Subscription) -> Result<(Arc<Player>, PolicyState), Failure> {
+    let player = load_player(subscription)?;
+    let state = subscription.plays()?;
+    player.check(&state, now()).map_err(glue::player_failure)?;
+    Ok((player, state))
+}
+
+/// What goes to standard output.
+#[derive(Clone, Copy)]
+enum Piped {
+    /// One file, by its number.
+    File(usize),
+    /// All of them.
+    Tar,
+}
+
+impl Piped {
+    fn new(args: &Args, content: &Content) -> Result<Self, Error> {
+        match &args.file {
+            Some(name) => content.find(name).map(Piped::File),
+            None if args.tar => Ok(Piped::Tar),
+            None => Ok(content.single_file().map_or(Piped::Tar, Piped::File)),
+        }
+    }
+}
+
 /// Opens it all; whether the plays are limited.
 fn open(args: &Args, subscription: &Subscription, output: Output) -> Result<bool, Failure> {
-    let player = load_player(subscription)?;
-    let mut state = subscription.plays()?;
-    player.check(&state, now()).map_err(glue::player_failure)?;
+    let (player, mut state) = admit(subscription)?;
     let pieces: Box<dyn PieceReader> = match &args.pieces {
         Some(path) => Box::new(glue::PieceFile::open(path, &player)?),
         None => Box::new(glue::open_store(subscription)?),
@@ -93,19 +149,26 @@ fn open(args: &Args, subscription: &Subscription, output: Output) -> Result<bool
     }
     // Nor one that could not be written.
     let content = noting(player.content(pieces), args, subscription)?;
-    if args.output == Path::new("-") {
-        content.single_file().map_err(glue::player_failure)?;
+    if args.to_stdout() {
+        Piped::new(args, &content).map_err(glue::player_failure)?;
     } else if !args.force {
         content.check_vacant(&args.output).map_err(glue::player_failure)?;
     }
     let session = player.begin_play(&mut state, now()).map_err(glue::player_failure)?;
-    let (files, length) = noting(release(args, &session, &content, pieces, output), args, subscription)?;
+    let released = match release(args, &session, &content, pieces, output) {
+        // Whoever reads has seen enough, as `head` does: that is no failure.
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Ok(player.policy().plays.is_some());
+        }
+        released => released,
+    };
+    let (files, length) = noting(released, args, subscription)?;
     let left = player.policy().plays.map(|plays| plays.saturating_sub(state.plays()));
     let human = match left {
         Some(left) => format!("Opened {files} files, {}; {left} plays left", bytes(length)),
         None => format!("Opened {files} files, {}", bytes(length)),
     };
-    if args.output == Path::new("-") {
+    if args.to_stdout() {
         // Standard output is the content's.
         output.note(human);
     } else {
@@ -134,8 +197,15 @@ fn release(
     output: Output,
 ) -> Result<(usize, u64), Error> {
     let length = content.files().iter().map(|file| file.size).sum();
-    if args.output == Path::new("-") {
-        session.write_file(pieces, content, content.single_file()?, &mut std::io::stdout().lock())?;
+    if args.to_stdout() {
+        let mut out = std::io::stdout().lock();
+        match Piped::new(args, content)? {
+            Piped::Tar => session.write_tar(pieces, content, &mut out)?,
+            Piped::File(index) => {
+                session.write_file(pieces, content, index, &mut out)?;
+                return Ok((1, content.files().get(index).map_or(0, |file| file.size)));
+            }
+        }
     } else {
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
         let bar = output.bar(length, "{bar:40} {bytes} of {total_bytes} opened, {eta} left");
@@ -181,6 +251,16 @@ pub(super) fn verify_these(
 fn note_bad_pieces(path: &Path, bad: &[BadPiece]) -> Result<(), Failure> {
     let mut indices = read_bad_pieces(path)?;
     indices.extend(bad.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
+    write_bad_pieces(path, &indices)
+}
+
+/// One of them was fetched again.
+fn forget_bad_piece(path: &Path, index: u32) -> Result<(), Failure> {
+    let mut indices = read_bad_pieces(path)?;
+    if indices.remove(&index) { write_bad_pieces(path, &indices) } else { Ok(()) }
+}
+
+fn write_bad_pieces(path: &Path, indices: &BTreeSet<u32>) -> Result<(), Failure> {
     let text: String = indices.iter().map(|index| format!("{index}\n")).collect();
     atomic_file::write(path, text.as_bytes(), Access::Private, Existing::Replace)
         .map_err(|error| Failure::file(path, &error))

@@ -213,6 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_waits_for_comes_first() {
+        for sealed in [false, true] {
+            let model = Model { pieces: 256, ..model(sealed) };
+            let read = |asks: bool| {
+                let mut world = world::World::new(&model).unwrap();
+                let (peer, from) = (model.seeds.len(), 150);
+                world.reader = Some(world::Reader { peer, from, asks, ..world::Reader::default() });
+                let outcome = world.run_to_the_end();
+                assert_eq!(outcome.completed, 6, "{outcome:?}");
+                (world.reader.unwrap(), outcome)
+            };
+            let (patient, without) = read(false);
+            assert_eq!(Some(without), model.run());
+            let (reader, with) = read(true);
+            let (patient, reads) = (patient.has_read(8).unwrap(), reader.has_read(8).unwrap());
+            assert!(3 * reads < patient, "sealed {sealed}: {reads:?} {patient:?}");
+            // One after the other, but for what is on its way already.
+            let first = reader.has_read(1).unwrap();
+            let before = reader.stored.values().filter(|&&time| time < first).count();
+            assert!(before <= 16, "sealed {sealed}: {before} came before the first");
+            // The others lose little by it.
+            assert!(with.elapsed < without.elapsed * 5 / 4, "{with:?} {without:?}");
+        }
+    }
+
+    #[test]
     fn impossible_shapes_are_refused() {
         assert_eq!(Model { pieces: 0, ..model(true) }.run(), None);
         assert_eq!(Model { piece_len: 1000, ..model(true) }.run(), None);

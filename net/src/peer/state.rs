@@ -20,6 +20,7 @@ mod super_seed;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod urgent;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -171,6 +172,15 @@ pub(crate) enum Event {
     FoundBad {
         piece: u32,
         sender: Option<SubscriberId>,
+    },
+    /// Somebody waits for these pieces, in this order, and for no others.
+    Urgent {
+        pieces: Vec<u32>,
+    },
+    /// A stored piece does not open to what was published; all who ever sent it.
+    Refetch {
+        piece: u32,
+        senders: Vec<SubscriberId>,
     },
     Tick,
     /// We are about to leave: the last statements and receipts are given.
@@ -447,6 +457,8 @@ impl Swarm {
             Event::Moved { piece, epoch } => self.pieces.moved(piece, epoch),
             Event::Retired { pieces } => self.retired(&pieces),
             Event::FoundBad { piece, sender } => self.found_bad(piece, sender),
+            Event::Urgent { pieces } => self.prioritize(&pieces),
+            Event::Refetch { piece, senders } => self.refetch(piece, &senders),
             Event::Tick => self.tick(),
             Event::Leaving => self.ids().into_iter().for_each(|id| {
                 self.state_uploads(id);

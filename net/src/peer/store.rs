@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use swarmseal_core::{SubscriberId, TorrentId};
 
@@ -410,7 +410,8 @@ fn history(path: &Path, shape: &Shape) -> Result<Vec<(u32, StoredPiece)>, StoreE
 /// into it.
 #[derive(Debug)]
 pub struct StoreReader {
-    files: [Option<File>; 2],
+    /// Opened once they are there.
+    files: [OnceLock<File>; 2],
     paths: [PathBuf; 2],
     index_path: PathBuf,
     shape: Shape,
@@ -422,9 +423,36 @@ impl StoreReader {
     pub fn open(dir: &Path, shape: &Shape) -> Result<Self, StoreError> {
         let (paths, index_path) = (data_paths(dir), dir.join("pieces.idx"));
         let pieces = RwLock::new(read_pieces(&index_path, shape)?);
-        let [data, aside] = &paths;
-        let files = [if_there(File::open(data), data)?, if_there(File::open(aside), aside)?];
-        Ok(StoreReader { files, paths, index_path, shape: *shape, pieces })
+        let reader = StoreReader { files: Default::default(), paths, index_path, shape: *shape, pieces };
+        (0..2).try_for_each(|file| reader.file(file).map(drop))?;
+        Ok(reader)
+    }
+
+    /// Looks again what is stored: another process may have gone on. Nothing is hashed.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        let pieces = read_pieces(&self.index_path, &self.shape)?;
+        *self.pieces.write().unwrap_or_else(PoisonError::into_inner) = pieces;
+        Ok(())
+    }
+
+    /// How many records the index has of a piece: it grows with every copy that is stored, and with every one that is discarded.
+    pub fn records(&self, piece: u32) -> Result<u64, StoreError> {
+        let index = if_there(std::fs::read(&self.index_path), &self.index_path)?.unwrap_or_default();
+        let mut count = 0;
+        parse_records(&index, &self.index_path, &self.shape, |of, _, _| count += u64::from(of == piece))?;
+        Ok(count)
+    }
+
+    /// One of the two files, if it is there by now.
+    fn file(&self, file: usize) -> Result<Option<&File>, StoreError> {
+        let (opened, path) = (&self.files[file], &self.paths[file]);
+        if opened.get().is_none()
+            && let Some(file) = if_there(File::open(path), path)?
+        {
+            // Another thread may have been first.
+            let _ = opened.set(file);
+        }
+        Ok(opened.get())
     }
 
     /// What is known of a piece, or `None` where it is missing.
@@ -458,8 +486,7 @@ impl StoreReader {
             if reads == READS || (read.is_ok() && *blake3::hash(out).as_bytes() == place.stored.hash) {
                 return read.map(|()| place.stored);
             }
-            *self.pieces.write().unwrap_or_else(PoisonError::into_inner) =
-                read_pieces(&self.index_path, &self.shape)?;
+            self.refresh()?;
             let now = self.place(piece).ok_or(StoreError::Missing(piece))?;
             if now == place {
                 return read.map(|()| place.stored);
@@ -469,7 +496,7 @@ impl StoreReader {
     }
 
     fn read_place(&self, piece: u32, place: &Place, out: &mut [u8]) -> Result<(), StoreError> {
-        let file = self.files[place.file].as_ref().ok_or(StoreError::Missing(piece))?;
+        let file = self.file(place.file)?.ok_or(StoreError::Missing(piece))?;
         let offset = u64::from(piece) * u64::from(self.shape.piece_len);
         read_at(file, out, offset).map_err(|source| failed(&self.paths[place.file], source))
     }

@@ -45,6 +45,17 @@ impl Content {
         self.starts.first().copied().unwrap_or(0)..self.length
     }
 
+    /// A file's number by its path, `/` between the components, or by the number itself, from 0. Errors: [`Error::NoSuchPath`],
+    /// [`Error::NoSuchFile`].
+    pub fn find(&self, name: &str) -> Result<usize, Error> {
+        let by_path = self.files().iter().position(|file| file.display_path() == name);
+        match (by_path, name.parse::<usize>()) {
+            (Some(index), _) => Ok(index),
+            (None, Ok(index)) => self.span(index).map(|_| index),
+            (None, Err(_)) => Err(Error::NoSuchPath { path: name.chars().take(200).collect() }),
+        }
+    }
+
     /// The only file's number. Errors: [`Error::NotSingleFile`].
     pub fn single_file(&self) -> Result<usize, Error> {
         match self.starts.len() {
@@ -101,6 +112,14 @@ impl Session {
         let expected = length.div_ceil(info.payload_length() as u64);
         let found = u64::from(info.piece_count);
         if expected > found { Err(Error::WrongLength { expected, found }) } else { Ok((expected, found)) }
+    }
+
+    /// Where a range of the stream begins: a piece, and those bytes of its payload that belong to the range and lie together.
+    pub(super) fn first_run(&self, range: &Range<u64>) -> (u32, Range<usize>) {
+        let payload = self.player.metainfo.info.payload_length() as u64;
+        let (index, from) = (range.start / payload, range.start % payload);
+        let to = payload.min(from + (range.end - range.start));
+        (index as u32, from as usize..to as usize)
     }
 
     /// Hands out a range of the plaintext stream in order, piece by piece; pieces are opened on all cores, a few ahead.

@@ -12,6 +12,7 @@ use swarmseal::wire::announce::{
 };
 use swarmseal::wire::api::{self, Passkey, Role, Token};
 use swarmseal::wire::bencode;
+use swarmseal::wire::channel::{self, Endpoint, Notice};
 use swarmseal::wire::content::{FileEntry, FileList};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::keyfile::{ExportedKeys, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
@@ -119,6 +120,18 @@ pub(crate) fn all() -> Vec<Seed> {
         let search = Search { port: 6881, info_hashes: vec![[1; 20], [0xab; 20]], cookie };
         add("lsd_packet", name, search.to_bytes(group.parse().expect("an address")));
     }
+
+    let token = channel::Token([7; 32]);
+    for (name, request) in [
+        ("hello", channel::Request::Hello { token }),
+        ("urgent", channel::Request::Urgent(vec![3, 4, 5])),
+        ("refetch", channel::Request::Refetch { piece: 7, hash: [0xab; 32] }),
+    ] {
+        add("player_channel", name, request.to_line().into_bytes());
+    }
+    add("player_channel", "stored", Notice::Stored(5).to_line().into_bytes());
+    let endpoint = Endpoint { address: ([127, 0, 0, 1], 4000).into(), token };
+    add("player_channel", "file", endpoint.to_text().into_bytes());
 
     for (name, bytes) in api_bodies() {
         add("api_bodies", name, bytes);

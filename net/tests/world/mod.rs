@@ -99,18 +99,35 @@ impl World {
     }
 
     fn make(bytes: usize, address: IpAddr, tracker_flags: &[&str], flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::found(address, tracker_flags);
         let content: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
-        fs::write(dir.path().join("content.bin"), content).unwrap();
-        let tracker_flags = tracker_flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut world = World { dir, address, tracker: None, tracker_flags, port: 0 };
+        fs::write(world.path("content.bin"), content).unwrap();
         world.start_tracker();
-        let (tracker, token) = (world.url(), world.token());
-        let (content, torrent, seed) = (world.file("content.bin"), world.torrent(), world.file("film.seed"));
+        world.release("content.bin", flags);
+        world
+    }
+
+    /// On 127.0.0.1, whatever `write` writes to the path that it is given.
+    pub fn of(write: impl FnOnce(&Path), flags: &[&str]) -> Self {
+        let mut world = World::found(IpAddr::V4(Ipv4Addr::LOCALHOST), &[]);
+        write(&world.path("content"));
+        world.start_tracker();
+        world.release("content", flags);
+        world
+    }
+
+    fn found(address: IpAddr, tracker_flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tracker_flags = tracker_flags.iter().map(|&flag| flag.to_owned()).collect();
+        World { dir, address, tracker: None, tracker_flags, port: 0 }
+    }
+
+    fn release(&self, content: &str, flags: &[&str]) {
+        let (tracker, token) = (self.url(), self.token());
+        let (content, torrent, seed) = (self.file(content), self.torrent(), self.file("film.seed"));
         let args = ["publish", &content, "--tracker", &tracker, "--admin-token-file", &token];
         let args = [&args[..], &["--output", &torrent, "--seed-file", &seed], flags].concat();
-        world.expect("publisher", &args, 0);
-        world
+        self.expect("publisher", &args, 0);
     }
 
     /// Starts the tracker, on the port that it had before.

@@ -87,7 +87,7 @@ impl Licensed {
 impl PieceCheck for Licensed {
     fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
         let player = self.known().player.clone()?;
-        let good = player.check(piece, epoch, ciphertext)?;
+        let good = player.check_piece(piece, epoch, ciphertext)?;
         let mut known = self.known();
         if good {
             known.good.insert(piece)
@@ -137,8 +137,11 @@ impl Completion {
         }
         // While what came is still there.
         blame::accuse(&self.licensed.subscription, bad.clone(), output).await;
-        let senders = bad.into_iter().map(|piece| (piece, self.store.piece(piece).and_then(|it| it.sender)));
-        self.torrent.refetch(senders.collect()).await;
+        for piece in bad {
+            if let Some(stored) = self.store.piece(piece) {
+                self.torrent.refetch(piece, stored.hash).await;
+            }
+        }
         Ok(false)
     }
 }

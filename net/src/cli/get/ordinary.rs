@@ -38,7 +38,8 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
             ));
         }
     }
-    let searches = args.discovery.lsd(args.listen).is_some() || args.discovery.dht(args.listen).is_some();
+    let searches =
+        args.discovery.lsd(args.node.listen).is_some() || args.discovery.dht(args.node.listen).is_some();
     let found_otherwise = searches && !torrent.private;
     if torrent.trackers.is_empty() && args.peers.is_empty() && !found_otherwise {
         output.note("The torrent names no tracker: only peers that call, or --peer ADDRESS, will be found");

@@ -94,13 +94,13 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         | Error::WrongEpoch { .. }
         | Error::Content(_)
         | Error::WrongLength { .. } => Exit::CorruptPiece,
-        Error::MissingPiece { .. } => Exit::MissingPiece,
+        Error::MissingPiece { .. } | Error::NotFetched { .. } => Exit::MissingPiece,
         Error::PieceIo { .. }
         | Error::Exists { .. }
         | Error::NotADirectory { .. }
         | Error::Io { .. }
         | Error::Output(_) => Exit::Storage,
-        Error::NoSuchFile { .. } | Error::NotSingleFile { .. } => Exit::Usage,
+        Error::NoSuchFile { .. } | Error::NoSuchPath { .. } | Error::NotSingleFile { .. } => Exit::Usage,
     };
     Failure { exit, message, details }
 }
@@ -160,6 +160,12 @@ pub(crate) fn listen_failure(address: SocketAddr, error: &std::io::Error) -> Fai
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("cannot listen on {address}: {error}; --listen names another address"))
+}
+
+/// An address of this machine that cannot be served at.
+pub(crate) fn serving_failure(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let Failure { exit, .. } = listen_failure(address, error);
+    Failure::new(exit, format!("cannot listen on {address}: {error}; --serve=ADDRESS names another address"))
 }
 
 /// A tracker that does not start.

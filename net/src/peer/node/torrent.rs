@@ -262,6 +262,7 @@ pub struct Stats {
 #[derive(Clone, Debug)]
 pub struct Torrent {
     stats: watch::Receiver<Stats>,
+    stored: watch::Receiver<u64>,
     inputs: mpsc::WeakSender<Input>,
 }
 
@@ -271,24 +272,36 @@ impl Torrent {
         self.stats.clone()
     }
 
+    /// How many pieces were stored since the start, those fetched again among them; changes with each.
+    pub fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.clone()
+    }
+
+    /// Fetches these pieces before all others, in this order, of whoever brings them soonest. Takes the place of what was
+    /// said before; an empty list leaves everything to the swarm's own order.
+    pub async fn prioritize(&self, pieces: Vec<u32>) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            let _ = inputs.send(Input::Event(Event::Urgent { pieces })).await;
+        }
+    }
+
+    /// A subscriber's: a stored piece does not open to what was published. It is discarded and fetched again, from others
+    /// than all who ever sent it if there is anybody. `hash`: BLAKE3 of the bad ciphertext ([`StoredPiece::hash`]); nothing
+    /// happens where another copy has taken its place. Returns once the piece counts as missing.
+    pub async fn refetch(&self, piece: u32, hash: [u8; 32]) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            let (taken, done) = oneshot::channel();
+            let _ = inputs.send(Input::Refetch { piece, hash, taken }).await;
+            drop(inputs);
+            let _ = done.await;
+        }
+    }
+
     /// Tells of peers found otherwise than through the tracker.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         if let Some(inputs) = self.inputs.upgrade() {
             let _ = inputs.send(Input::Found(peers)).await;
         }
-    }
-
-    /// Gives up stored pieces that turned out bad, and fetches them from somebody else than who sent them, if there is anybody. Returns
-    /// once they count as missing.
-    pub async fn refetch(&self, bad: Vec<(u32, Option<SubscriberId>)>) {
-        let Some(inputs) = self.inputs.upgrade() else { return };
-        for (piece, sender) in bad {
-            let _ = inputs.send(Input::Event(Event::FoundBad { piece, sender })).await;
-        }
-        let (taken, all) = oneshot::channel();
-        let _ = inputs.send(Input::Publish(taken)).await;
-        drop(inputs);
-        let _ = all.await;
     }
 }
 
@@ -305,12 +318,24 @@ pub(crate) enum Input {
     Announced(Result<AnnounceReply, String>),
     /// Peers found otherwise.
     Found(Vec<SocketAddr>),
+    /// A stored piece is bad.
+    Refetch {
+        piece: u32,
+        hash: [u8; 32],
+        /// Told once that is done.
+        taken: oneshot::Sender<()>,
+    },
+    /// The same, with all who ever sent it.
+    SentBy {
+        piece: u32,
+        hash: [u8; 32],
+        senders: Vec<SubscriberId>,
+        taken: oneshot::Sender<()>,
+    },
     /// Those of the tracker's choice.
     OrdinaryClients(Vec<OrdinaryClient>),
     /// Lines for the transcript.
     Transcript(Vec<serde_json::Value>),
-    /// Whoever asks is told once what came before shows in the stats.
-    Publish(oneshot::Sender<()>),
 }
 
 /// Starts the task.
@@ -350,6 +375,7 @@ pub(super) fn start(
         ..Stats::default()
     };
     let (stats, watched) = watch::channel(first);
+    let (stored, stored_watched) = watch::channel(0);
     if !config.private && config.role.member().is_none() {
         let (shared, inputs) = (shared.clone(), inputs.downgrade());
         tokio::spawn(discovery::find_peers(config.info_hash, shared, watched.clone(), inputs, stop.clone()));
@@ -372,6 +398,7 @@ pub(super) fn start(
         started,
         synced: started,
         stats,
+        stored,
         announce_error: None,
         receipts,
         statements,
@@ -379,7 +406,7 @@ pub(super) fn start(
         inputs: inputs.clone(),
         commands: Vec::new(),
     };
-    let torrent = Torrent { stats: watched, inputs: inputs.downgrade() };
+    let torrent = Torrent { stats: watched, stored: stored_watched, inputs: inputs.downgrade() };
     drop(inputs);
     let handle = tokio::spawn(task.run(receiver, stop));
     Ok((torrent, handle))
@@ -528,6 +555,7 @@ struct Task {
     started: Instant,
     synced: Instant,
     stats: watch::Sender<Stats>,
+    stored: watch::Sender<u64>,
     announce_error: Option<String>,
     /// For what we sent, as far as the tracker has not heard of them.
     receipts: Arc<Receipts>,
@@ -662,7 +690,21 @@ impl Task {
                     }
                     _ => {}
                 }
+                let stored = matches!(event, Event::Stored { stored: Ok(_), .. });
                 self.event(event);
+                if stored {
+                    self.stored.send_modify(|count| *count += 1);
+                }
+            }
+            Input::Refetch { piece, hash, taken } => self.find_senders(piece, hash, taken),
+            Input::SentBy { piece, hash, senders, taken } => {
+                if let Role::Peer { store, .. } = &*self.role
+                    && store.piece(piece).is_some_and(|stored| stored.hash == hash)
+                {
+                    self.event(Event::Refetch { piece, senders });
+                    self.publish_stats();
+                }
+                let _ = taken.send(());
             }
             Input::Announced(Ok(reply)) => {
                 self.announce_error = None;
@@ -686,10 +728,6 @@ impl Task {
                 if let Some(transcript) = &mut self.transcript {
                     lines.iter().for_each(|line| transcript.write(line));
                 }
-            }
-            Input::Publish(told) => {
-                self.publish_stats();
-                let _ = told.send(());
             }
         }
     }
@@ -888,6 +926,24 @@ impl Task {
         {
             tracing::warn!(piece, %error, "a bad piece could not be discarded");
         }
+    }
+
+    /// Who ever sent a piece stands in the index alone.
+    fn find_senders(&self, piece: u32, hash: [u8; 32], taken: oneshot::Sender<()>) {
+        let (role, inputs) = (self.role.clone(), self.inputs.clone());
+        self.shared.work.run(
+            move || match &*role {
+                Role::Peer { store, .. } => {
+                    let history = store.history().unwrap_or_default().into_iter();
+                    history.filter(|(of, _)| *of == piece).filter_map(|(_, stored)| stored.sender).collect()
+                }
+                _ => Vec::new(),
+            },
+            move |senders| {
+                let senders = senders.unwrap_or_default();
+                let _ = inputs.blocking_send(Input::SentBy { piece, hash, senders, taken });
+            },
+        );
     }
 
     /// On the disk before anything follows from it.

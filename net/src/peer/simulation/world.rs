@@ -151,6 +151,35 @@ pub(super) struct World<'m> {
     next_identity: u64,
     commands: Vec<Command>,
     outcome: Outcome,
+    /// Somebody who reads while it comes.
+    #[cfg(test)]
+    pub(super) reader: Option<Reader>,
+}
+
+/// Plays from a piece on: the next ones are urgent, a few at a time, unless `asks` is false.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reader {
+    pub(super) peer: PeerId,
+    pub(super) from: u32,
+    pub(super) asks: bool,
+    /// What is stored, and since when.
+    pub(super) stored: BTreeMap<u32, Duration>,
+}
+
+#[cfg(test)]
+impl Reader {
+    const WINDOW: usize = 4;
+
+    fn wants(&self, pieces: u32) -> Vec<u32> {
+        (self.from..pieces).filter(|piece| !self.stored.contains_key(piece)).take(Self::WINDOW).collect()
+    }
+
+    /// When the first so many pieces were there.
+    pub(super) fn has_read(&self, pieces: u32) -> Option<Duration> {
+        let times = (self.from..self.from + pieces).map(|piece| self.stored.get(&piece).copied());
+        times.collect::<Option<Vec<Duration>>>()?.into_iter().max()
+    }
 }
 
 fn address(peer: PeerId) -> SocketAddr {
@@ -216,10 +245,16 @@ impl<'m> World<'m> {
             key: vec![0; 256].into(),
             commands: Vec::new(),
             outcome: Outcome::default(),
+            #[cfg(test)]
+            reader: None,
         })
     }
 
     pub(super) fn run(mut self) -> Outcome {
+        self.run_to_the_end()
+    }
+
+    pub(super) fn run_to_the_end(&mut self) -> Outcome {
         for peer in 0..self.peers.len() {
             let wait = if self.peers[peer].original { Duration::ZERO } else { self.model.joining };
             let wait = wait.mul_f64(self.fate(Being { peer, life: 0 }, Fate::Joins));
@@ -240,6 +275,18 @@ impl<'m> World<'m> {
             self.take_account(peer);
         }
         self.outcome
+    }
+
+    /// The reader's next wishes, after a start or when a piece has come.
+    #[cfg(test)]
+    fn read_on(&mut self, being: Being, stored: Option<u32>) {
+        let (now, pieces) = (self.net.now(), self.model.pieces);
+        let Some(reader) = self.reader.as_mut().filter(|reader| reader.peer == being.peer) else { return };
+        reader.stored.extend(stored.map(|piece| (piece, now)));
+        if reader.asks {
+            let pieces = reader.wants(pieces);
+            self.event(being, Event::Urgent { pieces });
+        }
     }
 
     /// In 0 … 1: the same for one life of one peer, whatever else happens, so that a plain and a sealed swarm of the same seed
@@ -373,6 +420,8 @@ impl<'m> World<'m> {
         peer.idle_at = now.elapsed;
         let being = Being { peer: number, life: peer.life };
         self.announce(being);
+        #[cfg(test)]
+        self.read_on(being, None);
         let phase = TICK.mul_f64(self.fate(being, Fate::Ticks));
         self.net.after(phase, Timer::Tick(being));
         if let Some(churn) = self.model.churn.filter(|_| !self.peers[number].original) {
@@ -603,6 +652,11 @@ impl<'m> World<'m> {
         if !self.lives(being) {
             return;
         }
+        #[cfg(test)]
+        let stored = match &event {
+            Event::Stored { piece, stored: Ok(_), .. } => Some(*piece),
+            _ => None,
+        };
         let mut commands = std::mem::take(&mut self.commands);
         let now = self.now();
         if let Some(swarm) = &mut self.peers[being.peer].swarm {
@@ -612,6 +666,10 @@ impl<'m> World<'m> {
             self.execute(being, command);
         }
         self.commands = commands;
+        #[cfg(test)]
+        if stored.is_some() {
+            self.read_on(being, stored);
+        }
     }
 
     fn execute(&mut self, being: Being, command: Command) {

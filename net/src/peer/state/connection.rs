@@ -272,6 +272,21 @@ impl Incoming {
         self.received > 0
     }
 
+    /// Whether nothing of it came or was asked for.
+    pub(crate) fn untouched(&self) -> bool {
+        self.blocks.iter().all(|&state| state == BlockState::Missing)
+    }
+
+    /// Bytes that have not come.
+    pub(crate) fn missing_bytes(&self) -> usize {
+        (self.len as usize).saturating_sub(self.received * BLOCK as usize)
+    }
+
+    /// Bytes that were asked for and have not come.
+    pub(crate) fn asked_bytes(&self) -> usize {
+        self.requested().map(|block| block.len as usize).sum()
+    }
+
     /// Blocks asked for that have not come.
     pub(crate) fn requested(&self) -> impl Iterator<Item = Block> + '_ {
         (0..self.blocks.len())
@@ -306,6 +321,8 @@ pub(crate) struct Upload {
     pub(crate) served_since: (Duration, u64),
     /// The call for keys that is under way: from which epoch of ours to which of the peer's.
     pub(crate) fetching: Option<(u64, u64)>,
+    /// Whether a piece jumped the queue and has no key: the call for keys does not wait until there are more.
+    pub(crate) hurry: bool,
     pub(crate) failures: u32,
     pub(crate) retry_at: Duration,
     pub(crate) last_request: Duration,
@@ -328,6 +345,43 @@ impl Upload {
         let (since, before) = self.served_since;
         let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
         self.written().saturating_sub(before) as f64 / seconds
+    }
+
+    /// Whether a piece is being made ready, or is.
+    pub(crate) fn makes(&self, piece: u32) -> bool {
+        self.pieces.iter().any(|outgoing| outgoing.piece == piece && outgoing.stage.heavy())
+    }
+
+    /// A piece that is asked for before others that were only named goes before them: a player waits for it, perhaps. Where
+    /// there is no room for it, one that was made ready, and that nobody asks for any more, makes room: `queued` pieces at
+    /// most are in the queue, and only with `room` is one more made ready.
+    pub(crate) fn jump(&mut self, piece: u32, fresh: Stage, queued: usize, room: bool) {
+        if self.makes(piece) {
+            return;
+        }
+        let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
+        let stuck = match place {
+            Some(place) => !room && matches!(self.pieces[place].stage, Stage::Keyed { .. }),
+            None => self.pieces.len() >= queued,
+        };
+        if stuck {
+            let spare = |outgoing: &Outgoing| {
+                let stated = matches!(outgoing.stage, Stage::Ready { unstated: false, .. });
+                stated && !self.requests.has(outgoing.piece)
+            };
+            if let Some(spare) = self.pieces.iter().rposition(spare) {
+                self.pieces.remove(spare);
+            }
+        }
+        let place = self.pieces.iter().position(|outgoing| outgoing.piece == piece);
+        let before = self.pieces.iter().take(place.unwrap_or(usize::MAX));
+        let passed = |outgoing: &Outgoing| !outgoing.stage.heavy() && !self.requests.has(outgoing.piece);
+        let ahead = before.enumerate().find(|(_, outgoing)| passed(outgoing)).map(|(ahead, _)| ahead);
+        let Some(ahead) = ahead else { return };
+        let outgoing = place.and_then(|place| self.pieces.remove(place));
+        let outgoing = outgoing.unwrap_or(Outgoing { piece, stage: fresh });
+        self.hurry |= matches!(outgoing.stage, Stage::Waiting);
+        self.pieces.insert(ahead, outgoing);
     }
 
     /// What the next statement says.

@@ -1,5 +1,6 @@
 //! Fetching: which piece from whom, tickets given, blocks taken in, statements checked, receipts given.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use swarmseal_core::{SubscriberId, Ticket};
@@ -47,6 +48,21 @@ const MAX_SESSIONS: usize = 4096;
 const RECEIPT_PIECES: u64 = 64;
 const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Whether a peer sent a bad copy of a piece, so that it is not asked for another. It is, once nobody else has the piece.
+pub(super) fn avoided(
+    avoid: &HashMap<u32, HashSet<SubscriberId>>,
+    connections: &BTreeMap<ConnectionId, Connection>,
+    now: Duration,
+    connection: &Connection,
+    piece: u32,
+) -> bool {
+    let Some(avoided) = avoid.get(&piece) else { return false };
+    let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.contains(&id));
+    let waited = now.saturating_sub(connection.since) > AVOID;
+    avoids(connection)
+        && !(waited && connections.values().all(|other| !other.have.has(piece) || avoids(other)))
+}
+
 impl Swarm {
     /// Gives the peer a ticket if we may want something from it and it has none that lasts.
     pub(super) fn renew_ticket(&mut self, id: ConnectionId) {
@@ -92,12 +108,13 @@ impl Swarm {
     /// Assigns pieces to the peer and asks for blocks, as many as its rate deserves.
     pub(super) fn download_from(&mut self, id: ConnectionId) {
         let (layout, block) = (self.config.layout, u64::from(BLOCK));
+        for other in self.assign_urgent() {
+            if other != id {
+                self.download_from(other);
+            }
+        }
         let Some(connection) = self.connections.get(&id) else { return };
-        if connection.choked_by_it
-            || !connection.interested_in_it
-            || self.storing_bytes > MAX_STORING
-            || connection.download.unstated.len() >= MAX_UNSTATED
-        {
+        if !self.may_ask(connection) {
             return;
         }
         let download = &connection.download;
@@ -106,6 +123,7 @@ impl Swarm {
         let under_way = rate as f64 * download.probe.turn().as_secs_f64() / block as f64;
         let depth = (under_way as u64).max(MIN_DEPTH + ramp).min(u64::from(connection.reqq)) as u32;
         let rate = if rate == 0 { download.first_rate(self.now.elapsed) } else { rate };
+        let depth = self.depth_for_urgent(depth, rate);
         let blocks_ahead = u64::from(depth).max(AHEAD_SECONDS * rate / block);
         let fair_share = u64::from(self.pieces.missing() / 4).max(2);
         let ahead =
@@ -138,6 +156,14 @@ impl Swarm {
         self.request_blocks(id, depth);
     }
 
+    /// Whether a peer may be asked for something now.
+    pub(super) fn may_ask(&self, connection: &Connection) -> bool {
+        !connection.choked_by_it
+            && connection.interested_in_it
+            && self.storing_bytes <= MAX_STORING
+            && connection.download.unstated.len() < MAX_UNSTATED
+    }
+
     fn request_blocks(&mut self, id: ConnectionId, depth: u32) {
         let now = self.now.elapsed;
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -163,16 +189,8 @@ impl Swarm {
 
     fn pick_for(&mut self, id: ConnectionId) -> Option<u32> {
         let connection = self.connections.get(&id)?;
-        let sender = connection.subscriber();
-        let waited = self.now.elapsed.saturating_sub(connection.since) > AVOID;
-        // Whoever sent a bad copy is asked again once nobody else has the piece.
-        let allowed = |piece: u32| match self.avoid.get(&piece) {
-            Some(avoided) if sender.is_some_and(|sender| avoided.contains(&sender)) => {
-                let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.contains(&id));
-                waited && self.connections.values().all(|other| !other.have.has(piece) || avoids(other))
-            }
-            _ => true,
-        };
+        let allowed =
+            |piece: u32| !avoided(&self.avoid, &self.connections, self.now.elapsed, connection, piece);
         if let Some(piece) = self.pieces.pick(&connection.have, &mut self.random, allowed) {
             return Some(piece);
         }
@@ -441,7 +459,7 @@ impl Swarm {
         self.download_all();
     }
 
-    fn lose_piece(&mut self, piece: u32) {
+    pub(super) fn lose_piece(&mut self, piece: u32) {
         self.out.push(Command::Discard { piece });
         self.miss_piece(piece);
     }

@@ -1,12 +1,15 @@
 //! Which pieces we have, which are on their way, how rare each is: the picker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::bits::Bits;
 use super::random::Random;
 
 /// Pieces drawn before all are looked through.
 const TRIES: usize = 32;
+/// Urgent pieces at most.
+const MAX_URGENT: usize = 256;
 
 /// A piece that we have from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,16 @@ pub(crate) struct Pieces {
     storing: Bits,
     /// How many connected peers have it.
     availability: Vec<u32>,
+    urgent: Urgent,
+}
+
+/// Pieces that somebody waits for.
+#[derive(Debug, Default)]
+struct Urgent {
+    /// The most urgent first.
+    order: Vec<u32>,
+    /// The place of each in `order`, and since when it is urgent.
+    places: HashMap<u32, (usize, Duration)>,
 }
 
 impl Pieces {
@@ -49,6 +62,7 @@ impl Pieces {
             assigned: vec![0; have.len()],
             storing: Bits::new(count),
             availability: vec![0; have.len()],
+            urgent: Urgent::default(),
         };
         for (have, piece) in have.iter().zip(0..) {
             let Some(have) = have else { continue };
@@ -160,6 +174,47 @@ impl Pieces {
         self.uncount(piece);
         self.have.remove(piece);
         self.vouched.remove(piece);
+    }
+
+    /// From now on these are urgent, in this order; some may be there. What is no piece is passed over.
+    pub(crate) fn set_urgent(&mut self, pieces: &[u32], now: Duration) {
+        let before = std::mem::take(&mut self.urgent);
+        for &piece in pieces {
+            let known = piece < self.count() && !self.urgent.places.contains_key(&piece);
+            if known && self.urgent.order.len() < MAX_URGENT {
+                let since = before.places.get(&piece).map_or(now, |(_, since)| *since);
+                self.urgent.places.insert(piece, (self.urgent.order.len(), since));
+                self.urgent.order.push(piece);
+            }
+        }
+    }
+
+    /// The urgent pieces, in order; some may have come.
+    pub(crate) fn urgent(&self) -> &[u32] {
+        &self.urgent.order
+    }
+
+    pub(crate) fn is_urgent(&self, piece: u32) -> bool {
+        self.urgent.places.contains_key(&piece)
+    }
+
+    /// The place of a piece among the urgent ones; those that are not come behind them all.
+    pub(crate) fn urgency(&self, piece: u32) -> usize {
+        self.urgent.places.get(&piece).map_or(usize::MAX, |(place, _)| *place)
+    }
+
+    pub(crate) fn urgent_since(&self, piece: u32) -> Duration {
+        self.urgent.places.get(&piece).map_or(Duration::ZERO, |(_, since)| *since)
+    }
+
+    /// Whether it is neither here nor whole and on its way to the store.
+    pub(crate) fn is_missing(&self, piece: u32) -> bool {
+        !self.have.has(piece) && !self.storing.has(piece)
+    }
+
+    /// How many connections are fetching it.
+    pub(crate) fn fetched_by(&self, piece: u32) -> u8 {
+        self.assigned(piece)
     }
 
     /// A piece that nobody is fetching and that a peer with the pieces `theirs` has, the rarest first, ties at random;

@@ -1,5 +1,7 @@
 //! Machines wired together in memory, and one machine against arbitrary peers.
 
+mod urgent;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -794,6 +796,8 @@ enum Happening {
     Message(u64, Message),
     Answer(bool),
     Time(u64),
+    Urgent(Vec<u32>),
+    Refetch(u32),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -803,6 +807,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         20 => (0u64..3, arbitrary_message()).prop_map(|(id, message)| Happening::Message(id, message)),
         8 => any::<bool>().prop_map(Happening::Answer),
         2 => (0u64..40).prop_map(Happening::Time),
+        2 => prop::collection::vec(0..PIECES + 2, 0..6).prop_map(Happening::Urgent),
+        1 => (0..PIECES + 2).prop_map(Happening::Refetch),
     ]
 }
 
@@ -834,6 +840,8 @@ proptest! {
                     elapsed += Duration::from_secs(seconds);
                     Event::Tick
                 }
+                Happening::Urgent(pieces) => Event::Urgent { pieces },
+                Happening::Refetch(piece) => Event::Refetch { piece, senders: vec![SubscriberId([9; 32])] },
                 Happening::Answer(good) => match jobs.pop_front() {
                     Some(Command::FetchKeys { id, pieces, .. }) => {
                         let keys = pieces.iter().map(|_| Bytes::new()).collect();

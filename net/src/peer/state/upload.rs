@@ -34,6 +34,11 @@ const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
+/// Of a piece that is to be sent.
+fn first_stage(plain: bool) -> Stage {
+    if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting }
+}
+
 impl Swarm {
     pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
         let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
@@ -82,7 +87,7 @@ impl Swarm {
     }
 
     pub(super) fn requested(&mut self, id: ConnectionId, block: Block) -> Result<(), Reason> {
-        let may = self.may_send(id, block.piece);
+        let (may, plain) = (self.may_send(id, block.piece), !self.sealed());
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
         // A request may have crossed our choke.
@@ -94,6 +99,7 @@ impl Swarm {
         }
         upload.last_request = self.now.elapsed;
         upload.requests.push(block);
+        upload.jump(block.piece, first_stage(plain), MAX_PIECES, true);
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -117,10 +123,42 @@ impl Swarm {
         if !self.connections.get(&id).is_some_and(|connection| connection.ready && !connection.choking_it) {
             return;
         }
+        self.hurry_first(id);
         self.queue_pieces(id);
         self.fetch_keys(id);
         self.prepare_pieces(id);
         self.send_blocks(id);
+    }
+
+    /// The piece that is asked for first is not held up by what was made ready for requests that were taken back.
+    fn hurry_first(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(first) = connection.upload.requests.pieces().next() else { return };
+        if connection.upload.makes(first) {
+            return;
+        }
+        let (room, plain) = (self.room(id) > 0, !self.sealed());
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let upload = &mut connection.upload;
+            upload.jump(first, first_stage(plain), MAX_PIECES, room);
+            // Though it stands at the end of the queue, behind nothing but what was made ready.
+            upload.hurry |=
+                upload.pieces.iter().any(|it| it.piece == first && matches!(it.stage, Stage::Waiting));
+        }
+    }
+
+    /// How many pieces more may be made ready for a peer.
+    fn room(&self, id: ConnectionId) -> usize {
+        let piece_len = self.piece_len();
+        let heavy = |connection: &super::Connection| {
+            connection.upload.pieces.iter().filter(|outgoing| outgoing.stage.heavy()).count()
+        };
+        let everywhere: usize = self.connections.values().map(heavy).sum();
+        let here = self.connections.get(&id).map_or(0, heavy);
+        let left = (self.config.ready_bytes / piece_len).saturating_sub(everywhere);
+        // A peer that is served may always have one.
+        let first = usize::from(here == 0);
+        left.min((READY_PER_PEER / piece_len).max(2).saturating_sub(here)).max(first)
     }
 
     /// Requested pieces first, then wanted ones.
@@ -151,8 +189,7 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            let stage = if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting };
-            connection.upload.pieces.push_back(Outgoing { piece, stage });
+            connection.upload.pieces.push_back(Outgoing { piece, stage: first_stage(plain) });
         }
     }
 
@@ -170,7 +207,7 @@ impl Swarm {
         let upload = &mut connection.upload;
         let keyless =
             upload.pieces.iter().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).count();
-        if keyless < KEYS_AT_ONCE && upload.pieces.len() - keyless >= KEYS_AHEAD {
+        if !upload.hurry && keyless < KEYS_AT_ONCE && upload.pieces.len() - keyless >= KEYS_AHEAD {
             return;
         }
         let mut waiting =
@@ -183,6 +220,7 @@ impl Swarm {
                 outgoing.piece
             })
             .collect();
+        upload.hurry = false;
         upload.fetching = Some((epoch, claim.downloader().1));
         self.out.push(Command::FetchKeys { id, claim, epoch, pieces });
     }
@@ -218,24 +256,16 @@ impl Swarm {
     }
 
     fn prepare_pieces(&mut self, id: ConnectionId) {
-        let piece_len = self.piece_len();
-        let heavy = |connection: &super::Connection| {
-            connection.upload.pieces.iter().filter(|outgoing| outgoing.stage.heavy()).count()
-        };
-        let everywhere: usize = self.connections.values().map(heavy).sum();
+        let mut room = self.room(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let mut here = heavy(connection);
-        let mut left = (self.config.ready_bytes / piece_len).saturating_sub(everywhere);
         for outgoing in &mut connection.upload.pieces {
-            let room = here == 0 || (left > 0 && here < (READY_PER_PEER / piece_len).max(2));
-            if !room {
+            if room == 0 {
                 break;
             }
             if let Stage::Keyed { key, epoch, to } = &mut outgoing.stage {
                 let (key, epoch, to) = (key.take(), *epoch, *to);
                 outgoing.stage = Stage::Preparing { to };
-                here += 1;
-                left = left.saturating_sub(1);
+                room -= 1;
                 self.out.push(Command::Prepare { id, piece: outgoing.piece, key, epoch, to });
             }
         }
