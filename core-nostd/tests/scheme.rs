@@ -200,6 +200,9 @@ proptest! {
                 encoding[width - 1] = 1;
             }
         }
+        PublicKey::from_checked_bytes_batch(params, &bytes, |i, key| {
+            assert_eq!(key, if i == bad { Err(Error::BadPublicKey) } else { Ok(keys[i % 3].clone()) });
+        }).unwrap();
         let mut seen = 0;
         PublicKey::from_bytes_batch(params, &bytes, |i, key| {
             assert_eq!(i, seen);

@@ -136,7 +136,7 @@ impl Swarm {
         let rates = self.connections.values().map(known).filter(|&rate| rate > 0);
         let (sum, count) = rates.fold((0, 0), |(sum, count), rate| (sum + rate, count + 1));
         // With nothing known, all are alike.
-        if count == 0 { 1e6 } else { (sum / count) as f64 }
+        sum.checked_div(count).map_or(1e6, |mean| mean as f64)
     }
 
     /// Who fetches a piece and is late, and how long it still takes at its rate.

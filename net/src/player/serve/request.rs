@@ -123,7 +123,7 @@ mod tests {
             ("bytes=", 10, Part::Whole),
             ("items=0-1", 10, Part::Whole),
             ("", 10, Part::Whole),
-            ("bytes=99999999999999999999999-", 10, Part::Whole),
+            ("bytes=99999999999999999999999-", 10, Part::Unsatisfiable),
         ] {
             assert_eq!(part(&headers(&[(header::RANGE, range)]), TAG, size), expected, "{range} of {size}");
         }

@@ -23,8 +23,8 @@ use crate::tracker::state::{Torrent, Tracker};
 use crate::tracker::store::Listed;
 use crate::wire::api::ApiError;
 
-/// Keys that one call makes at most, but for those of one page: some seconds on a slow machine.
-const MAX_KEYS: usize = 20_000;
+/// Keys that one call makes at most, but for those of one page: a second, or some on a slow machine.
+const MAX_KEYS: usize = 5000;
 /// Subscribers that one call looks at, where no key has to be made.
 const MAX_LOOKED_AT: usize = 100_000;
 /// Subscribers in memory at once.
@@ -208,8 +208,8 @@ fn with_key(
     let params = &torrent.params;
     let encoded: Vec<u8> = subscribers.iter().flat_map(|(_, record)| record.y.iter().copied()).collect();
     let mut publics: Vec<(SubscriberId, PublicKey)> = Vec::with_capacity(subscribers.len());
-    PublicKey::from_bytes_batch(params, &encoded, |i, public| {
-        // They were checked when they came.
+    PublicKey::from_checked_bytes_batch(params, &encoded, |i, public| {
+        // They were checked when they came, and nothing that is made for them leaves the tracker.
         if let (Some((id, _)), Ok(public)) = (subscribers.get(i), public) {
             publics.push((*id, public));
         }

@@ -306,9 +306,9 @@ fn a_seek_while_everything_else_is_made_ready_is_answered() {
 #[test]
 fn many_seeks_leave_no_uploader_stuck() {
     let count = 400;
-    let wide = |number, seed| Config {
+    let wide = |number, seed: bool| Config {
         layout: Layout::of_whole(count, PIECE_LEN).unwrap(),
-        have: vec![(seed as bool).then_some(OURS); count as usize],
+        have: vec![seed.then_some(OURS); count as usize],
         ..config(number, seed, true)
     };
     let mut simulation = Simulation::new([(wide(0, true), Honest), (wide(1, false), Honest)]);
