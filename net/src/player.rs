@@ -12,18 +12,19 @@ mod session;
 use std::io;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha1::{Digest, Sha1};
 use swarmseal_core::{SecretKey, decrypt_piece_with, package};
 
 use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
-use crate::wire::content;
+use crate::wire::content::{self, Manifest};
 use crate::wire::identity::Identity;
 use crate::wire::keyfile::SubscriberKeys;
 use crate::wire::license::{License, LicenseError, Policy};
 use crate::wire::metainfo::Metainfo;
+use crate::wire::selection::{Interleaving, Kind};
 
 pub use policy_state::PolicyState;
 pub use session::{Content, Session};
@@ -219,6 +220,18 @@ pub struct Player {
     secret: SecretKey,
     /// The first has the policy; the others open pieces that have not moved to its epoch.
     licenses: Vec<Opener>,
+    /// Once it was read: what stands before the files.
+    manifest: OnceLock<Arc<OpenedManifest>>,
+}
+
+/// The head of the stream.
+#[derive(Debug)]
+struct OpenedManifest {
+    manifest: Manifest,
+    /// Its bytes and those of its length.
+    header: u64,
+    /// Where some pieces are clear, what each carries.
+    map: Option<Interleaving>,
 }
 
 /// A license, and its keys as far as they were opened.
@@ -262,7 +275,7 @@ impl Player {
             licenses.push(Opener { license, opened: OpenedKeys::default() });
         }
         let secret = keys.secret.clone();
-        Ok(Arc::new(Player { metainfo, secret, licenses }))
+        Ok(Arc::new(Player { metainfo, secret, licenses, manifest: OnceLock::new() }))
     }
 
     /// The .torrent.
@@ -331,15 +344,18 @@ impl Player {
         bad
     }
 
-    /// The payload of one piece.
+    /// What of the stream one piece carries.
     fn open_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let mut piece = self.decrypt_piece(pieces, index)?;
+        if self.metainfo.info.seal.is_clear(index) {
+            return Ok(piece);
+        }
         let unpacked = package::unpack(&self.metainfo.info.seal.params, &mut piece.bytes);
         piece.len = unpacked.map_err(|_| Error::CorruptPiece { index })?;
         Ok(piece)
     }
 
-    /// One piece in its package: read, PDec, SHA-1 against the .torrent.
+    /// One piece in its package: read, PDec, SHA-1 against the .torrent. Of a clear one, nothing has to be undone.
     fn decrypt_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let info = &self.metainfo.info;
         let params = &info.seal.params;
@@ -347,12 +363,16 @@ impl Player {
         let read = pieces.read_piece(index, &mut piece.bytes);
         let stored =
             read.map_err(|error| Error::PieceIo { index, error })?.ok_or(Error::MissingPiece { index })?;
-        let opener = self.licenses.iter().find(|opener| opener.license.epoch == stored);
-        let Opener { license, opened } =
-            opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
-        let key = opened.get(params, &self.secret, &license.keys, index);
-        let key = key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
-        decrypt_piece_with(params, &key, &mut piece.bytes).map_err(|_| Error::CorruptPiece { index })?;
+        if !info.seal.is_clear(index) {
+            let opener = self.licenses.iter().find(|opener| opener.license.epoch == stored);
+            let Opener { license, opened } =
+                opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
+            let place = info.seal.selection.as_ref().map_or(index, |it| it.rank(Kind::Sealed, index));
+            let key = opened.get(params, &self.secret, &license.keys, place);
+            let key =
+                key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
+            decrypt_piece_with(params, &key, &mut piece.bytes).map_err(|_| Error::CorruptPiece { index })?;
+        }
         let found: [u8; 20] = Sha1::digest(&piece.bytes).into();
         if info.pieces.get(index as usize) != Some(&found) {
             return Err(Error::CorruptPiece { index });

@@ -27,6 +27,7 @@ targets! {
     plain_metainfo 500
     license_envelope 200
     content_list 1000
+    selection 1000
     keyfile 500
     announce_query 1000
     announce_reply 1000

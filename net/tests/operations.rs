@@ -242,6 +242,7 @@ async fn published(admin: &AdminClient, url: &str) -> Metainfo {
         torrent_id: TorrentId([5; 32]),
         params: Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap()),
         license_key: admin.license_key().await.unwrap(),
+        selection: None,
     };
     let (piece_length, pieces) = (16384, vec![[1; 20]; 2]);
     let info = Info { name: "a film".to_owned(), piece_length, piece_count: 2, pieces, private: true, seal };

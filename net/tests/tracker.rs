@@ -157,6 +157,7 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
             torrent_id: TorrentId(id),
             params: Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
             license_key,
+            selection: None,
         },
     };
     Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()

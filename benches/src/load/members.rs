@@ -44,7 +44,8 @@ impl Torrent {
         let group = Group::ffdhe2048(swarmseal_accel::detect());
         let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
         let license_key = runtime.block_on(admin.license_key())?;
-        let seal = Seal { version: 1, torrent_id: TorrentId(id), params: Arc::new(params), license_key };
+        let (torrent_id, params) = (TorrentId(id), Arc::new(params));
+        let seal = Seal { version: 1, torrent_id, params, license_key, selection: None };
         let pieces = vec![[7; 20]; piece_count as usize];
         let info = Info { name: "load".to_owned(), piece_length, piece_count, pieces, private: true, seal };
         let metainfo = Metainfo::new(format!("{}/announce", tracker.url()), info)?;

@@ -102,6 +102,7 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("pieces", info.piece_count),
         row("piece length", info.piece_length),
         row("length", bytes(info.length())),
+        row("sealed pieces", info.sealed_count()),
         row("license key", hex::encode(info.seal.license_key)),
     ]
 }
@@ -146,7 +147,7 @@ fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
         row("subscriber", license.subscriber.to_string()),
         row("epoch", license.epoch),
         row("policy", license::describe(&license.policy)),
-        row("decryption keys", subscription.metainfo.info.piece_count),
+        row("decryption keys", subscription.metainfo.info.sealed_count()),
     ])
 }
 
@@ -164,6 +165,7 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
     };
     store.read(index, &mut piece).map_err(glue::store_failure)?;
     let blocks = match check_piece(&metainfo.info.seal.params, &piece) {
+        _ if metainfo.info.seal.is_clear(index) => "clear: not encrypted".to_string(),
         Ok(()) => "all in range".to_string(),
         Err(error) => error.to_string(),
     };
