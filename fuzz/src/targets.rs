@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use swarmseal::peer::{
     Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
 };
+use swarmseal::publish::media::clear_ranges_of;
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
 use swarmseal::wire::api;
 use swarmseal::wire::bencode as bencoding;
@@ -226,6 +227,14 @@ pub fn selection(data: &[u8]) {
     }
     assert_eq!(selection.find(Kind::Sealed, seen[0]), None);
     assert_eq!(selection.sealed().count() as u32, seen[0]);
+}
+
+/// What of an MP4 stays clear under `--protect media`.
+pub fn media(data: &[u8]) {
+    let Ok(clear) = clear_ranges_of(data, data.len() as u64) else { return };
+    assert!(!clear.is_empty() && clear.iter().all(|range| range.start < range.end));
+    assert!(clear.windows(2).all(|pair| pair[0].end <= pair[1].start));
+    assert!(clear.last().is_some_and(|last| last.end <= data.len() as u64));
 }
 
 /// A key file of any kind.

@@ -294,7 +294,12 @@ fn what_is_partly_clear_comes_out_byte_for_byte() {
                 part.extend_from_slice(bytes);
                 Ok(())
             };
-            session.read(&setting.stored, range, sink).unwrap();
+            session.read(&setting.stored, range.clone(), sink).unwrap();
+            // No other piece was needed.
+            let needed = session.pieces_of(&setting.stored, range.clone()).unwrap();
+            let mut some = setting.stored.clone();
+            some.0.retain(|index, _| needed.contains(index));
+            session.read(&some, range, &mut |_| Ok(())).unwrap();
             assert!(part == whole[from as usize..to as usize], "{from}..{to} of {clear:?}");
         }
         let behind = session.read(&setting.stored, 0..start + 123_340, &mut |_| Ok(()));

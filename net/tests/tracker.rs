@@ -12,6 +12,8 @@ mod epochs;
 mod ledger;
 #[path = "tracker/license_server.rs"]
 mod license_server;
+#[path = "tracker/selection.rs"]
+mod selection;
 #[path = "tracker/storage.rs"]
 mod storage;
 
@@ -111,7 +113,10 @@ struct Published {
 
 impl Published {
     async fn new(tracker: &Running) -> Self {
-        let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
+        Self::of(tracker, metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed)).await
+    }
+
+    async fn of(tracker: &Running, metainfo: Metainfo) -> Self {
         let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
         let registered = tracker.admin().register_torrent(&metainfo, &seed_key.public()).await.unwrap();
         assert_eq!(

@@ -159,6 +159,20 @@ impl Session {
         }
     }
 
+    /// The pieces that hold a range of the plaintext stream, in the order in which they are read. Errors: as [`Session::read`]; of
+    /// the pieces themselves none is opened, but for those of the list of files where some pieces are clear.
+    pub fn pieces_of(&self, pieces: &dyn PieceReader, range: Range<u64>) -> Result<Vec<u32>, Error> {
+        let info = &self.player.metainfo.info;
+        let Some(selection) = &info.seal.selection else {
+            self.check_fits(range.end)?;
+            let payload = info.payload_length() as u64;
+            return Ok(((range.start / payload) as u32..range.end.div_ceil(payload) as u32).collect());
+        };
+        let opened = self.manifest(pieces)?;
+        let map = opened.map.as_ref().ok_or(content::Error::from(selection::Error::Mismatch))?;
+        Ok(indices_of(map, selection, &range))
+    }
+
     /// Hands out a range of the stream of sealed bytes, which is the plaintext stream where all are sealed.
     fn read_sealed(
         &self,

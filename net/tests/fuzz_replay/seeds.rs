@@ -28,6 +28,7 @@ use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
+use crate::mp4;
 use crate::targets::{ENTROPY, OWNER, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
 
 /// A file of the corpus.
@@ -67,6 +68,15 @@ pub(crate) fn all() -> Vec<Seed> {
     add("bencode", "deep", [[b'l'; 16], [b'e'; 16]].concat());
 
     add("metainfo", "sealed", torrent(sealed(kernels()), 1 << 18, 3).to_bytes());
+    for (name, bytes) in [
+        ("moov-last", mp4::plain(false, false)),
+        ("moov-first", mp4::plain(true, true)),
+        ("fragments", mp4::fragmented()),
+    ] {
+        // What is clear is not looked at.
+        add("media", name, bytes);
+    }
+
     add("metainfo", "some-clear", mixed_torrent().to_bytes());
     add("metainfo", "paper", torrent(paper(kernels()), 1 << 14, 5).to_bytes());
     add("plain_metainfo", "single", plain_torrent(None));
