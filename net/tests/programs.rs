@@ -393,6 +393,7 @@ fn a_torrent_that_is_partly_clear_goes_through_everything() {
     let shown = world.expect("alice", &["inspect", &torrent], 0);
     let (all, sealed) = (shown["pieces"].as_u64().unwrap(), shown["sealed_pieces"].as_u64().unwrap());
     assert_eq!((all, sealed, shown["version"].as_u64()), (10, 3, Some(2)));
+    assert_eq!(shown["clear_pieces"].as_u64(), Some(all - sealed));
     let seed = world.seed(&["--package-cache", &world.file("packages")]);
     let personal = world.file("alice.torrent");
     world.expect("alice", &["subscribe", &torrent, "--personal", "--output", &personal], 0);

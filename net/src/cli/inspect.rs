@@ -103,6 +103,7 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("piece length", info.piece_length),
         row("length", bytes(info.length())),
         row("sealed pieces", info.sealed_count()),
+        row("clear pieces", info.piece_count - info.sealed_count()),
         row("license key", hex::encode(info.seal.license_key)),
     ]
 }
