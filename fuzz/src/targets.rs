@@ -11,11 +11,12 @@ use swarmseal::peer::{
     Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
 };
 use swarmseal::player::{plays_in_record, records_in_journal};
+use swarmseal::publish::media::clear_ranges_of;
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
 use swarmseal::wire::api;
 use swarmseal::wire::bencode as bencoding;
 use swarmseal::wire::channel::{self, Endpoint, MAX_LINE, Notice, Request};
-use swarmseal::wire::content::{FileList, PREFIX};
+use swarmseal::wire::content::{FileList, Manifest, PREFIX};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SealedMaster, SeedFile, SubscriberKeys};
@@ -27,6 +28,7 @@ use swarmseal::wire::metainfo::{Metainfo, Seal};
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
+use swarmseal::wire::selection::{Kind, Selection};
 use swarmseal::wire::udp_tracker::{self, Response};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
@@ -187,7 +189,7 @@ pub fn license_envelope(data: &[u8]) {
     let _ = License::open(data, &identity(), &license_key().public());
 }
 
-/// The list of files at the head of the plaintext stream.
+/// The list of files at the head of the plaintext stream, and which of their bytes are sealed.
 pub fn content_list(data: &[u8]) {
     if let Some((prefix, rest)) = data.split_first_chunk::<PREFIX>()
         && let Ok(length) = FileList::length_from_prefix(*prefix)
@@ -198,14 +200,61 @@ pub fn content_list(data: &[u8]) {
 }
 
 fn content_list_body(data: &[u8]) {
-    let Ok(list) = FileList::from_bytes(data) else { return };
-    assert_eq!(FileList::from_bytes(&list.to_bytes()).as_ref(), Ok(&list));
+    let Ok(manifest) = Manifest::from_bytes(data) else { return };
+    assert_eq!(Manifest::from_bytes(&manifest.to_bytes()).as_ref(), Ok(&manifest));
+    let (list, header) = (manifest.files(), manifest.header().len() as u64);
     for entry in list.entries() {
         let path = entry.relative_path();
         assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
         assert_eq!(path.components().count(), entry.path.len());
     }
-    assert!(list.content_length().checked_add(list.header().len() as u64).is_some());
+    assert!(list.content_length().checked_add(header).is_some());
+    let Some(map) = manifest.interleaving(header, 40, 64).expect("its lengths add up") else { return };
+    assert_eq!(map.length(), header + list.content_length());
+    for kind in [Kind::Sealed, Kind::Clear] {
+        assert!(map.pieces_of(kind) > 0);
+        let last = map.pieces_of(kind) - 1;
+        for nth in [0, last / 2, last].map(u32::try_from).into_iter().flatten() {
+            let parts: Vec<_> = map.parts(kind, nth).collect();
+            let bytes: u64 = parts.iter().map(|part| part.end - part.start).sum();
+            assert_eq!(bytes, map.size(kind).min(map.length_of(kind) - u64::from(nth) * map.size(kind)));
+            for part in parts {
+                assert_eq!(map.locate(part.start).map(|place| place.kind), Some(kind));
+                assert!(map.before(kind, part.end) - map.before(kind, part.start) == part.end - part.start);
+            }
+        }
+    }
+    if list.content_length() < 1 << 16 {
+        let selection = map.selection().expect("some of both");
+        assert_eq!(u64::from(selection.clear_count()), map.pieces_of(Kind::Clear));
+    }
+}
+
+/// Which pieces are sealed: their number, big-endian, and the bitfield.
+pub fn selection(data: &[u8]) {
+    let Some((count, bits)) = data.split_first_chunk::<4>() else { return };
+    let count = u32::from_be_bytes(*count);
+    let Ok(selection) = Selection::from_bytes(bits, count) else { return };
+    assert_eq!((selection.as_bytes(), selection.count()), (bits, count));
+    assert_eq!(selection.sealed_count() + selection.clear_count(), count);
+    assert!(!selection.is_clear(0) && !selection.is_clear(count) && selection.clear_count() > 0);
+    let mut seen = [0; 2];
+    for piece in 0..count {
+        let kind = selection.kind(piece);
+        assert_eq!(selection.rank(kind, piece), seen[kind as usize]);
+        assert_eq!(selection.find(kind, seen[kind as usize]), Some(piece));
+        seen[kind as usize] += 1;
+    }
+    assert_eq!(selection.find(Kind::Sealed, seen[0]), None);
+    assert_eq!(selection.sealed().count() as u32, seen[0]);
+}
+
+/// What of an MP4 stays clear under `--protect media`.
+pub fn media(data: &[u8]) {
+    let Ok(clear) = clear_ranges_of(data, data.len() as u64) else { return };
+    assert!(!clear.is_empty() && clear.iter().all(|range| range.start < range.end));
+    assert!(clear.windows(2).all(|pair| pair[0].end <= pair[1].start));
+    assert!(clear.last().is_some_and(|last| last.end <= data.len() as u64));
 }
 
 /// A key file of any kind.

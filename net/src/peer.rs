@@ -2,6 +2,7 @@
 
 mod buffers;
 mod cipher_hashes;
+mod clear;
 mod file_store;
 mod journal;
 mod node;
@@ -15,6 +16,7 @@ mod store;
 mod tracker;
 
 pub use cipher_hashes::PieceCheck;
+pub use clear::ClearPieces;
 pub use file_store::FileStore;
 pub use node::{
     AddError, DhtConfig, LsdConfig, Member, Node, NodeConfig, Obfuscation, PortMappingConfig, Role, Stats,

@@ -15,7 +15,7 @@ mod tar;
 use std::io;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha1::{Digest, Sha1};
 use swarmseal_core::{SecretKey, decrypt_piece_with, package};
@@ -23,11 +23,12 @@ use swarmseal_core::{SecretKey, decrypt_piece_with, package};
 use crate::date;
 use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
-use crate::wire::content;
+use crate::wire::content::{self, Manifest};
 use crate::wire::identity::Identity;
 use crate::wire::keyfile::SubscriberKeys;
 use crate::wire::license::{License, LicenseError, Policy};
 use crate::wire::metainfo::Metainfo;
+use crate::wire::selection::{Interleaving, Kind};
 
 pub use play_journal::records_in_journal;
 pub use policy_state::{PlayFiles, PolicyState, plays_in_record};
@@ -263,6 +264,18 @@ pub struct Player {
     secret: SecretKey,
     /// The first has the policy; the others open pieces that have not moved to its epoch.
     licenses: Vec<Opener>,
+    /// Once it was read: what stands before the files.
+    manifest: OnceLock<Arc<OpenedManifest>>,
+}
+
+/// The head of the stream.
+#[derive(Debug)]
+struct OpenedManifest {
+    manifest: Manifest,
+    /// Its bytes and those of its length.
+    header: u64,
+    /// Where some pieces are clear, what each carries.
+    map: Option<Interleaving>,
 }
 
 /// A license, and its keys as far as they were opened.
@@ -306,7 +319,7 @@ impl Player {
             licenses.push(Opener { license, opened: OpenedKeys::default() });
         }
         let secret = keys.secret.clone();
-        Ok(Arc::new(Player { metainfo, secret, licenses }))
+        Ok(Arc::new(Player { metainfo, secret, licenses, manifest: OnceLock::new() }))
     }
 
     /// The .torrent.
@@ -349,7 +362,9 @@ impl Player {
     /// Whether a piece that is encrypted for `epoch` opens to what was published; `None` where there is no license of that epoch.
     /// Releases nothing. `ciphertext`: a whole piece.
     pub fn check_piece(&self, index: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
-        self.opener(epoch)?;
+        if !self.metainfo.info.seal.is_clear(index) {
+            self.opener(epoch)?;
+        }
         let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
         if ciphertext.len() != piece.bytes.len() {
             return Some(false);
@@ -400,15 +415,18 @@ impl Player {
         bad
     }
 
-    /// The payload of one piece.
+    /// What of the stream one piece carries.
     fn open_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let mut piece = self.decrypt_piece(pieces, index)?;
+        if self.metainfo.info.seal.is_clear(index) {
+            return Ok(piece);
+        }
         let unpacked = package::unpack(&self.metainfo.info.seal.params, &mut piece.bytes);
         piece.len = unpacked.map_err(|_| Error::CorruptPiece { index })?;
         Ok(piece)
     }
 
-    /// One piece in its package: read, PDec, SHA-1 against the .torrent.
+    /// One piece in its package: read, PDec, SHA-1 against the .torrent. Of a clear one, nothing has to be undone.
     fn decrypt_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
         let read = pieces.read_piece(index, &mut piece.bytes);
@@ -418,16 +436,21 @@ impl Player {
         Ok(piece)
     }
 
-    /// PDec in place, and SHA-1 against the .torrent. `stored`: the epoch that the piece is encrypted for.
+    /// PDec in place, and SHA-1 against the .torrent; of a clear piece, SHA-1 alone. `stored`: the epoch that the piece is encrypted
+    /// for.
     fn decrypt(&self, index: u32, stored: u64, piece: &mut Plaintext) -> Result<(), Error> {
         let info = &self.metainfo.info;
         let params = &info.seal.params;
-        let opener = self.opener(stored);
-        let Opener { license, opened } =
-            opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
-        let key = opened.get(params, &self.secret, &license.keys, index);
-        let key = key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
-        decrypt_piece_with(params, &key, &mut piece.bytes).map_err(|_| Error::CorruptPiece { index })?;
+        if !info.seal.is_clear(index) {
+            let opener = self.opener(stored);
+            let Opener { license, opened } =
+                opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
+            let place = info.seal.selection.as_ref().map_or(index, |it| it.rank(Kind::Sealed, index));
+            let key = opened.get(params, &self.secret, &license.keys, place);
+            let key =
+                key.ok_or_else(|| Error::MalformedLicense(format!("its key of piece {index} is none")))?;
+            decrypt_piece_with(params, &key, &mut piece.bytes).map_err(|_| Error::CorruptPiece { index })?;
+        }
         let found: [u8; 20] = Sha1::digest(&piece.bytes).into();
         if info.pieces.get(index as usize) != Some(&found) {
             return Err(Error::CorruptPiece { index });

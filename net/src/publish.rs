@@ -1,8 +1,10 @@
 //! Publishing: files become a plaintext stream, the stream becomes packaged pieces, and their hashes a .torrent.
 
 mod cipher_hashes;
+pub mod media;
 mod package_cache;
 mod piece_length;
+pub mod protect;
 mod stream;
 mod walk;
 
@@ -19,11 +21,12 @@ use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, TorrentId};
 use zeroize::Zeroizing;
 
-use crate::wire::content::{self, FileEntry};
+use crate::wire::content::{self, FileEntry, Manifest};
 use crate::wire::identity::SigningKey;
 use crate::wire::integrity::Integrity;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
+use crate::wire::selection::{Interleaving, Kind, Runs, Selection};
 
 pub use package_cache::{CacheError, PackageCache};
 pub use piece_length::piece_length_for;
@@ -81,6 +84,12 @@ pub enum Error {
         /// The piece.
         index: u32,
     },
+    /// A range to protect is of a file that is not there.
+    #[error("there is no file {path:?} in what is to be published")]
+    NoSuchFile {
+        /// As it was given.
+        path: String,
+    },
     /// The content makes more pieces than a .torrent can hold.
     #[error("too many pieces: choose a longer piece length")]
     TooManyPieces,
@@ -112,6 +121,9 @@ pub struct Options {
     pub piece_length: Option<u32>,
     /// When subscribers check received pieces.
     pub integrity: Integrity,
+    /// Which bytes of the files are sealed and which are clear, as [`protect::plan`] says; `None`: all are sealed. So they are where
+    /// less than a piece would be clear.
+    pub runs: Option<Runs>,
 }
 
 /// How far packaging has come.
@@ -146,30 +158,46 @@ pub fn publish(
         Some(name) => name.clone(),
         None => default_name(&options.source)?,
     };
-    let stream = PlainStream::new(&root, &files);
-    let piece_length =
-        options.piece_length.unwrap_or_else(|| piece_length_for(&options.params, stream.length()));
+    let full = Manifest::new(files.clone(), None)?;
+    let length = PlainStream::new(&root, &full).length();
+    let piece_length = options.piece_length.unwrap_or_else(|| piece_length_for(&options.params, length));
+    if piece_length == 0 {
+        return Err(metainfo::Error::Bad { what: "piece length", expected: "16 KiB to 32 MiB" }.into());
+    }
+    // Less than one clear piece saves nothing.
+    let worth_it = |runs: &Runs| runs.clear() >= u64::from(piece_length);
+    let manifest = Manifest::new(files, options.runs.clone().filter(worth_it))?;
     // Whatever is wrong with the options is said before hours of hashing, not after.
-    let info = |pieces: Vec<[u8; 20]>| Info {
+    let info = |pieces: Vec<[u8; 20]>, selection: Option<Arc<Selection>>| Info {
         name: name.clone(),
         piece_length,
         piece_count: pieces.len() as u32,
         pieces,
         private: true,
-        seal: seal.clone(),
+        seal: Seal { version: Seal::version_for(selection.as_deref()), selection, ..seal.clone() },
     };
-    Metainfo::new(options.announce.clone(), info(vec![[0; 20]]))?;
+    Metainfo::new(options.announce.clone(), info(vec![[0; 20]], None))?;
 
-    let params = seal.params.clone();
-    let packager = Packager { stream, torrent_id, package_secret, params, piece_length, cache: None };
+    let dealt = Dealt::new(&manifest, &seal.params, piece_length)?;
+    let packager = Packager {
+        stream: PlainStream::new(&root, &manifest),
+        torrent_id,
+        package_secret,
+        params: seal.params.clone(),
+        piece_length,
+        dealt,
+        hashes: Vec::new(),
+        cache: None,
+    };
     let pieces = packager.hash_pieces(progress)?;
-    let metainfo = Metainfo::new(options.announce.clone(), info(pieces))?;
+    let selection = packager.dealt.map(|dealt| dealt.selection);
+    let metainfo = Metainfo::new(options.announce.clone(), info(pieces, selection))?;
     let seed = SeedFile {
         torrent_id,
         package_secret: packager.package_secret,
         signing_key: SigningKey::generate(rng),
         passkey: None,
-        files,
+        manifest,
         content: None,
         metainfo: None,
     };
@@ -183,6 +211,30 @@ fn default_name(source: &Path) -> Result<String, Error> {
     name.to_str().map(str::to_owned).ok_or(Error::NameNotUtf8 { path: absolute.clone() })
 }
 
+/// Which pieces are clear, and what of the stream each carries.
+#[derive(Debug)]
+struct Dealt {
+    map: Interleaving,
+    selection: Arc<Selection>,
+}
+
+impl Dealt {
+    /// `None` where all is sealed.
+    fn new(manifest: &Manifest, params: &Params, piece_length: u32) -> Result<Option<Self>, Error> {
+        let payload = params.payload_bytes(piece_length as usize) as u64;
+        let header = manifest.header().len() as u64;
+        let Some(map) = manifest.interleaving(header, payload, piece_length.into())? else { return Ok(None) };
+        if map.pieces_of(Kind::Sealed).saturating_add(map.pieces_of(Kind::Clear)) > MAX_PIECES {
+            return Err(Error::TooManyPieces);
+        }
+        let selection = Arc::new(map.selection().map_err(content::Error::from)?);
+        Ok(Some(Dealt { map, selection }))
+    }
+}
+
+/// Three million hashes of 20 bytes are what a .torrent of 64 MiB holds.
+const MAX_PIECES: u64 = 3_000_000;
+
 /// Makes packaged pieces of the files on disk: the same ones on every seed.
 #[derive(Debug)]
 pub struct Packager {
@@ -191,6 +243,10 @@ pub struct Packager {
     package_secret: PackageSecret,
     params: Arc<Params>,
     piece_length: u32,
+    /// `None`: every piece is sealed.
+    dealt: Option<Dealt>,
+    /// Those of the .torrent, by which clear pieces are checked; empty before there is one.
+    hashes: Vec<[u8; 20]>,
     cache: Option<PackageCache>,
 }
 
@@ -204,16 +260,19 @@ impl Packager {
         if seed.torrent_id != info.seal.torrent_id {
             return Err(Error::WrongTorrent);
         }
-        let root = walk::root_of(source, seed.files.entries())?;
+        let root = walk::root_of(source, seed.manifest.files().entries())?;
         let packager = Packager {
-            stream: PlainStream::new(&root, &seed.files),
+            stream: PlainStream::new(&root, &seed.manifest),
             torrent_id: seed.torrent_id,
             package_secret: seed.package_secret.clone(),
             params: info.seal.params.clone(),
             piece_length: info.piece_length,
+            dealt: Dealt::new(&seed.manifest, &info.seal.params, info.piece_length)?,
+            hashes: if info.seal.selection.is_some() { info.pieces.clone() } else { Vec::new() },
             cache: None,
         };
-        if packager.piece_count()? != info.piece_count {
+        let selection = packager.dealt.as_ref().map(|dealt| &dealt.selection);
+        if packager.piece_count()? != info.piece_count || selection != info.seal.selection.as_ref() {
             return Err(Error::WrongTorrent);
         }
         packager.stream.check_sizes()?;
@@ -230,7 +289,8 @@ impl Packager {
     pub fn fill_cache(&self, stop: &AtomicBool) -> u32 {
         let Some(cache) = &self.cache else { return 0 };
         let mut piece = Zeroizing::new(vec![0; self.piece_length as usize]);
-        for index in (0..cache.room()).take_while(|_| !stop.load(Ordering::Relaxed)) {
+        let sealed = (0..cache.room()).filter(|&index| !self.is_clear(index));
+        for index in sealed.take_while(|_| !stop.load(Ordering::Relaxed)) {
             if let Err(error) = self.read_packaged(index, &mut piece) {
                 tracing::warn!(index, %error, "a piece cannot be packaged");
             }
@@ -243,18 +303,54 @@ impl Packager {
         &self.stream
     }
 
-    /// Reads and packages one piece, or takes it from where such are kept; `piece` is exactly P bytes.
+    /// Whether a piece is clear.
+    pub fn is_clear(&self, index: u32) -> bool {
+        self.dealt.as_ref().is_some_and(|dealt| dealt.selection.is_clear(index))
+    }
+
+    /// Fills `payload` with the bytes of the stream that a piece carries: P of a clear piece, its package's payload of another; zeros
+    /// behind the last.
+    pub fn read_payload(&self, index: u32, payload: &mut [u8]) -> Result<(), Error> {
+        let Some(dealt) = &self.dealt else {
+            return self.stream.read_at(u64::from(index) * payload.len() as u64, payload);
+        };
+        let kind = dealt.selection.kind(index);
+        if payload.len() as u64 != dealt.map.size(kind) {
+            return Err(Error::NoSuchPiece { index });
+        }
+        let mut rest = payload;
+        for part in dealt.map.parts(kind, dealt.selection.rank(kind, index)) {
+            let (now, later) = rest.split_at_mut((part.end - part.start) as usize);
+            self.stream.read_at(part.start, now)?;
+            rest = later;
+        }
+        rest.fill(0);
+        Ok(())
+    }
+
+    /// Reads and packages one piece, or takes it from where such are kept; `piece` is exactly P bytes. A clear one is only read.
     ///
-    /// Errors: [`Error::ContentChanged`] where it was to be kept and is not what was published, among others.
+    /// Errors: [`Error::ContentChanged`] where it is clear, or was to be kept, and is not what was published, among others.
     pub fn read_packaged(&self, index: u32, piece: &mut [u8]) -> Result<(), Error> {
         if piece.len() != self.piece_length as usize || index >= self.piece_count()? {
             return Err(Error::NoSuchPiece { index });
+        }
+        if self.is_clear(index) {
+            self.read_payload(index, piece)?;
+            let expected = self.hashes.get(index as usize);
+            // Peers ban whoever sends them another.
+            return match expected {
+                Some(expected) if *expected != <[u8; 20]>::from(Sha1::digest(&*piece)) => {
+                    Err(Error::ContentChanged { index })
+                }
+                _ => Ok(()),
+            };
         }
         if self.cache.as_ref().is_some_and(|cache| cache.read(index, piece)) {
             return Ok(());
         }
         let payload = self.params.payload_bytes(piece.len());
-        self.stream.read_payload(index, &mut piece[..payload])?;
+        self.read_payload(index, &mut piece[..payload])?;
         package::pack(&self.params, &self.package_secret, &self.torrent_id, index, piece)?;
         if let Some(cache) = self.cache.as_ref().filter(|cache| cache.has_room(index)) {
             if !cache.is_right(index, piece) {
@@ -278,10 +374,12 @@ impl Packager {
 
     /// N.
     fn piece_count(&self) -> Result<u32, Error> {
+        if let Some(dealt) = &self.dealt {
+            return Ok(dealt.selection.count());
+        }
         let payload = self.params.payload_bytes(self.piece_length as usize) as u64;
         let count = self.stream.length().div_ceil(payload);
-        // Three million hashes of 20 bytes are what a .torrent of 64 MiB holds.
-        u32::try_from(count).ok().filter(|&count| count <= 3_000_000).ok_or(Error::TooManyPieces)
+        u32::try_from(count).ok().filter(|&count| u64::from(count) <= MAX_PIECES).ok_or(Error::TooManyPieces)
     }
 
     /// SHA-1 of each packaged piece, on all cores.

@@ -18,4 +18,5 @@ pub mod mse;
 pub mod personal;
 pub mod plain;
 pub mod seal;
+pub mod selection;
 pub mod udp_tracker;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 #[path = "fuzz_replay/seeds.rs"]
 mod seeds;
 // Public, for not every item in it serves here.
+pub mod mp4;
+// Public, for not every item in it serves here.
 #[path = "../../fuzz/src/targets.rs"]
 pub mod targets;
 
@@ -27,6 +29,8 @@ targets! {
     plain_metainfo 500
     license_envelope 200
     content_list 1000
+    selection 1000
+    media 1000
     keyfile 500
     announce_query 1000
     announce_reply 1000

@@ -11,15 +11,17 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, FileStore, KeyError, Member, Node, NodeConfig,
-    Obfuscation, Owner, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
-    read_statements, statements_of,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, ClearPieces, FileStore, KeyError, Member, Node,
+    NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, SignedWord, Stats, Store, Torrent,
+    TorrentConfig, Tracker, read_statements, statements_of,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{SigningKey, purpose, verify};
 use swarmseal::wire::layout::Layout;
+use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator};
 use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
+use swarmseal::wire::selection::Selection;
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
     SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, package,
@@ -47,6 +49,10 @@ struct FakeTracker {
     subscribers: Mutex<HashMap<SubscriberId, (PublicKey, [u8; 32])>>,
     swarm: Mutex<HashSet<SocketAddr>>,
     completed: Mutex<u32>,
+    /// What it says that everybody's epoch is.
+    epoch: Mutex<Option<u64>>,
+    /// Every piece that a key was asked for.
+    keyed: Mutex<Vec<u32>>,
 }
 
 impl FakeTracker {
@@ -57,6 +63,8 @@ impl FakeTracker {
             subscribers: Mutex::default(),
             swarm: Mutex::default(),
             completed: Mutex::default(),
+            epoch: Mutex::default(),
+            keyed: Mutex::default(),
         })
     }
 
@@ -103,7 +111,8 @@ impl Tracker for Session {
             *self.tracker.completed.lock().unwrap() += 1;
         }
         let peers = swarm.iter().copied().filter(|&addr| addr != us).collect();
-        Box::pin(async move { Ok(AnnounceReply { interval: Duration::from_secs(1), peers, epoch: None }) })
+        let epoch = *self.tracker.epoch.lock().unwrap();
+        Box::pin(async move { Ok(AnnounceReply { interval: Duration::from_secs(1), peers, epoch }) })
     }
 
     fn rekeys<'a>(
@@ -114,6 +123,7 @@ impl Tracker for Session {
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         Box::pin(async move {
             let FakeTracker { params, master, .. } = &*self.tracker;
+            self.tracker.keyed.lock().unwrap().extend_from_slice(pieces);
             let (down, epoch) = self.tracker.check(ticket, self.us)?;
             let up = self.tracker.subscribers.lock().unwrap()[&self.us].0.clone();
             let up_keys = TsKeys::derive(params, master, &TORRENT, &up, own_epoch);
@@ -133,6 +143,7 @@ impl Tracker for Session {
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         Box::pin(async move {
             let FakeTracker { params, master, .. } = &*self.tracker;
+            self.tracker.keyed.lock().unwrap().extend_from_slice(pieces);
             let (y, epoch) = self.tracker.check(ticket, self.us)?;
             let keys = TsKeys::derive(params, master, &TORRENT, &y, epoch);
             let key = |&piece: &u32| {
@@ -664,4 +675,161 @@ async fn blocks_that_are_no_group_elements_are_refused_and_fetched_elsewhere() {
     seed.shutdown().await;
     garbage.abort();
     subscriber.opened(&tracker);
+}
+
+/// Of the twelve pieces, these are clear.
+const CLEAR: [u32; 7] = [1, 2, 4, 5, 7, 10, 11];
+
+/// A torrent of [`Pattern`] with the pieces of [`CLEAR`] clear.
+fn clear_pieces(tracker: &FakeTracker) -> Arc<ClearPieces> {
+    let mut bits = [0xff, 0xf0];
+    CLEAR.iter().for_each(|piece| bits[*piece as usize / 8] ^= 0x80 >> (piece % 8));
+    let info = Info {
+        name: "A film".into(),
+        piece_length: PIECE_LEN,
+        piece_count: PIECES,
+        pieces: (0..PIECES).map(|piece| Sha1::digest(pattern(piece, PIECE_LEN as usize)).into()).collect(),
+        private: true,
+        seal: Seal {
+            version: 2,
+            selection: Some(Arc::new(Selection::from_bytes(&bits, PIECES).unwrap())),
+            ..Seal::new(TORRENT, tracker.params.clone(), SigningKey::from_bytes(&[1; 32]).public())
+        },
+    };
+    ClearPieces::of(&Metainfo::new("http://tracker.example/announce".into(), info).unwrap()).unwrap()
+}
+
+async fn mixed_seed(
+    tracker: &Arc<FakeTracker>,
+    source: impl PlainSource,
+    limit: Option<u64>,
+) -> (Node, Torrent) {
+    let key = SigningKey::generate(&mut UnwrapErr(SysRng));
+    let id = SubscriberId::of_seed(&TORRENT, &key.public());
+    let member = Member { torrent_id: TORRENT, params: tracker.params.clone(), id, key, epoch: 0 };
+    let secret = package::PackageSecret::from_bytes([5; 32]);
+    let node = Node::bind(NodeConfig { upload_limit: limit, ..local() }).await.unwrap();
+    let role = Role::Seed { member, source: Arc::new(source), secret };
+    let clear = Some(clear_pieces(tracker));
+    let torrent = node.add_torrent(TorrentConfig { clear, ..config(role, tracker, id) }).unwrap();
+    (node, torrent)
+}
+
+impl Subscriber {
+    async fn join_mixed(&self, tracker: &Arc<FakeTracker>) -> (Node, Torrent) {
+        let store = Arc::new(open(self.dir.path(), TORRENT));
+        let role = Role::Peer { member: self.member.clone(), store };
+        let node = Node::bind(local()).await.unwrap();
+        let statements = Some(self.dir.path().join("statements"));
+        let clear = Some(clear_pieces(tracker));
+        let config = TorrentConfig { statements, clear, ..config(role, tracker, self.member.id) };
+        let torrent = node.add_torrent(config).unwrap();
+        (node, torrent)
+    }
+
+    /// Every stored piece, after checking that it is the plaintext, or opens to it with the keys of that epoch.
+    fn opened_mixed(&self, tracker: &FakeTracker, epoch: u64) -> Vec<Vec<u8>> {
+        let params = &*tracker.params;
+        let store = open(self.dir.path(), TORRENT);
+        let keys = TsKeys::derive(params, &tracker.master, &TORRENT, &self.y, epoch);
+        let piece = |piece: u32| {
+            let mut stored = vec![0; PIECE_LEN as usize];
+            let found = store.read_stored(piece, &mut stored).unwrap();
+            let mut data = stored.clone();
+            if CLEAR.contains(&piece) {
+                assert_eq!(found.epoch, 0);
+                assert!(data == pattern(piece, PIECE_LEN as usize), "piece {piece}");
+                return stored;
+            }
+            assert_eq!(found.epoch, epoch);
+            let key = DecryptionKey::derive(params, &keys.key(piece));
+            decrypt_piece(params, &self.secret, &key, &mut data).unwrap();
+            let len = package::unpack(params, &mut data).unwrap();
+            assert!(data[..len] == pattern(piece, len), "piece {piece}");
+            stored
+        };
+        (0..PIECES).map(piece).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clear_pieces_go_from_hand_to_hand_without_a_key_and_stay_while_an_epoch_ends() {
+    let tracker = FakeTracker::new();
+    let (seed, _) = mixed_seed(&tracker, Pattern, Some(150_000)).await;
+    let (alice, bob) = (Subscriber::new(&tracker), Subscriber::new(&tracker));
+    let (alice_node, alice_torrent) = alice.join_mixed(&tracker).await;
+    until(&alice_torrent, |stats| stats.pieces >= 4).await;
+    *tracker.epoch.lock().unwrap() = Some(2);
+    let done = |stats: &Stats| stats.complete && stats.epoch == 2 && stats.moving == 0;
+    let stats = until(&alice_torrent, done).await;
+    assert_eq!(stats.rejected, 0);
+    seed.shutdown().await;
+    // Of Alice alone; everything she hands on she has from the seed.
+    let (bob_node, bob_torrent) = bob.join_mixed(&tracker).await;
+    let stats = until(&bob_torrent, done).await;
+    assert_eq!((stats.rejected, stats.from_seeds), (0, 0));
+    bob_node.shutdown().await;
+    alice_node.shutdown().await;
+
+    let (of_alice, of_bob) = (alice.opened_mixed(&tracker, 2), bob.opened_mixed(&tracker, 2));
+    for piece in 0..PIECES {
+        let equal = of_alice[piece as usize] == of_bob[piece as usize];
+        assert_eq!(equal, CLEAR.contains(&piece), "piece {piece}");
+    }
+    let keyed = tracker.keyed.lock().unwrap().clone();
+    assert!(keyed.len() >= 10 && keyed.iter().all(|piece| !CLEAR.contains(piece)), "{keyed:?}");
+
+    // Statements and receipts are about sealed pieces alone.
+    let words = |of: &Subscriber| {
+        let owner = Owner { torrent_id: TORRENT, subscriber: of.member.id };
+        read_statements(&of.dir.path().join("statements"), &owner).unwrap()
+    };
+    let sealed = u64::from(PIECES - CLEAR.len() as u32);
+    let (mut stated, mut receipted) = (HashSet::new(), (0, 0));
+    for word in words(&bob).iter().chain(&words(&alice)) {
+        match word {
+            SignedWord::Statement { uploader, statement } if *uploader == alice.member.id => {
+                stated.extend(statement.entries.iter().map(|entry| entry.piece));
+            }
+            SignedWord::Receipt { downloader, receipt } => {
+                assert_eq!(*downloader, bob.member.id);
+                receipted = receipted.max((receipt.bytes, receipt.pieces));
+            }
+            SignedWord::Statement { statement, .. } => {
+                assert!(statement.entries.iter().all(|entry| !CLEAR.contains(&entry.piece)));
+            }
+        }
+    }
+    assert_eq!(stated, (0..PIECES).filter(|piece| !CLEAR.contains(piece)).collect());
+    assert_eq!(receipted, (sealed * u64::from(PIECE_LEN), sealed));
+}
+
+/// Like [`Pattern`], but for one clear piece.
+struct Lies;
+
+impl PlainSource for Lies {
+    fn read_payload(&self, index: u32, payload: &mut [u8]) -> io::Result<()> {
+        Pattern.read_payload(index, payload)?;
+        payload[9] ^= u8::from(index == CLEAR[3]);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_clear_piece_is_refused_as_it_comes_and_its_sender_banned() {
+    let tracker = FakeTracker::new();
+    let (liar, lying) = mixed_seed(&tracker, Lies, None).await;
+    let subscriber = Subscriber::new(&tracker);
+    let (node, torrent) = subscriber.join_mixed(&tracker).await;
+    until(&torrent, |stats| stats.rejected == 1 && stats.connections == 0).await;
+    let sent = until(&lying, |stats| stats.connections == 0).await.uploaded;
+    let (honest, _) = mixed_seed(&tracker, Pattern, None).await;
+    let stats = until(&torrent, |stats| stats.complete).await;
+    assert_eq!(stats.rejected, 1);
+    // It may call; nothing is asked of it any more.
+    assert_eq!(lying.stats().borrow().uploaded, sent);
+    node.shutdown().await;
+    liar.shutdown().await;
+    honest.shutdown().await;
+    subscriber.opened_mixed(&tracker, 1);
 }

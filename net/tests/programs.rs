@@ -4,6 +4,7 @@
 pub mod world;
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -388,6 +389,79 @@ fn an_ordinary_client_fetches_a_personal_torrent() {
     // What is left of it is fetched again.
     client.event("complete");
     assert_eq!(world.play("alice", &["--pieces", &sealed], 0)["event"], "played");
+}
+
+#[test]
+fn a_torrent_that_is_partly_clear_goes_through_everything() {
+    let flags = ["--piece-length", "64K", "--protect", "ranges=0-100K,content.bin:300K-350K"];
+    let world = World::publish(600_000, IpAddr::V4(Ipv4Addr::LOCALHOST), &flags);
+    let torrent = world.torrent();
+    let shown = world.expect("alice", &["inspect", &torrent], 0);
+    let (all, sealed) = (shown["pieces"].as_u64().unwrap(), shown["sealed_pieces"].as_u64().unwrap());
+    assert_eq!((all, sealed, shown["version"].as_u64()), (10, 3, Some(2)));
+    assert_eq!(shown["clear_pieces"].as_u64(), Some(all - sealed));
+    let seed = world.seed(&["--package-cache", &world.file("packages")]);
+    let personal = world.file("alice.torrent");
+    world.expect("alice", &["subscribe", &torrent, "--personal", "--output", &personal], 0);
+    world.expect("carol", &["subscribe", &torrent, "--personal"], 0);
+    world.fetch("bob");
+    let code = world.voucher(&[]);
+    world.play("bob", &["--voucher", &code], 0);
+    world.assert_opened("bob");
+    let license = world.expect("bob", &["inspect", &torrent, "--license"], 0);
+    assert_eq!(license["decryption_keys"].as_u64(), Some(sealed));
+
+    // From a peer to an ordinary client, whose copy her license opens.
+    let bob = world.get("bob", &[]);
+    bob.event("complete");
+    seed.kill();
+    let to = world.file("downloads");
+    let client = ["get", &personal, "--output", &to, "--listen", "127.0.0.1:0"];
+    let client = Running::start(&world.path("client"), &client);
+    client.event("complete");
+    let code = world.voucher(&[]);
+    let fetched = world.file("downloads/content.bin.sealed");
+    world.play("alice", &["--pieces", &fetched, "--voucher", &code], 0);
+    world.assert_opened("alice");
+    // And from that to another peer, once there is no other source.
+    bob.kill();
+    let carol = world.get("carol", &["--exit"]);
+    assert_eq!(carol.event("complete")["bytes_from_seeds"], 0);
+    assert_eq!(carol.ends(), Some(0));
+    client.kill();
+    let code = world.voucher(&[]);
+    world.play("carol", &["--voucher", &code], 0);
+    world.assert_opened("carol");
+
+    // What is clear is the same on every disk, and stays where it is in another epoch.
+    let read = |who: &str, name: &str| fs::read(world.torrent_dir(who).join(name)).unwrap();
+    let clear = read("bob", "pieces-clear.bin");
+    assert!(clear == read("carol", "pieces-clear.bin"));
+    assert!(read("bob", "pieces.bin") != read("carol", "pieces.bin"));
+    let token = world.token();
+    world.expect("operator", &["epochs", &torrent, "--admin-token-file", &token, "--begin"], 0);
+    let bob = world.get("bob", &[]);
+    until("pieces of the old epoch stay", || stored_epochs(&world, "bob") == (vec![2], all as usize));
+    bob.kill();
+    assert!(clear == read("bob", "pieces-clear.bin"));
+    world.play("bob", &[], 0);
+    world.assert_opened("bob");
+
+    // A clear piece that was damaged is named, and fetched again from another peer. Nobody is accused.
+    let carol = world.get("carol", &[]);
+    carol.event("complete");
+    let mut damaged = clear.clone();
+    let place = damaged.iter().rposition(|&byte| byte != 0).unwrap();
+    damaged[place] ^= 1;
+    fs::write(world.torrent_dir("bob").join("pieces-clear.bin"), &damaged).unwrap();
+    let piece = place / (64 << 10);
+    let refused = world.play("bob", &[], 10);
+    assert!(refused["error"].as_str().unwrap().contains(&format!("piece {piece} ")), "{refused}");
+    let bob = world.get("bob", &["--repair", "--exit"]);
+    bob.event("complete");
+    assert_eq!(bob.ends(), Some(0));
+    world.play("bob", &[], 0);
+    world.assert_opened("bob");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! What is published comes out again, byte for byte, for whoever has a license, and for nobody else.
 
+// A list of one range is what is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -18,6 +21,7 @@ use swarmseal::wire::integrity::Integrity;
 use swarmseal::wire::keyfile::{SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
+use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::{bencode, content};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
@@ -81,15 +85,21 @@ impl Setting {
         let master = MasterKey::from_bytes([8; 32]);
         let ts_keys = TsKeys::derive(&params, &master, &info.seal.torrent_id, &y, EPOCH);
         let width = params.group().bytes();
-        let mut decryption_keys = vec![0; width * info.pieces.len()];
+        let mut decryption_keys = Vec::new();
         let mut stored = HashMap::new();
-        for (index, key) in (0..).zip(decryption_keys.chunks_mut(width)) {
+        for index in 0..info.piece_count {
             let r = ts_keys.key(index);
             let mut piece = vec![0; info.piece_length as usize];
             packaged(index, &mut piece);
+            if info.seal.is_clear(index) {
+                stored.insert(index, (0, piece));
+                continue;
+            }
             encrypt_piece(&params, &EncryptionKey::derive(&params, &y, &r), &mut piece).unwrap();
             stored.insert(index, (EPOCH, piece));
-            DecryptionKey::derive(&params, &r).to_bytes(&params, key).unwrap();
+            let mut key = vec![0; width];
+            DecryptionKey::derive(&params, &r).to_bytes(&params, &mut key).unwrap();
+            decryption_keys.extend(key);
         }
         let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None, epoch: 1 };
         Setting {
@@ -183,6 +193,7 @@ fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
         license_key: license_key().public(),
         params: params(group),
         piece_length,
+        runs: None,
     }
 }
 
@@ -248,6 +259,148 @@ fn a_directory_comes_out_byte_for_byte() {
         assert_eq!(setting.extract(&target, Existing::Keep).unwrap(), FILES.len());
         assert_files(&target);
     }
+}
+
+/// The files of [`FILES`] with these bytes clear, of 123,339 in all.
+fn mixed(clear: &[std::ops::Range<u64>], group: &str, piece_length: u32) -> (tempfile::TempDir, Setting) {
+    let source = tempfile::tempdir().unwrap();
+    write_files(source.path());
+    let runs = Runs::of_clear(clear, FILES.iter().map(|(_, len)| *len as u64).sum()).unwrap();
+    let options = Options { runs, ..options(source.path(), group, Some(piece_length)) };
+    let (metainfo, seed) = publish(&options, &mut rng(), &|_| {}).unwrap();
+    let seed = SeedFile::from_key_file(&seed.to_key_file()).unwrap();
+    let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
+    let setting = Setting::new(metainfo.clone(), |index, piece| {
+        packager.read_checked(index, &metainfo, piece).unwrap();
+    });
+    (source, setting)
+}
+
+#[test]
+fn what_is_partly_clear_comes_out_byte_for_byte() {
+    let mut small: Vec<_> = (0..600).map(|i| i * 200 + 7..i * 200 + 150).collect();
+    small.push(122_000..123_339);
+    for (group, piece_length, clear, sealed_and_clear) in [
+        ("ffdhe2048", 16 << 10, vec![5_000..100_000], (2, 6)),
+        ("ffdhe2048", 16 << 10, vec![0..123_339], (1, 8)),
+        ("ffdhe2048", 16 << 10, small, (3, 6)),
+        ("ffdhe3072", 48 << 10, vec![1..60_000, 70_000..90_000], (1, 2)),
+        ("modp768", 48 << 10, vec![1..60_000], (2, 2)),
+    ] {
+        let (_source, setting) = mixed(&clear, group, piece_length);
+        let selection = setting.metainfo.info.seal.selection.clone().unwrap();
+        assert_eq!((selection.sealed_count(), selection.clear_count()), sealed_and_clear, "{clear:?}");
+        assert_eq!(setting.player().verify(&setting.stored, &setting.all(), &mut |_| {}), []);
+        let out = tempfile::tempdir().unwrap();
+        assert_eq!(setting.extract(out.path(), Existing::Keep).unwrap(), FILES.len());
+        assert_files(out.path());
+
+        // Any range, first thing: nobody has asked for the list of files.
+        let session = setting.session();
+        let whole: Vec<u8> = (0..).zip(FILES).flat_map(|(seed, (_, len))| noise(seed, len)).collect();
+        let start = setting.session().content(&setting.stored).unwrap().span(0).unwrap().start;
+        for (from, to) in
+            [(0, 1), (4_999, 5_001), (99_000, 101_000), (7, 123_339), (123_338, 123_339), (9, 9)]
+        {
+            let mut part = Vec::new();
+            let range = start + from..start + to;
+            let sink = &mut |bytes: &[u8]| {
+                part.extend_from_slice(bytes);
+                Ok(())
+            };
+            session.read(&setting.stored, range.clone(), sink).unwrap();
+            // No other piece was needed.
+            let needed = session.pieces_of(&setting.stored, range.clone()).unwrap();
+            let mut some = setting.stored.clone();
+            some.0.retain(|index, _| needed.contains(index));
+            session.read(&some, range, &mut |_| Ok(())).unwrap();
+            assert!(part == whole[from as usize..to as usize], "{from}..{to} of {clear:?}");
+        }
+        let behind = session.read(&setting.stored, 0..start + 123_340, &mut |_| Ok(()));
+        assert!(matches!(behind, Err(Error::WrongLength { .. })));
+    }
+}
+
+#[test]
+fn a_clear_piece_is_the_files_own_bytes_and_a_bad_one_is_found() {
+    let (source, mut setting) = mixed(&[5..90_005], "ffdhe2048", 16 << 10);
+    let selection = setting.metainfo.info.seal.selection.clone().unwrap();
+    let film = fs::read(source.path().join("film/one.mp4")).unwrap();
+    let clear: Vec<u32> = (0..selection.count()).filter(|&piece| selection.is_clear(piece)).collect();
+    for (index, bytes) in clear.iter().zip(film.chunks(16 << 10)) {
+        assert!(setting.stored.0[index].1.starts_with(bytes));
+    }
+    let last = setting.stored.0[clear.last().unwrap()].1.clone();
+    assert!(last[90_000 % (16 << 10)..].iter().all(|&byte| byte == 0));
+
+    setting.stored.0.get_mut(&clear[1]).unwrap().1[9] ^= 1;
+    let bad = setting.player().verify(&setting.stored, &setting.all(), &mut |_| {});
+    assert_eq!(bad, [BadPiece { index: clear[1], fault: Fault::Corrupt }]);
+    let out = tempfile::tempdir().unwrap();
+    let stopped = setting.extract(out.path(), Existing::Keep);
+    assert!(matches!(stopped, Err(Error::CorruptPiece { index }) if index == clear[1]));
+    setting.stored.0.remove(&clear[1]);
+    assert!(matches!(setting.extract(out.path(), Existing::Replace), Err(Error::MissingPiece { .. })));
+
+    // A file that changed is noticed before it leaves the seed.
+    let options = Options {
+        runs: Runs::of_clear(&[5..90_005], 123_339).unwrap(),
+        ..options(source.path(), "ffdhe2048", Some(16 << 10))
+    };
+    let (metainfo, seed) = publish(&options, &mut rng(), &|_| {}).unwrap();
+    let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
+    let mut piece = vec![0; 16 << 10];
+    packager.read_packaged(clear[1], &mut piece).unwrap();
+    let keys = vec![0; 256];
+    let hashes = packager.cipher_hashes(clear[1], &keys, |_| panic!("nothing is to be done")).unwrap();
+    assert_eq!(hashes, [metainfo.info.pieces[clear[1] as usize]]);
+    let mut changed = film.clone();
+    changed[20_000] ^= 1;
+    fs::write(source.path().join("film/one.mp4"), changed).unwrap();
+    let refused = packager.read_packaged(clear[1], &mut piece);
+    assert!(matches!(refused, Err(publish::Error::ContentChanged { index }) if index == clear[1]));
+}
+
+#[test]
+fn a_manifest_that_does_not_fit_the_selection_is_refused() {
+    let (source, setting) = mixed(&[5_000..100_000], "ffdhe2048", 16 << 10);
+    let options = |runs| Options { runs, ..options(source.path(), "ffdhe2048", Some(16 << 10)) };
+    // Whatever is not worth a clear piece is sealed.
+    let little = Runs::of_clear(&[5_000..15_000], 123_339).unwrap();
+    let (metainfo, _) = publish(&options(little), &mut rng(), &|_| {}).unwrap();
+    assert_eq!((metainfo.info.seal.selection, metainfo.info.seal.version), (None, 1));
+    let short = Runs::of_clear(&[5_000..100_000], 123_338).unwrap();
+    let refused = publish(&options(short), &mut rng(), &|_| {});
+    assert!(matches!(refused, Err(publish::Error::Content(content::Error::Selection(_)))));
+
+    // Another order of the same numbers of pieces, over the same hashes.
+    let mut info = setting.metainfo.info.clone();
+    let kinds: Vec<Kind> =
+        (0..info.piece_count).map(|piece| info.seal.selection.as_ref().unwrap().kind(piece)).collect();
+    let mut other = kinds.clone();
+    let last_sealed = kinds.iter().rposition(|&kind| kind == Kind::Sealed).unwrap();
+    let clear = kinds.iter().position(|&kind| kind == Kind::Clear).unwrap();
+    other.swap(last_sealed, clear);
+    assert_ne!(other, kinds);
+    info.seal.selection = Some(Arc::new(Selection::new(&other).unwrap()));
+    let seal = &info.seal;
+    let (secret, torrent_id) = (PackageSecret::from_bytes([1; 32]), seal.torrent_id);
+    let head = {
+        let mut head = vec![0; 16 << 10];
+        let manifest = content::Manifest::new(
+            publish::list_files(source.path()).unwrap().1,
+            Runs::of_clear(&[5_000..100_000], 123_339).unwrap(),
+        );
+        let header = manifest.unwrap().header();
+        head[..header.len()].copy_from_slice(&header);
+        package::pack(&seal.params, &secret, &torrent_id, 0, &mut head).unwrap();
+        head
+    };
+    info.pieces[0] = Sha1::digest(&head).into();
+    let metainfo = Metainfo::new(setting.metainfo.announce.clone(), info).unwrap();
+    let trap = Setting::new(metainfo, |_, piece| piece.copy_from_slice(&head));
+    let refused = trap.session().content(&trap.stored).unwrap_err();
+    assert!(refused.to_string().contains("not the one that the runs"), "{refused}");
 }
 
 #[test]

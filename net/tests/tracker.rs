@@ -14,6 +14,8 @@ mod epochs;
 mod ledger;
 #[path = "tracker/license_server.rs"]
 mod license_server;
+#[path = "tracker/selection.rs"]
+mod selection;
 #[path = "tracker/storage.rs"]
 mod storage;
 #[path = "tracker/trace.rs"]
@@ -120,10 +122,13 @@ impl Published {
     }
 
     async fn with(tracker: &Running, integrity: Integrity) -> Self {
-        let license_key = tracker.admin().license_key().await.unwrap();
-        let metainfo = metainfo(license_key, Profile::Sealed);
+        let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
         let seal = Seal { integrity, ..metainfo.info.seal };
-        let metainfo = Metainfo::new(metainfo.announce, Info { seal, ..metainfo.info }).unwrap();
+        let info = Info { seal, ..metainfo.info };
+        Self::of(tracker, Metainfo::new(metainfo.announce, info).unwrap()).await
+    }
+
+    async fn of(tracker: &Running, metainfo: Metainfo) -> Self {
         let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
         let registered = tracker.admin().register_torrent(&metainfo, &seed_key.public()).await.unwrap();
         assert_eq!(

@@ -17,8 +17,8 @@ use serde_json::Value;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{Shape, Store, StoreReader, StoredPiece};
 use swarmseal::player::serve::{BoxFuture, Server, Supply};
-use swarmseal::player::{PieceReader, Player, PolicyState};
-use swarmseal::wire::content::{FileEntry, FileList};
+use swarmseal::player::{PieceReader, PlayFiles, Player, PolicyState};
+use swarmseal::wire::content::{FileEntry, FileList, Manifest};
 use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::keyfile::SubscriberKeys;
 use swarmseal::wire::license::{License, Policy};
@@ -216,7 +216,7 @@ impl Content {
         let y = secret.public_key(&params);
         let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &TORRENT, &y, EPOCH);
         let entry = FileEntry { mime: "video/mp4".into(), path: vec!["film.mp4".into()], size };
-        let header = FileList::new(vec![entry])?.header();
+        let header = Manifest::new(FileList::new(vec![entry])?, None)?.header();
         let payload = piece_length as usize - 32;
         let piece_count = (header.len() as u64 + size).div_ceil(payload as u64) as u32;
         let shape = Shape { torrent_id: TORRENT, piece_len: piece_length, piece_count };
@@ -246,12 +246,7 @@ impl Content {
         }
         store.sync()?;
         let license_key = SigningKey::from_bytes(&[77; 32]);
-        let seal = Seal {
-            version: 1,
-            torrent_id: TORRENT,
-            params: params.clone(),
-            license_key: license_key.public(),
-        };
+        let seal = Seal::new(TORRENT, params.clone(), license_key.public());
         let info = Info { name: "bench".into(), piece_length, piece_count, pieces, private: true, seal };
         let metainfo = Metainfo::new("http://127.0.0.1:1/announce".into(), info)?;
         fs::write(directory.join("meta.torrent"), metainfo.to_bytes())?;
@@ -265,6 +260,8 @@ impl Content {
             subscriber,
             epoch: EPOCH,
             policy: Policy::default(),
+            issued: None,
+            played: 0,
             keys: decryption_keys.into(),
         };
         let envelope = license.seal(&license_key, &identity().device_public(), &mut UnwrapErr(SysRng))?;
@@ -319,8 +316,9 @@ fn child(directory: &Path, backend: &str, piece_length: u32) -> Result<()> {
     let shape =
         Shape { torrent_id: TORRENT, piece_len: piece_length, piece_count: metainfo.info.piece_count };
     let player = Player::new(metainfo, &identity, &keys, &fs::read(directory.join("license"))?)?;
-    let plays = directory.join(format!("plays-{backend}"));
-    let mut state = PolicyState::load(&plays, &identity, &subscriber)?;
+    let record = directory.join(format!("plays-{backend}"));
+    let journal = record.with_extension("journal");
+    let mut state = PolicyState::load(PlayFiles { record, journal }, &identity, &subscriber)?;
     let session = player.begin_play(&mut state, 1_800_000_000)?;
     let pieces = Complete(StoreReader::open(directory, &shape)?);
     let content = session.content(&pieces)?;

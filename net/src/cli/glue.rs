@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
-use crate::peer::{PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker};
+use crate::peer::{
+    ClearPieces, PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
+};
 use crate::platform::{self, read_at};
 use crate::player::{PieceReader, Player};
 use crate::publish::Packager;
@@ -126,13 +128,14 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 
 /// A torrent to join, with nothing out of the ordinary.
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
-    TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker)
+    let clear = ClearPieces::of(metainfo);
+    TorrentConfig { clear, ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker) }
 }
 
 /// A seed's plaintext, as the node asks for it.
 impl PlainSource for Packager {
     fn read_payload(&self, index: u32, payload: &mut [u8]) -> std::io::Result<()> {
-        self.stream().read_payload(index, payload).map_err(std::io::Error::other)
+        Packager::read_payload(self, index, payload).map_err(std::io::Error::other)
     }
 
     fn read_packaged(&self, index: u32, piece: &mut [u8]) -> std::io::Result<bool> {
@@ -168,7 +171,8 @@ impl PieceFile {
         let mut pieces = PieceFile { file, epoch: player.epoch() };
         let count = player.metainfo().info.piece_count;
         let mut some = vec![0; player.metainfo().info.piece_length as usize];
-        let first = (0..count).find(|&index| matches!(pieces.read_piece(index, &mut some), Ok(Some(_))));
+        let mut sealed = (0..count).filter(|&index| !player.metainfo().info.seal.is_clear(index));
+        let first = sealed.find(|&index| matches!(pieces.read_piece(index, &mut some), Ok(Some(_))));
         for epoch in first.map(|_| player.epochs()).into_iter().flatten() {
             pieces.epoch = epoch;
             if first.is_some_and(|index| player.opens(&pieces, index)) {

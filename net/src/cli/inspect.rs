@@ -103,6 +103,8 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("piece length", info.piece_length),
         row("length", bytes(info.length())),
         row("integrity", info.seal.integrity.name()),
+        row("sealed pieces", info.sealed_count()),
+        row("clear pieces", info.piece_count - info.sealed_count()),
         row("license key", hex::encode(info.seal.license_key)),
     ]
 }
@@ -149,7 +151,7 @@ fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
         row("issued", license.issued.map(glue::date)),
         row("plays told of", license.played),
         row("policy", license::describe(&license.policy, license.played)),
-        row("decryption keys", subscription.metainfo.info.piece_count),
+        row("decryption keys", subscription.metainfo.info.sealed_count()),
     ])
 }
 
@@ -167,6 +169,7 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
     };
     store.read(index, &mut piece).map_err(glue::store_failure)?;
     let blocks = match check_piece(&metainfo.info.seal.params, &piece) {
+        _ if metainfo.info.seal.is_clear(index) => "clear: not encrypted".to_string(),
         Ok(()) => "all in range".to_string(),
         Err(error) => error.to_string(),
     };

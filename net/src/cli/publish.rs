@@ -14,12 +14,16 @@ use super::output::bytes;
 use super::subscription::at;
 use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
+use crate::publish::protect::{self, FileRange, Protect};
 use crate::publish::{Options, publish};
 use crate::wire::integrity::Integrity;
+use crate::wire::selection::Runs;
 
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal publish film.mp4 --tracker http://127.0.0.1:7000")]
+#[command(
+    after_help = "Example:\n  swarmseal publish film.mp4 --tracker http://127.0.0.1:7000\n  swarmseal publish film.mp4 --tracker http://127.0.0.1:7000 --protect media"
+)]
 pub(super) struct Args {
     /// A file, or a directory with all below it
     source: PathBuf,
@@ -42,6 +46,11 @@ pub(super) struct Args {
     /// comes, by a license that is fetched first), or cipher-hashes (as it comes, always by hashes that the seed computes)
     #[arg(long, env = "SWARMSEAL_INTEGRITY", value_name = "MODE", default_value = "auto", value_parser = integrity)]
     integrity: Integrity,
+    /// What is protected: all; media (of MP4 with H.264, all but the inner bytes of dependent pictures); ranges=FROM-TO[,PATH:FROM-TO]
+    /// of every file or of one, with K, M or G; or fraction=0.1 of every file. The rest is the same at every peer, and anyone can
+    /// read it
+    #[arg(long, env = "SWARMSEAL_PROTECT", value_name = "WHAT", default_value = "all", value_parser = protect)]
+    protect: Protect,
     /// How plaintext becomes blocks: sealed, or paper
     #[arg(long, env = "SWARMSEAL_PROFILE", default_value = "sealed", value_parser = profile)]
     profile: Profile,
@@ -69,6 +78,18 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         .map(u32::try_from)
         .transpose()
         .map_err(|_| Failure::new(Exit::Usage, "--piece-length: expected at most 32M"))?;
+    let plan = {
+        let (source, what) = (args.source.clone(), args.protect.clone());
+        tokio::task::spawn_blocking(move || protect::plan(&source, &what))
+            .await
+            .map_err(|error| Failure::new(Exit::Failed, format!("the choice of bytes stopped: {error}")))?
+            .map_err(glue::publish_failure)?
+    };
+    for (path, why) in &plan.whole {
+        output.note(format!("{path} is protected whole: {why}"));
+    }
+    let total = plan.runs.as_ref().map_or(0, Runs::total);
+    let clear = plan.runs.as_ref().map_or(0, Runs::clear);
     let options = Options {
         source: args.source.clone(),
         name: args.name.clone(),
@@ -77,6 +98,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         params,
         piece_length,
         integrity: args.integrity,
+        runs: plan.runs,
     };
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
     let drawn = bar.clone();
@@ -95,6 +117,19 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     bar.finish_and_clear();
 
     let info = &metainfo.info;
+    let shown = match &info.seal.selection {
+        Some(selection) => format!(
+            "\n  protected  {} of {}, in {} pieces; the other {} pieces are clear: the same at every peer, and anyone can read them",
+            bytes(total - clear),
+            bytes(total),
+            selection.sealed_count(),
+            selection.clear_count(),
+        ),
+        None if args.protect != Protect::All => {
+            "\n  protected  all of it: less than a piece would be clear".to_owned()
+        }
+        None => String::new(),
+    };
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let torrent = args.output.unwrap_or_else(|| format!("{}.torrent", info.name).into());
     let seed_file = args.seed_file.unwrap_or_else(|| format!("{}.seed", info.name).into());
@@ -116,7 +151,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     seed.to_key_file().write(&seed_file, existing).map_err(at(&seed_file))?;
     output.result(
         format!(
-            "Published {:?}: {} pieces of {}\n  torrent    {}\n  seed file  {} (keep it secret)",
+            "Published {:?}: {} pieces of {}\n  torrent    {}\n  seed file  {} (keep it secret){shown}",
             info.name,
             info.piece_count,
             bytes(info.piece_length.into()),
@@ -129,6 +164,9 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             "torrent_id": info.seal.torrent_id.to_string(),
             "info_hash": hex::encode(metainfo.info_hash),
             "pieces": info.piece_count,
+            "sealed_pieces": info.sealed_count(),
+            "clear_bytes": if info.seal.selection.is_some() { clear } else { 0 },
+            "protected_whole": plan.whole.iter().map(|(path, _)| path).collect::<Vec<_>>(),
             "piece_length": info.piece_length,
             "torrent": torrent,
             "seed_file": seed_file,
@@ -153,6 +191,40 @@ fn params(args: &Args) -> Result<Arc<Params>, Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("--group {}: {error}", args.group)))
 }
 
+/// What `--protect` says.
+fn protect(text: &str) -> Result<Protect, String> {
+    if let Some(part) = text.strip_prefix("fraction=") {
+        let part: f64 = part.parse().map_err(|_| "expected a number, such as fraction=0.1")?;
+        if !(part > 0.0 && part <= 1.0) {
+            return Err("expected a fraction above 0 and at most 1".into());
+        }
+        return Ok(Protect::Fraction(((part * 1e6).round() as u32).max(1)));
+    }
+    if let Some(ranges) = text.strip_prefix("ranges=") {
+        return ranges.split(',').map(file_range).collect::<Result<_, _>>().map(Protect::Ranges);
+    }
+    match text {
+        "all" => Ok(Protect::All),
+        "media" => Ok(Protect::Media),
+        _ => Err("expected all, media, ranges=FROM-TO or fraction=PART".into()),
+    }
+}
+
+/// `FROM-TO` of every file, or `PATH:FROM-TO`; nothing behind the dash is the file's end.
+fn file_range(text: &str) -> Result<FileRange, String> {
+    let (path, range) = match text.rsplit_once(':') {
+        Some((path, range)) => (Some(path.to_owned()), range),
+        None => (None, text),
+    };
+    let (from, to) = range.split_once('-').ok_or("expected FROM-TO, such as 0-64K")?;
+    let from = if from == "0" { 0 } else { super::size(from)? };
+    let to = if to.is_empty() { None } else { Some(super::size(to)?) };
+    if to.is_some_and(|to| to <= from) {
+        return Err(format!("{range}: expected an end behind the beginning"));
+    }
+    Ok(FileRange { path, from, to })
+}
+
 fn profile(name: &str) -> Result<Profile, String> {
     Profile::by_name(name).ok_or_else(|| "expected `sealed` or `paper`".into())
 }
@@ -168,4 +240,38 @@ fn exponents(name: &str) -> Result<Exponents, String> {
 
 fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::file(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_protected_is_said_in_words() {
+        let range = |path: Option<&str>, from, to| FileRange { path: path.map(str::to_owned), from, to };
+        assert_eq!(protect("all"), Ok(Protect::All));
+        assert_eq!(protect("media"), Ok(Protect::Media));
+        assert_eq!(protect("fraction=0.1"), Ok(Protect::Fraction(100_000)));
+        assert_eq!(protect("fraction=1"), Ok(Protect::Fraction(1_000_000)));
+        assert_eq!(
+            protect("ranges=0-64K,a/b:c.mp4:1M-"),
+            Ok(Protect::Ranges(vec![range(None, 0, Some(65_536)), range(Some("a/b:c.mp4"), 1 << 20, None)]))
+        );
+        for bad in [
+            "",
+            "none",
+            "fraction=",
+            "fraction=0",
+            "fraction=-1",
+            "fraction=1.1",
+            "fraction=nan",
+            "ranges=",
+            "ranges=5",
+            "ranges=5-5",
+            "ranges=x-y",
+            "ranges=1-2,",
+        ] {
+            assert!(protect(bad).is_err(), "{bad}");
+        }
+    }
 }

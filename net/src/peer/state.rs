@@ -24,6 +24,7 @@ mod urgent;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,11 +40,13 @@ pub(crate) use self::random::Random;
 use self::random::Random;
 use self::rate::Rate;
 use super::buffers::{Buffer, Buffers};
+use super::store::NOT_ENCRYPTED;
 use super::tracker::{KeyError, OrdinaryClient, Personal};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::Message;
 use crate::wire::seal::{self, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use crate::wire::selection::Selection;
 
 /// Names a connection; never used twice.
 pub(crate) type ConnectionId = u64;
@@ -90,6 +93,8 @@ pub(crate) struct Config {
     pub(crate) peer_id: [u8; 20],
     /// `None`: a plain torrent.
     pub(crate) seal: Option<Seal>,
+    /// Of a sealed torrent some of whose pieces are clear.
+    pub(crate) selection: Option<Arc<Selection>>,
     /// What is there of each piece.
     pub(crate) have: Vec<Option<Have>>,
     pub(crate) port: Option<u16>,
@@ -104,6 +109,12 @@ pub(crate) struct Config {
     /// Repair: all who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
     pub(crate) avoid: Vec<(u32, SubscriberId)>,
     pub(crate) seed: u64,
+}
+
+impl Config {
+    fn is_sealed(&self, piece: u32) -> bool {
+        self.seal.is_some() && !self.selection.as_ref().is_some_and(|selection| selection.is_clear(piece))
+    }
 }
 
 /// What happens.
@@ -239,7 +250,7 @@ pub(crate) enum Command {
         epoch: u64,
         pieces: Vec<u32>,
     },
-    /// Read a piece and transform it; no key in a plain torrent. The key is from our ciphertext of `epoch` to the peer's of
+    /// Read a piece and transform it; no key in a plain torrent or of a clear piece. The key is from our ciphertext of `epoch` to the peer's of
     /// `to`.
     Prepare {
         id: ConnectionId,
@@ -405,7 +416,12 @@ pub(crate) struct Swarm {
 
 impl Swarm {
     pub(crate) fn new(config: Config, now: Now) -> Self {
-        let pieces = Pieces::new(&config.have);
+        let mut pieces = Pieces::new(&config.have);
+        // Whoever has a clear piece has checked it.
+        let checked = |piece: &u32| pieces.have().has(*piece) && !config.is_sealed(*piece);
+        let checked: Vec<u32> =
+            (0..pieces.count()).filter(|_| config.selection.is_some()).filter(checked).collect();
+        checked.into_iter().for_each(|piece| pieces.vouch(piece, 0));
         let orphaned = |piece: &u32| !pieces.vouched().has(*piece);
         let mut swarm = Swarm {
             orphans: pieces.have().iter().filter(orphaned).map(|piece| (piece, now.elapsed)).collect(),
@@ -541,6 +557,11 @@ impl Swarm {
 
     fn sealed(&self) -> bool {
         self.config.seal.is_some()
+    }
+
+    /// Whether a piece goes from hand to hand with a key and a statement: none does in a plain torrent, nor a clear one.
+    fn is_sealed(&self, piece: u32) -> bool {
+        self.config.is_sealed(piece)
     }
 
     /// Bytes of all pieces but the last.
@@ -855,9 +876,13 @@ impl Swarm {
         self.hashed
     }
 
-    /// Pieces that are of another epoch than the subscription.
+    /// Pieces that are of another epoch than the subscription. Clear ones are of none.
     pub(crate) fn moving(&self) -> u32 {
-        self.pieces.have().count() - self.pieces.of_epoch(self.epoch())
+        let clear = match &self.config.selection {
+            Some(_) if self.epoch() != NOT_ENCRYPTED => self.pieces.of_epoch(NOT_ENCRYPTED),
+            _ => 0,
+        };
+        self.pieces.have().count() - self.pieces.of_epoch(self.epoch()) - clear
     }
 
     fn epoch(&self) -> u64 {

@@ -5,14 +5,16 @@
 //!              then records of 85 bytes, appended: kind (1) ‖ piece (4) ‖ epoch (8)
 //!              ‖ BLAKE3 of the ciphertext (32) ‖ sender's subscriber id (32) ‖ first 8 bytes of the record's BLAKE3
 //! kind         1: stored (0: discarded) + 2: in pieces-aside.bin + 4: made of the piece that was there before
+//!              + 8: in pieces-clear.bin
 //! ```
 //!
 //! A piece is written before its record. Whatever stops the program, a torn record is dropped at the next start, and
 //! every recorded piece is hashed again.
 //!
 //! A piece that moves to another epoch is written aside, which is to say into the one of the two files in which it is not, and its
-//! record switches. So while a subscription moves, it takes twice the room. Version 1 of the index knew one file; it is
-//! raised with the first record that needs version 2.
+//! record switches. So while a subscription moves, it takes twice the room. A piece that is not encrypted has epoch 0 and never
+//! moves; it lies in a file of its own, so that the other two may be emptied. Version 1 of the index knew one file, version 2 two;
+//! it is raised with the first record that needs more.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -25,22 +27,30 @@ use swarmseal_core::{SubscriberId, TorrentId};
 use crate::platform::{read_at, write_at};
 
 const MAGIC: &[u8; 8] = b"SSPIECES";
-const VERSION: u32 = 2;
+/// The epoch of a piece that is not encrypted.
+pub(super) const NOT_ENCRYPTED: u64 = 0;
+
+const VERSION: u32 = 3;
 /// That of an index in which no record needs more.
 const FIRST_VERSION: u32 = 1;
+/// That of one that knows two files.
+const SECOND_VERSION: u32 = 2;
 const HEADER_LEN: usize = 8 + 4 + 4 + 4 + 32;
 const RECORD_LEN: usize = 1 + 4 + 8 + 32 + 32 + 8;
 const STORED: u8 = 1;
 const ASIDE: u8 = 2;
 const MOVED: u8 = 4;
+const CLEAR: u8 = 8;
 const DISCARDED: u8 = 0;
+/// Of the files, the one for pieces that are not encrypted.
+const CLEAR_FILE: usize = 2;
 /// Pieces of the index to read again before one that is not as recorded counts as damaged.
 const READS: u32 = 3;
 
 /// What is known of a stored piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredPiece {
-    /// The epoch that it is encrypted for; 0 in a plain torrent.
+    /// The epoch that it is encrypted for; 0 where it is not encrypted.
     pub epoch: u64,
     /// BLAKE3 of the bytes.
     pub hash: [u8; 32],
@@ -101,12 +111,12 @@ pub struct Shape {
 #[derive(Debug)]
 pub struct Store {
     shape: Shape,
-    files: [File; 2],
+    files: [File; 3],
     /// Held by who writes pieces. The kernel lets one in at a time anyway, and the others spin.
     writing: Mutex<()>,
     /// Shared from a piece's first byte to its record; alone, a file is emptied in which nothing is left.
     settled: RwLock<()>,
-    paths: [PathBuf; 2],
+    paths: [PathBuf; 3],
     index_path: PathBuf,
     index: Mutex<Index>,
 }
@@ -124,7 +134,7 @@ struct Index {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     stored: StoredPiece,
-    /// Which of the two files.
+    /// Which of the files.
     file: usize,
     /// As it came from its sender, if it has moved since.
     moved_from: Option<Box<StoredPiece>>,
@@ -151,7 +161,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(paths[0].clone())),
             Err(TryLockError::Error(source)) => return Err(failed(&paths[0], source)),
         }
-        let files = [data, open(&paths[1])?];
+        let files = [data, open(&paths[1])?, open(&paths[2])?];
         let mut file = open(&index_path)?;
         let (pieces, version) = read_index(&mut file, &index_path, &shape)?;
         let index = Mutex::new(Index::new(file, version, pieces));
@@ -215,7 +225,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.check(piece, data.len())?;
         let _unsettled = self.settled.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(before) = self.place(piece).filter(|place| place.stored == *from) else { return Ok(false) };
+        let movable = |place: &Place| place.stored == *from && place.file != CLEAR_FILE;
+        let Some(before) = self.place(piece).filter(movable) else { return Ok(false) };
         let file = 1 - before.file;
         self.write(file, piece, data)?;
         let mut index = self.index();
@@ -295,9 +306,12 @@ impl Store {
 
     /// Where a piece goes that came from somebody: with others of its epoch, so that the other file may be emptied.
     fn file_for(&self, piece: u32, epoch: u64) -> usize {
+        if epoch == NOT_ENCRYPTED {
+            return CLEAR_FILE;
+        }
         let index = self.index();
         match &index.pieces[piece as usize] {
-            Some(there) if there.stored.epoch != epoch => 1 - there.file,
+            Some(there) if there.stored.epoch != epoch && there.file != CLEAR_FILE => 1 - there.file,
             _ => match index.held.keys().find(|(_, other)| *other == epoch) {
                 Some((file, _)) => *file,
                 // The first of its epoch.
@@ -368,9 +382,14 @@ impl Index {
 
     fn append(&mut self, path: &Path, kind: u8, piece: u32, stored: &StoredPiece) -> Result<(), StoreError> {
         let failed = |source| failed(path, source);
-        if kind > STORED && self.version < VERSION {
-            write_at(&self.file, &VERSION.to_be_bytes(), MAGIC.len() as u64).map_err(failed)?;
-            self.version = VERSION;
+        let needed = match kind {
+            _ if kind & CLEAR != 0 => VERSION,
+            DISCARDED | STORED => FIRST_VERSION,
+            _ => SECOND_VERSION,
+        };
+        if self.version < needed {
+            write_at(&self.file, &needed.to_be_bytes(), MAGIC.len() as u64).map_err(failed)?;
+            self.version = needed;
         }
         let end = self.file.seek(SeekFrom::End(0)).map_err(failed)?;
         self.file.write_all(&record(kind, piece, stored)).map_err(|source| {
@@ -381,13 +400,17 @@ impl Index {
     }
 }
 
-/// The kind of a piece's record in one of the two files.
+/// The kind of a piece's record in one of the files.
 fn kind(file: usize) -> u8 {
-    if file == 0 { STORED } else { STORED | ASIDE }
+    match file {
+        0 => STORED,
+        CLEAR_FILE => STORED | CLEAR,
+        _ => STORED | ASIDE,
+    }
 }
 
-fn data_paths(dir: &Path) -> [PathBuf; 2] {
-    ["pieces.bin", "pieces-aside.bin"].map(|name| dir.join(name))
+fn data_paths(dir: &Path) -> [PathBuf; 3] {
+    ["pieces.bin", "pieces-aside.bin", "pieces-clear.bin"].map(|name| dir.join(name))
 }
 
 /// Every piece that was ever stored in `dir`, the oldest first; what was discarded since is among them, for blame.
@@ -411,8 +434,8 @@ fn history(path: &Path, shape: &Shape) -> Result<Vec<(u32, StoredPiece)>, StoreE
 #[derive(Debug)]
 pub struct StoreReader {
     /// Opened once they are there.
-    files: [OnceLock<File>; 2],
-    paths: [PathBuf; 2],
+    files: [OnceLock<File>; 3],
+    paths: [PathBuf; 3],
     index_path: PathBuf,
     shape: Shape,
     pieces: RwLock<Vec<Option<Place>>>,
@@ -424,7 +447,7 @@ impl StoreReader {
         let (paths, index_path) = (data_paths(dir), dir.join("pieces.idx"));
         let pieces = RwLock::new(read_pieces(&index_path, shape)?);
         let reader = StoreReader { files: Default::default(), paths, index_path, shape: *shape, pieces };
-        (0..2).try_for_each(|file| reader.file(file).map(drop))?;
+        (0..3).try_for_each(|file| reader.file(file).map(drop))?;
         Ok(reader)
     }
 
@@ -443,7 +466,7 @@ impl StoreReader {
         Ok(count)
     }
 
-    /// One of the two files, if it is there by now.
+    /// One of the files, if it is there by now.
     fn file(&self, file: usize) -> Result<Option<&File>, StoreError> {
         let (opened, path) = (&self.files[file], &self.paths[file]);
         if opened.get().is_none()
@@ -465,10 +488,11 @@ impl StoreReader {
         self.place(piece).map(|place| place.origin())
     }
 
-    /// The epochs of the pieces that are there.
+    /// The epochs of the pieces that are there and encrypted.
     pub fn epochs(&self) -> BTreeSet<u64> {
         let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
-        pieces.iter().flatten().map(|place| place.stored.epoch).collect()
+        let epochs = pieces.iter().flatten().map(|place| place.stored.epoch);
+        epochs.filter(|&epoch| epoch != NOT_ENCRYPTED).collect()
     }
 
     /// Reads a piece into `out`, which has the piece's length. One that is damaged is read all the same.
@@ -542,7 +566,8 @@ fn parse_index(bytes: &[u8], path: &Path, shape: &Shape) -> Result<(Vec<Option<P
     let good = parse_records(bytes, path, shape, |piece, kind, stored| {
         let before = pieces[piece as usize].take().filter(|_| kind & MOVED != 0);
         let moved_from = before.map(|before| Box::new(before.origin()));
-        let place = Place { stored, file: usize::from(kind & ASIDE != 0), moved_from };
+        let file = if kind & CLEAR != 0 { CLEAR_FILE } else { usize::from(kind & ASIDE != 0) };
+        let place = Place { stored, file, moved_from };
         pieces[piece as usize] = (kind & STORED != 0).then_some(place);
     })?;
     Ok((pieces, good))
@@ -753,6 +778,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_encrypted_stays_where_it_is_while_the_rest_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), SHAPE).unwrap();
+        let lengths = || {
+            ["pieces.bin", "pieces-aside.bin", "pieces-clear.bin"]
+                .map(|name| std::fs::metadata(dir.path().join(name)).unwrap().len())
+        };
+        let (data, clear) = stored(77, NOT_ENCRYPTED);
+        [1, 3].iter().for_each(|&piece| store.put(piece, &data, clear).unwrap());
+        [0, 2].iter().for_each(|&piece| put(&store, piece));
+        assert_eq!(lengths(), [3 * 64, 0, 4 * 64]);
+        let index = dir.path().join("pieces.idx");
+        assert_eq!(std::fs::read(&index).unwrap()[11], 3);
+        for epoch in [4, 5] {
+            for piece in [0, 2] {
+                let before = store.piece(piece).unwrap();
+                let (data, moved) = stored(epoch as u8, epoch);
+                assert!(store.replace(piece, &before, &data, moved).unwrap());
+            }
+            let (data, moved) = stored(epoch as u8, epoch);
+            assert!(!store.replace(1, &clear, &data, moved).unwrap());
+            store.reclaim().unwrap();
+            let expected = if epoch == 4 { [0, 3 * 64, 4 * 64] } else { [3 * 64, 0, 4 * 64] };
+            assert_eq!(lengths(), expected);
+        }
+        let reader = StoreReader::open(dir.path(), &SHAPE).unwrap();
+        assert_eq!(reader.epochs(), BTreeSet::from([5]));
+        drop(store);
+        let store = Store::open(dir.path(), SHAPE).unwrap();
+        let mut out = [0; 64];
+        for piece in [1, 3] {
+            assert_eq!((store.read_stored(piece, &mut out).unwrap(), out), (clear, [77; 64]));
+            assert_eq!((reader.read_stored(piece, &mut out).unwrap(), out), (clear, [77; 64]));
+        }
+        assert_eq!(store.count(), 4);
+        assert_eq!(store.discard(3).unwrap(), Some(clear));
+        assert_eq!(store.count(), 3);
+    }
+
+    #[test]
     fn damaged_pieces_are_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), SHAPE).unwrap();
@@ -778,9 +843,9 @@ mod tests {
         assert!(matches!(Store::open(dir.path(), other), Err(StoreError::Foreign(_))));
         let index = dir.path().join("pieces.idx");
         let mut bytes = std::fs::read(&index).unwrap();
-        bytes[11] = 3;
+        bytes[11] = 4;
         std::fs::write(&index, &bytes).unwrap();
-        assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::NewerVersion { found: 3, .. })));
+        assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::NewerVersion { found: 4, .. })));
         std::fs::write(&index, b"what").unwrap();
         assert!(matches!(Store::open(dir.path(), SHAPE), Err(StoreError::Foreign(_))));
     }

@@ -20,7 +20,8 @@ pub(super) struct OpenedKeys {
 }
 
 impl OpenedKeys {
-    /// K^−1 of one piece out of `license`: W bytes a piece. None if it has no valid key for it.
+    /// K^−1 of one piece out of `license`: W bytes a piece. None if it has no valid key for it. `piece`: counted among those that
+    /// have keys, the sealed ones.
     ///
     /// Whoever comes first opens the piece's neighbours as well; others who ask for one of them meanwhile wait.
     pub(super) fn get(

@@ -217,6 +217,7 @@ mod tests {
             license_key: SigningKey::from_bytes(&[1; 32]).public(),
             params: Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap()),
             piece_length: Some(16 << 10),
+            runs: None,
         };
         let (metainfo, seed) = publish(&options, &mut UnwrapErr(SysRng), &|_| ()).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::wire::content::FileList;
+use crate::wire::content::Manifest;
 
 /// The plaintext stream: the header, then the files one after another. See [`crate::wire::content`].
 #[derive(Debug)]
@@ -25,15 +25,15 @@ struct Placed {
 
 impl PlainStream {
     /// The stream of listed files below `root`. Nothing is opened yet.
-    pub fn new(root: &Path, files: &FileList) -> Self {
-        let header = files.header();
+    pub fn new(root: &Path, manifest: &Manifest) -> Self {
+        let header = manifest.header();
         let mut length = header.len() as u64;
         let mut place = |entry: &crate::wire::content::FileEntry| {
             let placed = Placed { path: root.join(entry.relative_path()), start: length, size: entry.size };
             length += entry.size;
             placed
         };
-        let files = files.entries().iter().map(&mut place).collect();
+        let files = manifest.files().entries().iter().map(&mut place).collect();
         PlainStream { header, files, length }
     }
 
@@ -45,11 +45,6 @@ impl PlainStream {
     /// Checks that every file is there with its listed size. Errors: [`Error::SizeChanged`], [`Error::Io`].
     pub fn check_sizes(&self) -> Result<(), Error> {
         self.files.iter().try_for_each(|file| file.open().map(drop))
-    }
-
-    /// Reads the payload of piece `index`, where each carries `payload.len()` bytes; behind the end come zeros.
-    pub fn read_payload(&self, index: u32, payload: &mut [u8]) -> Result<(), Error> {
-        self.read_at(u64::from(index) * payload.len() as u64, payload)
     }
 
     /// Reads from `offset`; behind the end come zeros.
@@ -105,7 +100,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::wire::content::FileEntry;
+    use crate::wire::content::{FileEntry, FileList};
     use proptest::prelude::*;
 
     proptest! {
@@ -124,14 +119,14 @@ mod tests {
                 content.extend_from_slice(&bytes);
                 entries.push(FileEntry { mime: "x".into(), path: vec![i.to_string()], size: size as u64 });
             }
-            let files = FileList::new(entries).unwrap();
-            let stream = PlainStream::new(dir.path(), &files);
-            let mut expected = [files.header(), content].concat();
+            let manifest = Manifest::new(FileList::new(entries).unwrap(), None).unwrap();
+            let stream = PlainStream::new(dir.path(), &manifest);
+            let mut expected = [manifest.header(), content].concat();
             prop_assert_eq!(stream.length(), expected.len() as u64);
             expected.resize(expected.len().next_multiple_of(payload), 0);
             let mut out = vec![0xee; payload];
             for (index, chunk) in expected.chunks(payload).enumerate() {
-                stream.read_payload(index as u32, &mut out).unwrap();
+                stream.read_at((index * payload) as u64, &mut out).unwrap();
                 prop_assert_eq!(&out, chunk);
             }
         }
@@ -143,7 +138,8 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, b"four").unwrap();
         let entry = FileEntry { mime: String::new(), path: vec!["a".into()], size: 4 };
-        let stream = PlainStream::new(dir.path(), &FileList::new(vec![entry]).unwrap());
+        let manifest = Manifest::new(FileList::new(vec![entry]).unwrap(), None).unwrap();
+        let stream = PlainStream::new(dir.path(), &manifest);
         let mut out = vec![0; stream.length() as usize];
         stream.check_sizes().unwrap();
         stream.read_at(0, &mut out).unwrap();

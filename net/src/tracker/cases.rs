@@ -63,7 +63,10 @@ fn open_case(tracker: &Tracker, session: &Session, request: Accuse) -> Result<Ac
         return Err(ApiError::Barred.into());
     }
     let Accuse { piece, uploader, statement, ciphertext, .. } = request;
-    if piece >= torrent.piece_count || ciphertext.len() != torrent.piece_length as usize {
+    if piece >= torrent.piece_count
+        || torrent.is_clear(piece)
+        || ciphertext.len() != torrent.piece_length as usize
+    {
         return Err(ApiError::BadPiece.into());
     }
     let now = clock::now();

@@ -147,7 +147,7 @@ fn granted(
         &*master(tracker, torrent, epoch)?,
         epoch,
         &subscriber.y,
-        torrent.piece_count,
+        &torrent.sealed_pieces(),
     )?;
     Ok(License {
         torrent_id: torrent.id,

@@ -155,8 +155,14 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
         let tables = tracker.tables.tables(params, &subscriber, &record.y)?;
         let master = master(tracker, &torrent, epoch)?;
         let to = Party { tables: &tables, master: &master, epoch };
-        let pieces: Vec<u32> = (first..last).collect();
-        let keys = rekey::encryption_keys(params, &torrent.id, &to, &pieces)?;
+        // The hash of a clear piece is known without a key, in whose place are zeros.
+        let pieces: Vec<u32> = (first..last).filter(|&piece| !torrent.is_clear(piece)).collect();
+        let made = rekey::encryption_keys(params, &torrent.id, &to, &pieces)?;
+        let width = params.group().bytes();
+        let mut keys = vec![0; (last - first) as usize * width];
+        for (&piece, key) in pieces.iter().zip(made.chunks_exact(width)) {
+            keys[(piece - first) as usize * width..][..width].copy_from_slice(key);
+        }
         count(&tracker.counters.encryption_keys, pieces.len() as u64);
         return Ok(Work { job: Some(HashJob { subscriber, epoch, first, keys }), now });
     }

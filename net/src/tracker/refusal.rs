@@ -122,7 +122,7 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::ExpiredTicket => "the ticket has expired, or expires too late",
         ApiError::UnknownEpoch => "the tracker has no master key for this epoch",
         ApiError::RetiredEpoch => "the epoch of these pieces is retired",
-        ApiError::BadPiece => "expected 1 to 512 pieces, each below the torrent's number of pieces",
+        ApiError::BadPiece => "expected 1 to 512 pieces, each a sealed one of the torrent",
         ApiError::NotLicensed => "nothing is granted to this subscriber",
         ApiError::ExpiredLicense => "what was granted has expired",
         ApiError::BadVoucher => "there is no such voucher for this torrent",

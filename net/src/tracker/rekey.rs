@@ -149,20 +149,19 @@ pub(super) fn encryption_keys(
     keys.finish()
 }
 
-/// (g^−1)^r for every piece of the torrent, for a license.
+/// (g^−1)^r for each of the sealed pieces of a torrent, for a license.
 pub(super) fn decryption_keys(
     params: &Params,
     torrent: &TorrentId,
     master: &MasterKey,
     epoch: u64,
     y: &[u8],
-    piece_count: u32,
+    pieces: &[u32],
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let public = PublicKey::from_bytes(params, y)?;
     let r = TsKeys::derive(params, master, torrent, &public, epoch);
     let mut words = vec![0; FixedBase::words(params)];
     let table = DecryptionKey::table(params, &mut words)?;
-    let pieces: Vec<u32> = (0..piece_count).collect();
     let mut keys = Encoded::new(params, pieces.len());
     for pieces in pieces.chunks(BATCH) {
         DecryptionKey::derive_batch(params, &table, &of_pieces(&r, pieces), |_, key| {
@@ -245,7 +244,7 @@ mod tests {
 
         let k_ij = encryption_keys(&params, &TORRENT, &uploader, &pieces).unwrap();
         let rho = rekeys(&params, &TORRENT, &uploader, &downloader, &pieces).unwrap();
-        let license = decryption_keys(&params, &TORRENT, &second, 2, &y_k, 4).unwrap();
+        let license = decryption_keys(&params, &TORRENT, &second, 2, &y_k, &[0, 1, 2, 3]).unwrap();
         assert_eq!((k_ij.len(), rho.len(), license.len()), (2 * width, 2 * width, 4 * width));
         for (at, piece) in pieces.into_iter().enumerate() {
             let plain: Vec<u8> = (0..2 * width).map(|i| (i % 100) as u8 + 1).collect();

@@ -40,6 +40,7 @@ use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::integrity::Integrity;
 use crate::wire::metainfo::Metainfo;
+use crate::wire::selection::Selection;
 
 /// See [`Tracker::accusing`].
 const MAX_ACCUSATIONS: usize = 4;
@@ -52,6 +53,8 @@ pub(super) struct Torrent {
     /// Ed25519 public key that its licenses are signed with.
     pub(super) license_key: [u8; 32],
     pub(super) piece_count: u32,
+    /// Which pieces have keys; `None`: all.
+    pub(super) selection: Option<Arc<Selection>>,
     /// Bytes.
     pub(super) piece_length: u32,
     /// When subscribers check received pieces.
@@ -71,6 +74,7 @@ impl Torrent {
             params: Arc::clone(&metainfo.info.seal.params),
             license_key: metainfo.info.seal.license_key,
             piece_count: metainfo.info.piece_count,
+            selection: metainfo.info.seal.selection.clone(),
             piece_length: metainfo.info.piece_length,
             integrity: metainfo.info.seal.integrity,
             label: metainfo.info.name.clone(),
@@ -84,10 +88,20 @@ impl Torrent {
         u64::from(self.piece_count) * u64::from(self.piece_length)
     }
 
-    /// Checks indices of one call. Errors: [`ApiError::BadPiece`].
+    /// Whether a piece is clear: nobody needs a key of it.
+    pub(super) fn is_clear(&self, piece: u32) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.is_clear(piece))
+    }
+
+    /// The pieces that have keys, in order.
+    pub(super) fn sealed_pieces(&self) -> Vec<u32> {
+        (0..self.piece_count).filter(|&piece| !self.is_clear(piece)).collect()
+    }
+
+    /// Checks indices of one call: each is that of a sealed piece. Errors: [`ApiError::BadPiece`].
     pub(super) fn check_pieces(&self, pieces: &[u32]) -> Result<(), ApiError> {
         let counted = (1..=crate::wire::api::MAX_PIECES).contains(&pieces.len());
-        if counted && pieces.iter().all(|&piece| piece < self.piece_count) {
+        if counted && pieces.iter().all(|&piece| piece < self.piece_count && !self.is_clear(piece)) {
             Ok(())
         } else {
             Err(ApiError::BadPiece)

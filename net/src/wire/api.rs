@@ -600,7 +600,7 @@ pub struct HashJob {
     pub epoch: u64,
     /// The first piece.
     pub first: u32,
-    /// Encryption keys of that piece and those that follow, W bytes each.
+    /// Encryption keys of that piece and those that follow, W bytes each; zeros in the places of clear ones.
     #[serde(with = "serde_bytes")]
     pub keys: Vec<u8>,
 }

@@ -1,7 +1,9 @@
-//! The head of the plaintext stream: which files follow, in which order.
+//! The head of the plaintext stream: which files follow, in which order, and which of their bytes are sealed.
 //!
 //! ```text
-//! length of the list (u64, little-endian) ‖ bencoded list of {mime, path, size} ‖ the files, one after another ‖ zeros
+//! length of the manifest (u64, little-endian) ‖ manifest ‖ the files, one after another ‖ zeros
+//! manifest   bencoded list of {mime, path, size}                     where all pieces are sealed
+//!            bencoded {files: that list, runs: list of lengths, v}    where some are clear, see wire::selection
 //! ```
 //!
 //! A path is a list of components, as in BEP 3. Zeros fill the last piece.
@@ -12,11 +14,14 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::bencode;
+use super::selection::{self, Interleaving, Runs};
 
-/// Bytes of the longest list that is read.
+/// Bytes of the longest manifest that is read.
 pub const MAX_LIST: usize = 24 << 20;
-/// Bytes before the list: its length.
+/// Bytes before the manifest: its length.
 pub const PREFIX: usize = 8;
+/// The newest version of a manifest with runs that is understood.
+pub const VERSION: u64 = 1;
 
 const MAX_COMPONENTS: usize = 64;
 
@@ -50,6 +55,15 @@ pub enum Error {
     /// Sizes add up to more than 64 bits.
     #[error("the content's file sizes add up to more than 2^64 bytes")]
     TooLarge,
+    /// The manifest is newer than this program.
+    #[error("the content's list of files has version {found}; this program understands up to {VERSION}")]
+    NewerVersion {
+        /// The version found.
+        found: u64,
+    },
+    /// The runs of sealed and clear bytes cannot be, or do not belong to the files or to the torrent.
+    #[error(transparent)]
+    Selection(#[from] selection::Error),
 }
 
 /// One file of the content.
@@ -128,13 +142,7 @@ impl FileList {
         &self.entries
     }
 
-    /// The stream's bytes before the first file.
-    pub fn header(&self) -> Vec<u8> {
-        let list = self.to_bytes();
-        [&(list.len() as u64).to_le_bytes()[..], &list].concat()
-    }
-
-    /// Reads the list's length from the stream's first bytes. Errors: [`Error::TooLong`].
+    /// Reads the manifest's length from the stream's first bytes. Errors: [`Error::TooLong`].
     pub fn length_from_prefix(prefix: [u8; PREFIX]) -> Result<usize, Error> {
         let found = u64::from_le_bytes(prefix);
         usize::try_from(found).ok().filter(|&len| len <= MAX_LIST).ok_or(Error::TooLong { found })
@@ -143,6 +151,97 @@ impl FileList {
     /// Bytes of all files together.
     pub fn content_length(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size).sum()
+    }
+}
+
+/// What stands before the files: which there are, and which of their bytes are sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    files: FileList,
+    /// `None`: all bytes are sealed.
+    runs: Option<Runs>,
+}
+
+#[derive(Serialize)]
+struct ManifestOut<'a> {
+    files: &'a [FileEntry],
+    runs: &'a [u64],
+    v: u64,
+}
+
+#[derive(Deserialize)]
+struct ManifestIn {
+    files: Vec<FileEntry>,
+    runs: Vec<u64>,
+}
+
+impl Manifest {
+    /// Of files all of whose bytes are sealed, or of which these runs are. Errors: [`Error::Selection`] where the runs are not as
+    /// long as the files, [`Error::TooLong`], [`Error::TooLarge`].
+    pub fn new(files: FileList, runs: Option<Runs>) -> Result<Self, Error> {
+        if runs.as_ref().is_some_and(|runs| runs.total() != files.content_length()) {
+            return Err(selection::Error::BadRuns("they are not as long as the files").into());
+        }
+        let manifest = Manifest { files, runs };
+        let found = manifest.to_bytes().len() as u64;
+        if found > MAX_LIST as u64 {
+            return Err(Error::TooLong { found });
+        }
+        manifest.files.content_length().checked_add(found + PREFIX as u64).ok_or(Error::TooLarge)?;
+        Ok(manifest)
+    }
+
+    /// Reads the bencoded list or dictionary.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.first() != Some(&b'd') {
+            return Self::new(FileList::from_bytes(bytes)?, None);
+        }
+        match bencode::dict_number(bytes, b"v")?.unwrap_or(0) {
+            VERSION => {}
+            0 => return Err(bencode::Error::Shape("the manifest's version is none".into()).into()),
+            found => return Err(Error::NewerVersion { found }),
+        }
+        let ManifestIn { files, runs } = bencode::from_bytes(bytes, MAX_LIST)?;
+        Self::new(FileList::new(files)?, Some(Runs::new(runs)?))
+    }
+
+    /// Its bytes, without their length.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match &self.runs {
+            None => self.files.to_bytes(),
+            Some(runs) => bencode::to_bytes(&ManifestOut {
+                files: self.files.entries(),
+                runs: runs.lengths(),
+                v: VERSION,
+            }),
+        }
+    }
+
+    /// The stream's bytes before the first file.
+    pub fn header(&self) -> Vec<u8> {
+        let bytes = self.to_bytes();
+        [&(bytes.len() as u64).to_le_bytes()[..], &bytes].concat()
+    }
+
+    /// The files.
+    pub fn files(&self) -> &FileList {
+        &self.files
+    }
+
+    /// Which bytes are sealed; `None`: all.
+    pub fn runs(&self) -> Option<&Runs> {
+        self.runs.as_ref()
+    }
+
+    /// Where each byte of the stream goes, where some are clear. `header`: the length of [`Manifest::header`].
+    pub fn interleaving(
+        &self,
+        header: u64,
+        payload: u64,
+        piece_length: u64,
+    ) -> Result<Option<Interleaving>, Error> {
+        let make = |runs| Interleaving::new(header, runs, payload, piece_length);
+        Ok(self.runs.as_ref().map(make).transpose()?)
     }
 }
 
@@ -171,7 +270,7 @@ mod tests {
     fn lists_round_trip() {
         let list = FileList::new(vec![entry(&["a"]), entry(&["b", "c"]), entry(&["b", "..d"])]).unwrap();
         assert_eq!(FileList::from_bytes(&list.to_bytes()).unwrap(), list);
-        let header = list.header();
+        let header = Manifest::new(list.clone(), None).unwrap().header();
         let (prefix, rest) = header.split_first_chunk().unwrap();
         assert_eq!(FileList::length_from_prefix(*prefix).unwrap(), rest.len());
         assert_eq!(list.content_length(), 9);
@@ -207,10 +306,34 @@ mod tests {
         assert_eq!(FileList::length_from_prefix([0xff; 8]), Err(Error::TooLong { found: u64::MAX }));
     }
 
+    #[test]
+    fn a_manifest_says_what_is_sealed_only_where_something_is_not() {
+        let list = FileList::new(vec![entry(&["a"]), entry(&["b"])]).unwrap();
+        let full = Manifest::new(list.clone(), None).unwrap();
+        assert_eq!(full.to_bytes(), list.to_bytes());
+        assert_eq!(Manifest::from_bytes(&full.to_bytes()).unwrap(), full);
+        let runs = |lengths: &[u64]| Some(Runs::new(lengths.to_vec()).unwrap());
+        let mixed = Manifest::new(list.clone(), runs(&[1, 4, 1])).unwrap();
+        let bytes = mixed.to_bytes();
+        assert!(bytes.ends_with(b"4:runsli1ei4ei1ee1:vi1ee"));
+        assert_eq!(Manifest::from_bytes(&bytes).unwrap(), mixed);
+        assert!(matches!(Manifest::new(list, runs(&[1, 4])), Err(Error::Selection(_))));
+        let with = |from: &str, to: &str| {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            Manifest::from_bytes(text.replace(from, to).as_bytes())
+        };
+        assert_eq!(with("1:vi1e", "1:vi2e"), Err(Error::NewerVersion { found: 2 }));
+        assert!(matches!(with("1:vi1e", "1:vi0e"), Err(Error::Bencode(_))));
+        assert!(matches!(with("li1ei4ei1ee", "li1ei4ei2ee"), Err(Error::Selection(_))));
+        assert!(matches!(with("li1ei4ei1ee", "li1ei5ei0ee"), Err(Error::Selection(_))));
+        assert!(matches!(with("li1ei4ei1ee", "li6ee"), Err(Error::Selection(_))));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = FileList::from_bytes(&bytes);
+            let _ = Manifest::from_bytes(&bytes);
         }
 
         #[test]

@@ -103,7 +103,7 @@ pub struct License {
     pub played: u64,
     /// What the player enforces.
     pub policy: Policy,
-    /// N decryption keys of W big-endian bytes each.
+    /// The decryption keys of the sealed pieces, in their order, W big-endian bytes each.
     pub keys: Zeroizing<Vec<u8>>,
 }
 
@@ -191,7 +191,7 @@ impl License {
         parse(&plaintext)
     }
 
-    /// [`License::open`] for one torrent and subscriber, with as many keys as it has pieces. A license of another
+    /// [`License::open`] for one torrent and subscriber, with as many keys as it has sealed pieces. A license of another
     /// torrent is called that even where another key signed it.
     pub fn open_for(
         envelope: &[u8],
@@ -212,7 +212,7 @@ impl License {
         if license.subscriber != *subscriber {
             return Err(LicenseError::WrongSubscriber);
         }
-        if license.keys.len() != metainfo.info.pieces.len() * seal.params.group().bytes() {
+        if license.keys.len() != metainfo.info.sealed_count() as usize * seal.params.group().bytes() {
             return Err(LicenseError::Malformed("it has not one key for each piece".into()));
         }
         Ok(license)

@@ -10,10 +10,13 @@ use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, Torr
 
 use super::integrity::Integrity;
 use super::layout::Layout;
+use super::selection::{self, Selection};
 use super::{bencode, identity};
 
-/// The newest version of `info.swarmseal` that is understood.
-pub const VERSION: u64 = 1;
+/// The newest version of `info.swarmseal` that is understood: that of a torrent in which some pieces are clear.
+pub const VERSION: u64 = 2;
+/// That of a torrent in which all pieces are sealed.
+pub const FULL_VERSION: u64 = 1;
 /// Bytes of the largest .torrent file that is read.
 pub const MAX_FILE: usize = 64 << 20;
 /// Bytes of the longest piece.
@@ -58,6 +61,9 @@ pub enum Error {
     /// Profile, group and exponents do not fit together, or a group in full is none.
     #[error("the torrent's group cannot be used: {0}")]
     Group(#[from] swarmseal_core::Error),
+    /// Which pieces are sealed cannot be.
+    #[error("bad .torrent file: {0}")]
+    Selection(#[from] selection::Error),
 }
 
 /// A .torrent file.
@@ -81,7 +87,7 @@ pub struct Info {
     pub piece_length: u32,
     /// N; the torrent's length is N·P.
     pub piece_count: u32,
-    /// SHA-1 of each packaged piece, N of them.
+    /// SHA-1 of each packaged piece, or of the piece itself where it is clear, N of them.
     pub pieces: Vec<[u8; 20]>,
     /// Always true: peers come from the tracker alone.
     pub private: bool,
@@ -102,12 +108,25 @@ pub struct Seal {
     pub license_key: [u8; 32],
     /// When subscribers check received pieces.
     pub integrity: Integrity,
+    /// Which pieces are sealed; `None`: all are.
+    pub selection: Option<Arc<Selection>>,
 }
 
 impl Seal {
     /// A seal in which everything that a publisher need not choose is as it is by default.
     pub fn new(torrent_id: TorrentId, params: Arc<Params>, license_key: [u8; 32]) -> Self {
-        Seal { version: VERSION, torrent_id, params, license_key, integrity: Integrity::default() }
+        let (version, integrity) = (FULL_VERSION, Integrity::default());
+        Seal { version, torrent_id, params, license_key, integrity, selection: None }
+    }
+
+    /// The version that a torrent is written in: the oldest that says what it says.
+    pub fn version_for(selection: Option<&Selection>) -> u64 {
+        if selection.is_some() { VERSION } else { FULL_VERSION }
+    }
+
+    /// Whether a piece is clear: the same bytes at every peer, with no key.
+    pub fn is_clear(&self, piece: u32) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.is_clear(piece))
     }
 }
 
@@ -122,7 +141,12 @@ impl Info {
         Layout::of_whole(self.piece_count, self.piece_length).expect("neither is zero")
     }
 
-    /// Plaintext bytes that a piece carries.
+    /// How many pieces are sealed: a license has as many keys.
+    pub fn sealed_count(&self) -> u32 {
+        self.seal.selection.as_ref().map_or(self.piece_count, |selection| selection.sealed_count())
+    }
+
+    /// Plaintext bytes that a sealed piece carries; a clear one carries P.
     pub fn payload_length(&self) -> usize {
         self.seal.params.payload_bytes(self.piece_length as usize)
     }
@@ -131,9 +155,6 @@ impl Info {
 impl Metainfo {
     /// Puts a file together. Errors: whatever [`Metainfo::from_bytes`] would refuse, [`Error::Bad`] among them.
     pub fn new(announce: String, info: Info) -> Result<Self, Error> {
-        if info.seal.version != VERSION {
-            return Err(Error::Bad { what: "swarmseal.v", expected: "1" });
-        }
         if u32::try_from(info.pieces.len()) != Ok(info.piece_count) {
             return Err(Error::Bad { what: "pieces", expected: "20 bytes for each piece" });
         }
@@ -162,7 +183,7 @@ impl Metainfo {
         if info.private != 1 {
             return Err(Error::Bad { what: "private", expected: "1" });
         }
-        let seal = bencode::from_bytes::<SealIn>(raw_seal, MAX_FILE)?.into_seal(kernels)?;
+        let seal = bencode::from_bytes::<SealIn>(raw_seal, MAX_FILE)?.into_seal(kernels, piece_count)?;
         let parsed = Info {
             name: info.name,
             piece_length: info.piece_length,
@@ -189,6 +210,7 @@ impl Metainfo {
     fn checked(announce: String, info: Info, raw_info: Vec<u8>) -> Result<Self, Error> {
         check_announce(&announce)?;
         check_name(&info.name)?;
+        check_version(&info)?;
         let block = info.seal.params.group().bytes() as u32;
         let length = info.piece_length;
         if length == 0 || length > MAX_PIECE_LENGTH {
@@ -211,6 +233,20 @@ impl Metainfo {
         }
         let info_hash = Sha1::digest(&raw_info).into();
         Ok(Metainfo { announce, info, info_hash, raw_info })
+    }
+}
+
+/// What says more than version 1 did must not look like it.
+fn check_version(info: &Info) -> Result<(), Error> {
+    let selection = info.seal.selection.as_deref();
+    if info.seal.version != Seal::version_for(selection) {
+        return Err(Error::Bad { what: "swarmseal.v", expected: "2 with a selection, 1 without" });
+    }
+    match selection {
+        Some(selection) if selection.count() != info.piece_count => {
+            Err(Error::Bad { what: "swarmseal.selection", expected: "one bit for each piece" })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -252,7 +288,7 @@ struct InfoIn<'a> {
 }
 
 #[derive(Deserialize)]
-struct SealIn {
+struct SealIn<'a> {
     exponents: String,
     group: GroupIn,
     #[serde(with = "serde_bytes")]
@@ -262,11 +298,13 @@ struct SealIn {
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: [u8; 32],
     profile: String,
+    #[serde(borrow, default, with = "bencode::optional_bytes")]
+    selection: Option<&'a [u8]>,
     v: u64,
 }
 
-impl SealIn {
-    fn into_seal(self, kernels: &'static Kernels) -> Result<Seal, Error> {
+impl SealIn<'_> {
+    fn into_seal(self, kernels: &'static Kernels, piece_count: u32) -> Result<Seal, Error> {
         let unknown = |what, name: &str| Error::Unknown { what, name: name.chars().take(64).collect() };
         let profile = Profile::by_name(&self.profile).ok_or_else(|| unknown("profile", &self.profile))?;
         let exponents =
@@ -284,12 +322,14 @@ impl SealIn {
             }
             GroupIn::Parts { p, g } => Group::from_parts(kernels, &p, &g)?,
         };
+        let selection = self.selection.map(|bits| Selection::from_bytes(bits, piece_count)).transpose()?;
         Ok(Seal {
             version: self.v,
             torrent_id: TorrentId(self.id),
             params: Arc::new(Params::new(profile, group, exponents)?),
             license_key: self.license_key,
             integrity,
+            selection: selection.map(Arc::new),
         })
     }
 }
@@ -359,6 +399,8 @@ struct SealOut<'a> {
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: &'a [u8; 32],
     profile: &'static str,
+    #[serde(with = "bencode::optional_bytes", skip_serializing_if = "Option::is_none")]
+    selection: Option<&'a [u8]>,
     v: u64,
 }
 
@@ -404,6 +446,7 @@ impl<'a> InfoOut<'a> {
                     .map(Integrity::name),
                 license_key: &seal.license_key,
                 profile: seal.params.profile().name(),
+                selection: seal.selection.as_ref().map(|selection| selection.as_bytes()),
                 v: seal.version,
             },
         }

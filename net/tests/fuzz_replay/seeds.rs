@@ -13,7 +13,7 @@ use swarmseal::wire::announce::{
 use swarmseal::wire::api::{self, Passkey, Role, Token};
 use swarmseal::wire::bencode;
 use swarmseal::wire::channel::{self, Endpoint, Notice};
-use swarmseal::wire::content::{FileEntry, FileList};
+use swarmseal::wire::content::{FileEntry, FileList, Manifest};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::keyfile::{ExportedKeys, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
 use swarmseal::wire::license::{License, Policy};
@@ -23,11 +23,13 @@ use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
 use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
+use crate::mp4;
 use crate::targets::{
     ENTROPY, OWNER, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret,
 };
@@ -69,6 +71,16 @@ pub(crate) fn all() -> Vec<Seed> {
     add("bencode", "deep", [[b'l'; 16], [b'e'; 16]].concat());
 
     add("metainfo", "sealed", torrent(sealed(kernels()), 1 << 18, 3).to_bytes());
+    for (name, bytes) in [
+        ("moov-last", mp4::plain(false, false)),
+        ("moov-first", mp4::plain(true, true)),
+        ("fragments", mp4::fragmented()),
+    ] {
+        // What is clear is not looked at.
+        add("media", name, bytes);
+    }
+
+    add("metainfo", "some-clear", mixed_torrent().to_bytes());
     add("metainfo", "paper", torrent(paper(kernels()), 1 << 14, 5).to_bytes());
     add("plain_metainfo", "single", plain_torrent(None));
     let parts = [("a", 20_000), ("b", 0), ("c", 30_000)];
@@ -87,7 +99,25 @@ pub(crate) fn all() -> Vec<Seed> {
     }
 
     add("content_list", "files", files().to_bytes());
-    add("content_list", "stream", [files().header(), b"content".to_vec()].concat());
+    let full = Manifest::new(files(), None).expect("short");
+    add("content_list", "stream", [full.header(), b"content".to_vec()].concat());
+    for (name, runs) in [("runs", vec![1, 5, 1]), ("clear-first", vec![0, 7])] {
+        let mixed = Manifest::new(files(), Some(Runs::new(runs).expect("alternating"))).expect("seven bytes");
+        add("content_list", name, mixed.to_bytes());
+        add(
+            "content_list",
+            if name == "runs" { "runs-stream" } else { "clear-first-stream" },
+            mixed.header(),
+        );
+    }
+
+    for (name, kinds) in [("mixed", "scsccscccs"), ("two", "sc"), ("many", &"sccccccc".repeat(90))] {
+        let kinds: Vec<Kind> =
+            kinds.chars().map(|it| if it == 's' { Kind::Sealed } else { Kind::Clear }).collect();
+        let selection = Selection::new(&kinds).expect("of both");
+        let count = selection.count().to_be_bytes();
+        add("selection", name, [&count[..], selection.as_bytes()].concat());
+    }
 
     add("keyfile", "identity", identity().to_key_file().to_text().as_bytes().to_vec());
     let passphrase = Passphrase::new(Zeroizing::new("horse battery".to_owned())).unwrap();
@@ -257,6 +287,15 @@ fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }
 
+/// Of five pieces, two of them clear.
+fn mixed_torrent() -> Metainfo {
+    let mut info = torrent(sealed(kernels()), 1 << 18, 5).info;
+    info.seal.version = 2;
+    let selection = Selection::from_bytes(&[0b1010_1000], 5).expect("of both");
+    info.seal.selection = Some(Arc::new(selection));
+    Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
+}
+
 fn license(pieces: usize) -> Vec<u8> {
     let license = License {
         torrent_id: TORRENT,
@@ -296,7 +335,7 @@ fn seed_file() -> SeedFile {
         package_secret: PackageSecret::from_bytes([8; 32]),
         signing_key: license_key(),
         passkey: Some("0123456789abcdef0123456789abcdef".into()),
-        files: files(),
+        manifest: Manifest::new(files(), None).unwrap(),
         content: Some("/films/a film".into()),
         metainfo: None,
     }

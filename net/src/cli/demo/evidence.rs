@@ -14,6 +14,7 @@ use super::attacker::{ATTACKS, Attacker, PieceEvidence};
 use crate::cli::subscription::{Subscription, read_metainfo};
 use crate::cli::{DataDir, Exit, Failure, glue};
 use crate::publish::{PlainStream, list_files};
+use crate::wire::content::Manifest;
 use crate::wire::license::License;
 use crate::wire::metainfo::Metainfo;
 
@@ -135,7 +136,8 @@ impl Scene {
         let failed = |error: crate::publish::Error| Failure::new(Exit::DemoFailed, error.to_string());
         let (root, files) = list_files(&self.known).map_err(failed)?;
         let mut known = vec![0; width];
-        PlainStream::new(&root, &files).read_at(u64::from(index) * payload, &mut known).map_err(failed)?;
+        let manifest = Manifest::new(files, None).map_err(|error| failed(error.into()))?;
+        PlainStream::new(&root, &manifest).read_at(u64::from(index) * payload, &mut known).map_err(failed)?;
         Ok(known)
     }
 }

@@ -15,7 +15,7 @@ use super::torrent::{Input, Member, Role};
 use super::workers::Workers;
 use crate::peer::cipher_hashes::CipherHashes;
 use crate::peer::state::Event;
-use crate::peer::store::{Store, StoreError, StoredPiece};
+use crate::peer::store::{NOT_ENCRYPTED, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{KeyError, Tracker};
 use crate::wire::identity::purpose;
 
@@ -101,7 +101,8 @@ impl Mover {
         loop {
             let mut old = (0..).zip(store.pieces()).filter_map(|(piece, stored)| {
                 let from = stored?.epoch;
-                (from < epoch && !given_up.contains(&(piece, from))).then_some((piece, from))
+                (from < epoch && from != NOT_ENCRYPTED && !given_up.contains(&(piece, from)))
+                    .then_some((piece, from))
             });
             let Some((first, from)) = old.next() else { return Ok(count) };
             let same = old.filter(|(_, other)| *other == from).map(|(piece, _)| piece);

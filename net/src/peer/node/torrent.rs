@@ -20,6 +20,7 @@ use super::receipts::{self, Receipts};
 use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::{CipherHashes, PieceCheck};
+use crate::peer::clear::ClearPieces;
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
@@ -154,6 +155,8 @@ pub struct TorrentConfig {
     pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
     pub transcript: Option<PathBuf>,
+    /// Of a sealed torrent: the pieces that are not encrypted, if there are any.
+    pub clear: Option<Arc<ClearPieces>>,
 }
 
 impl TorrentConfig {
@@ -171,6 +174,7 @@ impl TorrentConfig {
             check: None,
             statements: None,
             transcript: None,
+            clear: None,
         }
     }
 }
@@ -386,6 +390,7 @@ pub(super) fn start(
         layout: config.layout,
         buffers,
         role: Arc::new(config.role),
+        clear: config.clear,
         hashes: Arc::new(CipherHashes::new(config.check)),
         epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
@@ -501,6 +506,7 @@ fn swarm_config(
             key: member.key.clone(),
             epoch: have.iter().flatten().map(|have| have.epoch).fold(member.epoch, u64::max),
         }),
+        selection: config.clear.as_ref().map(|clear| clear.selection().clone()),
         have,
         port: Some(shared.port()),
         slots: shared.config.slots,
@@ -541,6 +547,7 @@ struct Task {
     layout: Layout,
     buffers: Buffers,
     role: Arc<Role>,
+    clear: Option<Arc<ClearPieces>>,
     /// What our pieces hash to, as far as the tracker knows.
     hashes: Arc<CipherHashes>,
     /// The subscription's.
@@ -860,9 +867,15 @@ impl Task {
 
     fn prepare(&self, id: ConnectionId, piece: u32, key: Option<bytes::Bytes>, (epoch, to): (u64, u64)) {
         let (role, buffers, len) = (self.role.clone(), self.buffers.clone(), self.layout.len_of(piece));
+        let clear = self.is_clear(piece);
         self.blocking(
             move || {
-                let prepared = work::prepare(&role, piece, buffers.take(len), key.as_ref(), epoch);
+                let data = buffers.take(len);
+                let prepared = if clear {
+                    work::prepare_clear(&role, piece, data)
+                } else {
+                    work::prepare(&role, piece, data, key.as_ref(), epoch)
+                };
                 prepared.map_err(|error| {
                     let unready = error.unready();
                     if unready != Unready::Moved {
@@ -875,10 +888,18 @@ impl Task {
         );
     }
 
+    fn is_clear(&self, piece: u32) -> bool {
+        self.clear.as_ref().is_some_and(|clear| clear.has(piece))
+    }
+
     fn store(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, epoch: u64) {
         let (role, hashes) = (self.role.clone(), self.hashes.clone());
+        let clear = self.clear.clone().filter(|clear| clear.has(piece));
         self.blocking(
-            move || work::store(&role, &hashes, piece, &data, sender, epoch),
+            move || match clear {
+                Some(clear) => work::store_clear(&role, &clear, piece, &data, sender),
+                None => work::store(&role, &hashes, piece, &data, sender, epoch),
+            },
             move |stored| stored_event(id, piece, sender, stored),
         );
     }

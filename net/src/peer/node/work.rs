@@ -8,8 +8,9 @@ use swarmseal_core::{EncryptionKey, Params, ReKey, check_piece, encrypt_piece, p
 use super::torrent::Role;
 use crate::peer::buffers::Buffer;
 use crate::peer::cipher_hashes::CipherHashes;
+use crate::peer::clear::ClearPieces;
 use crate::peer::state::{Claim, Sender, StoreFailure, Unready};
-use crate::peer::store::{StoreError, StoredPiece};
+use crate::peer::store::{NOT_ENCRYPTED, StoreError, StoredPiece};
 use crate::peer::tracker::{KeyError, Personal, Tracker};
 
 /// Asks for the keys that the role needs.
@@ -98,6 +99,24 @@ pub(super) fn prepare(
     Ok((Bytes::from_owner(data), hash))
 }
 
+/// Makes a clear piece ready, which is the same for everybody. Nothing is stated of it, so that its BLAKE3 is not asked for.
+pub(super) fn prepare_clear(
+    role: &Role,
+    piece: u32,
+    mut data: Buffer,
+) -> Result<(Bytes, [u8; 32]), PrepareError> {
+    match role {
+        Role::Seed { source, .. } => {
+            if !source.read_packaged(piece, &mut data)? {
+                source.read_payload(piece, &mut data)?;
+            }
+        }
+        Role::Peer { store, .. } => drop(store.read_stored(piece, &mut data)?),
+        Role::PlainSeed { .. } | Role::PlainPeer { .. } => return Err(PrepareError::NoKey),
+    }
+    Ok((Bytes::from_owner(data), [0; 32]))
+}
+
 /// Asks for the re-key from an ordinary client's ciphertext to ours of `epoch`.
 pub(super) async fn pull_key(
     tracker: &dyn Tracker,
@@ -123,6 +142,26 @@ pub(super) fn pull(
     let key = ReKey::from_bytes(&member.params, key).map_err(|_| StoreFailure::NoKey)?;
     re_encrypt_piece(&member.params, &key, &mut data).map_err(|_| StoreFailure::BadPiece)?;
     store(role, hashes, piece, &data, sender, epoch)
+}
+
+/// Checks a received clear piece by the .torrent and stores it; its BLAKE3.
+pub(super) fn store_clear(
+    role: &Role,
+    clear: &ClearPieces,
+    piece: u32,
+    data: &[u8],
+    sender: Sender,
+) -> Result<[u8; 32], StoreFailure> {
+    let Role::Peer { store, .. } = role else {
+        return Err(StoreFailure::Disk("only a peer stores clear pieces".to_owned()));
+    };
+    if !clear.is_right(piece, data) {
+        return Err(StoreFailure::BadPiece);
+    }
+    let hash = *blake3::hash(data).as_bytes();
+    let stored = StoredPiece { epoch: NOT_ENCRYPTED, hash, sender: sender.id };
+    store.put(piece, data, stored).map_err(|error| StoreFailure::Disk(error.to_string()))?;
+    Ok(hash)
 }
 
 /// Checks a received piece and stores it; its BLAKE3.

@@ -403,6 +403,7 @@ impl<'m> World<'m> {
             buffers: self.buffers.clone(),
             peer_id,
             seal: model.sealed.then_some(seal),
+            selection: None,
             have: peer.have.clone(),
             port: Some(address(number).port()),
             slots: defaults.slots,

@@ -101,6 +101,9 @@ pub(crate) struct Download {
     /// Statements that came before their piece was stored.
     pub(crate) stated: HashMap<u32, Stated>,
     pub(crate) bytes: u64,
+    /// Of those, of sealed pieces: what receipts are for.
+    pub(crate) sealed_bytes: u64,
+    /// Sealed pieces, where the torrent is sealed.
     pub(crate) piece_count: u64,
     pub(crate) receipted: u64,
     /// What receipts say that the connection is open since; 0 before the first.
@@ -329,6 +332,8 @@ pub(crate) struct Upload {
     pub(crate) unstated: Vec<Entry>,
     pub(crate) unstated_since: Duration,
     pub(crate) bytes: u64,
+    /// Of those, of sealed pieces: what receipts are for.
+    pub(crate) sealed_bytes: u64,
     pub(crate) receipted: u64,
     /// What receipts say that the connection is open since; 0 before the first.
     pub(crate) session: u64,
@@ -505,7 +510,7 @@ pub(crate) enum Stage {
     Waiting,
     /// The tracker was asked.
     Asked,
-    /// The key is here; `None` in a plain torrent, which needs none. It is from our epoch to the peer's.
+    /// The key is here; `None` in a plain torrent or of a clear piece, which need none. It is from our epoch to the peer's.
     Keyed { key: Option<Bytes>, epoch: u64, to: u64 },
     /// It is being read and transformed, for this epoch of the peer's.
     Preparing { to: u64 },

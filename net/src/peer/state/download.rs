@@ -7,6 +7,7 @@ use swarmseal_core::{SubscriberId, Ticket};
 
 use super::connection::{Connection, Incoming, Stated};
 use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
+use crate::peer::store::NOT_ENCRYPTED;
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
 use crate::wire::seal::{MAX_WANT, Receipt, SealMessage, Statement};
@@ -150,6 +151,8 @@ impl Swarm {
             wanted.push(piece);
         }
         let told = self.connections.get(&id).is_some_and(|connection| connection.hello.is_some());
+        // Nothing has to be made ready of what is clear.
+        wanted.retain(|&piece| self.is_sealed(piece));
         if told && !wanted.is_empty() {
             self.send_seal(id, &SealMessage::Want(wanted));
         }
@@ -240,6 +243,7 @@ impl Swarm {
         download.last_data = now;
         download.snubbed = false;
         download.bytes += data.len() as u64;
+        download.sealed_bytes += if self.config.is_sealed(piece) { data.len() as u64 } else { 0 };
         let received =
             if connection.original { &mut self.totals.from_seeds } else { &mut self.totals.from_peers };
         *received += data.len() as u64;
@@ -265,10 +269,11 @@ impl Swarm {
         self.pieces.set_storing(piece, true);
         self.storing_bytes += self.piece_len();
         let connection = self.connections.get(&id);
-        let from = connection.and_then(|connection| connection.personal);
+        let clear = self.sealed() && !self.is_sealed(piece);
+        let from = connection.and_then(|connection| connection.personal).filter(|_| !clear);
         // An ordinary client's is made ours when it has come.
         let sent = connection.filter(|_| from.is_none()).map(|connection| connection.download.epoch);
-        let epoch = sent.unwrap_or_else(|| self.epoch());
+        let epoch = if clear { NOT_ENCRYPTED } else { sent.unwrap_or_else(|| self.epoch()) };
         self.storing_epochs.insert(piece, epoch);
         self.out.push(Command::Store { id, piece, data, sender, epoch, from });
         self.cancel_elsewhere(piece);
@@ -284,7 +289,7 @@ impl Swarm {
             self.pieces.release(piece);
             for block in incoming.requested() {
                 download.outstanding -= 1;
-                download.recalled = true;
+                download.recalled |= self.config.is_sealed(piece);
                 self.out.push(Command::Send { id, message: Message::Cancel(block) });
             }
         }
@@ -357,13 +362,14 @@ impl Swarm {
         self.pieces.stored(piece, epoch);
         self.avoid.remove(&piece);
         let now = self.now.elapsed;
-        // An ordinary client's piece was stored because its hash is known.
-        let mut vouched = (!self.sealed() || self.hashed).then_some(0);
+        // An ordinary client's piece was stored because its hash is known, and so was a clear one.
+        let sealed = self.is_sealed(piece);
+        let mut vouched = (!sealed || self.hashed).then_some(0);
         let mut lied = false;
         match self.connections.get_mut(&id) {
             Some(connection) => {
-                connection.download.piece_count += 1;
-                if connection.hello.is_some() {
+                connection.download.piece_count += u64::from(sealed || self.config.seal.is_none());
+                if connection.hello.is_some() && sealed {
                     match connection.download.stated.remove(&piece) {
                         Some(stated) if stated.hash != hash || stated.epoch != epoch => lied = true,
                         Some(stated) => vouched = Some(stated.time),
@@ -505,7 +511,7 @@ impl Swarm {
         for incoming in std::mem::take(&mut connection.download.pieces) {
             self.pieces.release(incoming.piece);
             for block in incoming.requested().filter(|_| cancel) {
-                connection.download.recalled = true;
+                connection.download.recalled |= self.config.is_sealed(incoming.piece);
                 self.out.push(Command::Send { id, message: Message::Cancel(block) });
             }
         }
@@ -544,6 +550,8 @@ impl Swarm {
                     break;
                 }
                 Some(_) => vouched.push(entry.piece),
+                // Nothing is to be stated of a clear piece.
+                None if !self.config.is_sealed(entry.piece) => {}
                 None if self.pieces.storing(entry.piece) || download.fetches(entry.piece) => {
                     let (epoch, time) = (statement.epoch, statement.time);
                     download.stated.insert(entry.piece, Stated { epoch, hash: entry.hash, time });
@@ -581,7 +589,7 @@ impl Swarm {
         }
         download.receipted = download.piece_count;
         download.receipt_at = self.now.elapsed;
-        let counts = (download.bytes, download.piece_count);
+        let counts = (download.sealed_bytes, download.piece_count);
         if download.session == 0 {
             if self.sessions.len() >= MAX_SESSIONS {
                 self.sessions.clear();

@@ -78,6 +78,7 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
         buffers: Buffers::new(PIECE_LEN),
         peer_id: [number as u8; 20],
         seal: sealed.then_some(seal),
+        selection: None,
         have: vec![seed.then_some(OURS); PIECES as usize],
         port: None,
         slots: 4,

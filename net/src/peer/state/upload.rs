@@ -7,6 +7,7 @@ use swarmseal_core::Ticket;
 
 use super::connection::{Outgoing, Stage};
 use super::{Command, ConnectionId, Evidence, REQQ, Reason, Swarm, Unready};
+use crate::peer::store::NOT_ENCRYPTED;
 use crate::peer::tracker::KeyError;
 use crate::wire::identity::{purpose, verify};
 use crate::wire::message::{Block, Message};
@@ -35,8 +36,9 @@ const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// Of a piece that is to be sent.
-fn first_stage(plain: bool) -> Stage {
-    if plain { Stage::Keyed { key: None, epoch: 0, to: 0 } } else { Stage::Waiting }
+fn first_stage(sealed: bool) -> Stage {
+    let keyed = Stage::Keyed { key: None, epoch: NOT_ENCRYPTED, to: NOT_ENCRYPTED };
+    if sealed { Stage::Waiting } else { keyed }
 }
 
 impl Swarm {
@@ -137,10 +139,10 @@ impl Swarm {
         if connection.upload.makes(first) {
             return;
         }
-        let (room, plain) = (self.room(id) > 0, !self.sealed());
+        let (room, sealed) = (self.room(id) > 0, self.config.is_sealed(first));
         if let Some(connection) = self.connections.get_mut(&id) {
             let upload = &mut connection.upload;
-            upload.jump(first, first_stage(plain), MAX_PIECES, room);
+            upload.jump(first, first_stage(sealed), MAX_PIECES, room);
             // Though it stands at the end of the queue, behind nothing but what was made ready.
             upload.hurry |=
                 upload.pieces.iter().any(|it| it.piece == first && matches!(it.stage, Stage::Waiting));
@@ -163,7 +165,6 @@ impl Swarm {
 
     /// Requested pieces first, then wanted ones.
     fn queue_pieces(&mut self, id: ConnectionId) {
-        let plain = !self.sealed();
         let Some(connection) = self.connections.get(&id) else { return };
         let upload = &connection.upload;
         if upload.wanted.is_empty() && upload.requests.is_empty() {
@@ -189,7 +190,8 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            connection.upload.pieces.push_back(Outgoing { piece, stage: first_stage(plain) });
+            let stage = first_stage(self.config.is_sealed(piece));
+            connection.upload.pieces.push_back(Outgoing { piece, stage });
         }
     }
 
@@ -207,7 +209,8 @@ impl Swarm {
         let upload = &mut connection.upload;
         let keyless =
             upload.pieces.iter().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).count();
-        if !upload.hurry && keyless < KEYS_AT_ONCE && upload.pieces.len() - keyless >= KEYS_AHEAD {
+        let sealed = upload.pieces.iter().filter(|outgoing| self.config.is_sealed(outgoing.piece)).count();
+        if !upload.hurry && keyless < KEYS_AT_ONCE && sealed - keyless >= KEYS_AHEAD {
             return;
         }
         let mut waiting =
@@ -322,19 +325,23 @@ impl Swarm {
             let range = block.begin as usize..(block.begin + block.len) as usize;
             let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
             let bytes = block.len as usize;
+            let sealed = self.config.is_sealed(block.piece);
             *sent += bytes;
-            *unstated = true;
+            *unstated = sealed;
             let whole = *sent >= data.len();
             let entry = Entry { piece: block.piece, hash: *hash };
             if whole {
                 upload.pieces.remove(place);
                 upload.wanted.retain(|&piece| piece != block.piece);
-                upload.will_state(entry, self.now.elapsed);
+                if sealed {
+                    upload.will_state(entry, self.now.elapsed);
+                }
                 self.totals.sent_pieces += 1;
                 finished = true;
             }
             upload.in_flight += bytes;
             upload.bytes += bytes as u64;
+            upload.sealed_bytes += if sealed { bytes as u64 } else { 0 };
             connection.up.add(bytes);
             self.totals.sent += bytes as u64;
             self.send(id, message);
@@ -426,7 +433,7 @@ impl Swarm {
         }
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
-        if receipt.bytes > upload.bytes || receipt.bytes <= upload.receipted {
+        if receipt.bytes > upload.sealed_bytes || receipt.bytes <= upload.receipted {
             return Err(Reason::Protocol("a receipt for what was not sent"));
         }
         if upload.session != 0 && receipt.since != upload.session {

@@ -8,7 +8,7 @@ use swarmseal_core::{MAX_BYTES, Params, SecretKey, SubscriberId, TorrentId};
 use zeroize::Zeroizing;
 
 use super::{Error, KeyFile};
-use crate::wire::content::FileList;
+use crate::wire::content::Manifest;
 use crate::wire::identity::{Identity, SigningKey};
 use crate::wire::metainfo::Seal;
 
@@ -166,8 +166,8 @@ pub struct SeedFile {
     pub signing_key: SigningKey,
     /// What the tracker gave at registration: authorises announce and scrape, nothing else.
     pub passkey: Option<String>,
-    /// The files, as the plaintext stream lists them.
-    pub files: FileList,
+    /// The files, and which of their bytes are sealed, as the plaintext stream says.
+    pub manifest: Manifest,
     /// Where the content lay when it was published: what `seed` looks for first.
     pub content: Option<PathBuf>,
     /// Where the .torrent was written.
@@ -195,7 +195,7 @@ impl SeedFile {
             .with_bytes("torrent", &self.torrent_id.0)
             .with_bytes("package", self.package_secret.as_bytes())
             .with_bytes("signing", &*self.signing_key.to_bytes())
-            .with_bytes("files", &self.files.to_bytes());
+            .with_bytes("files", &self.manifest.to_bytes());
         let file = match &self.passkey {
             Some(passkey) => file.with_text("passkey", passkey),
             None => file,
@@ -220,8 +220,9 @@ impl SeedFile {
             package_secret: PackageSecret::from_bytes(*file.array("package")?),
             signing_key: SigningKey::from_bytes(&*file.array("signing")?),
             passkey: file.optional_text("passkey").map(checked_passkey).transpose()?,
-            files: FileList::from_bytes(&file.bytes("files")?)
-                .map_err(|_| bad("files", "a list of files"))?,
+            manifest: Manifest::from_bytes(&file.bytes("files")?).map_err(|error| {
+                bad("files", &format!("a list of files that this program reads: {error}"))
+            })?,
             content: path(file, "content")?,
             metainfo: path(file, "metainfo")?,
         })
@@ -237,7 +238,8 @@ mod tests {
     use swarmseal_core::{Exponents, Group, Kernels, Profile};
 
     use super::*;
-    use crate::wire::content::FileEntry;
+    use crate::wire::content::{FileEntry, FileList};
+    use crate::wire::selection::Runs;
 
     fn seal(torrent: u8) -> Seal {
         let group = Group::ffdhe2048(Kernels::portable());
@@ -309,14 +311,18 @@ mod tests {
             package_secret: PackageSecret::from_bytes([5; 32]),
             signing_key: SigningKey::from_bytes(&[6; 32]),
             passkey: None,
-            files: FileList::new(vec![entry]).unwrap(),
+            manifest: Manifest::new(
+                FileList::new(vec![entry]).unwrap(),
+                Some(Runs::new(vec![1, 3, 1]).unwrap()),
+            )
+            .unwrap(),
             content: Some("/films/a b\nc".into()),
             metainfo: None,
         };
         let read = SeedFile::from_key_file(&reread(seed.to_key_file())).unwrap();
         assert_eq!(read.seed(), seed.seed());
         assert_eq!(read.package_secret.as_bytes(), seed.package_secret.as_bytes());
-        assert_eq!(read.files, seed.files);
+        assert_eq!(read.manifest, seed.manifest);
         assert_eq!(read.passkey, None);
         assert_eq!((read.content, read.metainfo), (seed.content, None));
     }

@@ -28,12 +28,24 @@ fn sample() -> Metainfo {
         .unwrap()
 }
 
+/// Of three pieces, the middle one clear.
+fn mixed() -> Metainfo {
+    let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 3);
+    info.seal.version = 2;
+    info.seal.selection = Some(Arc::new(Selection::from_bytes(&[0b1010_0000], 3).unwrap()));
+    Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
+}
+
 /// The sample file with one stretch of bytes replaced by another, wherever it first stands.
 fn with(from: &str, to: &str) -> Result<Metainfo, Error> {
-    let bytes = sample().to_bytes();
+    edited(&sample(), from, to.as_bytes())
+}
+
+fn edited(file: &Metainfo, from: &str, to: &[u8]) -> Result<Metainfo, Error> {
+    let bytes = file.to_bytes();
     let from = from.as_bytes();
     let at = bytes.windows(from.len()).position(|window| window == from).expect("the sample has it");
-    let edited = [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat();
+    let edited = [&bytes[..at], to, &bytes[at + from.len()..]].concat();
     Metainfo::from_bytes(&edited, kernels())
 }
 
@@ -95,7 +107,7 @@ fn the_info_hash_is_of_the_raw_bytes() {
 
 #[test]
 fn newer_versions_and_unknown_names_are_refused_by_name() {
-    assert_eq!(with("1:vi1e", "1:vi2e").unwrap_err(), Error::NewerVersion { found: 2 });
+    assert_eq!(with("1:vi1e", "1:vi3e").unwrap_err(), Error::NewerVersion { found: 3 });
     let unknown = |what, name: &str| Error::Unknown { what, name: name.into() };
     assert_eq!(with("6:sealed", "6:wrappe").unwrap_err(), unknown("profile", "wrappe"));
     assert_eq!(with("9:ffdhe2048", "9:ffdhe2049").unwrap_err(), unknown("group", "ffdhe2049"));
@@ -155,6 +167,39 @@ fn piece_lengths_fit_blocks_and_requests() {
     }
 }
 
+#[test]
+fn a_selection_makes_version_2_and_has_one_form() {
+    let made = mixed();
+    let read = Metainfo::from_bytes(&made.to_bytes(), kernels()).unwrap();
+    assert_eq!((read.info_hash, read.to_bytes()), (made.info_hash, made.to_bytes()));
+    assert_eq!([0, 1, 2, 3].map(|piece| read.info.seal.is_clear(piece)), [false, true, false, false]);
+    assert_eq!((read.info.sealed_count(), read.info.seal.version), (2, 2));
+    // A torrent without one is what it always was.
+    let full = sample().to_bytes();
+    assert!(!full.windows(9).any(|window| window == b"selection"));
+    assert_eq!((sample().info.sealed_count(), sample().info.seal.version), (3, 1));
+
+    let bad_version = Error::Bad { what: "swarmseal.v", expected: "2 with a selection, 1 without" };
+    assert_eq!(with("1:vi1e", "1:vi2e").unwrap_err(), bad_version);
+    assert_eq!(edited(&made, "1:vi2e", b"1:vi1e").unwrap_err(), bad_version);
+    assert_eq!(edited(&made, "1:vi2e", b"1:vi3e").unwrap_err(), Error::NewerVersion { found: 3 });
+    for bits in [&b"1:\xe0"[..], b"1:\x20", b"1:\xa1", b"2:\xa0\0", b"0:"] {
+        let mut to = b"9:selection".to_vec();
+        to.extend_from_slice(bits);
+        let file = made.to_bytes();
+        let from = [&b"9:selection1:"[..], &[0xa0]].concat();
+        let at = file.windows(from.len()).position(|window| window == from).unwrap();
+        let file = [&file[..at], &to, &file[at + from.len()..]].concat();
+        let refused = Metainfo::from_bytes(&file, kernels()).unwrap_err();
+        assert!(matches!(refused, Error::Selection(_)), "{bits:?}: {refused}");
+    }
+    let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 4);
+    info.seal.version = 2;
+    info.seal.selection = made.info.seal.selection.clone();
+    let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+    assert!(matches!(refused, Error::Bad { what: "swarmseal.selection", .. }));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -162,8 +207,8 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_byte_is_read_or_refused(at in 0usize..400, to: u8) {
-        let mut bytes = sample().to_bytes();
+    fn a_flipped_byte_is_read_or_refused(at in 0usize..450, to: u8, some_clear: bool) {
+        let mut bytes = if some_clear { mixed() } else { sample() }.to_bytes();
         let at = at % bytes.len();
         bytes[at] = to;
         if let Ok(read) = Metainfo::from_bytes(&bytes, kernels()) {
