@@ -2,8 +2,40 @@
 
 pub(crate) use self::system::{
     Hangups, default_gateway, group_address, interrupted, make_private_dir, place, private, read_at,
-    reuse_address, sync_directory, terminated, write_at,
+    reuse_address, sync_directory, takes_name, terminated, write_at,
 };
+
+/// Whether Windows takes a name for a file and nothing else: no device, no stream beside a file, no name that becomes another.
+#[cfg(any(windows, test))]
+fn is_windows_name(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered = |device: &str| {
+        let number = stem.strip_prefix(device);
+        number.is_some_and(|number| {
+            ["1", "2", "3", "4", "5", "6", "7", "8", "9", "\u{b9}", "\u{b2}", "\u{b3}"].contains(&number)
+        })
+    };
+    let device = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem.as_str());
+    !(device
+        || numbered("COM")
+        || numbered("LPT")
+        || name.ends_with(['.', ' '])
+        || name.contains(['<', '>', ':', '"', '|', '?', '*']))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn devices_and_streams_are_no_files_on_windows() {
+        for name in ["film.mp4", "console", "com10.txt", "a b", "..d", ".hidden", "COM"] {
+            assert!(super::is_windows_name(name), "{name}");
+        }
+        for name in ["con", "NUL.txt", "aux.c", "Com1", "lpt\u{b2}.x", "a:b", "a.", "a ", "con .txt", "what?"]
+        {
+            assert!(!super::is_windows_name(name), "{name}");
+        }
+    }
+}
 
 #[cfg(unix)]
 mod system {
@@ -43,6 +75,11 @@ mod system {
         let id =
             ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| std::fs::read(path).ok());
         Some([&directory.to_le_bytes()[..], &id.unwrap_or_default()].concat())
+    }
+
+    /// Whether a file can have that name, which has no separator in it.
+    pub(crate) fn takes_name(_: &str) -> bool {
+        true
     }
 
     /// Makes the names in a directory survive a power cut.
@@ -184,6 +221,11 @@ mod system {
     /// Nothing tells it without more of the system than is used here: a copy is not noticed by this.
     pub(crate) fn place(_: &Path) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Whether a file can have that name, which has no separator in it.
+    pub(crate) fn takes_name(name: &str) -> bool {
+        super::is_windows_name(name)
     }
 
     /// Directories cannot be flushed.

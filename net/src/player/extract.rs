@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Content, Error, PieceReader, Session};
 use crate::atomic_file::{Access, Existing, PendingFile, make_parents};
-use crate::wire::content::FileEntry;
+use crate::platform::takes_name;
+use crate::wire::content::{self, FileEntry};
 
 impl Content {
     /// Refuses a directory that has a file of the content already. Errors: [`Error::Exists`].
@@ -38,6 +39,12 @@ impl Session {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<PathBuf>, Error> {
         fs::create_dir_all(directory).map_err(|error| Error::Io { path: directory.into(), error })?;
+        if let Some(entry) =
+            content.files().iter().find(|file| !file.path.iter().all(|name| takes_name(name)))
+        {
+            let path = entry.display_path().chars().take(200).collect();
+            return Err(content::Error::UnsafePath { path }.into());
+        }
         if existing == Existing::Keep {
             content.check_vacant(directory)?;
         }

@@ -253,7 +253,6 @@ impl Fetcher {
     }
 
     /// Waits until something is missing or bad: until then, nobody need fetch. The bad piece, if it is one; `None` at the end.
-    #[allow(clippy::option_option)]
     async fn needed(&mut self) -> Option<Option<(u32, [u8; 32])>> {
         loop {
             let missing =
