@@ -108,13 +108,13 @@ fn round(args: &Args, program: &Path, film: &Path, bytes: u64, protect: &str) ->
     let limit = args.download_limit.clone();
     let dir = tempfile::tempdir()?;
     let at = |name: &str| dir.path().join(name).display().to_string();
-    let ours = |who: &str, args: &[&str]| {
+    let ours = |who: &str, verb: &[&str]| {
         let mut command = Command::new(program);
         command.arg("--json").arg("--data").arg(at(who));
         if let Some(backend) = &args.backend {
             command.args(["--backend", backend]);
         }
-        command.args(args);
+        command.args(verb);
         command
     };
     let tracker = Process::start(&mut ours(
