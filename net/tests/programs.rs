@@ -465,6 +465,22 @@ fn a_torrent_that_is_partly_clear_goes_through_everything() {
 }
 
 #[test]
+fn many_pieces_of_both_kinds_come_in_whatever_order() {
+    // More sealed ones among those that a peer asks for ahead than a seed makes ready at a time.
+    let flags = ["--piece-length", "256K", "--protect", "fraction=0.5"];
+    let world = World::publish(64 << 20, IpAddr::V4(Ipv4Addr::LOCALHOST), &flags);
+    let shown = world.expect("alice", &["inspect", &world.torrent()], 0);
+    for kind in ["sealed_pieces", "clear_pieces"] {
+        assert!(shown[kind].as_u64().is_some_and(|count| count >= 128), "{shown}");
+    }
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let code = world.voucher(&[]);
+    world.play("alice", &["--voucher", &code], 0);
+    world.assert_opened("alice");
+}
+
+#[test]
 fn an_ordinary_client_is_a_source_for_peers() {
     let world = World::new(600_000);
     let seed = world.seed(&[]);

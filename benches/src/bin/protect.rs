@@ -22,6 +22,9 @@ struct Args {
     /// What is protected, one choice after the other.
     #[arg(long, value_delimiter = ';', default_value = "all;media;fraction=0.1")]
     protect: Vec<String>,
+    /// Bytes a second at which the peer fetches at most, as `get --download-limit` has it.
+    #[arg(long, value_name = "RATE")]
+    download_limit: Option<String>,
     /// How often.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -69,7 +72,7 @@ fn main() -> Result<()> {
     for protect in &args.protect {
         let mut rounds = Vec::new();
         for _ in 0..args.rounds {
-            rounds.push(round(&program, args.backend.as_deref(), &film, bytes, protect)?);
+            rounds.push(round(&args, &program, &film, bytes, protect)?);
         }
         let median = |of: fn(&Choice) -> f64| {
             let mut seconds: Vec<f64> = rounds.iter().map(of).collect();
@@ -101,19 +104,23 @@ fn main() -> Result<()> {
 }
 
 /// Everything once, in a directory of its own.
-fn round(program: &Path, backend: Option<&str>, film: &Path, bytes: u64, protect: &str) -> Result<Choice> {
+fn round(args: &Args, program: &Path, film: &Path, bytes: u64, protect: &str) -> Result<Choice> {
+    let limit = args.download_limit.clone();
     let dir = tempfile::tempdir()?;
     let at = |name: &str| dir.path().join(name).display().to_string();
-    let ours = |who: &str, args: &[&str]| {
+    let ours = |who: &str, verb: &[&str]| {
         let mut command = Command::new(program);
         command.arg("--json").arg("--data").arg(at(who));
-        if let Some(backend) = backend {
+        if let Some(backend) = &args.backend {
             command.args(["--backend", backend]);
         }
-        command.args(args);
+        command.args(verb);
         command
     };
-    let tracker = Process::start(&mut ours("operator", &["tracker", "--listen", "127.0.0.1:0"]))?;
+    let tracker = Process::start(&mut ours(
+        "operator",
+        &["tracker", "--listen", "127.0.0.1:0", "--announce-interval", "1"],
+    ))?;
     let listening: Value = serde_json::from_str(&tracker.until("\"listening\"")?)?;
     let url = listening["url"].as_str().context("no URL in the event")?.to_owned();
     let (torrent, seed_file) = (at("film.torrent"), at("film.seed"));
@@ -127,12 +134,14 @@ fn round(program: &Path, backend: Option<&str>, film: &Path, bytes: u64, protect
     let code = voucher["code"].as_str().context("no code")?.to_owned();
 
     // Hashing for other clients in the background is no part of the transfer.
-    let args = ["seed", &seed_file, "--listen", "127.0.0.1:0", "--cipher-hashes", "0"];
-    let seed = Process::start(&mut ours("seed", &args))?;
+    let seeding = ["seed", &seed_file, "--listen", "127.0.0.1:0", "--cipher-hashes", "0"];
+    let seed = Process::start(&mut ours("seed", &seeding))?;
     seed.until("\"listening\"")?;
-    let leech = Process::start(&mut ours("leech", &["get", &torrent, "--listen", "127.0.0.1:0"]))?;
+    let mut command = ours("leech", &["get", &torrent, "--listen", "127.0.0.1:0"]);
+    command.args(limit.iter().flat_map(|limit| ["--download-limit", limit]));
+    let leech = Process::start(&mut command)?;
     leech.until("\"complete\"")?;
-    let (seeding, getting) = (seed.cpu(), leech.cpu());
+    let (seeded, got) = (seed.cpu(), leech.cpu());
     drop((seed, leech));
     let opened = at("opened");
     let play = ["play", &torrent, "--voucher", &code, "--output", &opened];
@@ -146,8 +155,8 @@ fn round(program: &Path, backend: Option<&str>, film: &Path, bytes: u64, protect
         pieces: number("pieces")?,
         sealed: number("sealed_pieces")?,
         publish,
-        seed: seeding,
-        get: getting,
+        seed: seeded,
+        get: got,
         play,
     })
 }

@@ -151,8 +151,7 @@ impl Swarm {
             wanted.push(piece);
         }
         let told = self.connections.get(&id).is_some_and(|connection| connection.hello.is_some());
-        // Nothing has to be made ready of what is clear.
-        wanted.retain(|&piece| self.is_sealed(piece));
+        // Clear ones among them: the other makes as many ready as it has room for, and in this order.
         if told && !wanted.is_empty() {
             self.send_seal(id, &SealMessage::Want(wanted));
         }
