@@ -277,6 +277,26 @@ fn without_a_get_the_player_fetches_by_itself() {
 }
 
 #[test]
+fn sealed_and_clear_bytes_are_served_as_one_file() {
+    let content: Vec<u8> = (0..900_001_u32).map(|i| (i * i % 251) as u8).collect();
+    // A run ends within each piece, and both kinds have whole pieces.
+    let flags = ["--piece-length", "64K", "--protect", "ranges=100K-250K,300K-310K,500K-800K"];
+    let world = World::of(|path| fs::write(path, &content).unwrap(), &flags);
+    let _seed = world.seed(&[]);
+    world.expect("bob", &["subscribe", &world.torrent()], 0);
+    let code = world.voucher(&[]);
+    let served = Served::start(&world, "bob", &["--voucher", &code]);
+    // What nobody has fetched yet, from the middle on.
+    for range in [600_000..900_001, 0..5, 99_000..320_000, 0..900_001, 250_000..256_001] {
+        let answer =
+            served.get("0/content", &[("Range", &format!("bytes={}-{}", range.start, range.end - 1))]);
+        assert_eq!(answer.status, 206);
+        assert!(answer.body == content[range.clone()], "{range:?}");
+    }
+    served.ends();
+}
+
+#[test]
 fn a_bad_piece_is_fetched_again_while_it_is_served() {
     let world = World::new(1 << 20);
     let content = published(&world);

@@ -148,10 +148,24 @@ impl Session {
 
     /// Where a range of the stream begins: a piece, and those bytes of its payload that belong to the range and lie together.
     pub(super) fn first_run(&self, range: &Range<u64>) -> (u32, Range<usize>) {
-        let payload = self.player.metainfo.info.payload_length() as u64;
-        let (index, from) = (range.start / payload, range.start % payload);
-        let to = payload.min(from + (range.end - range.start));
-        (index as u32, from as usize..to as usize)
+        let info = &self.player.metainfo.info;
+        // There is a list of files before there is a range of one.
+        let map = self.player.manifest.get().and_then(|opened| opened.map.as_ref());
+        let place = map.and_then(|map| Some((map.locate(range.start)?, map, info.seal.selection.as_ref()?)));
+        let (index, from, most) = match place {
+            Some((place, map, selection)) => {
+                let size = map.size(place.kind);
+                let from = place.offset % size;
+                let index = selection.find(place.kind, (place.offset / size) as u32);
+                (index.unwrap_or(info.piece_count), from, place.left.min(size - from))
+            }
+            None => {
+                let payload = info.payload_length() as u64;
+                let from = range.start % payload;
+                ((range.start / payload) as u32, from, payload - from)
+            }
+        };
+        (index, from as usize..(from + most.min(range.end - range.start)) as usize)
     }
 
     /// Hands out a range of the plaintext stream in order, piece by piece; pieces are opened on all cores, a few ahead.

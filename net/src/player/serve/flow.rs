@@ -118,7 +118,8 @@ impl Opened {
         while pieces.len() < self.window && !range.is_empty() {
             let (index, part) = self.session.first_run(&range);
             range.start += part.len().max(1) as u64;
-            if pieces.last() != Some(&index) {
+            // Runs of sealed and clear bytes take turns.
+            if !pieces.contains(&index) {
                 pieces.push(index);
             }
         }
