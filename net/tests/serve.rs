@@ -278,7 +278,7 @@ fn without_a_get_the_player_fetches_by_itself() {
 
 #[test]
 fn sealed_and_clear_bytes_are_served_as_one_file() {
-    let content: Vec<u8> = (0..900_001_u32).map(|i| (i * i % 251) as u8).collect();
+    let content: Vec<u8> = (0..900_001_u64).map(|i| (i * i % 251) as u8).collect();
     // A run ends within each piece, and both kinds have whole pieces.
     let flags = ["--piece-length", "64K", "--protect", "ranges=100K-250K,300K-310K,500K-800K"];
     let world = World::of(|path| fs::write(path, &content).unwrap(), &flags);
