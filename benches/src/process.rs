@@ -71,12 +71,7 @@ impl Process {
 
     /// Seconds of CPU that it has used, while it runs.
     pub fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-        // utime and stime, the 14th and 15th field of all; in hundredths of a second on Linux.
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
+        cpu_of(self.child.id())
     }
 
     /// The most memory that it ever had resident, in MiB, while it runs. Errors: the system does not say.
@@ -86,6 +81,28 @@ impl Process {
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib.div_ceil(1024))
     }
+}
+
+/// Seconds of CPU that a process has used, while it runs.
+pub fn cpu_of(process: u32) -> f64 {
+    // utime and stime.
+    seconds(process, [14, 15])
+}
+
+/// Seconds of CPU of all our children that have ended and were waited for.
+pub fn cpu_of_children() -> f64 {
+    // cutime and cstime.
+    seconds(std::process::id(), [16, 17])
+}
+
+/// Those two fields of /proc/PID/stat together, counted from 1; in hundredths of a second on Linux.
+fn seconds(process: u32, fields: [usize; 2]) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The second, in parentheses, may have anything in it.
+    let rest: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let ticks = |field: usize| rest.get(field - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    fields.map(ticks).iter().sum::<f64>() / 100.0
 }
 
 impl Drop for Process {

@@ -9,14 +9,27 @@ use serde_json::Value;
 
 use crate::process::Process;
 
-/// The program to run: that one, or the one beside this program. Errors: it is not there.
-pub fn program(named: Option<PathBuf>) -> Result<PathBuf> {
-    let program = match named {
-        Some(program) => program,
-        None => std::env::current_exe()?.with_file_name("swarmseal"),
-    };
-    ensure!(program.exists(), "{}: expected the program there, or --swarmseal FILE", program.display());
-    Ok(program)
+/// Which programs are run, and how: flags of every benchmark that runs them.
+#[derive(clap::Args)]
+pub struct Programs {
+    /// Force a backend on all of ours; see `swarmseal cpu`.
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// The program [default: the one beside this program].
+    #[arg(long, value_name = "FILE")]
+    pub swarmseal: Option<PathBuf>,
+}
+
+impl Programs {
+    /// A world of them in that directory. Errors: the program is not there.
+    pub fn world(self, dir: &Path) -> Result<World> {
+        let program = match self.swarmseal {
+            Some(program) => program,
+            None => std::env::current_exe()?.with_file_name("swarmseal"),
+        };
+        ensure!(program.exists(), "{}: expected the program there, or --swarmseal FILE", program.display());
+        Ok(World { dir: dir.to_owned(), program, backend: self.backend })
+    }
 }
 
 /// Reads a number of bytes, with K, M or G.
@@ -91,14 +104,20 @@ impl World {
         Ok(printed.lines().last().map(serde_json::from_str).transpose()?.unwrap_or_default())
     }
 
+    /// A tracker, and its URL.
+    pub fn tracker(&self, data: impl AsRef<Path>, flags: &[&str]) -> Result<(Process, String)> {
+        let args = [&["tracker", "--listen", "127.0.0.1:0"], flags].concat();
+        let tracker = Process::start(&mut self.ours(data, &args))?;
+        let listening: Value = serde_json::from_str(&tracker.until("\"listening\"")?)?;
+        let url = listening["url"].as_str().context("no URL in the event")?.to_owned();
+        Ok((tracker, url))
+    }
+
     /// A tracker and, in pieces of 256 KiB, a torrent of the file `content`; all of it below the directory `place`.
     pub fn publish(&self, place: &str, flags: &[&str]) -> Result<Published> {
         fs::create_dir_all(self.dir.join(place))?;
         let at = |file: &str| self.path(&format!("{place}/{file}"));
-        let tracker =
-            Process::start(&mut self.ours(at("operator"), &["tracker", "--listen", "127.0.0.1:0"]))?;
-        let listening: Value = serde_json::from_str(&tracker.until("\"listening\"")?)?;
-        let url = listening["url"].as_str().context("no URL in the event")?;
+        let (tracker, url) = self.tracker(at("operator"), &[])?;
         let published = Published {
             torrent: at("sealed.torrent"),
             seed_file: at("sealed.seed"),
@@ -109,7 +128,7 @@ impl World {
         };
         let Published { torrent, seed_file, token, .. } = &published;
         let content = self.path("content");
-        let publish = ["publish", &content, "--tracker", url, "--admin-token-file", token];
+        let publish = ["publish", &content, "--tracker", &url, "--admin-token-file", token];
         let files = ["--output", torrent, "--seed-file", seed_file, "--piece-length", "256K"];
         self.run(at("publisher"), &[&publish[..], &files, flags].concat())?;
         Ok(published)

@@ -1,7 +1,6 @@
 //! What each way of checking received pieces costs (paper, section 2.3), and whom.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,7 +8,7 @@ use clap::Parser;
 use serde::Serialize;
 use swarmseal::wire::integrity::Integrity;
 use swarmseal_bench::process::Process;
-use swarmseal_bench::programs::{Published, World, noise, program, size};
+use swarmseal_bench::programs::{Programs, Published, World, noise, size};
 use swarmseal_bench::report::{cells, table};
 use swarmseal_bench::timing::median;
 
@@ -31,12 +30,8 @@ struct Args {
     /// Print JSON: {bytes, rows: [{mode, seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu}]}.
     #[arg(long)]
     json: bool,
-    /// Force a backend on all programs; see `swarmseal cpu`.
-    #[arg(long, value_name = "NAME")]
-    backend: Option<String>,
-    /// The program.
-    #[arg(long, value_name = "FILE")]
-    swarmseal: Option<PathBuf>,
+    #[command(flatten)]
+    programs: Programs,
 }
 
 /// One way of checking.
@@ -48,7 +43,7 @@ struct Way {
 }
 
 /// Seconds; those of CPU where it says so.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize)]
 struct Round {
     /// From the first request until every piece is known to be good.
     seconds: f64,
@@ -64,12 +59,8 @@ struct Round {
 #[derive(Serialize)]
 struct Row {
     mode: &'static str,
-    seconds: f64,
-    leech_cpu: f64,
-    seed_cpu: f64,
-    tracker_cpu: f64,
-    hash_seconds: f64,
-    hash_cpu: f64,
+    #[serde(flatten)]
+    medians: Round,
 }
 
 #[derive(Serialize)]
@@ -116,15 +107,15 @@ impl Way {
 
     fn row(&self) -> Row {
         let of = |figure: fn(&Round) -> f64| median(self.rounds.iter().map(figure).collect());
-        Row {
-            mode: self.mode.name(),
+        let medians = Round {
             seconds: of(|round| round.seconds),
             leech_cpu: of(|round| round.leech_cpu),
             seed_cpu: of(|round| round.seed_cpu),
             tracker_cpu: of(|round| round.tracker_cpu),
             hash_seconds: of(|round| round.hash_seconds),
             hash_cpu: of(|round| round.hash_cpu),
-        }
+        };
+        Row { mode: self.mode.name(), medians }
     }
 }
 
@@ -133,9 +124,8 @@ fn main() -> Result<()> {
     if args.quick {
         (args.size, args.rounds) = (32 << 20, 1);
     }
-    let program = program(args.swarmseal)?;
     let dir = tempfile::tempdir()?;
-    let world = World { dir: dir.path().to_owned(), program, backend: args.backend };
+    let world = args.programs.world(dir.path())?;
     fs::write(world.path("content"), noise(args.size))?;
     let modes = [Integrity::AfterDownload, Integrity::EarlyLicense, Integrity::CipherHashes];
     let mut ways = modes.into_iter().map(|mode| Way::new(&world, mode)).collect::<Result<Vec<_>>>()?;
@@ -159,7 +149,7 @@ fn print(report: &Report) {
     let head = ["mode", "until checked", "leech CPU", "seed CPU", "tracker CPU", "hashes", "hash CPU (seed)"];
     let mut rows = vec![cells(head)];
     for row in &report.rows {
-        let Row { seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu, .. } = *row;
+        let Round { seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu } = row.medians;
         let figures = [seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu];
         let figures = figures.map(|figure| format!("{figure:.2}"));
         rows.push(std::iter::once(row.mode.to_owned()).chain(figures).collect());

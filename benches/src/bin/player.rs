@@ -23,7 +23,8 @@ use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::keyfile::SubscriberKeys;
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
-use swarmseal_bench::process::Process;
+use swarmseal_bench::process::{Process, cpu_of};
+use swarmseal_bench::programs::noise;
 use swarmseal_bench::report::{cells, table};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
@@ -219,19 +220,14 @@ impl Content {
         let header = Manifest::new(FileList::new(vec![entry])?, None)?.header();
         let payload = piece_length as usize - 32;
         let piece_count = (header.len() as u64 + size).div_ceil(payload as u64) as u32;
+        let content = noise(u64::from(piece_count) * payload as u64);
         let shape = Shape { torrent_id: TORRENT, piece_len: piece_length, piece_count };
         let store = Store::open(directory, shape)?;
         let (width, mut pieces) = (params.group().bytes(), Vec::new());
         let mut decryption_keys = vec![0; width * piece_count as usize];
-        let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
         for (index, key) in (0..).zip(decryption_keys.chunks_mut(width)) {
-            let mut piece = vec![0; piece_length as usize];
-            for word in piece[..payload].chunks_mut(8) {
-                noise ^= noise << 13;
-                noise ^= noise >> 7;
-                noise ^= noise << 17;
-                word.copy_from_slice(&noise.to_le_bytes()[..word.len()]);
-            }
+            let mut piece = content[index as usize * payload..][..payload].to_vec();
+            piece.resize(piece_length as usize, 0);
             if index == 0 {
                 piece[..header.len()].copy_from_slice(&header);
             }
@@ -290,20 +286,6 @@ impl Supply for Complete {
     }
 }
 
-/// Seconds of CPU that this process has used.
-fn cpu() -> f64 {
-    cpu_of("self")
-}
-
-fn cpu_of(process: &str) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    // User and system time; in hundredths of a second on Linux.
-    (ticks(11) + ticks(12)) / 100.0
-}
-
 /// Opens everything to memory, says how long it took, and serves until its standard input ends.
 fn child(directory: &Path, backend: &str, piece_length: u32) -> Result<()> {
     let kernels =
@@ -333,14 +315,15 @@ fn child(directory: &Path, backend: &str, piece_length: u32) -> Result<()> {
     };
     // The disk's part is not what is timed, nor the license's keys.
     all()?;
-    let (begun, before) = (Instant::now(), cpu());
+    let this = std::process::id();
+    let (begun, before) = (Instant::now(), cpu_of(this));
     let mut bytes = 0;
     // Until the clock of CPU time has counted enough.
     while begun.elapsed() < Duration::from_secs(2) {
         bytes += all()?;
     }
     let line = serde_json::json!({
-        "event": "opened", "bytes": bytes, "seconds": begun.elapsed().as_secs_f64(), "cpu": cpu() - before,
+        "event": "opened", "bytes": bytes, "seconds": begun.elapsed().as_secs_f64(), "cpu": cpu_of(this) - before,
     });
     println!("{line}");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -8,8 +8,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
-use swarmseal_bench::process::Process;
+use swarmseal_bench::process::{Process, cpu_of_children};
+use swarmseal_bench::programs::{Programs, World};
 use swarmseal_bench::report::table;
+use swarmseal_bench::timing::median;
 
 /// Publishes a film with each choice of `--protect` in turn, fetches it from one seed over loopback and opens it.
 ///
@@ -31,12 +33,8 @@ struct Args {
     /// Print JSON: {"bytes", "choices": [{protect, protected, pieces, sealed, publish, seed, get, play}]}.
     #[arg(long)]
     json: bool,
-    /// Force a backend on all of ours; see `swarmseal cpu`.
-    #[arg(long, value_name = "NAME")]
-    backend: Option<String>,
-    /// The program.
-    #[arg(long, value_name = "FILE")]
-    swarmseal: Option<PathBuf>,
+    #[command(flatten)]
+    programs: Programs,
 }
 
 #[derive(Serialize)]
@@ -61,26 +59,26 @@ struct Choice {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let program = match &args.swarmseal {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("swarmseal"),
-    };
-    ensure!(program.exists(), "{}: build it with --release first", program.display());
+    let dir = tempfile::tempdir()?;
+    let world = args.programs.world(dir.path())?;
     let film = fs::canonicalize(&args.film).with_context(|| args.film.display().to_string())?;
     let bytes = fs::metadata(&film)?.len();
     let mut choices = Vec::new();
     for protect in &args.protect {
         let mut rounds = Vec::new();
         for _ in 0..args.rounds {
-            rounds.push(round(&args, &program, &film, bytes, protect)?);
+            let place = tempfile::tempdir_in(dir.path())?;
+            rounds.push(round(
+                &world,
+                place.path(),
+                args.download_limit.as_deref(),
+                (&film, bytes),
+                protect,
+            )?);
         }
-        let median = |of: fn(&Choice) -> f64| {
-            let mut seconds: Vec<f64> = rounds.iter().map(of).collect();
-            seconds.sort_by(f64::total_cmp);
-            seconds[seconds.len() / 2]
-        };
-        let (publish, seed) = (median(|it| it.publish), median(|it| it.seed));
-        let (get, play) = (median(|it| it.get), median(|it| it.play));
+        let of = |figure: fn(&Choice) -> f64| median(rounds.iter().map(figure).collect());
+        let (publish, seed) = (of(|it| it.publish), of(|it| it.seed));
+        let (get, play) = (of(|it| it.get), of(|it| it.play));
         let last = rounds.pop().context("no rounds")?;
         choices.push(Choice { publish, seed, get, play, ..last });
     }
@@ -104,25 +102,16 @@ fn main() -> Result<()> {
 }
 
 /// Everything once, in a directory of its own.
-fn round(args: &Args, program: &Path, film: &Path, bytes: u64, protect: &str) -> Result<Choice> {
-    let limit = args.download_limit.clone();
-    let dir = tempfile::tempdir()?;
-    let at = |name: &str| dir.path().join(name).display().to_string();
-    let ours = |who: &str, verb: &[&str]| {
-        let mut command = Command::new(program);
-        command.arg("--json").arg("--data").arg(at(who));
-        if let Some(backend) = &args.backend {
-            command.args(["--backend", backend]);
-        }
-        command.args(verb);
-        command
-    };
-    let tracker = Process::start(&mut ours(
-        "operator",
-        &["tracker", "--listen", "127.0.0.1:0", "--announce-interval", "1"],
-    ))?;
-    let listening: Value = serde_json::from_str(&tracker.until("\"listening\"")?)?;
-    let url = listening["url"].as_str().context("no URL in the event")?.to_owned();
+fn round(
+    world: &World,
+    place: &Path,
+    limit: Option<&str>,
+    (film, bytes): (&Path, u64),
+    protect: &str,
+) -> Result<Choice> {
+    let at = |name: &str| place.join(name).display().to_string();
+    let ours = |who: &str, verb: &[&str]| world.ours(at(who), verb);
+    let (_tracker, url) = world.tracker(at("operator"), &["--announce-interval", "1"])?;
     let (torrent, seed_file) = (at("film.torrent"), at("film.seed"));
     let (token, film_name) = (at("operator/tracker/admin.token"), film.display().to_string());
     let admin = ["--tracker", &url, "--admin-token-file", &token];
@@ -163,19 +152,9 @@ fn round(args: &Args, program: &Path, film: &Path, bytes: u64, protect: &str) ->
 
 /// Runs a program to its end: the last object that it printed, and its CPU seconds.
 fn measured(command: &mut Command) -> Result<(Value, f64)> {
-    let before = children()?;
+    let before = cpu_of_children();
     let output = command.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let last = String::from_utf8(output.stdout)?.lines().last().unwrap_or_default().to_owned();
-    Ok((serde_json::from_str(&last)?, children()? - before))
-}
-
-/// CPU seconds of all children that have ended and were waited for.
-fn children() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, rest) = stat.rsplit_once(')').context("no stat")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    // cutime and cstime, the 16th and 17th field of all; in hundredths of a second on Linux.
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    Ok((ticks(13) + ticks(14)) / 100.0)
+    Ok((serde_json::from_str(&last)?, cpu_of_children() - before))
 }

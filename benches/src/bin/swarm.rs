@@ -14,7 +14,7 @@ use serde::Serialize;
 use sha1::{Digest, Sha1};
 use swarmseal::wire::plain::PlainTorrent;
 use swarmseal_bench::process::{DEADLINE, Process};
-use swarmseal_bench::programs::{Published, World, noise, port_of, program, size};
+use swarmseal_bench::programs::{Programs, Published, World, noise, port_of, size};
 use swarmseal_bench::report::{cells, table};
 use swarmseal_bench::timing::median;
 use swarmseal_core::package::{self, PackageSecret};
@@ -42,12 +42,8 @@ struct Args {
     /// Print JSON: {"contestants": [{name, mb_s, cpu_seconds, seconds}], sealed, kernels}.
     #[arg(long)]
     json: bool,
-    /// Force a backend on all of ours; see `swarmseal cpu`.
-    #[arg(long, value_name = "NAME")]
-    backend: Option<String>,
-    /// The program.
-    #[arg(long, value_name = "FILE")]
-    swarmseal: Option<PathBuf>,
+    #[command(flatten)]
+    programs: Programs,
     /// rqbit.
     #[arg(long, value_name = "FILE", default_value = "rqbit")]
     rqbit: PathBuf,
@@ -303,15 +299,14 @@ fn main() -> Result<()> {
     if args.quick {
         (args.size, args.rounds) = (64 << 20, 2);
     }
-    let program = program(args.swarmseal.clone())?;
-    let kernels = match &args.backend {
+    let kernels = match &args.programs.backend {
         Some(name) => swarmseal_accel::each().find(|kernels| kernels.name == name),
         None => Some(swarmseal_accel::detect()),
     };
     let kernels =
         kernels.context("--backend: expected one that this CPU runs, as `swarmseal cpu` lists them")?;
     let dir = tempfile::tempdir()?;
-    let world = Rc::new(World { dir: dir.path().to_owned(), program, backend: args.backend.clone() });
+    let world = Rc::new(args.programs.world(dir.path())?);
     let content = noise(args.size);
     fs::write(world.path("content"), &content)?;
     let torrent = write_torrent(&world, &content)?;
