@@ -1,4 +1,11 @@
-//! Times as people read them.
+//! The time by this system's clock, and times as people read them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// A time as people read it, in UTC: `2026-11-23 14:05`. Howard Hinnant's civil-from-days.
 pub(crate) fn utc(seconds: u64) -> String {

@@ -11,8 +11,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use swarmseal::peer::{Shape, StoreReader};
-use swarmseal::wire::metainfo::Metainfo;
 use thirtyfour::prelude::*;
 
 use self::world::{DEADLINE, Running, World};
@@ -162,16 +160,7 @@ const SHARED: &str = "
     });";
 
 fn stored(world: &World, who: &str) -> (u32, u32) {
-    let info =
-        Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect()).unwrap().info;
-    let shape = Shape {
-        torrent_id: info.seal.torrent_id,
-        piece_len: info.piece_length,
-        piece_count: info.piece_count,
-    };
-    let reader = StoreReader::open(&world.torrent_dir(who), &shape).unwrap();
-    let count = (0..shape.piece_count).filter(|&piece| reader.piece(piece).is_some()).count();
-    (count as u32, shape.piece_count)
+    (world.stored(who).1.len() as u32, world.shape().piece_count)
 }
 
 #[tokio::test(flavor = "multi_thread")]

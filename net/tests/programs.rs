@@ -9,13 +9,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use swarmseal::peer::{Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece};
+use swarmseal::peer::{Owner, Shape, SignedWord, StatementLog, Store, StoredPiece};
 use swarmseal::wire::identity::SigningKey;
 use swarmseal::wire::metainfo::Metainfo;
 use swarmseal::wire::seal::{Entry, Statement};
 use swarmseal_core::SubscriberId;
 
-use self::world::{DEADLINE, Running, World, program};
+use self::world::{DEADLINE, Running, World, program, until};
 
 #[test]
 fn bought_fetched_and_opened_until_the_plays_are_used_up() {
@@ -191,27 +191,8 @@ fn a_tracker_moves_to_another_machine_by_its_backup() {
 
 /// The epochs of a device's stored pieces, and how many there are.
 fn stored_epochs(world: &World, who: &str) -> (Vec<u64>, usize) {
-    let (reader, pieces) = stored(world, who);
+    let (reader, pieces) = world.stored(who);
     (reader.epochs().into_iter().collect(), pieces.len())
-}
-
-/// What a subscriber has on disk, and which pieces these are.
-fn stored(world: &World, who: &str) -> (StoreReader, Vec<u32>) {
-    let metainfo =
-        Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect()).unwrap();
-    let (piece_len, piece_count) = (metainfo.info.piece_length, metainfo.info.piece_count);
-    let shape = Shape { torrent_id: metainfo.info.seal.torrent_id, piece_len, piece_count };
-    let reader = StoreReader::open(&world.torrent_dir(who), &shape).unwrap();
-    let pieces = (0..piece_count).filter(|&piece| reader.piece(piece).is_some()).collect();
-    (reader, pieces)
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < DEADLINE, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -826,7 +807,7 @@ fn after_the_download_a_bad_piece_is_found_and_fetched_again_by_itself() {
 fn with_an_early_license_a_bad_piece_is_not_even_stored() {
     fetched_again_by_itself("early-license", |carol, world| {
         while carol.event("progress")["pieces_refused"] == 0 {}
-        let (_, pieces) = stored(world, "carol");
+        let (_, pieces) = world.stored("carol");
         assert!(!pieces.is_empty() && !pieces.contains(&3), "{pieces:?}");
     });
 }

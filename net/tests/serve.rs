@@ -10,10 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use swarmseal::peer::{Shape, Store, StoreReader};
-use swarmseal::wire::metainfo::Metainfo;
+use swarmseal::peer::Store;
 
-use self::world::{DEADLINE, Running, World, program};
+use self::world::{DEADLINE, Running, World, program, until};
 
 /// An answer, as far as it came.
 struct Answer {
@@ -96,28 +95,12 @@ fn published(world: &World) -> Vec<u8> {
     fs::read(world.path("content.bin")).unwrap()
 }
 
-fn shape(world: &World) -> Shape {
-    let bytes = fs::read(world.torrent()).unwrap();
-    let info = Metainfo::from_bytes(&bytes, swarmseal_accel::detect()).unwrap().info;
-    Shape { torrent_id: info.seal.torrent_id, piece_len: info.piece_length, piece_count: info.piece_count }
-}
-
 /// How many pieces are stored.
 fn stored(world: &World, who: &str) -> u32 {
     if !world.path(who).join("torrents").exists() {
         return 0;
     }
-    let shape = shape(world);
-    let reader = StoreReader::open(&world.torrent_dir(who), &shape).unwrap();
-    (0..shape.piece_count).filter(|&piece| reader.piece(piece).is_some()).count() as u32
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < DEADLINE, "{what}");
-        std::thread::yield_now();
-    }
+    world.stored(who).1.len() as u32
 }
 
 #[test]
@@ -203,7 +186,7 @@ fn what_ends_early_does_not_look_whole() {
     let code = world.voucher(&[]);
     world.play("alice", &["--voucher", &code], 0);
     drop(seed);
-    let (shape, missing) = (shape(&world), 6);
+    let (shape, missing) = (world.shape(), 6);
     Store::open(&world.torrent_dir("alice"), shape).unwrap().discard(missing).unwrap();
     let payload = shape.piece_len as usize - 32;
     // Nobody has the piece.
@@ -243,7 +226,7 @@ fn a_running_get_fetches_first_what_is_read() {
     let get = world.get("alice", &["--download-limit", "512K", "--voucher", &code]);
     get.event("listening");
     let served = Served::start(&world, "alice", &[]);
-    let all = shape(&world).piece_count;
+    let all = world.shape().piece_count;
     // Far behind what has come, and back again.
     for from in [5 << 20, 2 << 20, 4 << 20] {
         let part = served.range(&format!("bytes={from}-{}", from + 99_999));
@@ -302,7 +285,7 @@ fn a_bad_piece_is_fetched_again_while_it_is_served() {
     let content = published(&world);
     let _seed = world.seed(&[]);
     let code = world.voucher(&[]);
-    let (shape, bad) = (shape(&world), 5_u32);
+    let (shape, bad) = (world.shape(), 5_u32);
     let damage = || {
         let path = world.torrent_dir("alice").join("pieces.bin");
         let file = fs::File::options().write(true).open(path).unwrap();

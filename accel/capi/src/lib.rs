@@ -569,17 +569,18 @@ pub unsafe extern "C" fn ss_encrypt_piece(
     })
 }
 
-/// TGen for one piece of one subscriber in one epoch.
+/// A checked public key, and TGen for one piece of its subscriber's in one epoch.
 fn ts_key(
     params: &Params,
     master: &[u8; 32],
     torrent: &TorrentId,
-    y: &PublicKey,
-    epoch: u64,
-    index: u32,
-) -> TsKey {
+    public_key: &[u8],
+    (epoch, index): (u64, u32),
+) -> Result<(PublicKey, TsKey), Status> {
+    let y = PublicKey::from_bytes(params, public_key)?;
     let master = MasterKey::from_bytes(*master);
-    TsKeys::derive(params, &master, torrent, y, epoch).key(index)
+    let r = TsKeys::derive(params, &master, torrent, &y, epoch).key(index);
+    Ok((y, r))
 }
 
 /// A tracker's encryption key of one piece of one subscriber in one epoch: W bytes, for an original seed. Answers
@@ -610,8 +611,7 @@ pub unsafe extern "C" fn ss_encryption_key(
                 output(encryption_key, encryption_key_length)?,
             )
         };
-        let y = PublicKey::from_bytes(params, y)?;
-        let r = ts_key(params, &master, &torrent, &y, epoch, index);
+        let (y, r) = ts_key(params, &master, &torrent, y, (epoch, index))?;
         Ok(EncryptionKey::derive(params, &y, &r).to_bytes(params, out)?)
     })
 }
@@ -643,8 +643,7 @@ pub unsafe extern "C" fn ss_decryption_key(
                 output(decryption_key, decryption_key_length)?,
             )
         };
-        let y = PublicKey::from_bytes(params, y)?;
-        let r = ts_key(params, &master, &torrent, &y, epoch, index);
+        let (_, r) = ts_key(params, &master, &torrent, y, (epoch, index))?;
         Ok(DecryptionKey::derive(params, &r).to_bytes(params, out)?)
     })
 }
@@ -688,9 +687,7 @@ pub unsafe extern "C" fn ss_rekey(
             // SAFETY: the caller's promise.
             let (master, y) =
                 unsafe { (Zeroizing::new(array(party.master_key)?), input(party.public_key, width)?) };
-            let y = PublicKey::from_bytes(params, y)?;
-            let r = ts_key(params, &master, &torrent, &y, party.epoch, index);
-            Ok((y, r))
+            ts_key(params, &master, &torrent, y, (party.epoch, index))
         };
         let ((from, from_r), (to, to_r)) = (end(uploader)?, end(downloader)?);
         Ok(ReKey::derive(params, (&from, &from_r), (&to, &to_r)).to_bytes(params, out)?)

@@ -174,58 +174,31 @@ async fn line(lines: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<
     }
 }
 
-/// The player's end.
-#[derive(Debug)]
-pub(super) struct Getter {
-    lines: BufReader<OwnedReadHalf>,
-    out: OwnedWriteHalf,
-}
-
-impl Getter {
-    /// Connects to who fetches; `None` where nobody does. Errors: of whom there is, and does not answer.
-    pub(super) async fn connect(path: &Path) -> io::Result<Option<Self>> {
-        let text = match std::fs::metadata(path) {
-            Ok(file) if file.len() > MAX_FILE as u64 => return Err(io::ErrorKind::InvalidData.into()),
-            Ok(_) => std::fs::read_to_string(path),
-            Err(error) => Err(error),
-        };
-        let text = match text {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let endpoint = Endpoint::from_text(&text).map_err(io::Error::other)?;
-        let stream = match timeout(HELLO, TcpStream::connect(endpoint.address)).await? {
-            Ok(stream) => stream,
-            // It was killed, and could not take the file away.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let (lines, out) = split(stream);
-        let mut getter = Getter { lines, out };
-        getter.say(&Request::Hello { token: endpoint.token }).await?;
-        // Somebody else may have the port now: it does not know what to answer, and hangs up.
-        match timeout(HELLO, getter.hear()).await? {
-            Ok(Some(_)) => Ok(Some(getter)),
-            Ok(None) | Err(_) => Ok(None),
-        }
-    }
-
-    /// Says something.
-    pub(super) async fn say(&mut self, request: &Request) -> io::Result<()> {
-        self.out.write_all(request.to_line().as_bytes()).await
-    }
-
-    /// The next notice; `None` at the end.
-    async fn hear(&mut self) -> io::Result<Option<Notice>> {
-        let line = line(&mut self.lines).await?;
-        line.map(|line| Notice::from_line(&line).map_err(io::Error::other)).transpose()
-    }
-
-    /// Both directions, to be used at once.
-    pub(super) fn split(self) -> (Notices, OwnedWriteHalf) {
-        (Notices(self.lines), self.out)
-    }
+/// The player's end: calls who fetches, and gives both directions, to be used at once; `None` where nobody fetches. Errors: of whom there
+/// is, and does not answer.
+pub(super) async fn call(path: &Path) -> io::Result<Option<(Notices, OwnedWriteHalf)>> {
+    let text = match std::fs::metadata(path) {
+        Ok(file) if file.len() > MAX_FILE as u64 => return Err(io::ErrorKind::InvalidData.into()),
+        Ok(_) => std::fs::read_to_string(path),
+        Err(error) => Err(error),
+    };
+    let text = match text {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let endpoint = Endpoint::from_text(&text).map_err(io::Error::other)?;
+    let stream = match timeout(HELLO, TcpStream::connect(endpoint.address)).await? {
+        Ok(stream) => stream,
+        // It was killed, and could not take the file away.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (lines, mut out) = split(stream);
+    let mut notices = Notices(lines);
+    out.write_all(Request::Hello { token: endpoint.token }.to_line().as_bytes()).await?;
+    // Somebody else may have the port now: it does not know what to answer, and hangs up.
+    Ok(timeout(HELLO, notices.next()).await?.map(|_| (notices, out)))
 }
 
 /// What is heard.

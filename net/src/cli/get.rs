@@ -82,12 +82,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license::fetch(&subscription, args.voucher.as_deref()).await?;
     }
     let store = glue::open_own_store(&subscription).await?;
+    let licensed = Licensed::of(subscription.clone(), output).await?;
     let mut avoid = Vec::new();
     if args.repair {
         let stopped = |error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}"));
         let bad = {
-            let (subscription, store) = (subscription.clone(), store.clone());
-            let find = move || find_bad(&subscription, &store, output);
+            let (licensed, subscription, store) = (licensed.clone(), subscription.clone(), store.clone());
+            let find = move || find_bad(&licensed, &subscription, &store, output);
             tokio::task::spawn_blocking(find).await.map_err(stopped)??
         };
         // While what came is still there.
@@ -109,7 +110,6 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             }),
         );
     }
-    let licensed = Licensed::of(subscription.clone(), output).await?;
     let config = TorrentConfig {
         avoid,
         check: licensed.on_arrival(),
@@ -312,25 +312,25 @@ fn json_of(event: &str, now: &Stats) -> Value {
 
 /// What the player found bad or, with a license, what it finds bad now.
 fn find_bad(
+    licensed: &Licensed,
     subscription: &Subscription,
     store: &crate::peer::Store,
     output: Output,
 ) -> Result<BTreeSet<u32>, Failure> {
     let mut bad = play::read_bad_pieces(&subscription.dir.bad_pieces())?;
-    if subscription.dir.license().exists() {
-        let player = play::load_player(subscription)?;
-        let found = play::verify(&player, store, output);
-        bad.extend(found.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
-    } else {
-        output
-            .note("There is no license to check pieces with: only those that `play` named are fetched again");
+    match licensed.faults(store, output) {
+        Some(faults) => {
+            bad.extend(faults.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
+        }
+        None => output
+            .note("There is no license to check pieces with: only those that `play` named are fetched again"),
     }
     let count = subscription.metainfo.info.piece_count;
     bad.retain(|&index| index < count);
     Ok(bad)
 }
 
-/// Discards bad pieces; all who ever sent them. Where a bad piece has spread, asking anybody but its last sender goes in circles.
+/// Discards bad pieces; all who ever sent them.
 fn discard(
     store: &crate::peer::Store,
     bad: &BTreeSet<u32>,
@@ -340,9 +340,7 @@ fn discard(
         store.discard(index).map_err(glue::store_failure)?;
         output.note(format!("Fetching piece {index} again"));
     }
-    let history = store.history().map_err(glue::store_failure)?;
-    let of_bad = history.into_iter().filter(|(index, _)| bad.contains(index));
-    Ok(of_bad.filter_map(|(index, stored)| Some((index, stored.sender?))).collect())
+    store.senders_of(bad).map_err(glue::store_failure)
 }
 
 fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -96,7 +96,7 @@ pub(super) async fn fetch_for(
 pub(super) async fn renew_if_due(subscription: &Subscription, output: Output) -> Result<(), Failure> {
     // Whatever else is wrong with the license is said when it is used.
     let Ok(player) = super::play::load_player(subscription) else { return Ok(()) };
-    let now = now();
+    let now = crate::date::now();
     // A record that was changed, lost or copied is not set right in silence.
     let Ok(plays) = subscription.plays() else { return Ok(()) };
     let refused = plays.fits(player.license()).is_ok() && plays.check(player.policy(), now).is_err();
@@ -167,8 +167,4 @@ pub(super) fn describe(policy: &Policy, played: u64) -> String {
         words.push(format!("up to {} without the tracker", glue::span(seconds)));
     }
     words.join(", ")
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -6,7 +6,6 @@ mod supply;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -14,6 +13,7 @@ use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, blame, glue, license};
 use crate::atomic_file::{self, Access, Existing};
+use crate::date::now;
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
 use crate::wire::license::License;
 
@@ -281,8 +281,4 @@ fn error_of(bad: &BadPiece) -> Error {
         Fault::Missing => Error::MissingPiece { index },
         Fault::Corrupt | Fault::OtherEpoch | Fault::Unreadable => Error::CorruptPiece { index },
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

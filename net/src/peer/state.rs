@@ -179,19 +179,14 @@ pub(crate) enum Event {
     Retired {
         pieces: Vec<u32>,
     },
-    /// A stored piece is not what its cipher hash says.
+    /// A stored piece is not what its cipher hash says, or does not open to what was published; those who are known to have sent it.
     FoundBad {
         piece: u32,
-        sender: Option<SubscriberId>,
+        senders: Vec<SubscriberId>,
     },
     /// Somebody waits for these pieces, in this order, and for no others.
     Urgent {
         pieces: Vec<u32>,
-    },
-    /// A stored piece does not open to what was published; all who ever sent it.
-    Refetch {
-        piece: u32,
-        senders: Vec<SubscriberId>,
     },
     Tick,
     /// We are about to leave: the last statements and receipts are given.
@@ -472,9 +467,8 @@ impl Swarm {
             Event::Epoch { epoch } => self.new_epoch(epoch),
             Event::Moved { piece, epoch } => self.pieces.moved(piece, epoch),
             Event::Retired { pieces } => self.retired(&pieces),
-            Event::FoundBad { piece, sender } => self.found_bad(piece, sender),
+            Event::FoundBad { piece, senders } => self.found_bad(piece, &senders),
             Event::Urgent { pieces } => self.prioritize(&pieces),
-            Event::Refetch { piece, senders } => self.refetch(piece, &senders),
             Event::Tick => self.tick(),
             Event::Leaving => self.ids().into_iter().for_each(|id| {
                 self.state_uploads(id);

@@ -177,6 +177,12 @@ impl Store {
         history(&self.index_path, &self.shape)
     }
 
+    /// All who ever sent one of these pieces, and which. Where a bad piece has spread, asking anybody but its last sender goes in circles.
+    pub fn senders_of(&self, pieces: &BTreeSet<u32>) -> Result<Vec<(u32, SubscriberId)>, StoreError> {
+        let of_these = self.history()?.into_iter().filter(|(piece, _)| pieces.contains(piece));
+        Ok(of_these.filter_map(|(piece, stored)| Some((piece, stored.sender?))).collect())
+    }
+
     /// What it was opened for.
     pub fn shape(&self) -> Shape {
         self.shape

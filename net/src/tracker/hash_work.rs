@@ -129,19 +129,15 @@ impl HashWork {
 impl Queue {
     fn load(store: &Store, torrent: &Torrent) -> Result<Self, StoreError> {
         let mut queue = Queue::default();
-        let mut after = None;
-        loop {
-            let page = store.subscribers_of(&torrent.id, after, PAGE)?;
+        store.each_page_of(&torrent.id, None, PAGE, |page| {
             for Listed { id, .. } in page.iter().filter(|listed| !listed.record.revoked) {
                 queue.subscribers += 1;
                 if store.hash_count((id, torrent.epochs.current()))? < torrent.piece_count {
                     queue.waiting.push_back(*id);
                 }
             }
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.id),
-                _ => return Ok(queue),
-            }
-        }
+            Ok::<_, StoreError>(false)
+        })?;
+        Ok(queue)
     }
 }

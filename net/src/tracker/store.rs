@@ -497,6 +497,29 @@ impl Store {
         Ok(record)
     }
 
+    /// Calls `look` with pages of a torrent's subscribers after an id, `limit` in each, until it says that it is enough; from where on
+    /// there are more.
+    pub(super) fn each_page_of<E: From<StoreError>>(
+        &self,
+        torrent: &TorrentId,
+        mut after: Option<SubscriberId>,
+        limit: usize,
+        mut look: impl FnMut(Vec<Listed>) -> Result<bool, E>,
+    ) -> Result<Option<SubscriberId>, E> {
+        loop {
+            let page = self.subscribers_of(torrent, after, limit)?;
+            let (full, last) = (page.len() == limit, page.last().map(|listed| listed.id));
+            let enough = look(page)?;
+            if !full {
+                return Ok(None);
+            }
+            if enough {
+                return Ok(last);
+            }
+            after = last;
+        }
+    }
+
     /// Subscribers of a torrent after an id, at most `limit`.
     pub(super) fn subscribers_of(
         &self,

@@ -1,7 +1,7 @@
 //! The tracker's time, estimated: the last time heard from it, and what has passed since by a clock that is never set.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// An estimate that lags by no more than an answer takes to arrive, and a second.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl TrackerClock {
     pub(super) fn now(&self) -> u64 {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((heard, at)) => heard.saturating_add(at.elapsed().as_secs()),
-            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            None => crate::date::now(),
         }
     }
 }

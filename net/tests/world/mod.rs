@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+use swarmseal::peer::{Shape, StoreReader};
+use swarmseal::wire::metainfo::Metainfo;
 
 /// No step of these tests takes nearly as long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -229,9 +231,37 @@ impl World {
         assert!(opened == fs::read(self.path("content.bin")).unwrap(), "{who} opened something else");
     }
 
+    /// The published torrent's shape.
+    pub fn shape(&self) -> Shape {
+        let bytes = fs::read(self.torrent()).unwrap();
+        let info = Metainfo::from_bytes(&bytes, swarmseal_accel::detect()).unwrap().info;
+        Shape {
+            torrent_id: info.seal.torrent_id,
+            piece_len: info.piece_length,
+            piece_count: info.piece_count,
+        }
+    }
+
+    /// What a subscriber has on disk, and which pieces these are.
+    pub fn stored(&self, who: &str) -> (StoreReader, Vec<u32>) {
+        let shape = self.shape();
+        let reader = StoreReader::open(&self.torrent_dir(who), &shape).unwrap();
+        let pieces = (0..shape.piece_count).filter(|&piece| reader.piece(piece).is_some()).collect();
+        (reader, pieces)
+    }
+
     /// The one torrent's directory of a device.
     pub fn torrent_dir(&self, who: &str) -> PathBuf {
         let mut dirs = fs::read_dir(self.path(who).join("torrents")).unwrap();
         dirs.next().unwrap().unwrap().path()
+    }
+}
+
+/// Waits for something that can only be looked at.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < DEADLINE, "{what}");
+        std::thread::yield_now();
     }
 }

@@ -61,22 +61,17 @@ impl Licensed {
         Ok(())
     }
 
-    /// Opens every piece that was not seen to be good before; those that are bad. None where there is no license.
-    fn find_bad(&self, store: &Store, output: Output) -> BTreeSet<u32> {
+    /// Opens every piece that was not seen to be good before; those that do not open. `None` where there is no license.
+    pub(super) fn faults(&self, store: &Store, output: Output) -> Option<Vec<BadPiece>> {
         let (player, good) = {
             let known = self.known();
-            let Some(player) = known.player.clone() else { return BTreeSet::new() };
-            (player, known.good.clone())
+            (known.player.clone()?, known.good.clone())
         };
         let unseen: Vec<u32> = (0..store.shape().piece_count).filter(|piece| !good.contains(piece)).collect();
-        let mut faults: BTreeMap<u32, Fault> = BTreeMap::new();
-        for BadPiece { index, fault } in play::verify_these(&player, store, &unseen, output) {
-            faults.insert(index, fault);
-        }
-        self.known().good.extend(unseen.into_iter().filter(|piece| !faults.contains_key(piece)));
-        // Of what has no license yet, nothing can be said; nor of what has gone meanwhile.
-        faults.retain(|_, fault| matches!(fault, Fault::Corrupt | Fault::Unreadable));
-        faults.into_keys().collect()
+        let faults = play::verify_these(&player, store, &unseen, output);
+        let bad: BTreeSet<u32> = faults.iter().map(|bad| bad.index).collect();
+        self.known().good.extend(unseen.into_iter().filter(|piece| !bad.contains(piece)));
+        Some(faults)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -119,8 +114,12 @@ impl Completion {
             return Ok(true);
         }
         let (licensed, store) = (self.licensed.clone(), self.store.clone());
-        let found = tokio::task::spawn_blocking(move || licensed.find_bad(&store, output)).await;
-        let bad = found.map_err(|error| Failure::new(Exit::Failed, format!("the check stopped: {error}")))?;
+        let found = tokio::task::spawn_blocking(move || licensed.faults(&store, output)).await;
+        let found =
+            found.map_err(|error| Failure::new(Exit::Failed, format!("the check stopped: {error}")))?;
+        // Of what has no license yet, nothing can be said; nor of what has gone meanwhile.
+        let is_bad = |bad: &BadPiece| matches!(bad.fault, Fault::Corrupt | Fault::Unreadable);
+        let bad: BTreeSet<u32> = found.into_iter().flatten().filter(is_bad).map(|bad| bad.index).collect();
         if bad.is_empty() {
             return Ok(true);
         }

@@ -1,6 +1,6 @@
 //! An ordinary torrent's trackers, as the node asks them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::link::{from_the_wire, on_the_wire};
 use crate::peer::{Announce, AnnounceReply, BoxFuture, KeyError, Tracker};
@@ -44,7 +44,7 @@ impl Tracker for OrdinaryLink {
     }
 
     fn now(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        crate::date::now()
     }
 }
 

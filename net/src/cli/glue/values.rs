@@ -1,7 +1,5 @@
 //! Values of flags: sizes, durations, times, names.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::peer::Obfuscation;
 
 /// Bytes: a number, with K, M, G or T for powers of 1,024.
@@ -58,10 +56,9 @@ pub(crate) fn time(text: &str) -> Result<u64, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         return text.parse().map_err(|_| format!("{text:?}: expected seconds since 1970"));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     duration(text)
         .map_err(|_| format!("{text:?}: expected seconds since 1970, or from now with a unit, such as 30d"))?
-        .checked_add(now)
+        .checked_add(crate::date::now())
         .ok_or_else(|| format!("{text:?}: too far away"))
 }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::Args;
 use super::supply::{Fetched, Fetching, Still};
-use super::{Args, now};
 use crate::cli::output::bytes;
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure, Output, glue, license};
+use crate::date::now;
 use crate::player::serve::{ServeError, Server, Supply, check_address};
 use crate::player::{Content, Error, Player};
 

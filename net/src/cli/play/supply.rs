@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::cli::channel::{Channel, Getter};
+use crate::cli::channel::{Channel, Notices, call};
 use crate::cli::glue::{self, NodeArgs};
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure, Output, blame, get, play};
@@ -236,7 +237,7 @@ impl Fetcher {
                     None => return,
                 }
             }
-            let ended = match Getter::connect(&self.subscription.dir.channel()).await {
+            let ended = match call(&self.subscription.dir.channel()).await {
                 Ok(Some(getter)) => self.ask(getter, &mut asked).await,
                 Ok(None) => self.fetch(&mut asked).await,
                 Err(error) => Ended::Lost(format!("who fetches does not answer: {error}")),
@@ -283,9 +284,12 @@ impl Fetcher {
     }
 
     /// Somebody else fetches.
-    async fn ask(&mut self, getter: Getter, bad: &mut Option<(u32, [u8; 32])>) -> Ended {
+    async fn ask(
+        &mut self,
+        (mut notices, mut out): (Notices, OwnedWriteHalf),
+        bad: &mut Option<(u32, [u8; 32])>,
+    ) -> Ended {
         const LOST: &str = "`swarmseal get` has ended";
-        let (mut notices, mut out) = getter.split();
         let (sender, mut heard) = mpsc::channel(4);
         let reading = tokio::spawn(async move {
             while let Some(notice) = notices.next().await {

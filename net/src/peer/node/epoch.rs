@@ -151,7 +151,8 @@ impl Mover {
             }
             Ok(Outcome::Gone) => Ok(false),
             Ok(Outcome::Bad { sender }) => {
-                self.tell(Event::FoundBad { piece, sender }).await;
+                let senders = sender.into_iter().collect();
+                self.tell(Event::FoundBad { piece, senders }).await;
                 Ok(false)
             }
             Err(error) => Err(error),

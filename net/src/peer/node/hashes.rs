@@ -94,5 +94,6 @@ fn find_bad(store: &Store, hashes: &CipherHashes, epoch: u64, pieces: std::ops::
         let read = store.read_stored(piece, &mut data);
         read.is_ok_and(|read| !hashes.allow(read.epoch, piece, &data))
     });
-    bad.map(|(piece, stored)| Event::FoundBad { piece, sender: stored.sender }).collect()
+    bad.map(|(piece, stored)| Event::FoundBad { piece, senders: stored.sender.into_iter().collect() })
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! One torrent of a node: the task that feeds the state machine and does what it commands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -708,7 +708,7 @@ impl Task {
                 if let Role::Peer { store, .. } = &*self.role
                     && store.piece(piece).is_some_and(|stored| stored.hash == hash)
                 {
-                    self.event(Event::Refetch { piece, senders });
+                    self.event(Event::FoundBad { piece, senders });
                     self.publish_stats();
                 }
                 let _ = taken.send(());
@@ -955,8 +955,8 @@ impl Task {
         self.shared.work.run(
             move || match &*role {
                 Role::Peer { store, .. } => {
-                    let history = store.history().unwrap_or_default().into_iter();
-                    history.filter(|(of, _)| *of == piece).filter_map(|(_, stored)| stored.sender).collect()
+                    let senders = store.senders_of(&BTreeSet::from([piece])).unwrap_or_default();
+                    senders.into_iter().map(|(_, sender)| sender).collect()
                 }
                 _ => Vec::new(),
             },

@@ -347,11 +347,12 @@ impl Swarm {
         }
     }
 
-    /// A piece that was stored before its hash was known.
-    pub(super) fn found_bad(&mut self, piece: u32, sender: Option<SubscriberId>) {
+    /// A stored piece is bad, though nothing that came with it said so: it is fetched again, from others than those who sent it if there
+    /// is anybody.
+    pub(super) fn found_bad(&mut self, piece: u32, senders: &[SubscriberId]) {
         if self.pieces.have().has(piece) {
             self.totals.rejected += 1;
-            self.avoid(piece, sender);
+            senders.iter().for_each(|&sender| self.avoid(piece, Some(sender)));
             self.lose_piece(piece);
             self.download_all();
         }

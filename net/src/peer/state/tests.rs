@@ -842,7 +842,7 @@ proptest! {
                     Event::Tick
                 }
                 Happening::Urgent(pieces) => Event::Urgent { pieces },
-                Happening::Refetch(piece) => Event::Refetch { piece, senders: vec![SubscriberId([9; 32])] },
+                Happening::Refetch(piece) => Event::FoundBad { piece, senders: vec![SubscriberId([9; 32])] },
                 Happening::Answer(good) => match jobs.pop_front() {
                     Some(Command::FetchKeys { id, pieces, .. }) => {
                         let keys = pieces.iter().map(|_| Bytes::new()).collect();

@@ -282,7 +282,7 @@ impl Swarm {
         ready: Result<(Bytes, [u8; 32]), Unready>,
     ) {
         if ready == Err(Unready::Damaged) {
-            self.found_bad(piece, None);
+            self.found_bad(piece, &[]);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use swarmseal_core::SubscriberId;
-
 use super::connection::{Connection, Incoming};
 use super::download::avoided;
 use super::{Command, ConnectionId, Swarm};
@@ -36,18 +34,6 @@ impl Swarm {
         for &id in &given {
             self.take_back_others(id);
         }
-        self.download_all();
-    }
-
-    /// A stored piece is bad, though nothing that came with it says so: it is fetched again, from others than all who ever
-    /// sent it if there is anybody.
-    pub(super) fn refetch(&mut self, piece: u32, senders: &[SubscriberId]) {
-        if !self.pieces.have().has(piece) {
-            return;
-        }
-        self.totals.rejected += 1;
-        senders.iter().for_each(|&sender| self.avoid(piece, Some(sender)));
-        self.lose_piece(piece);
         self.download_all();
     }
 

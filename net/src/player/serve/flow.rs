@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::Supply;
+use crate::date;
 use crate::player::{Error, Plaintext, Session};
 
 /// Bytes ahead of a reader that are fetched before others, four pieces at least.
@@ -212,20 +213,16 @@ struct End {
 
 impl End {
     fn new(expires: Option<u64>) -> Self {
-        End { expires, begun: (Instant::now(), unix()) }
+        End { expires, begun: (Instant::now(), date::now()) }
     }
 
     fn check(&self) -> Result<(), Error> {
-        let now = unix().max(self.begun.1.saturating_add(self.begun.0.elapsed().as_secs()));
+        let now = date::now().max(self.begun.1.saturating_add(self.begun.0.elapsed().as_secs()));
         match self.expires.filter(|&since| now >= since) {
             Some(since) => Err(Error::Expired { since }),
             None => Ok(()),
         }
     }
-}
-
-fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A task that ends with whoever waits for it.
@@ -348,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_does_not_put_the_end_off() {
-        let now = unix();
+        let now = date::now();
         assert!(End::new(None).check().is_ok());
         assert!(End::new(Some(now + 100)).check().is_ok());
         assert!(matches!(End::new(Some(now)).check(), Err(Error::Expired { since }) if since == now));

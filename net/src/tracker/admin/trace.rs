@@ -20,7 +20,6 @@ use crate::tracker::masters::Masters;
 use crate::tracker::records::SubscriberRecord;
 use crate::tracker::refusal::Refusal;
 use crate::tracker::state::{Torrent, Tracker};
-use crate::tracker::store::Listed;
 use crate::wire::api::ApiError;
 
 /// Keys that one call makes at most, but for those of one page: a second, or some on a slow machine.
@@ -127,27 +126,6 @@ fn shown(tracker: &Tracker, id: &SubscriberId, epoch: Option<u64>) -> Result<Val
     }))
 }
 
-/// Calls `look` with pages of a torrent's subscribers until it says that it is enough; from where on there are more.
-fn pages(
-    tracker: &Tracker,
-    torrent: &Torrent,
-    mut after: Option<SubscriberId>,
-    mut look: impl FnMut(Vec<Listed>) -> Result<bool, Refusal>,
-) -> Result<Option<SubscriberId>, Refusal> {
-    loop {
-        let page: Vec<Listed> = tracker.store.subscribers_of(&torrent.id, after, PAGE)?;
-        let (full, last) = (page.len() == PAGE, page.last().map(|listed| listed.id));
-        let enough = look(page)?;
-        if !full {
-            return Ok(None);
-        }
-        if enough {
-            return Ok(last);
-        }
-        after = last;
-    }
-}
-
 fn of_key(
     tracker: &Tracker,
     torrent: &Torrent,
@@ -161,14 +139,14 @@ fn of_key(
         .map_err(|_| bad("key: expected a number above 0 and below the modulus, as long as that"))?;
     let OfEpochs { keys, missing } = masters(tracker, torrent)?;
     let mut found = Found { epochs: keys.keys().copied().collect(), missing, ..Found::default() };
-    found.next = pages(tracker, torrent, after, |page| {
+    found.next = tracker.store.each_page_of(&torrent.id, after, PAGE, |page| {
         let records: Vec<(SubscriberId, &SubscriberRecord)> =
             page.iter().map(|listed| (listed.id, &listed.record)).collect();
         for (id, epoch) in with_key(torrent, &keys, piece, &records, key)? {
             found.matches.push(shown(tracker, &id, Some(epoch))?);
         }
         found.tried += records.len() * keys.len();
-        Ok(!found.matches.is_empty() || found.tried >= MAX_KEYS)
+        Ok::<_, Refusal>(!found.matches.is_empty() || found.tried >= MAX_KEYS)
     })?;
     if !found.matches.is_empty() {
         // No two have the same.
@@ -239,12 +217,12 @@ fn of_device(
     after: Option<SubscriberId>,
 ) -> Result<Value, Refusal> {
     let mut found = Found::default();
-    found.next = pages(tracker, torrent, after, |page| {
+    found.next = tracker.store.each_page_of(&torrent.id, after, PAGE, |page| {
         found.tried += page.len();
         for listed in page.iter().filter(|listed| listed.record.device == *device) {
             found.matches.push(shown(tracker, &listed.id, None)?);
         }
-        Ok(found.tried >= MAX_LOOKED_AT)
+        Ok::<_, Refusal>(found.tried >= MAX_LOOKED_AT)
     })?;
     Ok(found.answer())
 }

@@ -210,7 +210,7 @@ fn a_bad_piece_is_fetched_again_from_another_than_its_senders() {
     simulation.run(&[3]);
     let before: Vec<u64> = simulation.peers.iter().map(|peer| peer.swarm.totals().sent).collect();
     let senders = vec![SubscriberId([0; 32]), SubscriberId([1; 32])];
-    simulation.handle(3, Event::Refetch { piece: 5, senders });
+    simulation.handle(3, Event::FoundBad { piece: 5, senders });
     assert!(!simulation.peers[3].stored.contains_key(&5), "it is discarded");
     // Complete peers parted.
     (0..3).for_each(|number| simulation.connect(number, 3));
@@ -223,7 +223,7 @@ fn a_bad_piece_is_fetched_again_from_another_than_its_senders() {
     // What is not there is not discarded.
     let rejected = simulation.peers[3].swarm.totals().rejected;
     simulation.peers[3].swarm.pieces.discard(7);
-    simulation.handle(3, Event::Refetch { piece: 7, senders: Vec::new() });
+    simulation.handle(3, Event::FoundBad { piece: 7, senders: Vec::new() });
     assert_eq!(simulation.peers[3].swarm.totals().rejected, rejected);
 }
 
