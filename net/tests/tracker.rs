@@ -856,12 +856,18 @@ async fn a_stopping_tracker_answers_what_is_under_way() {
     tracker.ended.await.unwrap().unwrap();
 }
 
-/// Computes what the tracker asks for, until it asks for nothing: hashes whose bytes name the subscriber and the piece.
+/// Names the subscriber and the piece.
+fn cipher_hash(subscriber: &SubscriberId, piece: u8) -> [u8; 20] {
+    let mut hash = [piece; 20];
+    hash[1..].copy_from_slice(&subscriber.0[..19]);
+    hash
+}
+
+/// Computes what the tracker asks for, until it asks for nothing.
 async fn hash_all(seed: &Client, torrent: TorrentId) {
     while let Some(job) = seed.work(torrent).await.unwrap() {
         let count = (job.keys.len() / 256) as u8;
-        let hashes =
-            (0..count).flat_map(|at| [job.subscriber.0[0], job.first as u8 + at].repeat(10)).collect();
+        let hashes = (0..count).flat_map(|at| cipher_hash(&job.subscriber, job.first as u8 + at)).collect();
         let (subscriber, epoch, first) = (job.subscriber, job.epoch, job.first);
         let hashes = NewHashes { torrent_id: torrent, subscriber, epoch, first, hashes };
         seed.add_hashes(&hashes).await.unwrap();
@@ -879,8 +885,7 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
     assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 0, false).await.unwrap(), (1, vec![]));
     hash_all(&seed, torrent).await;
     let (epoch, hashes) = k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
-    let expected: Vec<_> =
-        (0..PIECES as u8).map(|piece| [k.id.0[0], piece].repeat(10).try_into().unwrap()).collect();
+    let expected: Vec<_> = (0..PIECES as u8).map(|piece| cipher_hash(&k.id, piece)).collect();
     assert_eq!((epoch, &hashes), (1, &expected));
     assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 3, false).await.unwrap().1, expected[3..]);
     let personal = PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes };
