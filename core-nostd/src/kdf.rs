@@ -1,7 +1,10 @@
 //! BLAKE3 key derivation with length-prefixed fields.
 
-/// A KDF in progress: `derive_key` mode, every field preceded by its length as 64-bit little-endian.
-#[derive(Clone)]
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A KDF in progress: `derive_key` mode, every field preceded by its length as 64-bit little-endian. Zeroized on drop, for what it
+/// has taken in can be gone on with.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Kdf(blake3::Hasher);
 
 impl Kdf {

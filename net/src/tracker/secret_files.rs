@@ -74,7 +74,8 @@ pub(super) fn read_or_create(path: &Path) -> Result<(Zeroizing<[u8; 32]>, bool),
 /// The secret in the file, if the file is there.
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
-    let mut text = Zeroizing::new(String::new());
+    // With room for all: growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(512));
     match File::open(path) {
         Ok(file) => file.take(256).read_to_string(&mut text).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -97,9 +98,9 @@ fn create(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretFileError> {
 
 /// Writes a secret; it is on the disk under its name before this returns.
 pub(super) fn write(path: &Path, secret: &[u8; 32], existing: Existing) -> Result<(), SecretFileError> {
-    let mut text = Zeroizing::new(hex::encode(secret));
-    text.push('\n');
-    atomic_file::write(path, text.as_bytes(), Access::Private, existing)
+    let mut text = Zeroizing::new([b'\n'; 65]);
+    hex::encode_to_slice(secret, &mut text[..64]).expect("two digits a byte");
+    atomic_file::write(path, &*text, Access::Private, existing)
         .map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
 }
 

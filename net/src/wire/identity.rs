@@ -38,10 +38,11 @@ pub mod purpose {
 pub struct BadSignature;
 
 /// What Ed25519 signs: `le64(length) ‖ "swarmseal v1 <purpose>" ‖ message`.
-fn signed_bytes(purpose: &str, message: &[u8]) -> Vec<u8> {
+/// A license's message is secret.
+fn signed_bytes(purpose: &str, message: &[u8]) -> Zeroizing<Vec<u8>> {
     const PREFIX: &str = "swarmseal v1 ";
     let length = (PREFIX.len() + purpose.len()) as u64;
-    [&length.to_le_bytes(), PREFIX.as_bytes(), purpose.as_bytes(), message].concat()
+    Zeroizing::new([&length.to_le_bytes(), PREFIX.as_bytes(), purpose.as_bytes(), message].concat())
 }
 
 /// Checks a signature made by [`SigningKey::sign`] with the same purpose. Weak public keys never verify.

@@ -168,9 +168,12 @@ impl KeyFile {
 
     /// A value in hexadecimal. Errors: [`Error::Missing`], [`Error::BadValue`].
     pub fn bytes(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-        hex::decode(self.text(name)?)
-            .map(Zeroizing::new)
-            .map_err(|_| Error::BadValue { name: name.into(), expected: "hexadecimal".into() })
+        let text = self.text(name)?;
+        // Reserved whole, so that growing leaves no copies of secrets behind.
+        let mut bytes = Zeroizing::new(vec![0; text.len() / 2]);
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| Error::BadValue { name: name.into(), expected: "hexadecimal".into() })?;
+        Ok(bytes)
     }
 
     /// A value of N bytes in hexadecimal. Errors: [`Error::Missing`], [`Error::BadValue`].

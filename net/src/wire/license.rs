@@ -18,7 +18,7 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use swarmseal_core::{SubscriberId, TorrentId};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::bencode;
 use super::identity::{self, Identity, LicenseKem, SigningKey, purpose};
@@ -120,18 +120,40 @@ impl fmt::Debug for License {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Payload {
     epoch: u64,
     #[serde(rename = "info hash", with = "serde_bytes")]
     info_hash: [u8; 20],
-    #[serde(default, with = "bencode::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "bencode::optional")]
     issued: Option<u64>,
     #[serde(with = "serde_bytes")]
     keys: Vec<u8>,
     #[serde(default)]
     played: u64,
     policy: Policy,
+    #[serde(with = "serde_bytes")]
+    subscriber: [u8; 32],
+    #[serde(rename = "torrent id", with = "serde_bytes")]
+    torrent_id: [u8; 32],
+    #[allow(dead_code)] // It must be there; what it says was looked at before.
+    v: u64,
+}
+
+/// What stands before the keys in a payload, and what stands behind them: an encoder would leave copies of the keys in memory.
+#[derive(Serialize)]
+struct BeforeKeys {
+    epoch: u64,
+    #[serde(rename = "info hash", with = "serde_bytes")]
+    info_hash: [u8; 20],
+    #[serde(with = "bencode::optional", skip_serializing_if = "Option::is_none")]
+    issued: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct BehindKeys<'a> {
+    played: u64,
+    policy: &'a Policy,
     #[serde(with = "serde_bytes")]
     subscriber: [u8; 32],
     #[serde(rename = "torrent id", with = "serde_bytes")]
@@ -149,19 +171,7 @@ impl License {
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<u8>, LicenseError> {
         let unusable = |_| LicenseError::Malformed("the device key is no X25519 key".into());
-        let mut payload = Payload {
-            epoch: self.epoch,
-            info_hash: self.info_hash,
-            issued: self.issued,
-            keys: self.keys.to_vec(),
-            played: self.played,
-            policy: self.policy.clone(),
-            subscriber: self.subscriber.0,
-            torrent_id: self.torrent_id.0,
-            v: VERSION.into(),
-        };
-        let encoded = Zeroizing::new(bencode::to_bytes(&payload));
-        payload.keys.zeroize();
+        let encoded = self.payload();
         let signature = license_key.sign(purpose::LICENSE, &encoded);
         let plaintext = Zeroizing::new([&signature[..], &encoded].concat());
 
@@ -178,6 +188,26 @@ impl License {
         envelope.extend_from_slice(&encapsulated.to_bytes());
         envelope.extend_from_slice(&ciphertext);
         Ok(envelope)
+    }
+
+    /// The bencoded dictionary, in one buffer that need not grow.
+    fn payload(&self) -> Zeroizing<Vec<u8>> {
+        let before = bencode::to_bytes(&BeforeKeys {
+            epoch: self.epoch,
+            info_hash: self.info_hash,
+            issued: self.issued,
+        });
+        let behind = bencode::to_bytes(&BehindKeys {
+            played: self.played,
+            policy: &self.policy,
+            subscriber: self.subscriber.0,
+            torrent_id: self.torrent_id.0,
+            v: VERSION.into(),
+        });
+        let head = format!("4:keys{}:", self.keys.len());
+        // The first without its end, the second without its beginning.
+        let parts = [&before[..before.len() - 1], head.as_bytes(), &self.keys, &behind[1..]];
+        Zeroizing::new(parts.concat())
     }
 
     /// Opens an envelope with this device's key and checks the signature under the torrent's license key.

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -15,12 +16,21 @@ use swarmseal::wire::metainfo::Metainfo;
 /// No step of these tests takes nearly as long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// One of our programs.
+/// One of our programs. Where there is a directory `logs` beside its own, all that it logs at any level is kept there.
 pub fn program(data: &Path, args: &[&str]) -> Command {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
     let mut command = Command::new(env!("CARGO_BIN_EXE_swarmseal"));
     command.arg("--json").arg("--data").arg(data).args(args).stdin(Stdio::null());
+    let logs = data.with_file_name(LOGS);
+    if logs.is_dir() {
+        let verb = args.first().unwrap_or(&"none");
+        let log = logs.join(format!("{}-{verb}", COUNTER.fetch_add(1, Ordering::Relaxed)));
+        command.env("SWARMSEAL_LOG", "trace").stderr(fs::File::create(log).unwrap());
+    }
     command
 }
+
+const LOGS: &str = "logs";
 
 /// A process that goes on running; killed (SIGKILL) when dropped.
 pub struct Running {
@@ -101,12 +111,33 @@ impl World {
     }
 
     fn make(bytes: usize, address: IpAddr, tracker_flags: &[&str], flags: &[&str]) -> Self {
+        World::make_in(false, bytes, address, tracker_flags, flags)
+    }
+
+    fn make_in(logged: bool, bytes: usize, address: IpAddr, tracker_flags: &[&str], flags: &[&str]) -> Self {
         let mut world = World::found(address, tracker_flags);
+        if logged {
+            fs::create_dir(world.path(LOGS)).unwrap();
+        }
         let content: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
         fs::write(world.path("content.bin"), content).unwrap();
         world.start_tracker();
         world.release("content.bin", flags);
         world
+    }
+
+    /// [`World::new`], all of whose programs log everything. See [`World::logs`].
+    pub fn logged(bytes: usize) -> Self {
+        World::make_in(true, bytes, IpAddr::V4(Ipv4Addr::LOCALHOST), &[], &["--piece-length", "64K"])
+    }
+
+    /// What each program of a [`World::logged`] logged, by a name that says which it was.
+    pub fn logs(&self) -> Vec<(String, String)> {
+        let read = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
+        };
+        fs::read_dir(self.path(LOGS)).unwrap().map(read).collect()
     }
 
     /// On 127.0.0.1, whatever `write` writes to the path that it is given.

@@ -6,14 +6,17 @@
 //! redb's quick repair is left off: after a kill a store of a million subscribers (1.1 GB) is read through in 7 s, and each change
 //! would cost 14 ms instead of 4. After an orderly stop nothing is read.
 
+use std::fs::OpenOptions;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use redb::backends::FileBackend;
 use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use super::StoreError;
+use crate::platform;
 
 /// Bytes of the file that are kept in memory: what a re-key reads are two records, and the system caches the file as well. redb's own
 /// default is a gigabyte.
@@ -36,7 +39,15 @@ impl Database {
     pub(super) fn open(path: &Path, check: bool) -> Result<Self, StoreError> {
         let file = path.to_owned();
         let opener = move || {
-            redb::Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(check).create(&file)
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            // There are passkeys in it.
+            platform::private(&mut options);
+            let file = options.open(&file).map_err(redb::StorageError::from)?;
+            redb::Builder::new()
+                .set_cache_size(CACHE)
+                .set_check_integrity_on_open(check)
+                .create_with_backend(FileBackend::new(file)?)
         };
         Self::open_with(path, Box::new(opener))
     }

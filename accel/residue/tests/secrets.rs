@@ -1,0 +1,320 @@
+//! Every type that holds a secret: its memory is overwritten when it is dropped, and its `Debug` shows nothing of it. Then the paths
+//! that secrets take between files, licenses and keys.
+
+use std::fmt::Debug;
+use std::fs;
+use std::hint::black_box;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use getrandom::SysRng;
+use rand_core::{TryCryptoRng, TryRng, UnwrapErr};
+use swarmseal::atomic_file::Existing;
+use swarmseal::wire::identity::{Identity, SigningKey};
+use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::license::{License, Policy};
+use swarmseal::wire::metainfo::Seal;
+use swarmseal::wire::{api, channel, content};
+use swarmseal_core::kernels::Exponent;
+use swarmseal_core::package::PackageSecret;
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Exponents, Group, MasterKey, Params, Profile, SecretKey, SubscriberId,
+    TorrentId, TsKey, TsKeys,
+};
+use swarmseal_residue::{NEEDLE, Watch, needle_in, residues};
+use zeroize::Zeroizing;
+
+#[global_allocator]
+static WATCH: Watch = Watch;
+
+const TORRENT: TorrentId = TorrentId([7; 32]);
+/// Any secret of 32 bytes.
+const SECRET: [u8; 32] = *b"\xc3 secret that is 32 bytes long\x9e ";
+
+static PARAMS: LazyLock<Params> = LazyLock::new(|| {
+    Params::new(Profile::Sealed, Group::ffdhe2048(swarmseal_accel::detect()), Exponents::Short).unwrap()
+});
+
+/// A generator that always gives the same: what is made with it is made again.
+struct Fixed(u64);
+
+impl TryRng for Fixed {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        self.try_next_u64().map(|word| word as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        Ok(self.0 ^ self.0 >> 29)
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        for chunk in out.chunks_mut(8) {
+            let word = self.try_next_u64()?.to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Fixed {}
+
+fn secret_key() -> SecretKey {
+    SecretKey::generate(&PARAMS, &mut Fixed(3))
+}
+
+fn ts_keys() -> TsKeys<'static> {
+    TsKeys::derive(&PARAMS, &MasterKey::from_bytes(SECRET), &TORRENT, &secret_key().public_key(&PARAMS), 1)
+}
+
+fn ts_key() -> TsKey {
+    ts_keys().key(5)
+}
+
+fn identity() -> Identity {
+    Identity::from_secrets(&SECRET, &SECRET)
+}
+
+fn subscriber_keys() -> SubscriberKeys {
+    SubscriberKeys { torrent_id: TORRENT, secret: secret_key(), epoch: 1, passkey: None }
+}
+
+fn seed_file() -> SeedFile {
+    let entry = content::FileEntry { path: vec!["film".into()], size: 5, mime: "video/mp4".into() };
+    let files = content::FileList::new(vec![entry]).unwrap();
+    SeedFile {
+        torrent_id: TORRENT,
+        package_secret: PackageSecret::from_bytes(SECRET),
+        signing_key: SigningKey::from_bytes(&SECRET),
+        passkey: None,
+        manifest: content::Manifest::new(files, None).unwrap(),
+        content: None,
+        metainfo: None,
+    }
+}
+
+fn license() -> License {
+    License {
+        torrent_id: TORRENT,
+        info_hash: [2; 20],
+        subscriber: SubscriberId([9; 32]),
+        epoch: 1,
+        issued: None,
+        played: 0,
+        policy: Policy::default(),
+        keys: Zeroizing::new(SECRET.repeat(16)),
+    }
+}
+
+/// Nothing that `Debug` says of a value has the bytes in any usual shape.
+fn shows_nothing(name: &str, value: &impl Debug, needle: &[u8]) {
+    let few = &needle[..6];
+    let listed = format!("{few:?}");
+    let hex = hex::encode(few);
+    let words = needle.first_chunk().map(|bytes| u64::from_le_bytes(*bytes).to_string());
+    let text = str::from_utf8(needle).map(str::to_owned).ok();
+    for said in [format!("{value:?}"), format!("{value:#?}").replace(['\n', ' '], "")] {
+        let shapes = [
+            Some(listed[1..listed.len() - 1].to_owned()),
+            Some(hex.clone()),
+            Some(hex.to_uppercase()),
+            words.clone(),
+            text.clone(),
+        ];
+        for shape in shapes.into_iter().flatten() {
+            let said = said.replace(' ', "");
+            assert!(!said.contains(&shape.replace(' ', "")), "{name} shows its secret: {said}");
+        }
+    }
+}
+
+/// The secrets of a value that `make` makes, in its own memory or given, are overwritten when it is dropped.
+fn leaves_nothing<T: Debug>(name: &str, needle: Option<&[u8]>, make: impl Fn() -> T) {
+    let found = needle_in(&*black_box(Box::new(make())));
+    let needle = needle.or(found.as_ref().map(<[u8; NEEDLE]>::as_slice));
+    let needle = needle.unwrap_or_else(|| panic!("{name} has no secret in its own memory: say which"));
+    shows_nothing(name, &make(), needle);
+    // The search finds it where nothing is overwritten.
+    let kept = residues(&[needle], || drop(black_box(Box::new(ManuallyDrop::new(make())))));
+    let copied = residues(&[needle], || drop(black_box(needle.to_vec())));
+    assert!(kept > 0 || found.is_none_or(|found| found != needle), "{name}: the search is blind");
+    assert!(copied > 0, "{name}: the search is blind");
+    let left = residues(&[needle], || drop(black_box(Box::new(make()))));
+    assert_eq!(left, 0, "{name} was dropped and its secret was not overwritten");
+}
+
+/// Every type that holds a secret. Those that are only `shown` are overwritten by nobody: see [`NOT_OVERWRITTEN`].
+macro_rules! secrets {
+    (overwritten { $($name:ident $([$needle:expr])? = $make:expr;)+ } shown { $($shown:ident = $value:expr;)+ }) => {
+        const OVERWRITTEN: &[&str] = &[$(stringify!($name)),+];
+        const NOT_OVERWRITTEN: &[&str] = &[$(stringify!($shown)),+];
+
+        #[test]
+        fn what_is_dropped_is_overwritten_and_debug_shows_nothing() {
+            $(
+                let needle: Option<&[u8]> = None $(.or(Some($needle)))?;
+                leaves_nothing(stringify!($name), needle, || $make);
+            )+
+            $(shows_nothing(stringify!($shown), &$value, &SECRET[..NEEDLE]);)+
+        }
+    };
+}
+
+secrets! {
+    overwritten {
+    SecretKey = secret_key();
+    MasterKey = MasterKey::from_bytes(SECRET);
+    TsKeys = ts_keys();
+    TsKey = ts_key();
+    Exponent = Exponent::from_be(&SECRET);
+    EncryptionKey = EncryptionKey::derive(&PARAMS, &secret_key().public_key(&PARAMS), &ts_key());
+    OpenedKey = DecryptionKey::derive(&PARAMS, &ts_key()).open(&PARAMS, &secret_key());
+    DecryptionKey = DecryptionKey::derive(&PARAMS, &ts_key());
+    PackageSecret = PackageSecret::from_bytes(SECRET);
+    SigningKey[&SECRET] = SigningKey::from_bytes(&SECRET);
+    // Of the X25519 key the bytes that are not clamped.
+    Identity[&SECRET[8..]] = identity();
+    SubscriberKeys = subscriber_keys();
+    ExportedKeys[&SECRET[8..]] = ExportedKeys { identity: identity(), subscriber: subscriber_keys() };
+    SeedFile[&SECRET] = seed_file();
+    KeyFile[b"5ec2e7 of sixteen bytes"] = KeyFile::new("test").with_text("a", "5ec2e7 of sixteen bytes");
+    Passphrase[b"correct horse battery"] = Passphrase::new(Zeroizing::new("correct horse battery\n".into())).unwrap();
+    License[&SECRET] = license();
+    }
+    shown {
+    // They travel in URLs and headers, whose buffers are other crates'; a new one replaces one that is lost.
+    Passkey = api::Passkey::new(*SECRET.first_chunk().unwrap());
+    Token = api::Token::new(SECRET);
+    Endpoint = channel::Endpoint { address: ([127, 0, 0, 1], 9).into(), token: channel::Token(SECRET) };
+    }
+}
+
+/// Types that hold a secret without being in the table: with the reason.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("Kdf", "private; TsKeys holds one"),
+    ("$name", "the macro of EncryptionKey, ReKey, OpenedKey and DecryptionKey"),
+    ("Choices", "RC4's exponent, which hides a stream's shape and no secret"),
+    ("Called", "RC4's keys"),
+    ("AdminClient", "a bearer token, for as long as the client lives; a test of its own looks at Debug"),
+    ("Key", "a row of the trace verb's table: a key that somebody leaked"),
+    ("Observed", "the same on the client's side"),
+    ("PolicyState", "keys derived from Identity; private; overwritten by their type"),
+];
+
+/// Structs of a source file that say they hold what must be overwritten.
+fn secret_types(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let (mut current, mut derived) = (None, false);
+    for line in source.lines() {
+        let code = line.trim_start();
+        if code.starts_with("#[cfg(test)]") {
+            break;
+        }
+        derived |= code.starts_with("#[derive(") && code.contains("ZeroizeOnDrop");
+        let declared =
+            code.split_once("struct ").filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+        let variants =
+            code.split_once("enum ").filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+        if let Some((_, rest)) = declared.or(variants) {
+            current = rest.split(['(', ' ', '<', '{', ';']).next().map(str::to_owned);
+        }
+        let holds = derived && declared.is_some()
+            || code.contains("Zeroizing<") && !code.contains("fn ") && !code.starts_with("//");
+        if let Some(name) = current.clone().filter(|_| holds) {
+            found.push(name);
+        }
+        if declared.is_some() {
+            derived = false;
+        }
+        if line.starts_with('}') || code.starts_with("impl") || code.contains("fn ") {
+            current = None;
+        }
+    }
+    found.dedup();
+    found
+}
+
+#[test]
+fn every_type_with_a_secret_is_in_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut directories =
+        vec![root.join("core-nostd/src"), root.join("net/src"), root.join("accel/capi/src")];
+    let (mut seen, mut missing) = (Vec::new(), Vec::new());
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let Ok(source) = fs::read_to_string(&path) else { continue };
+            for name in secret_types(&source) {
+                let known = OVERWRITTEN.contains(&&*name)
+                    || NOT_OVERWRITTEN.contains(&&*name)
+                    || ELSEWHERE.iter().any(|(other, _)| *other == name);
+                if !known {
+                    missing.push(format!("{name} in {}", path.display()));
+                }
+                seen.push(name);
+            }
+        }
+    }
+    for (name, _) in ELSEWHERE {
+        assert!(seen.iter().any(|it| it == name), "{name} is excused and not there");
+    }
+    assert!(missing.is_empty(), "neither in the table nor excused: {missing:#?}");
+}
+
+#[test]
+fn key_files_leave_nothing_between_disk_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("identity.key");
+    let digits = hex::encode(SECRET);
+    let needles: [&[u8]; 3] = [&SECRET, &SECRET[8..], digits.as_bytes()];
+    let left = residues(&needles, || {
+        identity().to_key_file().write(&path, Existing::Keep).unwrap();
+        let read = Identity::from_key_file(&KeyFile::read(&path, Identity::KIND).unwrap()).unwrap();
+        assert_eq!(read.public(), identity().public());
+    });
+    assert_eq!(left, 0);
+    let params = std::sync::Arc::new(PARAMS.clone());
+    let seal = Seal::new(TORRENT, params, SigningKey::from_bytes(&SECRET).public());
+    let mut bytes = vec![0; PARAMS.group().bytes()];
+    secret_key().to_bytes(&PARAMS, &mut bytes).unwrap();
+    let short = bytes.split_off(bytes.len() - 24);
+    let digits = hex::encode(&short);
+    let left = residues(&[&short, digits.as_bytes()], || {
+        let file = subscriber_keys().to_key_file(&PARAMS);
+        let read = KeyFile::parse(file.to_text().as_bytes()).unwrap();
+        drop(SubscriberKeys::from_key_file(&read, &seal).unwrap());
+        let exported = ExportedKeys { identity: identity(), subscriber: subscriber_keys() };
+        let read = KeyFile::parse(exported.to_key_file(&PARAMS).to_text().as_bytes()).unwrap();
+        drop(ExportedKeys::from_key_file(&read, &seal).unwrap());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn master_keys_leave_nothing_when_they_are_sealed_and_opened() {
+    let passphrase = || Passphrase::new(Zeroizing::new("correct horse battery".into())).unwrap();
+    let left = residues(&[&SECRET, b"correct horse battery"], || {
+        let sealed = SealedMaster::seal(3, &SECRET, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
+        let text = sealed.to_key_file().to_text();
+        let read = SealedMaster::from_key_file(&KeyFile::parse(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(*read.open(&passphrase()).unwrap(), SECRET);
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn licenses_leave_nothing_when_they_are_issued_and_opened() {
+    let issuer = SigningKey::from_bytes(&[3; 32]);
+    let left = residues(&[&SECRET], || {
+        let envelope = license().seal(&issuer, &identity().device_public(), &mut UnwrapErr(SysRng)).unwrap();
+        let opened = License::open(&envelope, &identity(), &issuer.public()).unwrap();
+        assert_eq!(opened.keys.len(), 512);
+    });
+    assert_eq!(left, 0);
+}
