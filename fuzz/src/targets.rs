@@ -7,6 +7,9 @@ use std::path::{Component, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, U4096};
+use swarmseal::peer::simulation::among_strangers;
 use swarmseal::peer::{
     Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
 };
@@ -30,11 +33,12 @@ use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
 use swarmseal::wire::selection::{Kind, Selection};
 use swarmseal::wire::udp_tracker::{self, Response};
+use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof, PublicKey,
-    ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, check_piece, decrypt_piece, encrypt_piece,
-    re_encrypt_piece,
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, LIMBS, MasterKey, Modulus, Params, Profile,
+    Proof, PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, Word, check_piece,
+    decrypt_piece, encrypt_piece, re_encrypt_piece,
 };
 
 /// The torrent of every target.
@@ -632,5 +636,256 @@ pub fn statement_log(data: &[u8]) {
         assert!(
             found.iter().all(|(_, statement)| statement.time < u64::MAX && statement.entry(piece).is_some())
         );
+    }
+}
+
+/// A peer's state machine, to which strangers say the bytes' story.
+pub fn strangers(data: &[u8]) {
+    among_strangers(data);
+}
+
+/// Numbers out of bytes that a fuzzer changes: most words come from the edges.
+struct Numbers<'a> {
+    bytes: std::slice::Iter<'a, u8>,
+}
+
+impl Numbers<'_> {
+    /// 0 after the end.
+    fn byte(&mut self) -> u8 {
+        self.bytes.next().copied().unwrap_or_default()
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.byte()).collect()
+    }
+
+    /// `len` words. A byte says which word follows and how often; p's own words are among them, and any others.
+    fn words(&mut self, len: usize, p: &[Word]) -> Vec<Word> {
+        let mut words = Vec::new();
+        while words.len() < len {
+            let choice = self.byte();
+            let place = words.len();
+            let word = match choice & 7 {
+                0 => 0,
+                1 => Word::MAX,
+                2 => 1,
+                3 => Word::MAX - 1,
+                4 => 1 << (Word::BITS - 1),
+                5 => p.get(place).copied().unwrap_or_default(),
+                6 => p.get(place).copied().unwrap_or_default().wrapping_sub(1),
+                _ => {
+                    Word::from_le_bytes(*self.bytes(size_of::<Word>()).first_chunk().expect("a word's bytes"))
+                }
+            };
+            // Up to 31 times, or once.
+            let run = usize::from(choice >> 3).max(1);
+            if choice & 7 == 5 {
+                words.extend((place..place + run).map(|at| p.get(at).copied().unwrap_or_default()));
+            } else {
+                words.extend(std::iter::repeat_n(word, run));
+            }
+        }
+        words.truncate(len);
+        words
+    }
+
+    /// Below p: else its top words are cleared.
+    fn below(&mut self, p: &[Word]) -> Vec<Word> {
+        let mut words = self.words(p.len(), p);
+        for top in (0..p.len()).rev() {
+            if words.iter().rev().lt(p.iter().rev()) {
+                break;
+            }
+            words[top] = 0;
+        }
+        words
+    }
+
+    /// One of the groups' primes, or any odd number with or without its top bit.
+    fn modulus(&mut self) -> Modulus {
+        let (choice, size) = (self.byte(), self.byte());
+        if choice < 128 {
+            let name =
+                Group::names().nth(usize::from(choice) % Group::names().count()).expect("fewer than that");
+            let group = Group::by_name(name, Kernels::portable()).expect("it has that name");
+            return group.modulus().clone();
+        }
+        let len = [512, 768, 1024, 1536, 2048, 3072, 4096, 64 * (1 + usize::from(size) % 64)]
+            [usize::from(choice) & 7]
+            / Word::BITS as usize;
+        let mut words = self.words(len, &[]);
+        words[0] |= 1;
+        if choice & 8 == 0 {
+            words[len - 1] |= 1 << (Word::BITS - 1);
+        }
+        // 1 is no modulus.
+        words[0] |= if words[1..].iter().all(|&word| word == 0) { 2 } else { 0 };
+        Modulus::from_words(&words).expect("odd and above 1")
+    }
+}
+
+/// crypto-bigint's numbers modulo m.
+struct Oracle(FixedMontyParams<{ U4096::LIMBS }>);
+
+impl Oracle {
+    fn new(m: &Modulus) -> Self {
+        Oracle(FixedMontyParams::new_vartime(Odd::new(wide(m.limbs())).expect("odd")))
+    }
+
+    fn form(&self, a: &[Word]) -> FixedMontyForm<{ U4096::LIMBS }> {
+        FixedMontyForm::new(&wide(a).rem(self.0.modulus().as_nz_ref()), &self.0)
+    }
+
+    /// R mod m.
+    fn r(&self, m: &Modulus) -> FixedMontyForm<{ U4096::LIMBS }> {
+        let bits = U4096::from_u64(m.len() as u64 * u64::from(Word::BITS));
+        self.form(&[2]).pow_bounded_exp(&bits, 13)
+    }
+
+    /// a b ≡ product R, and the product is canonical.
+    fn check_product(&self, m: &Modulus, (a, b): (&[Word], &[Word]), product: &[Word]) {
+        assert!(wide(product) < wide(m.limbs()), "not canonical");
+        assert_eq!(self.form(product) * self.r(m), self.form(a) * self.form(b), "{a:x?} {b:x?}");
+    }
+}
+
+fn wide(words: &[Word]) -> U4096 {
+    let mut number = [0; LIMBS];
+    number[..words.len()].copy_from_slice(words);
+    U4096::from_words(number)
+}
+
+/// Every operation of every backend: it gives what the portable one gives, and that what crypto-bigint says.
+pub fn kernels(data: &[u8]) {
+    let mut numbers = Numbers { bytes: data.iter() };
+    let operation = numbers.byte();
+    let m = &numbers.modulus();
+    let (p, len) = (m.limbs(), m.len());
+    let oracle = Oracle::new(m);
+    let portable = Kernels::portable();
+    // What each backend makes of it, the portable one first.
+    let compare = |what: &str, make: &dyn Fn(&Kernels) -> Vec<Word>| {
+        let expected = make(portable);
+        for kernels in swarmseal_accel::each().chain(swarmseal_accel::models()) {
+            assert!(make(kernels) == expected, "{} differs from portable: {what}", kernels.name);
+        }
+        expected
+    };
+    match operation % 6 {
+        0 => {
+            let (a, b) = (numbers.words(len, p), numbers.below(p));
+            let product = compare("mont_mul", &|kernels| {
+                let mut out = vec![0; len];
+                (kernels.mont_mul)(m, &a, &b, &mut out);
+                out
+            });
+            oracle.check_product(m, (&a, &b), &product);
+        }
+        1 => {
+            let a = numbers.below(p);
+            let square = compare("mont_sqr", &|kernels| {
+                let mut out = vec![0; len];
+                (kernels.mont_sqr)(m, &a, &mut out);
+                out
+            });
+            oracle.check_product(m, (&a, &a), &square);
+        }
+        2 => {
+            let order = if operation & 0x80 == 0 { ByteOrder::Little } else { ByteOrder::Big };
+            let count = usize::from(numbers.byte()) % 34;
+            let factor = numbers.below(p);
+            let different = 1 + usize::from(numbers.byte()) % 4;
+            let plain: Vec<Vec<Word>> = (0..different).map(|_| numbers.words(len, p)).collect();
+            let mut blocks = Vec::new();
+            for block in plain.iter().cycle().take(count) {
+                let start = blocks.len();
+                blocks.extend(block.iter().flat_map(|word| word.to_le_bytes()));
+                if order == ByteOrder::Big {
+                    blocks[start..].reverse();
+                }
+            }
+            let products = compare("mul_blocks", &|kernels| {
+                let mut out = blocks.clone();
+                (kernels.mul_blocks)(m, &factor, order, &mut out);
+                let block = |bytes: &[u8]| {
+                    let mut bytes = bytes.to_vec();
+                    if order == ByteOrder::Big {
+                        bytes.reverse();
+                    }
+                    let (words, _) = bytes.as_chunks();
+                    words.iter().map(|word| Word::from_le_bytes(*word)).collect::<Vec<Word>>()
+                };
+                out.chunks(len * size_of::<Word>()).flat_map(block).collect()
+            });
+            for (block, product) in plain.iter().zip(products.chunks(len)) {
+                oracle.check_product(m, (block, &factor), product);
+            }
+        }
+        3 | 4 => {
+            let count = 1 + usize::from(numbers.byte()) % 10;
+            let base = numbers.below(p);
+            let exponents: Vec<Vec<u8>> = (0..count)
+                .map(|_| {
+                    let width = usize::from(numbers.byte()) % 9;
+                    numbers.bytes(width)
+                })
+                .collect();
+            let parsed: Vec<Exponent> = exponents.iter().map(|bytes| Exponent::from_be(bytes)).collect();
+            let powers = compare("powers", &|kernels| {
+                let mut out = vec![0; count * len];
+                if operation % 6 == 3 {
+                    let powers: Vec<Power<'_>> =
+                        parsed.iter().map(|exponent| Power { modulus: m, base: &base, exponent }).collect();
+                    (kernels.modpow_batch)(&powers, &mut out);
+                    let mut single = vec![0; len];
+                    (kernels.modpow)(m, &base, &parsed[0], &mut single);
+                    assert!(single == out[..len], "{}: one power by itself differs", kernels.name);
+                } else {
+                    let bits = parsed.iter().map(Exponent::bits).max().unwrap_or_default().max(1);
+                    let mut table = vec![0; (kernels.comb_words)(m, bits)];
+                    (kernels.comb_fill)(m, &base, bits, &mut table);
+                    let exponents: Vec<&Exponent> = parsed.iter().collect();
+                    (kernels.comb_pow)(m, bits, &[Comb { table: &table, exponents: &exponents }], &mut out);
+                }
+                out
+            });
+            for (bytes, power) in exponents.iter().zip(powers.chunks(len)) {
+                // mont: power R^−1 = (base R^−1)^exponent; so power R^(exponent − 1) = base^exponent.
+                let exponent = bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+                let raise =
+                    |a: FixedMontyForm<{ U4096::LIMBS }>| a.pow_bounded_exp(&U4096::from_u64(exponent), 64);
+                let r = oracle.r(m);
+                assert!(wide(power) < wide(p), "not canonical");
+                assert_eq!(
+                    oracle.form(power) * raise(r),
+                    raise(oracle.form(&base)) * r,
+                    "{base:x?}^{exponent:x}"
+                );
+            }
+        }
+        _ => {
+            let count = 1 + usize::from(numbers.byte()) % 10;
+            let exponents: Vec<u64> = (0..count)
+                .map(|_| u64::from_le_bytes(*numbers.bytes(8).first_chunk().expect("eight bytes")))
+                .collect();
+            let parsed: Vec<Exponent> =
+                exponents.iter().map(|exponent| Exponent::from_be(&exponent.to_be_bytes())).collect();
+            // Two is below m.
+            if p[0] == 1 && p[1..].iter().all(|&word| word == 0) {
+                return;
+            }
+            let powers = compare("two_pow_batch_vartime", &|kernels| {
+                let powers: Vec<TwoPower<'_>> =
+                    parsed.iter().map(|exponent| TwoPower { modulus: m, exponent }).collect();
+                let mut out = vec![0; count * len];
+                (kernels.two_pow_batch_vartime)(&powers, &mut out);
+                out
+            });
+            for (exponent, power) in exponents.iter().zip(powers.chunks(len)) {
+                let expected =
+                    oracle.form(&[2]).pow_bounded_exp(&U4096::from_u64(*exponent), 64) * oracle.r(m);
+                assert_eq!(oracle.form(power), expected, "2^{exponent:x}");
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+#[path = "fuzz_replay/dictionary.rs"]
+mod dictionary;
 #[path = "fuzz_replay/seeds.rs"]
 mod seeds;
 // Public, for not every item in it serves here.
@@ -49,6 +51,8 @@ targets! {
     piece_index 300
     statement_log 200
     play_record 500
+    kernels 8
+    strangers 300
 }
 
 fn corpus(name: &str) -> PathBuf {
@@ -92,11 +96,20 @@ fn every_target_has_a_binary() {
 }
 
 #[test]
-#[ignore = "rewrites the corpus"]
+#[ignore = "rewrites the corpus and the dictionaries"]
 fn make_seeds() {
     let seeds = seeds::all();
     for &name in NAMES {
         assert!(seeds.iter().any(|seed| seed.target == name), "{name}");
+    }
+    let dictionaries = corpus("../dictionaries");
+    fs::create_dir_all(&dictionaries).unwrap();
+    for &name in NAMES {
+        let of: Vec<&[u8]> =
+            seeds.iter().filter(|seed| seed.target == name).map(|seed| &seed.bytes[..]).collect();
+        if let Some(text) = dictionary::of(name, &of) {
+            fs::write(dictionaries.join(name).with_extension("dict"), text).unwrap();
+        }
     }
     for seed in seeds {
         assert!(seed.bytes.len() < 8192, "{} {}", seed.target, seed.name);

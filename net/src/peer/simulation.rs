@@ -12,6 +12,8 @@ mod world;
 
 use std::time::Duration;
 
+pub use super::state::strangers::{among_strangers, whole_story};
+
 /// How a peer is connected.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {

@@ -16,6 +16,8 @@ mod download;
 mod pieces;
 mod random;
 mod rate;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod strangers;
 mod super_seed;
 #[cfg(test)]
 mod tests;

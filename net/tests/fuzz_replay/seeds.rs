@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
+use swarmseal::peer::simulation::whole_story;
 use swarmseal::peer::{SignedWord, StatementLog, Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
@@ -44,6 +45,8 @@ pub(crate) struct Seed {
     pub(crate) bytes: Vec<u8>,
 }
 
+const EDGES: [&str; 6] =
+    ["edges-mont-mul", "edges-mont-sqr", "edges-blocks", "edges-powers", "edges-comb", "edges-powers-of-two"];
 const ID: SubscriberId = SubscriberId([9; 32]);
 
 /// An ordinary torrent of 50,000 bytes.
@@ -64,6 +67,27 @@ fn plain_torrent(files: Option<&FileList>) -> Vec<u8> {
 pub(crate) fn all() -> Vec<Seed> {
     let mut seeds = Vec::new();
     let mut add = |target, name, bytes: Vec<u8>| seeds.push(Seed { target, name, bytes });
+
+    // Each operation, on one of the groups' primes and on a modulus of words that ripple every carry.
+    for (name, operation) in
+        ["mont-mul", "mont-sqr", "blocks", "powers", "comb", "powers-of-two"].into_iter().zip(0..)
+    {
+        let ripples = [7, 0xf8, 0xfb, 0xfd, 0xfe, 9, 1, 2, 3, 4, 5, 6, 7, 8, 0xf9];
+        add("kernels", name, [&[operation, 4, 0][..], &ripples, &ripples].concat());
+        add(
+            "kernels",
+            EDGES[usize::from(operation)],
+            [&[operation, 132, 0, 0xf9][..], &[0xf9; 8], &ripples].concat(),
+        );
+    }
+    add("strangers", "a-download", whole_story());
+    for (name, first) in
+        [("a-seed", 2), ("a-plain-one", 1), ("some-clear", 8), ("a-super-seed", 18), ("half", 4)]
+    {
+        let mut story = whole_story();
+        story[0] = first;
+        add("strangers", name, story);
+    }
 
     let numbers = BTreeMap::from([("info", 1u64), ("v", u64::MAX), ("x", 0)]);
     add("bencode", "numbers", bencode::to_bytes(&numbers));

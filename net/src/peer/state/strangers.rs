@@ -1,0 +1,718 @@
+//! One peer among strangers who say anything at all, in any order: what is fuzzed, and what a property test draws.
+//!
+//! A script is a string of bytes, each of which means something, so that whatever a fuzzer changes in it is another story. The peer's
+//! own driver is honest: it answers each command once, when the script says so, with success or with a reason. What the peer then
+//! does is held against all that it was told.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
+
+use super::{
+    Bits, Command, Config, ConnectionId, Event, Evidence, Have, Now, REQQ, Seal, StoreFailure, Swarm, Unready,
+};
+use crate::peer::buffers::Buffers;
+use crate::peer::tracker::{KeyError, Personal};
+use crate::wire::identity::{SigningKey, purpose, verify};
+use crate::wire::layout::Layout;
+use crate::wire::message::{BLOCK, Block, Decoder, Message};
+use crate::wire::seal::{
+    self, Entry, ExtendedHandshake, Hello, MAX_ENTRIES, MAX_WANT, Parties, Receipt, SealMessage, Statement,
+};
+use crate::wire::selection::{Kind, Selection};
+
+const PIECES: u32 = 24;
+const PIECE_LEN: u32 = 2 * BLOCK;
+const TORRENT: TorrentId = TorrentId([1; 32]);
+/// Strangers with a connection at a time each.
+const SLOTS: usize = 4;
+/// Tracker time at the start.
+const START: u64 = 1_000_000;
+/// The stranger that is an original seed.
+const SEED_SLOT: usize = 3;
+
+/// Plays a script to a peer. Panics where the peer does what it must not.
+pub fn among_strangers(script: &[u8]) {
+    let mut script = Script(script.iter());
+    let mut world = World::new(&mut script);
+    while !script.is_over() {
+        world.step(&mut script);
+    }
+}
+
+/// A script in which stranger 0 gives all pieces and states them, and stranger 1 takes one.
+pub fn whole_story() -> Vec<u8> {
+    let second = 1 << 6;
+    let mut script = vec![0, 0, 0, 0, 2, 0xf8, 5, 9, 0xff, 0xff, 0xff];
+    for _ in 0..PIECES {
+        // All that was asked for comes, and is stored.
+        script.extend([29, 7, 28, 30]);
+    }
+    for piece in (0..PIECES as u8).collect::<Vec<_>>().chunks(8) {
+        script.extend([16, 0, 8]);
+        script.extend(piece);
+    }
+    script.extend([second, 0, second | 2, 0xf8, second | 14, 0, second | 6]);
+    script.extend([30; 60]);
+    script.extend([second | 10, 3, 0, second | 10, 3, 1, 28, 28, second | 27, second | 17, 0, 30]);
+    script
+}
+
+struct Script<'a>(slice::Iter<'a, u8>);
+
+impl Script<'_> {
+    fn is_over(&self) -> bool {
+        self.0.as_slice().is_empty()
+    }
+
+    /// 0 after the end.
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or_default()
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let count = self.byte();
+        (0..count).map_while(|_| self.0.next().copied()).collect()
+    }
+
+    /// Inside of the torrent but for one number in twelve.
+    fn piece(&mut self) -> u32 {
+        u32::from(self.byte()) % (PIECES + 2)
+    }
+
+    fn pieces(&mut self) -> Vec<u32> {
+        let count = self.byte() % 9;
+        (0..count).map(|_| self.piece()).collect()
+    }
+
+    fn block(&mut self) -> Block {
+        let (piece, shape) = (self.piece(), self.byte());
+        let len = if shape & 0x7e == 0 { BLOCK } else { u32::from(shape) * 129 % (BLOCK + 2) };
+        Block { piece, begin: u32::from(shape & 1) * BLOCK, len }
+    }
+}
+
+/// What passed over one connection.
+struct Line {
+    slot: usize,
+    peer_id: [u8; 20],
+    personal: Option<Personal>,
+    hello: Option<Hello>,
+    have: Bits,
+    chokes_us: bool,
+    /// What we asked for and neither got nor took back.
+    asked: VecDeque<Block>,
+    /// What it asked for and did not take back, as often as it did.
+    wants: HashMap<Block, u32>,
+    /// What each block that it sent was filled with.
+    gave: HashMap<(u32, u32), HashSet<u8>>,
+    /// Bytes of each piece that it was sent, and of all sealed ones.
+    got: HashMap<u32, u32>,
+    sealed_bytes: u64,
+    /// Bytes that it was sent and of which the peer was not told that they are written.
+    unwritten: usize,
+    gave_bytes: u64,
+}
+
+struct World {
+    swarm: Swarm,
+    layout: Layout,
+    decoder: Decoder,
+    selection: Option<Arc<Selection>>,
+    sealed: bool,
+    us: SubscriberId,
+    key: SigningKey,
+    epoch: u64,
+    elapsed: Duration,
+    lines: BTreeMap<ConnectionId, Line>,
+    current: [ConnectionId; SLOTS],
+    next: ConnectionId,
+    jobs: VecDeque<Command>,
+}
+
+fn key(slot: usize) -> SigningKey {
+    SigningKey::from_bytes(&[slot as u8 + 10; 32])
+}
+
+fn subscriber(slot: usize) -> SubscriberId {
+    if slot == SEED_SLOT {
+        SubscriberId::of_seed(&TORRENT, &key(slot).public())
+    } else {
+        SubscriberId([slot as u8 + 10; 32])
+    }
+}
+
+impl World {
+    fn new(script: &mut Script<'_>) -> Self {
+        let (shape, seed) = (script.byte(), script.byte());
+        let (sealed, complete, half) = (shape & 1 == 0, shape & 2 != 0, shape & 4 != 0);
+        let selection = (sealed && shape & 8 != 0).then(|| {
+            let kind = |piece: u32| if piece % 3 == 1 { Kind::Clear } else { Kind::Sealed };
+            let kinds: Vec<Kind> = (0..PIECES).map(kind).collect();
+            Arc::new(Selection::new(&kinds).expect("some of both"))
+        });
+        let layout = if sealed {
+            Layout::of_whole(PIECES, PIECE_LEN)
+        } else {
+            Layout::new(u64::from(PIECES * PIECE_LEN - BLOCK - 5), PIECE_LEN)
+        }
+        .expect("not empty");
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let original = sealed && complete && shape & 32 != 0;
+        let us =
+            if original { SubscriberId::of_seed(&TORRENT, &key.public()) } else { SubscriberId([1; 32]) };
+        let epoch = if original { 0 } else { 1 };
+        let clear = |piece: u32| selection.as_ref().is_some_and(|selection| selection.is_clear(piece));
+        let have = |piece: u32| {
+            let there = complete || half && piece.is_multiple_of(2);
+            let (epoch, vouched) =
+                if clear(piece) { (0, true) } else { (epoch, original || !piece.is_multiple_of(4)) };
+            there.then_some(Have { epoch, vouched: vouched.then_some(0) })
+        };
+        let seal = Seal {
+            torrent_id: TORRENT,
+            profile: if shape & 64 == 0 { Profile::Sealed } else { Profile::Paper },
+            id: us,
+            key: SigningKey::from_bytes(&[1; 32]),
+            epoch,
+        };
+        let config = Config {
+            layout,
+            buffers: Buffers::new(PIECE_LEN),
+            peer_id: [1; 20],
+            seal: sealed.then_some(seal),
+            selection: selection.clone(),
+            have: (0..PIECES).map(have).collect(),
+            port: Some(6881),
+            slots: 2,
+            personal_slots: 1,
+            super_seed: complete && shape & 16 != 0,
+            ready_bytes: 4 * PIECE_LEN as usize,
+            max_connections: SLOTS,
+            avoid: Vec::new(),
+            seed: u64::from(seed),
+        };
+        let now = Now { elapsed: Duration::ZERO, unix: START };
+        World {
+            swarm: Swarm::new(config, now),
+            layout,
+            decoder: Decoder::new(layout),
+            selection,
+            sealed,
+            us,
+            key,
+            epoch,
+            elapsed: Duration::ZERO,
+            lines: BTreeMap::new(),
+            current: [0; SLOTS],
+            next: 1,
+            jobs: VecDeque::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { elapsed: self.elapsed, unix: START + self.elapsed.as_secs() }
+    }
+
+    /// Whether a piece goes from hand to hand with a key.
+    fn is_sealed(&self, piece: u32) -> bool {
+        self.sealed && !self.selection.as_ref().is_some_and(|selection| selection.is_clear(piece))
+    }
+
+    fn step(&mut self, script: &mut Script<'_>) {
+        let choice = script.byte();
+        let slot = usize::from(choice >> 6);
+        let id = self.current[slot];
+        match choice & 31 {
+            0 => self.connect(slot, script.byte()),
+            1 => self.hang_up(id),
+            2 => self.say(id, hello(slot, script.byte())),
+            3 => {
+                let (id_of, payload) = (script.byte() % 3, script.bytes());
+                self.say(id, Message::Extended { id: id_of, payload: payload.into() });
+            }
+            4 => self.say(id, Message::Choke),
+            5 => self.say(id, Message::Unchoke),
+            6 => self.say(id, Message::Interested),
+            7 => self.say(id, Message::NotInterested),
+            8 => {
+                let piece = script.piece();
+                self.say(id, Message::Have(piece));
+            }
+            9 => {
+                let bits = [script.byte(), script.byte(), script.byte()];
+                self.say(id, Message::Bitfield(bits.to_vec().into()));
+            }
+            10 => self.say(id, Message::Request(script.block())),
+            11 => self.say(id, Message::Cancel(script.block())),
+            12 => {
+                let Block { piece, begin, len } = script.block();
+                let data = vec![script.byte(); len as usize].into();
+                self.say(id, Message::Piece { piece, begin, data });
+            }
+            13 => self.answer_request(id, script.byte()),
+            14 => self.give_ticket(slot, script.byte()),
+            15 => {
+                let pieces = script.pieces();
+                self.say_seal(id, &SealMessage::Want(pieces));
+            }
+            16 => {
+                let (manner, pieces) = (script.byte(), script.pieces());
+                self.state(slot, manner, &pieces);
+            }
+            17 => self.give_receipt(slot, script.byte()),
+            18 => {
+                let (which, how) = (script.byte(), script.byte());
+                self.do_job(usize::from(which), how);
+            }
+            19 => self.pass(Duration::from_millis(250 * u64::from(script.byte()))),
+            20 => self.event(Event::AllHashed { epoch: self.epoch }),
+            21 if self.sealed => {
+                self.epoch += 1;
+                self.event(Event::Epoch { epoch: self.epoch });
+            }
+            22 => {
+                let piece = script.piece();
+                if self.swarm.have().has(piece) && self.is_sealed(piece) {
+                    self.event(Event::Moved { piece, epoch: self.epoch });
+                }
+            }
+            23 => {
+                let mut pieces = script.pieces();
+                pieces.retain(|&piece| self.swarm.have().has(piece) && self.is_sealed(piece));
+                self.event(Event::Retired { pieces });
+            }
+            24 => {
+                let piece = script.piece();
+                self.event(Event::FoundBad { piece, senders: vec![subscriber(slot)] });
+            }
+            25 => {
+                let pieces = script.pieces();
+                self.event(Event::Urgent { pieces });
+            }
+            26 => self.event(Event::Leaving),
+            27 => {
+                let Some(line) = self.lines.get_mut(&id) else { return };
+                let bytes = std::mem::take(&mut line.unwritten);
+                self.event(Event::Sent { id, bytes });
+            }
+            28 => (0..self.jobs.len()).for_each(|_| self.do_job(0, 0)),
+            29 => {
+                let (fill, asked) = (script.byte(), self.lines.get(&id).map_or(0, |line| line.asked.len()));
+                (0..asked).for_each(|_| self.answer_request(id, fill));
+            }
+            _ => self.pass(Duration::from_millis(250)),
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.elapsed += time;
+        self.event(Event::Tick);
+    }
+
+    fn connect(&mut self, slot: usize, manner: u8) {
+        self.hang_up(self.current[slot]);
+        let id = self.next;
+        self.next += 1;
+        self.current[slot] = id;
+        let personal = (self.sealed && manner & 4 != 0).then_some(Personal {
+            info_hash: [slot as u8; 20],
+            subscriber: subscriber(slot),
+            epoch: 1 + u64::from(manner >> 7),
+        });
+        // Now and then it is somebody else's, or our own.
+        let peer_id = [if manner & 0x78 == 0x78 { 1 } else { 100 + slot as u8 }; 20];
+        let line = Line {
+            slot,
+            peer_id,
+            personal,
+            hello: None,
+            have: Bits::new(PIECES),
+            chokes_us: true,
+            asked: VecDeque::new(),
+            wants: HashMap::new(),
+            gave: HashMap::new(),
+            got: HashMap::new(),
+            sealed_bytes: 0,
+            unwritten: 0,
+            gave_bytes: 0,
+        };
+        self.lines.insert(id, line);
+        let addr = SocketAddr::from(([127, 0, 0, slot as u8 + 1], 1));
+        let (outgoing, extended) = (manner & 1 != 0, manner & 2 == 0);
+        self.event(Event::Connected { id, peer_id, addr, outgoing, extended, personal });
+    }
+
+    fn hang_up(&mut self, id: ConnectionId) {
+        if self.lines.remove(&id).is_some() {
+            self.event(Event::Disconnected { id });
+        }
+    }
+
+    /// A stranger says something, as the decoder has it.
+    fn say(&mut self, id: ConnectionId, message: Message) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        let mut bytes = BytesMut::new();
+        message.encode(&mut bytes);
+        let Ok(Some(message)) = self.decoder.decode(&mut bytes) else { return self.hang_up(id) };
+        match &message {
+            Message::Choke => {
+                line.chokes_us = true;
+                line.asked.clear();
+            }
+            Message::Unchoke => line.chokes_us = false,
+            Message::Have(piece) => {
+                line.have.insert(*piece);
+            }
+            Message::Bitfield(bits) => {
+                for piece in Bits::from_bytes(bits).iter() {
+                    line.have.insert(piece);
+                }
+            }
+            Message::Request(block) => *line.wants.entry(*block).or_default() += 1,
+            Message::Cancel(block) => {
+                if let Some(count) = line.wants.get_mut(block) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            Message::Piece { piece, begin, data } => {
+                if let Some(&fill) = data.first() {
+                    line.gave.entry((*piece, *begin)).or_default().insert(fill);
+                }
+                line.gave_bytes += data.len() as u64;
+                line.asked.retain(|block| (block.piece, block.begin) != (*piece, *begin));
+            }
+            Message::Extended { id: 0, payload } if line.hello.is_none() => {
+                line.hello =
+                    ExtendedHandshake::from_bytes(payload).ok().and_then(|handshake| handshake.hello);
+            }
+            _ => {}
+        }
+        self.event(Event::Message { id, message });
+    }
+
+    fn say_seal(&mut self, id: ConnectionId, message: &SealMessage) {
+        self.say(id, Message::Extended { id: seal::OUR_ID, payload: message.to_bytes().into() });
+    }
+
+    /// What we asked for first.
+    fn answer_request(&mut self, id: ConnectionId, fill: u8) {
+        let asked = self.lines.get_mut(&id).and_then(|line| line.asked.pop_front());
+        if let Some(Block { piece, begin, len }) = asked {
+            self.say(id, Message::Piece { piece, begin, data: vec![fill; len as usize].into() });
+        }
+    }
+
+    fn give_ticket(&mut self, slot: usize, manner: u8) {
+        let lies = |bit: u8| manner & bit != 0;
+        let mut ticket = Ticket {
+            torrent_id: TORRENT,
+            uploader: if lies(1) { subscriber(0) } else { self.us },
+            downloader: if lies(2) { subscriber(1) } else { subscriber(slot) },
+            epoch: 1 + u64::from(manner >> 6),
+            expires: if lies(4) { self.now().unix + u64::from(manner) } else { u64::MAX },
+            signature: [0; 64],
+        };
+        let signer = if lies(8) { key(slot + 1) } else { key(slot) };
+        ticket.signature = signer.sign(purpose::TICKET, &ticket.signing_input());
+        self.say_seal(self.current[slot], &SealMessage::Ticket(Box::new(ticket)));
+    }
+
+    /// The stranger states what it sent, or something else.
+    fn state(&mut self, slot: usize, manner: u8, pieces: &[u32]) {
+        let Some(line) = self.lines.get(&self.current[slot]) else { return };
+        let entry = |&piece: &u32| {
+            let mut whole = Vec::new();
+            for begin in [0, BLOCK] {
+                let fill = line.gave.get(&(piece, begin)).and_then(|fills| fills.iter().next());
+                whole.extend(vec![fill.copied().unwrap_or_default(); BLOCK as usize]);
+            }
+            let hash = if manner & 1 == 0 { *blake3::hash(&whole).as_bytes() } else { [manner; 32] };
+            Entry { piece, hash }
+        };
+        let entries = pieces.iter().map(entry).collect();
+        let parties = Parties { torrent_id: TORRENT, uploader: subscriber(slot), downloader: self.us };
+        let time = if manner & 2 == 0 { self.now().unix } else { u64::from(manner) * 8000 };
+        let signer = if manner & 4 == 0 { key(slot) } else { key(slot + 1) };
+        let epoch = if manner & 8 == 0 { self.epoch } else { u64::from(manner >> 4) };
+        let statement = Statement::sign(&signer, &parties, epoch, time, entries);
+        self.say_seal(self.current[slot], &SealMessage::Statement(Box::new(statement)));
+    }
+
+    fn give_receipt(&mut self, slot: usize, manner: u8) {
+        let Some(line) = self.lines.get(&self.current[slot]) else { return };
+        let bytes = if manner & 1 == 0 { line.sealed_bytes } else { u64::MAX / u64::from(manner) };
+        let parties = Parties { torrent_id: TORRENT, uploader: self.us, downloader: subscriber(slot) };
+        let since = if manner & 2 == 0 { START } else { u64::from(manner) << 30 };
+        let counts = (bytes, bytes / u64::from(PIECE_LEN));
+        let receipt = Receipt::sign(&key(slot), &parties, counts, (since, self.now().unix));
+        self.say_seal(self.current[slot], &SealMessage::Receipt(Box::new(receipt)));
+    }
+
+    /// The driver has done something, or could not.
+    fn do_job(&mut self, which: usize, how: u8) {
+        let place = which % self.jobs.len().max(1);
+        let event = match self.jobs.remove(place) {
+            Some(Command::FetchKeys { id, pieces, .. }) => {
+                let keys = match how & 3 {
+                    0 | 1 => Ok(pieces.iter().map(|_| Bytes::from_static(b"key")).collect()),
+                    2 => Err(KeyError::Unavailable(String::new())),
+                    _ if how & 4 == 0 => Err(KeyError::Retired),
+                    _ => Err(KeyError::TicketRefused(String::new())),
+                };
+                Event::Keys { id, pieces, keys }
+            }
+            Some(Command::Prepare { id, piece, to, .. }) => {
+                let ready = match how & 3 {
+                    0 | 1 => {
+                        let data = vec![self.ciphertext(id, piece); self.layout.len_of(piece) as usize];
+                        Ok((data.into(), [piece as u8; 32]))
+                    }
+                    2 => Err(Unready::Damaged),
+                    _ if how & 4 == 0 => Err(Unready::Moved),
+                    _ => Err(Unready::Failed),
+                };
+                Event::Prepared { id, piece, to, ready }
+            }
+            Some(Command::Store { id, piece, data, sender, .. }) => {
+                let stored = match how & 7 {
+                    0..=3 => Ok(*blake3::hash(&data).as_bytes()),
+                    4 => Err(StoreFailure::BadPiece),
+                    5 => Err(StoreFailure::WrongHash),
+                    6 => Err(StoreFailure::NoKey),
+                    _ => Err(StoreFailure::Disk("no space left".to_owned())),
+                };
+                Event::Stored { id, piece, sender, stored }
+            }
+            _ => return,
+        };
+        self.event(event);
+    }
+
+    /// What a piece looks like when it is made ready for somebody: a sealed one is no other's.
+    fn ciphertext(&self, id: ConnectionId, piece: u32) -> u8 {
+        if self.is_sealed(piece) { (id % 199) as u8 } else { 200 + piece as u8 }
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut commands = Vec::new();
+        self.swarm.handle(self.now(), event, &mut commands);
+        for command in commands {
+            self.command(command);
+        }
+        self.check_bounds();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Send { id, message } => self.hear(id, message),
+            Command::Disconnect { id, .. } => {
+                assert!(self.lines.remove(&id).is_some(), "it leaves a connection that is not there");
+            }
+            Command::FetchKeys { id, ref claim, ref pieces, .. } => {
+                let line = &self.lines[&id];
+                let whose =
+                    line.personal.map(|personal| personal.subscriber).or(line.hello.map(|hello| hello.id));
+                assert_eq!(Some(claim.downloader().0), whose, "keys for somebody else");
+                if let super::Claim::Ticket(ticket) = claim {
+                    let identity = line.hello.expect("who gave a ticket said who it is").identity;
+                    verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
+                        .expect("its own");
+                    assert_eq!((ticket.uploader, ticket.torrent_id), (self.us, TORRENT));
+                    assert!(ticket.expires > self.now().unix);
+                }
+                assert!(!pieces.is_empty() && pieces.iter().all(|&piece| self.is_sealed(piece)));
+                self.jobs.push_back(command);
+            }
+            Command::Prepare { id, piece, ref key, .. } => {
+                assert!(self.lines.contains_key(&id) && piece < PIECES);
+                assert_eq!(key.is_some(), self.is_sealed(piece));
+                self.jobs.push_back(command);
+            }
+            Command::Store { id, piece, ref data, sender, .. } => {
+                let line = &self.lines[&id];
+                assert_eq!((sender.peer_id, data.len()), (line.peer_id, self.layout.len_of(piece) as usize));
+                assert!(!self.swarm.have().has(piece), "stored a second time");
+                let stored =
+                    |job: &Command| matches!(job, Command::Store { piece: other, .. } if *other == piece);
+                assert!(!self.jobs.iter().any(stored), "stored twice at once");
+                for (index, block) in data.chunks(BLOCK as usize).enumerate() {
+                    let gave = line.gave.get(&(piece, index as u32 * BLOCK)).expect("it sent that block");
+                    assert!(gave.contains(&block[0]) && block.iter().all(|byte| *byte == block[0]));
+                }
+                self.jobs.push_back(command);
+            }
+            Command::Discard { piece } => assert!(piece < PIECES && !self.swarm.have().has(piece)),
+            Command::Keep(evidence) => self.check_evidence(&evidence),
+            Command::Completed => assert!(self.swarm.have().count() == PIECES),
+        }
+    }
+
+    /// A stranger is told something.
+    fn hear(&mut self, id: ConnectionId, message: Message) {
+        let mut bytes = BytesMut::new();
+        message.encode(&mut bytes);
+        assert_eq!(self.decoder.decode(&mut bytes).as_ref(), Ok(&Some(message.clone())), "it can be read");
+        match message {
+            Message::Piece { piece, begin, data } => {
+                let (fill, sealed) = (self.ciphertext(id, piece), self.is_sealed(piece));
+                let line = self.lines.get_mut(&id).expect("a connection");
+                let block = Block { piece, begin, len: data.len() as u32 };
+                let count =
+                    line.wants.get_mut(&block).filter(|count| **count > 0).expect("what it asked for");
+                *count -= 1;
+                assert!(data.iter().all(|&byte| byte == fill), "a piece made for somebody else");
+                *line.got.entry(piece).or_default() += block.len;
+                line.sealed_bytes += if sealed { u64::from(block.len) } else { 0 };
+                line.unwritten += data.len();
+            }
+            Message::Choke => self.lines.get_mut(&id).expect("a connection").wants.clear(),
+            Message::Request(block) => {
+                let line = self.lines.get_mut(&id).expect("a connection");
+                assert!(!line.chokes_us && line.have.has(block.piece), "it can have no answer");
+                assert!(!line.asked.contains(&block), "asked for twice");
+                line.asked.push_back(block);
+                assert!(line.asked.len() <= REQQ as usize);
+                assert!(!self.swarm.have().has(block.piece), "asked for what is there");
+            }
+            Message::Cancel(block) => {
+                let line = self.lines.get_mut(&id).expect("a connection");
+                line.asked.retain(|asked| *asked != block);
+            }
+            Message::Have(piece) => assert!(self.swarm.have().has(piece)),
+            Message::Bitfield(bits) => {
+                assert!(Bits::from_bytes(&bits).iter().all(|piece| self.swarm.have().has(piece)));
+            }
+            Message::Extended { id: 0, .. } => assert!(self.lines.contains_key(&id)),
+            Message::Extended { payload, .. } => {
+                let said =
+                    SealMessage::from_bytes(&payload).expect("it can be read").expect("a kind of ours");
+                self.hear_seal(id, said);
+            }
+            _ => assert!(self.lines.contains_key(&id)),
+        }
+    }
+
+    fn hear_seal(&self, id: ConnectionId, message: SealMessage) {
+        let line = &self.lines[&id];
+        let they = line.hello.expect("it speaks ss_seal").id;
+        let (ours, us) = (self.key.public(), self.us);
+        match message {
+            SealMessage::Ticket(ticket) => {
+                verify(&ours, purpose::TICKET, &ticket.signing_input(), &ticket.signature).expect("our own");
+                assert_eq!((ticket.uploader, ticket.downloader, ticket.epoch), (they, us, self.epoch));
+            }
+            SealMessage::Want(pieces) => {
+                assert!(pieces.len() <= MAX_WANT && pieces.iter().all(|&piece| line.have.has(piece)));
+            }
+            SealMessage::Statement(statement) => {
+                let parties = Parties { torrent_id: TORRENT, uploader: us, downloader: they };
+                statement.verify(&ours, &parties).expect("our own");
+                assert!(statement.entries.len() <= MAX_ENTRIES);
+                for entry in &statement.entries {
+                    assert!(self.is_sealed(entry.piece) && line.got.contains_key(&entry.piece), "not sent");
+                    assert_eq!(entry.hash, [entry.piece as u8; 32]);
+                }
+            }
+            SealMessage::Receipt(receipt) => {
+                let parties = Parties { torrent_id: TORRENT, uploader: they, downloader: us };
+                receipt.verify(&ours, &parties).expect("our own");
+                assert!(receipt.bytes <= line.gave_bytes);
+            }
+        }
+    }
+
+    /// What is kept was signed by whom it names.
+    fn check_evidence(&self, evidence: &Evidence) {
+        let signer = |id: SubscriberId| {
+            let slot = (0..SLOTS).find(|&slot| subscriber(slot) == id).expect("one of the strangers");
+            key(slot).public()
+        };
+        match evidence {
+            Evidence::Ticket(ticket) => {
+                let identity = signer(ticket.downloader);
+                verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
+                    .expect("its own");
+            }
+            Evidence::Statement(parties, statement) => {
+                assert_eq!(parties.downloader, self.us);
+                statement.verify(&signer(parties.uploader), parties).expect("its own");
+            }
+            Evidence::Receipt(parties, receipt) => {
+                assert_eq!(parties.uploader, self.us);
+                receipt.verify(&signer(parties.downloader), parties).expect("its own");
+            }
+        }
+    }
+
+    /// Whatever they do, they cost no more than this.
+    fn check_bounds(&self) {
+        let swarm = &self.swarm;
+        assert!(swarm.connections() <= SLOTS && swarm.connections() <= self.lines.len());
+        assert!(self.jobs.len() <= 2 * SLOTS * (PIECES as usize + 66));
+        let regular = swarm.connections.values().filter(|it| it.personal.is_none() && it.is_served()).count();
+        assert!(regular <= swarm.config.slots + 1, "{regular} are served");
+        for (id, connection) in &swarm.connections {
+            let slot = self.lines[id].slot;
+            assert_eq!(connection.addr.ip(), SocketAddr::from(([127, 0, 0, slot as u8 + 1], 1)).ip());
+            let (upload, download) = (&connection.upload, &connection.download);
+            assert!(upload.requests.len() <= 600 && upload.wanted.len() <= 2 * MAX_WANT);
+            assert!(upload.pieces.len() <= 65 && upload.in_flight <= (1 << 20) + BLOCK as usize);
+            assert_eq!(upload.in_flight, self.lines[id].unwritten);
+            assert!(upload.unstated.len() <= MAX_ENTRIES);
+            assert!(download.pieces.len() <= PIECES as usize && download.outstanding <= REQQ);
+        }
+    }
+}
+
+/// A stranger says who it is.
+fn hello(slot: usize, manner: u8) -> Message {
+    let lies = |bit: u8| manner & 7 == bit;
+    let hello = Hello {
+        id: if lies(1) { SubscriberId([1; 32]) } else { subscriber(slot) },
+        identity: key(slot).public(),
+        epoch: if lies(2) { 7 } else { 1 },
+        profile: if lies(3) { Profile::Paper } else { Profile::Sealed },
+    };
+    let handshake = ExtendedHandshake {
+        seal_id: (!lies(4)).then_some(2),
+        client: "a stranger".to_owned(),
+        reqq: u32::from(manner >> 3),
+        port: lies(5).then_some(6882),
+        hello: (!lies(6)).then_some(hello),
+    };
+    Message::Extended { id: 0, payload: handshake.to_bytes().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn strangers_do_no_harm(script in prop::collection::vec(any::<u8>(), 0..1500)) {
+            among_strangers(&script);
+        }
+    }
+
+    /// Without this, the scripts above might never get beyond a refusal.
+    #[test]
+    fn a_script_can_tell_of_a_whole_download_and_of_an_upload() {
+        let bytes = whole_story();
+        let mut script = Script(bytes.iter());
+        let mut world = World::new(&mut script);
+        while !script.is_over() {
+            world.step(&mut script);
+        }
+        assert_eq!(world.swarm.have().count(), PIECES);
+        assert!(world.swarm.totals().from_peers > 0 && world.swarm.totals().sent > 0);
+    }
+}
