@@ -12,6 +12,17 @@ fn everything() -> impl Iterator<Item = &'static Kernels> {
     swarmseal_accel::each().chain(swarmseal_accel::models())
 }
 
+/// `.ci/cross` and `.ci/run` hold what this prints against what the CPU says of itself.
+#[test]
+fn says_which_backends_are_exercised() {
+    let ran: Vec<&str> = swarmseal_accel::each().map(|kernels| kernels.name).collect();
+    println!("exercised: {}", ran.join(" "));
+    for candidate in swarmseal_accel::candidates().filter(|candidate| !ran.contains(&candidate.name)) {
+        println!("not tested: {} (needs {})", candidate.name, candidate.needs);
+    }
+    assert!(everything().count() > ran.len() && ran.contains(&"portable"));
+}
+
 /// A group's arithmetic by crypto-bigint.
 struct Oracle {
     params: FixedMontyParams<{ U4096::LIMBS }>,

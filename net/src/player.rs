@@ -233,7 +233,15 @@ pub trait PieceReader: Sync {
     /// Reads a whole piece, P bytes, into `piece`. Returns the epoch that it is encrypted for, or `None` where it is not
     /// stored.
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>>;
+
+    /// Whether another copy of a corrupt piece is there now: somebody may fetch it meanwhile. On a thread that may wait.
+    fn replaced(&self, _index: u32) -> bool {
+        false
+    }
 }
+
+/// Copies of a piece that are opened at most.
+const TRIES: u32 = 8;
 
 /// What is wrong with a stored piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -426,8 +434,19 @@ impl Player {
         Ok(piece)
     }
 
-    /// One piece in its package: read, PDec, SHA-1 against the .torrent. Of a clear one, nothing has to be undone.
+    /// One piece in its package, of the first copy that is good.
     fn decrypt_piece(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
+        let mut tries = 1;
+        loop {
+            match self.decrypt_copy(pieces, index) {
+                Err(Error::CorruptPiece { .. }) if tries < TRIES && pieces.replaced(index) => tries += 1,
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Read, PDec, SHA-1 against the .torrent. Of a clear one, nothing has to be undone.
+    fn decrypt_copy(&self, pieces: &dyn PieceReader, index: u32) -> Result<Plaintext, Error> {
         let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
         let read = pieces.read_piece(index, &mut piece.bytes);
         let stored =

@@ -329,11 +329,47 @@ fn a_corrupt_piece_is_named_and_fetched_again() {
     let mut stored = fs::read(&path).unwrap();
     stored[2 * (64 << 10) + 5000] ^= 1;
     fs::write(&path, &stored).unwrap();
-    let refused = world.play("alice", &[], 10);
+    let refused = world.play("alice", &["--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains("piece 2 "), "{refused}");
     let get = world.get("alice", &["--repair", "--exit"]);
     get.event("complete");
     assert_eq!(get.ends(), Some(0));
+    world.play("alice", &["--no-fetch"], 0);
+    world.assert_opened("alice");
+}
+
+#[test]
+fn a_player_has_a_corrupt_piece_fetched_again_by_itself() {
+    let world = World::new(300_000);
+    let seed = world.seed(&[]);
+    world.fetch("alice");
+    let code = world.voucher(&["--plays", "3"]);
+    world.play("alice", &["--voucher", &code], 0);
+    let damage = |piece: usize| {
+        let path = world.torrent_dir("alice").join("pieces.bin");
+        let mut stored = fs::read(&path).unwrap();
+        stored[piece * (64 << 10) + 5000] ^= 1;
+        fs::write(&path, &stored).unwrap();
+    };
+    // Into a directory, and into a pipe: not a byte is missing.
+    damage(2);
+    world.play("alice", &[], 0);
+    world.assert_opened("alice");
+    damage(0);
+    damage(3);
+    let piped = program(&world.path("alice"), &["play", &world.torrent(), "-o", "-"]).output().unwrap();
+    assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
+    assert!(piped.stdout == fs::read(world.path("content.bin")).unwrap());
+    // All plays are used up; and where nobody has the piece, a clear error, and nothing is counted.
+    let code = world.voucher(&["--plays", "1"]);
+    seed.kill();
+    damage(1);
+    let refused = world.play("alice", &["--voucher", &code, "--patience", "1s"], 10);
+    assert!(refused["error"].as_str().unwrap().contains("piece 1 "), "{refused}");
+    let piped = program(&world.path("alice"), &["play", &world.torrent(), "-o", "-", "--patience", "1s"]);
+    let piped = { piped }.output().unwrap();
+    assert_eq!((piped.status.code(), piped.stdout.len()), (Some(10), 0));
+    let _seed = world.seed(&[]);
     world.play("alice", &[], 0);
     world.assert_opened("alice");
 }
@@ -436,7 +472,7 @@ fn a_torrent_that_is_partly_clear_goes_through_everything() {
     damaged[place] ^= 1;
     fs::write(world.torrent_dir("bob").join("pieces-clear.bin"), &damaged).unwrap();
     let piece = place / (64 << 10);
-    let refused = world.play("bob", &[], 10);
+    let refused = world.play("bob", &["--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains(&format!("piece {piece} ")), "{refused}");
     let bob = world.get("bob", &["--repair", "--exit"]);
     bob.event("complete");
@@ -747,7 +783,7 @@ fn a_bad_piece_is_traced_to_its_first_sender_past_an_honest_peer() {
     bob.event("complete");
     world.fetch("carol");
     let code = world.voucher(&[]);
-    let refused = world.play("carol", &["--voucher", &code], 10);
+    let refused = world.play("carol", &["--voucher", &code, "--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains("piece 3 "), "{refused}");
     // Bob's peer answers for itself; Mallory's cannot.
     let mallory = world.get("mallory", &[]);
@@ -836,7 +872,7 @@ fn a_bad_piece_is_traced_past_a_move_to_another_epoch() {
     }
     carol.kill();
     let code = world.voucher(&[]);
-    let refused = world.play("carol", &["--voucher", &code], 10);
+    let refused = world.play("carol", &["--voucher", &code, "--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains("piece 3 "), "{refused}");
     let begun = std::time::Instant::now();
     let case = loop {

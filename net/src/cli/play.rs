@@ -43,12 +43,15 @@ pub(super) struct Args {
     /// Overwrite files that are there
     #[arg(long, env = "SWARMSEAL_FORCE")]
     force: bool,
+    /// Stop at a corrupt piece, where else it is fetched again from another peer
+    #[arg(long, env = "SWARMSEAL_NO_FETCH", conflicts_with_all = ["serve", "open", "player"])]
+    no_fetch: bool,
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
     #[command(flatten)]
     serve: serve::ServeArgs,
-    #[command(flatten, next_help_heading = "Fetching by itself (--serve, where no `get` runs)")]
+    #[command(flatten, next_help_heading = "Fetching by itself (where no `get` runs)")]
     node: glue::NodeArgs,
 }
 
@@ -84,12 +87,24 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     if let Some(address) = args.serve.address() {
         return serve::run(args, address, subscription, output).await;
     }
+    let (mended, fetching) = match args.pieces.is_none() && !args.no_fetch {
+        true => {
+            let patience = args.serve.patience();
+            let started = supply::Fetched::start(subscription.clone(), args.node.clone(), patience, output)?;
+            (Some(supply::Mended::new(started.0)), Some(started.1))
+        }
+        false => (None, None),
+    };
     let opened = {
         let subscription = Arc::clone(&subscription);
-        tokio::task::spawn_blocking(move || open(&args, &subscription, output))
+        tokio::task::spawn_blocking(move || open(&args, mended, &subscription, output))
             .await
-            .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))?
+            .map_err(|error| Failure::new(Exit::Failed, format!("the player stopped: {error}")))
     };
+    if let Some(fetching) = fetching {
+        fetching.stop().await;
+    }
+    let opened = opened?;
     match &opened {
         Ok(true) => license::tell_plays(&subscription).await,
         Ok(false) => {}
@@ -130,11 +145,17 @@ impl Piped {
 }
 
 /// Opens it all; whether the plays are limited.
-fn open(args: &Args, subscription: &Subscription, output: Output) -> Result<bool, Failure> {
+fn open(
+    args: &Args,
+    mended: Option<supply::Mended>,
+    subscription: &Subscription,
+    output: Output,
+) -> Result<bool, Failure> {
     let (player, mut state) = admit(subscription)?;
-    let pieces: Box<dyn PieceReader> = match &args.pieces {
-        Some(path) => Box::new(glue::PieceFile::open(path, &player)?),
-        None => Box::new(glue::open_store(subscription)?),
+    let pieces: Box<dyn PieceReader> = match (&args.pieces, mended) {
+        (Some(path), _) => Box::new(glue::PieceFile::open(path, &player)?),
+        (None, Some(mended)) => Box::new(mended),
+        (None, None) => Box::new(glue::open_store(subscription)?),
     };
     let pieces = &*pieces;
     // A play is counted before a byte is released: one that would run into a bad piece is not begun.

@@ -38,7 +38,7 @@ fn is_letter(byte: &u8) -> bool {
 }
 
 /// The dictionary of a target with these seeds, as libFuzzer reads it; none where there are no words to speak of.
-pub fn of(target: &str, seeds: &[&[u8]]) -> Option<String> {
+pub(crate) fn of(target: &str, seeds: &[&[u8]]) -> Option<String> {
     let mut words: BTreeSet<Vec<u8>> = BTreeSet::new();
     for word in seeds.iter().flat_map(|seed| seed.split(|byte| !is_letter(byte))) {
         // Digits of a key are no words.

@@ -6,7 +6,7 @@ use super::{MappingArgs, obfuscation};
 use crate::peer::{NodeConfig, Obfuscation};
 
 /// How a subscriber's node reaches others.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NodeArgs {
     /// Address to listen on; port 0 takes any, and [::] takes IPv4 as well
     #[arg(long, env = "SWARMSEAL_LISTEN", value_name = "ADDRESS", default_value = "[::]:6881")]

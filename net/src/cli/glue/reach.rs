@@ -7,7 +7,7 @@ use clap::ArgAction;
 use crate::peer::{DhtConfig, LsdConfig, PortMappingConfig};
 
 /// Flags of everything that listens for peers.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MappingArgs {
     /// Ask the gateway to pass calls on, by PCP, NAT-PMP or UPnP: on or off. On loopback only where --gateway names one
     #[arg(long, env = "SWARMSEAL_PORT_MAPPING", value_name = "MODE", default_value = "on", action = ArgAction::Set, value_parser = on_or_off)]
@@ -18,7 +18,7 @@ pub(crate) struct MappingArgs {
 }
 
 /// Flags of `get`, for torrents that are neither sealed nor private.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DiscoveryArgs {
     /// A public ordinary torrent's: find peers on the local network (BEP 14): on or off
     #[arg(long, env = "SWARMSEAL_LSD", value_name = "MODE", default_value = "on", action = ArgAction::Set, value_parser = on_or_off)]

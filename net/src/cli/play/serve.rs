@@ -41,6 +41,11 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// How long a piece is waited for while none comes.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience)
+    }
+
     /// Where to serve, if it is wanted.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -68,7 +73,7 @@ pub(super) async fn run(
     let (supply, fetching): (Arc<dyn Supply>, Option<Fetching>) = match &args.pieces {
         Some(path) => (Arc::new(Still(glue::PieceFile::open(path, &player)?)), None),
         None => {
-            let patience = Duration::from_secs(args.serve.patience);
+            let patience = args.serve.patience();
             let (fetched, fetching) = Fetched::start(subscription.clone(), args.node, patience, output)?;
             (fetched, Some(fetching))
         }

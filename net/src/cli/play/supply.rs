@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -153,6 +154,35 @@ impl Fetched {
 impl PieceReader for Fetched {
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>> {
         self.reader.read_piece(index, piece)
+    }
+}
+
+/// The store as a player reads it that writes files: what is missing stays missing, and what is corrupt is fetched again.
+pub(super) struct Mended {
+    fetched: Arc<Fetched>,
+    runtime: Handle,
+}
+
+impl Mended {
+    /// Within a runtime, whose threads then look after the fetching.
+    pub(super) fn new(fetched: Arc<Fetched>) -> Self {
+        Mended { fetched, runtime: Handle::current() }
+    }
+}
+
+impl PieceReader for Mended {
+    fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>> {
+        self.fetched.read_piece(index, piece)
+    }
+
+    fn replaced(&self, index: u32) -> bool {
+        match self.runtime.block_on(self.fetched.refetch(index)) {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::warn!(piece = index, %why, "a corrupt piece is not fetched again");
+                false
+            }
+        }
     }
 }
 

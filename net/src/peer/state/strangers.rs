@@ -695,8 +695,6 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
         #[test]
         fn strangers_do_no_harm(script in prop::collection::vec(any::<u8>(), 0..1500)) {
             among_strangers(&script);
@@ -714,5 +712,20 @@ mod tests {
         }
         assert_eq!(world.swarm.have().count(), PIECES);
         assert!(world.swarm.totals().from_peers > 0 && world.swarm.totals().sent > 0);
+    }
+
+    /// The last of the script is a request that passes pieces which were only named. A peer once handed on its own ciphertext then.
+    #[test]
+    fn a_request_that_passes_others_is_answered_with_the_peers_own_ciphertext() {
+        let mut script = vec![2, 0, 0, 0, 2, 0xf8, 14, 0, 6];
+        script.extend([30; 60]);
+        script.extend([15, 8, 2, 3, 4, 5, 6, 7, 8, 9]);
+        script.extend([10, 21, 0, 10, 21, 1, 28, 28, 28, 27]);
+        let mut script = Script(script.iter());
+        let mut world = World::new(&mut script);
+        while !script.is_over() {
+            world.step(&mut script);
+        }
+        assert_eq!(world.swarm.totals().sent_pieces, 1);
     }
 }

@@ -89,7 +89,7 @@ impl Swarm {
     }
 
     pub(super) fn requested(&mut self, id: ConnectionId, block: Block) -> Result<(), Reason> {
-        let (may, plain) = (self.may_send(id, block.piece), !self.sealed());
+        let (may, sealed) = (self.may_send(id, block.piece), self.config.is_sealed(block.piece));
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let upload = &mut connection.upload;
         // A request may have crossed our choke.
@@ -101,7 +101,7 @@ impl Swarm {
         }
         upload.last_request = self.now.elapsed;
         upload.requests.push(block);
-        upload.jump(block.piece, first_stage(plain), MAX_PIECES, true);
+        upload.jump(block.piece, first_stage(sealed), MAX_PIECES, true);
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -295,8 +295,8 @@ impl Swarm {
             Ok((data, hash)) => {
                 upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
             }
-            // There is another key for it.
-            Err(Unready::Moved) => upload.pieces[place].stage = Stage::Waiting,
+            // There is another key for it, where it has one.
+            Err(Unready::Moved) => upload.pieces[place].stage = first_stage(self.config.is_sealed(piece)),
             Err(Unready::Damaged | Unready::Failed) => {
                 upload.pieces.remove(place);
                 upload.requests.forget(piece);
