@@ -43,6 +43,11 @@ use swarmseal_core::kernels::Portable;
 
 pub use list::Candidate;
 
+// The guide for integrators: its Rust runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../INTEGRATING.md")]
+mod guide {}
+
 /// The fastest backend for this CPU.
 pub fn detect() -> &'static Kernels {
     each().last().unwrap_or(Kernels::portable())

@@ -15,6 +15,22 @@
 //! | PDec | [`decrypt_piece`] |
 //! | T | [`re_encrypt_piece`] |
 //!
+//! ```
+//! use swarmseal_core::{Error, Exponents, Group, Kernels, Params, Profile, ReKey, check_piece, re_encrypt_piece};
+//!
+//! // An uploader's part, once a torrent and once a piece. The re-key is the tracker's, W big-endian bytes.
+//! fn hand_on(params: &Params, rekey: &[u8], piece: &mut [u8]) -> Result<(), Error> {
+//!     re_encrypt_piece(params, &ReKey::from_bytes(params, rekey)?, piece)
+//! }
+//!
+//! let params = Params::new(Profile::Sealed, Group::ffdhe2048(Kernels::portable()), Exponents::Short)?;
+//! let (rekey, mut piece) = ([0x5a; 256], vec![0x17; 64 * 256]);
+//! hand_on(&params, &rekey, &mut piece)?;
+//! check_piece(&params, &piece)?;
+//! assert_eq!(hand_on(&params, &rekey[1..], &mut piece), Err(Error::BadLength { expected: 256, found: 255 }));
+//! # Ok::<(), Error>(())
+//! ```
+//!
 //! There is no heap (but in `Group::generate`) and no `unsafe`; the crate knows no CPU. A [`Group`] carries the [`Kernels`]
 //! that do its arithmetic, [`Kernels::portable`] or what `swarmseal-accel` detects.
 //!
