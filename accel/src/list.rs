@@ -6,6 +6,7 @@ use swarmseal_core::kernels::Portable;
 
 #[cfg(target_arch = "x86_64")]
 use crate::adx::Adx;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::mul::Mul;
