@@ -10,6 +10,8 @@ use crate::adx::Adx;
 use crate::lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::mul::Mul;
+#[cfg(umaal)]
+use crate::umaal::Umaal;
 #[cfg(target_arch = "aarch64")]
 use crate::umulh::Umulh;
 
@@ -126,5 +128,12 @@ pub(crate) static CANDIDATES: &[Candidate] = &[
     },
 ];
 
-#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+/// The slowest first.
+#[cfg(umaal)]
+pub(crate) static CANDIDATES: &[Candidate] = &[PORTABLE, {
+    static UMAAL: Kernels = Kernels::scalar::<Umaal>();
+    Candidate { name: "umaal", needs: "nothing", kernels: || Some(&UMAAL), undetected: &UMAAL }
+}];
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64", umaal)))]
 pub(crate) static CANDIDATES: &[Candidate] = &[PORTABLE];
