@@ -13,6 +13,7 @@
 //! | `ifma` | AVX-512 F and IFMA | eight numbers at once, radix 2^52 |
 //! | `umulh` | AArch64 | one number, a row's block in registers |
 //! | `neon` | AArch64 | two numbers at once, radix 2^28 |
+//! | `umaal` | 32-bit ARM with UMAAL: ARMv6 and later, Cortex-M4 | one number, four rows at once |
 //!
 //! A backend with lanes has its single operations from the best scalar one of the same machine.
 //!
@@ -35,6 +36,8 @@ mod limbs;
 mod list;
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 mod mul;
+#[cfg(umaal)]
+mod umaal;
 #[cfg(target_arch = "aarch64")]
 mod umulh;
 

@@ -6,9 +6,12 @@ use swarmseal_core::kernels::Portable;
 
 #[cfg(target_arch = "x86_64")]
 use crate::adx::Adx;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::mul::Mul;
+#[cfg(umaal)]
+use crate::umaal::Umaal;
 #[cfg(target_arch = "aarch64")]
 use crate::umulh::Umulh;
 
@@ -125,5 +128,12 @@ pub(crate) static CANDIDATES: &[Candidate] = &[
     },
 ];
 
-#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+/// The slowest first.
+#[cfg(umaal)]
+pub(crate) static CANDIDATES: &[Candidate] = &[PORTABLE, {
+    static UMAAL: Kernels = Kernels::scalar::<Umaal>();
+    Candidate { name: "umaal", needs: "nothing", kernels: || Some(&UMAAL), undetected: &UMAAL }
+}];
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64", umaal)))]
 pub(crate) static CANDIDATES: &[Candidate] = &[PORTABLE];

@@ -6,7 +6,7 @@ use swarmseal_core::{Group, Kernels, Modulus, Word};
 
 /// The scalar kernels that this machine can run.
 fn scalar() -> impl Iterator<Item = &'static Kernels> {
-    swarmseal_accel::each().filter(|kernels| ["mul", "adx", "umulh"].contains(&kernels.name))
+    swarmseal_accel::each().filter(|kernels| ["mul", "adx", "umulh", "umaal"].contains(&kernels.name))
 }
 
 /// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).

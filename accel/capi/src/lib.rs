@@ -209,8 +209,8 @@ pub extern "C" fn ss_backend_name(index: usize) -> *const c_char {
 
 /// C wants a zero byte behind a name.
 fn backend_name(kernels: &Kernels) -> *const c_char {
-    const NAMES: [&std::ffi::CStr; 8] =
-        [c"portable", c"mul", c"sse2", c"adx", c"avx2", c"ifma", c"umulh", c"neon"];
+    const NAMES: [&std::ffi::CStr; 9] =
+        [c"portable", c"mul", c"sse2", c"adx", c"avx2", c"ifma", c"umulh", c"neon", c"umaal"];
     let found = NAMES.iter().find(|name| name.to_bytes() == kernels.name.as_bytes());
     found.map_or(std::ptr::null(), |name| name.as_ptr())
 }
