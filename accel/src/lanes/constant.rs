@@ -378,7 +378,7 @@ fn mul_group<V: Lanes, const L: usize, const C: usize, const REST: usize>(
 mod tests {
     extern crate std;
 
-    use super::super::small::{BETA, Small, limbs, number};
+    use super::super::small::{BETA, Small, limbs, neg_inverse, number};
     use super::*;
 
     /// Every block times every w below p: what came before the subtraction of p is counted by its quotient by p, 0 or 1.
@@ -390,9 +390,8 @@ mod tests {
         const { assert!(sums_fit::<V>(L) && L % C == REST) };
         let r = BETA.pow(L as u32);
         assert!(p % 2 == 1 && 2 * p <= r && p <= BETA.pow(digits as u32) && digits <= L);
-        let neg_inv = (0..BETA).find(|x| (x * p + 1) % BETA == 0).unwrap();
         let mut constant = Constant::<V, L>::new();
-        constant.set_modulus(limbs(p), neg_inv, digits);
+        constant.set_modulus(limbs(p), neg_inverse(p), digits);
         let mut work = Work::<V, L>::new();
         for w in 0..p {
             constant.set_rows(&mut limbs(w * BETA.pow(digits as u32 + 1) % p));

@@ -147,6 +147,11 @@ pub(crate) fn number<V: Lanes, const L: usize>(limbs: &Limbs<V, L>) -> u64 {
     })
 }
 
+/// −m^−1 mod β.
+pub(crate) fn neg_inverse(m: u64) -> u64 {
+    (0..BETA).find(|x| (x * m + 1).is_multiple_of(BETA)).unwrap()
+}
+
 fn vector<V: Lanes, const L: usize>(number: u64) -> Limbs<V, L> {
     limbs(number).map(V::splat)
 }
@@ -154,8 +159,12 @@ fn vector<V: Lanes, const L: usize>(number: u64) -> Limbs<V, L> {
 impl<V: Lanes, const L: usize> Moduli<V, L> {
     /// Of a number, by the definition. `unit`: whether to make use of m ≡ −1 mod β.
     fn small(m: u64, unit: bool) -> Self {
-        let neg_inv = V::splat((0..BETA).find(|x| (x * m + 1) % BETA == 0).unwrap());
-        Moduli { m: vector(m), neg_inv, multiple: vector(m + u64::from(unit)), unit }
+        Moduli {
+            m: vector(m),
+            neg_inv: V::splat(neg_inverse(m)),
+            multiple: vector(m + u64::from(unit)),
+            unit,
+        }
     }
 }
 
