@@ -1,4 +1,4 @@
-//! For the benches alone: what the machine can do at most, and kernels by themselves.
+//! For the benches alone: what the machine can do at most, kernels by themselves, and leaks to be found.
 
 use swarmseal_core::{Modulus, Word};
 
@@ -46,6 +46,87 @@ fn ifma_multiply_adds(count: usize) -> u64 {
     }
     let sum = sums.into_iter().fold(_mm512_setzero_si512(), |all, sum| _mm512_add_epi64(all, sum));
     _mm512_reduce_add_epi64(sum) as u64
+}
+
+/// Leaks on purpose, one for each thing that memcheck and the lint of the disassembly look for.
+///
+/// Every slice holds secrets.
+pub mod planted {
+    use core::hint::black_box;
+
+    use swarmseal_core::{Modulus, Word, kernels::Exponent};
+
+    /// A branch on a secret bit, in a loop as kernels have it.
+    #[inline(never)]
+    pub fn branch(secrets: &[Word], out: &mut [Word]) {
+        for (&secret, out) in secrets.iter().zip(out) {
+            if secret & 1 == 1 {
+                *out = black_box(secret);
+            }
+        }
+    }
+
+    /// A loop that ends where a secret says.
+    #[inline(never)]
+    pub fn early_return(secrets: &[Word]) -> usize {
+        secrets.iter().take_while(|&&secret| black_box(secret) != 0).count()
+    }
+
+    /// A division of a secret.
+    #[inline(never)]
+    pub fn division(secrets: &[Word], by: &mut [Word]) -> Word {
+        secrets.iter().zip(by).fold(0, |sum, (&secret, by)| sum ^ (secret / (*by | 1)))
+    }
+
+    /// An entry of a table, by a secret index.
+    #[inline(never)]
+    pub fn index(secrets: &[u8], table: &[u8; 256]) -> u8 {
+        secrets.iter().fold(0, |sum, &secret| sum ^ table[usize::from(secret)])
+    }
+
+    /// A secret that lies on the stack for a while, and then is an index.
+    #[inline(never)]
+    pub fn spilled(secrets: &[Word; 2], table: &[u8; 256]) -> u8 {
+        let kept = black_box(secrets[0]) & 0xff;
+        black_box(secrets);
+        table[kept as usize]
+    }
+
+    /// Several entries of a table at once.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    pub fn gather(secrets: &[i32; 8], table: &[i32; 256]) -> i32 {
+        use core::arch::x86_64::*;
+        // SAFETY: a vector is as long as eight numbers, and an index is cut to what the table has.
+        unsafe {
+            let wide = _mm256_loadu_si256(secrets.as_ptr().cast());
+            let indices = _mm256_and_si256(wide, _mm256_set1_epi32(255));
+            _mm256_extract_epi32::<0>(_mm256_i32gather_epi32::<4>(table.as_ptr(), indices))
+        }
+    }
+
+    /// Where the lint finds a modulus's length, which is public...
+    #[inline(never)]
+    pub fn length(m: &Modulus) -> usize {
+        m.len()
+    }
+
+    /// ...and an exponent's width.
+    #[inline(never)]
+    pub fn width(exponent: &Exponent) -> usize {
+        exponent.bits()
+    }
+
+    /// No leak: loops over a public length and a public width, on secrets.
+    #[inline(never)]
+    pub fn none(m: &Modulus, exponent: &Exponent, out: &mut [Word]) {
+        for out in &mut out[..m.len()] {
+            for bit in 0..exponent.bits() {
+                *out ^= black_box(exponent.bit(bit));
+            }
+        }
+    }
 }
 
 #[cfg(test)]

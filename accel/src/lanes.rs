@@ -32,6 +32,8 @@ pub(crate) mod ifma;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod scalar;
+#[cfg(test)]
+mod small;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(crate) mod sse2;
 
@@ -59,6 +61,8 @@ pub(crate) trait Lanes: Copy {
     const LANES: usize;
     /// Bits of a limb.
     const BITS: u32;
+    /// Bits of a lane: 64, but in tests.
+    const WORD: u32 = 64;
     /// Whether a product is added as two halves.
     const SPLIT: bool;
     /// A choice per lane.
@@ -168,9 +172,19 @@ pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits
     assert!(L.is_multiple_of(C) && C > 2 && V::LANES <= MAX_LANES && V::BITS <= Word::BITS);
     assert!(L * V::BITS as usize >= modulus_bits + 8 && L * V::BITS as usize <= modulus_bits + 128);
     assert!(V::BITS.is_multiple_of(4) && L.div_ceil(GROUP) * (V::BITS as usize / 4) <= MAX_WORDS + GROUP);
+    assert!(columns_fit::<V, L>());
+}
+
+/// Whether the sum of every column of a product and its reduction, and what is carried to it, fits a lane.
+const fn columns_fit<V: Lanes, const L: usize>() -> bool {
     let limb = (1_u128 << V::BITS) - 1;
     let sum = if crowded::<V, L>() { L as u128 * limb * limb + limb } else { two_products::<V, L>() };
-    assert!(sum + (1 << (64 - V::BITS)) <= u64::MAX as u128);
+    fits::<V>(sum)
+}
+
+/// Whether such a sum and a carry fit a lane.
+const fn fits<V: Lanes>(sum: u128) -> bool {
+    sum + (1 << (V::WORD - V::BITS)) < 1 << V::WORD
 }
 
 /// The largest sum of a column of two multiplications: low and high halves of 2L products, or 2L whole ones.
@@ -181,7 +195,7 @@ const fn two_products<V: Lanes, const L: usize>() -> u128 {
 
 /// Whether a column has no room for the products of two multiplications.
 const fn crowded<V: Lanes, const L: usize>() -> bool {
-    two_products::<V, L>() + (1 << (64 - V::BITS)) > u64::MAX as u128
+    !fits::<V>(two_products::<V, L>())
 }
 
 #[inline(always)]
@@ -354,7 +368,7 @@ fn canonical<V: Lanes, const L: usize>(a: &mut Limbs<V, L>, m: &Limbs<V, L>) {
     let mut borrow = V::splat(0);
     for i in 0..L {
         let difference = a[i].sub(m[i]).sub(borrow);
-        borrow = difference.shr(63);
+        borrow = difference.shr(V::WORD - 1);
         less[i] = difference.limb();
     }
     let keep = borrow.equals(V::splat(1));

@@ -16,6 +16,7 @@ pub mod process;
 pub mod programs;
 pub mod report;
 pub mod rivals;
+pub mod secrets;
 pub mod timing;
 pub mod valgrind;
 pub mod welch;

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crypto_bigint::Word;
+use subtle::Choice;
 use zeroize::Zeroize;
 
 use crate::bytes::{ByteOrder, load, store};
@@ -14,18 +15,23 @@ use crate::{Error, Group};
 pub(crate) struct Element(pub(crate) Number);
 
 impl Element {
-    /// From W big-endian bytes. The comparison with p is constant-time, the refusal is not.
+    /// From W big-endian bytes. See [`Element::from_block`].
     pub(crate) fn from_be(group: &Group, bytes: &[u8]) -> Result<Self, Error> {
+        Self::from_block(group, ByteOrder::Big, bytes)
+    }
+
+    /// From W bytes. Constant-time but for one decision: whether they are refused.
+    pub(crate) fn from_block(group: &Group, order: ByteOrder, bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() != group.bytes() {
             return Err(Error::BadLength { expected: group.bytes(), found: bytes.len() });
         }
         let n = group.modulus().len();
         let mut plain = ZERO;
-        load(ByteOrder::Big, bytes, &mut plain[..n]);
-        let canonical = group.modulus().exceeds(&plain) == 1 && !bool::from(is_zero(&plain[..n]));
+        load(order, bytes, &mut plain[..n]);
+        let canonical = Choice::from(group.modulus().exceeds(&plain) as u8) & !is_zero(&plain[..n]);
         let element = group.element(&plain);
         plain.zeroize();
-        if canonical { Ok(element) } else { Err(Error::NotAnElement) }
+        if canonical.into() { Ok(element) } else { Err(Error::NotAnElement) }
     }
 
     /// From the words of a canonical number in Montgomery form.

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use rand_core::CryptoRng;
+use subtle::Choice;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::bytes::{ByteOrder, store};
@@ -45,15 +46,17 @@ impl SecretKey {
         let exponent = match params.short_secret_bytes() {
             Some(len) => {
                 let (zeros, short) = bytes.split_at(bytes.len() - len);
-                if zeros.iter().fold(0, |acc, &byte| acc | byte) != 0 || short[0] & 0x80 == 0 {
+                // One decision, so that the time of a refusal does not say which of the two it was.
+                let wrong = zeros.iter().fold(!short[0] & 0x80, |wrong, &byte| wrong | byte);
+                if wrong != 0 {
                     return Err(Error::BadSecretKey);
                 }
                 Exponent::from_be(short)
             }
             None => {
                 let whole = Exponent::from_be(bytes);
-                let zero = crate::number::is_zero(whole.limbs());
-                if group.order().exceeds(whole.limbs()) == 0 || zero.into() {
+                let below = Choice::from(group.order().exceeds(whole.limbs()) as u8);
+                if (!below | crate::number::is_zero(whole.limbs())).into() {
                     return Err(Error::BadSecretKey);
                 }
                 let mut limbs = crate::number::ZERO;
@@ -73,11 +76,13 @@ impl SecretKey {
         Ok(())
     }
 
-    /// y = g^s.
+    /// y = g^s. Its inverse is made as (g^−1)^s: to invert y would be as right, but in variable time.
     pub fn public_key(&self, params: &Params) -> PublicKey {
         let group = params.group();
-        PublicKey::new(params, group.pow(group.generator(), &self.exponent))
-            .expect("a power of the generator is invertible")
+        let powers = [group.generator(), group.generator_inverse()].map(|base| (base, &self.exponent));
+        let [mut y, mut inverse] = [group.one(), group.one()];
+        group.pow_batch(&powers, |i, power| *if i == 0 { &mut y } else { &mut inverse } = power);
+        PublicKey::assemble(params, y, inverse)
     }
 
     pub(crate) fn exponent(&self) -> &Exponent {

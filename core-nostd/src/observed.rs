@@ -3,10 +3,8 @@
 
 use zeroize::Zeroize;
 
-use crate::bytes::load;
 use crate::element::Element;
 use crate::fixed_base::BATCH;
-use crate::number::{ZERO, is_zero};
 use crate::{EncryptionKey, Error, Params, PublicKey, TsKey};
 
 impl EncryptionKey {
@@ -65,15 +63,5 @@ pub fn have_one_multiplier(
 
 /// A block as it stands in a piece.
 fn block(params: &Params, bytes: &[u8]) -> Result<Element, Error> {
-    let group = params.group();
-    if bytes.len() != group.bytes() {
-        return Err(Error::BadLength { expected: group.bytes(), found: bytes.len() });
-    }
-    let n = group.modulus().len();
-    let mut plain = ZERO;
-    load(params.byte_order(), bytes, &mut plain[..n]);
-    let canonical = group.modulus().exceeds(&plain) == 1 && !bool::from(is_zero(&plain[..n]));
-    let element = group.element(&plain);
-    plain.zeroize();
-    if canonical { Ok(element) } else { Err(Error::NotAnElement) }
+    Element::from_block(params.group(), params.byte_order(), bytes)
 }

@@ -28,19 +28,24 @@ use swarmseal_core::kernels::{Arithmetic, ByteOrder};
 use swarmseal_core::{LIMBS, Modulus, Word};
 
 use super::{
-    Carry, Lanes, Limbs, MAX_LANES, MAX_WORDS, WORD_BYTES, Words, bits_of, join, split, wipe, word64, zeros,
+    Carry, Lanes, Limbs, MAX_LANES, MAX_WORDS, WORD_BYTES, Words, bits_of, fits, join, split, wipe, word64,
+    zeros,
 };
 
 /// Fails to compile where a column, or the sum that gives q₁, could overflow, or q₁ and q₀ could be wrong.
 pub(crate) const fn check<V: Lanes, const L: usize, const C: usize>(modulus_bits: usize) {
-    let limb = (1_u128 << V::BITS) - 1;
     let digits = modulus_bits.div_ceil(V::BITS as usize);
-    assert!(C > 0 && digits <= L && 2 * digits as u128 <= limb);
-    let products = digits as u128 + 2;
-    let column = if V::SPLIT { 2 * products * limb } else { products * limb * limb };
-    assert!(column + limb + (1 << (64 - V::BITS)) <= u64::MAX as u128);
+    assert!(C > 0 && digits <= L && sums_fit::<V>(digits));
     // 2^e below is a number below R.
     assert!((digits + 1) * V::BITS as usize - modulus_bits < 128 && modulus_bits >= 128);
+}
+
+/// Whether columns fit a lane, and q₁ is right or one too small, for so many digits.
+const fn sums_fit<V: Lanes>(digits: usize) -> bool {
+    let limb = (1_u128 << V::BITS) - 1;
+    let products = digits as u128 + 2;
+    let column = if V::SPLIT { 2 * products * limb } else { products * limb * limb };
+    2 * digits as u128 <= limb && fits::<V>(column + limb)
 }
 
 /// A constant w < p to multiply by: see the module.
@@ -85,9 +90,26 @@ impl<V: Lanes, const L: usize> Constant<V, L> {
     #[inline(always)]
     fn set<A: Arithmetic>(&mut self, m: &Modulus, factor: &[Word]) {
         let n = m.len();
-        self.digits = bits_of(m).div_ceil(V::BITS as usize);
-        self.neg_inv = word64(m.neg_inv_words(), 0) & Self::LIMB;
-        self.p = limbs_of::<V, L>(m.limbs());
+        let digits = bits_of(m).div_ceil(V::BITS as usize);
+        self.set_modulus(limbs_of::<V, L>(m.limbs()), word64(m.neg_inv_words(), 0) & Self::LIMB, digits);
+        // The row after the last, w β^(D+1) = (w 2^B) 2^(2B) 2^e / 2^(2B).
+        let (mut lifted, mut row, mut power) = ([0; LIMBS], [0; LIMBS], [0; LIMBS]);
+        let exponent = (self.digits + 1) * V::BITS as usize - bits_of(m);
+        power[exponent / Word::BITS as usize] = 1 << (exponent % Word::BITS as usize);
+        A::mont_mul(m, factor, m.r2(), &mut lifted[..n]);
+        A::mont_mul(m, &lifted[..n], &power[..n], &mut row[..n]);
+        let mut limbs = limbs_of::<V, L>(&row[..n]);
+        self.set_rows(&mut limbs);
+        for secret in [&mut lifted, &mut row] {
+            secret.fill(0);
+            core::hint::black_box(secret);
+        }
+    }
+
+    /// p, −p^−1 mod β, and the digits of a block.
+    #[inline(always)]
+    fn set_modulus(&mut self, p: [u64; L], neg_inv: u64, digits: usize) {
+        (self.p, self.neg_inv, self.digits) = (p, neg_inv, digits);
         for k in 0..L {
             self.modulus[k] = V::limb_of(self.p[k]);
         }
@@ -99,27 +121,21 @@ impl<V: Lanes, const L: usize> Constant<V, L> {
                 None => self.complement_top = limb,
             }
         }
-        // The row after the last, w β^(D+1) = (w 2^B) 2^(2B) 2^e / 2^(2B).
-        let (mut lifted, mut row, mut power) = ([0; LIMBS], [0; LIMBS], [0; LIMBS]);
-        let exponent = (self.digits + 1) * V::BITS as usize - bits_of(m);
-        power[exponent / Word::BITS as usize] = 1 << (exponent % Word::BITS as usize);
-        A::mont_mul(m, factor, m.r2(), &mut lifted[..n]);
-        A::mont_mul(m, &lifted[..n], &power[..n], &mut row[..n]);
-        let mut limbs = limbs_of::<V, L>(&row[..n]);
+    }
+
+    /// All rows. `limbs`: the row after the last, w β^(D+1) mod p; they are wiped.
+    #[inline(always)]
+    fn set_rows(&mut self, limbs: &mut [u64; L]) {
         for i in (0..self.digits).rev() {
             let digit = limbs[0].wrapping_mul(self.neg_inv) & Self::LIMB;
-            self.lower(&mut limbs, digit);
+            self.lower(limbs, digit);
             self.quotients[i] = V::limb_of(digit);
             for k in 0..L {
                 self.rows[i][k] = V::limb_of(limbs[k]);
             }
         }
-        for secret in [&mut lifted, &mut row] {
-            secret.fill(0);
-            core::hint::black_box(secret);
-        }
         limbs.fill(0);
-        core::hint::black_box(&limbs);
+        core::hint::black_box(limbs);
     }
 
     /// `y = (y + digit p) / β`, for y < p and the digit that makes the sum 0 mod β: below p again, so y = y' β − digit p for
@@ -220,7 +236,7 @@ impl<V: Lanes, const L: usize> Constant<V, L> {
         let limb = ends.columns.close(sum, high);
         let Some(k) = column.checked_sub(1) else { return };
         let difference = limb.sub(V::splat(self.p[k])).sub(ends.borrow);
-        ends.borrow = difference.shr(63);
+        ends.borrow = difference.shr(V::WORD - 1);
         work.product[k] = limb;
         work.less[k] = difference.limb();
     }
@@ -355,5 +371,58 @@ fn mul_group<V: Lanes, const L: usize, const C: usize, const REST: usize>(
     V::store_blocks(&work.words[..width / 8], group);
     if order == ByteOrder::Big {
         group.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::super::small::{BETA, Small, limbs, neg_inverse, number};
+    use super::*;
+
+    /// Every block times every w below p: what came before the subtraction of p is counted by its quotient by p, 0 or 1.
+    fn every_product<V: Lanes, const L: usize, const C: usize, const REST: usize>(
+        p: u64,
+        digits: usize,
+        beyond: &mut [bool; 2],
+    ) {
+        const { assert!(sums_fit::<V>(L) && L % C == REST) };
+        let r = BETA.pow(L as u32);
+        assert!(p % 2 == 1 && 2 * p <= r && p <= BETA.pow(digits as u32) && digits <= L);
+        let mut constant = Constant::<V, L>::new();
+        constant.set_modulus(limbs(p), neg_inverse(p), digits);
+        let mut work = Work::<V, L>::new();
+        for w in 0..p {
+            constant.set_rows(&mut limbs(w * BETA.pow(digits as u32 + 1) % p));
+            for x in 0..BETA.pow(digits as u32) {
+                work.x = limbs::<L>(x).map(V::splat);
+                constant.mul::<C, REST>(&mut work);
+                let product = number(&work.product);
+                assert_eq!(product, x * w % p, "{x} by {w} mod {p}");
+                // Where r was below p, r − p wrapped.
+                beyond[usize::from(number(&work.less) == product)] = true;
+            }
+        }
+    }
+
+    /// Every odd modulus that two limbs have room for, every w and every block of two digits; at three limbs every modulus of two digits
+    /// and the sixteen largest, with every w and every block.
+    #[test]
+    fn products_by_a_constant_are_right_for_all_small_numbers() {
+        let mut beyond = [false; 2];
+        for p in (3..BETA.pow(2) / 2).step_by(2) {
+            every_product::<Small<10, false>, 2, 2, 0>(p, 2, &mut beyond);
+            every_product::<Small<8, true>, 2, 1, 0>(p, 2, &mut beyond);
+        }
+        for p in (3..BETA.pow(2)).step_by(2) {
+            every_product::<Small<11, false>, 3, 3, 0>(p, 2, &mut beyond);
+            every_product::<Small<8, true>, 3, 2, 1>(p, 2, &mut beyond);
+        }
+        for p in (BETA.pow(3) / 2 - 32..BETA.pow(3) / 2).filter(|p| p % 2 == 1) {
+            every_product::<Small<11, false>, 3, 2, 1>(p, 3, &mut beyond);
+            every_product::<Small<8, true>, 3, 3, 0>(p, 3, &mut beyond);
+        }
+        assert_eq!(beyond, [true; 2], "r was never below p, or always");
     }
 }

@@ -2,9 +2,11 @@
 //! one as an address (Langley, "ctgrind", 2010). `.ci/memcheck` runs it under valgrind.
 //!
 //! Secret are s, r, master keys, package secrets, plaintext, and all that is made of them; p, g, public keys, tables of
-//! powers of them and lengths are public. A public key's own validation, and whatever ends in `_vartime`, take public
-//! input only and are not run on secrets here. Tickets hold no secret.
+//! powers of them and lengths are public. Which functions of the core these are says [`secrets::SECRET`], and one that was not run
+//! is a failure. A public key's own validation, and whatever ends in `_vartime`, take public input only and are not run on secrets
+//! here. Tickets hold no secret.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -13,13 +15,18 @@ use clap::Parser;
 use crabgrind::memcheck::{MemState, mark_memory, vbits};
 use crabgrind::valgrind::count_errors;
 use rand_core::{TryCryptoRng, TryRng};
+use swarmseal_accel::bench::planted;
 use swarmseal_bench::problem::Random;
-use swarmseal_bench::valgrind;
+use swarmseal_bench::{secrets, valgrind};
+use swarmseal_core::kernels::{
+    self, Arithmetic, ByteOrder, Comb, Exponent, Portable, Power,
+    scalar::{self, CombShape},
+};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, FixedBase, Group, Kernels, MasterKey, OpenedKey, Params,
-    Profile, Proof, PublicKey, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey, TsKeys, decrypt_piece,
-    decrypt_piece_with, encrypt_piece, re_encrypt_piece,
+    DecryptionKey, EncryptionKey, Exponents, FixedBase, Group, MasterKey, Modulus, OpenedKey, Params,
+    Profile, Proof, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey, TsKeys, Word, decrypt_piece,
+    decrypt_piece_with, encrypt_piece, have_one_multiplier, re_encrypt_piece,
 };
 
 /// Seven lanes of eight, and one more than fills a vector.
@@ -28,6 +35,9 @@ const COUNTS: [u32; 2] = [7, 9];
 const BLOCKS: usize = 33;
 const TORRENT: TorrentId = TorrentId([7; 32]);
 const WHOLE: &str = "whole blocks";
+/// Short exponents and the package; and what there is besides: full exponents, in both places, and big-endian blocks.
+const USES: [(Profile, Exponents); 2] =
+    [(Profile::Sealed, Exponents::Short), (Profile::Paper, Exponents::Full)];
 
 /// Runs all functions over secrets with the secrets marked undefined. Needs `valgrind --error-limit=no`.
 #[derive(Parser)]
@@ -46,9 +56,9 @@ fn main() -> ExitCode {
         eprintln!("run this under valgrind: .ci/memcheck does");
         return ExitCode::FAILURE;
     }
-    let mut report = Report { failed: false };
+    let mut report = Report::default();
     if args.plant {
-        planted(&mut report);
+        planted_leaks(&mut report);
         return report.exit();
     }
     let backends = swarmseal_accel::candidates().filter_map(|candidate| valgrind::backend(candidate.name));
@@ -56,28 +66,48 @@ fn main() -> ExitCode {
         if !args.backend.is_empty() && !args.backend.iter().any(|name| name == kernels.name) {
             continue;
         }
-        for exponents in [Exponents::Short, Exponents::Full] {
-            functions(&mut report, kernels, exponents);
+        for (profile, exponents) in USES {
+            report.context = format!("{}, {profile}, {exponents} exponents", kernels.name);
+            let params =
+                Params::new(profile, Group::ffdhe2048(kernels), exponents).expect("an RFC 7919 group");
+            operations(&mut report, &params);
+            functions(&mut report, &params);
+            report.all_have_run();
         }
     }
     report.exit()
 }
 
+#[derive(Default)]
 struct Report {
     failed: bool,
+    context: String,
+    ran: BTreeSet<&'static str>,
 }
 
 impl Report {
-    /// Runs `work`, in which memcheck must report exactly `decisions` uses of a secret: those that the function's
-    /// documentation admits.
-    fn run<T>(&mut self, name: &str, decisions: usize, work: impl FnOnce() -> T) -> T {
+    /// Runs a function of [`secrets::SECRET`], in which memcheck must report exactly `decisions` uses of a secret: those that
+    /// its documentation admits.
+    fn run<T>(&mut self, function: &'static str, decisions: usize, work: impl FnOnce() -> T) -> T {
         let before = count_errors();
         let result = work();
         let found = count_errors() - before;
         let verdict = if found == decisions { "ok" } else { "LEAKS" };
-        println!("{verdict:6}{name}: {found} uses of a secret, {decisions} documented");
+        println!("{verdict:6}{}: {function}: {found} uses of a secret, {decisions} documented", self.context);
         self.failed |= found != decisions;
+        self.ran.insert(function);
         result
+    }
+
+    /// That every function of the table has run by now, and no other.
+    fn all_have_run(&mut self) {
+        let table: BTreeSet<_> = secrets::SECRET.iter().copied().collect();
+        let ran = std::mem::take(&mut self.ran);
+        for function in table.symmetric_difference(&ran) {
+            let verdict = if ran.contains(function) { "not in the table" } else { "not run" };
+            println!("FAIL  {}: {function}: {verdict}", self.context);
+            self.failed = true;
+        }
     }
 
     fn exit(&self) -> ExitCode {
@@ -85,106 +115,220 @@ impl Report {
     }
 }
 
-/// Leaks that must be found: a branch on a secret bit, and a secret index.
-fn planted(report: &mut Report) {
-    let [first, second] = secret([0x5a, 0xa5]);
+/// Leaks that must be found: a branch on a secret bit, and a secret index. The others are for `.ci/disassembly` to find, which reads
+/// this program and looks for all of them here.
+fn planted_leaks(report: &mut Report) {
     let mut table = [0; 256];
     Random::new(1).try_fill_bytes(&mut table).unwrap_or_else(|never| match never {});
-    report.run("planted branch", 0, || {
-        if black_box(first) & 1 == 1 {
-            black_box(&mut table)[0] ^= 1;
-        }
-    });
-    report.run("planted index", 0, || black_box(black_box(&table)[usize::from(black_box(second))]));
+    let bytes = secret([0x5a, 0xa5]);
+    let words = secret_words(&[1, 2, 3, 4]);
+    report.run("planted branch", 0, || planted::branch(&words, &mut [0; 4]));
+    report.run("planted early return", 0, || black_box(planted::early_return(&words)));
+    report.run("planted index", 0, || black_box(planted::index(&bytes, &table)));
+    black_box(planted::division as fn(&[Word], &mut [Word]) -> Word);
+    black_box(planted::spilled as fn(&[Word; 2], &[u8; 256]) -> u8);
+    black_box(planted::length as fn(&Modulus) -> usize);
+    black_box(planted::width as fn(&Exponent) -> usize);
+    black_box(planted::none as fn(&Modulus, &Exponent, &mut [Word]));
+    #[cfg(target_arch = "x86_64")]
+    black_box(planted::gather as unsafe fn(&[i32; 8], &[i32; 256]) -> i32);
 }
 
-fn functions(report: &mut Report, kernels: &'static Kernels, exponents: Exponents) {
-    let params =
-        Params::new(Profile::Sealed, Group::ffdhe2048(kernels), exponents).expect("an RFC 7919 group");
-    let name = |what: &str| format!("{}, {exponents} exponents: {what}", kernels.name);
+/// The seam's operations and what they are built from.
+fn operations(report: &mut Report, params: &Params) {
+    let (m, kernels) = (params.group().modulus(), params.group().kernels());
+    let n = m.len();
+    let [a, b] = [m.one(), m.r2()].map(secret_words);
+    let mut out = vec![0; n];
+    report.run("kernels::Kernels::mont_mul", 0, || (kernels.mont_mul)(m, &a, &b, &mut out));
+    report.run("kernels::Kernels::mont_sqr", 0, || (kernels.mont_sqr)(m, &a, &mut out));
+    report.run("kernels::scalar::Arithmetic::mont_mul", 0, || Portable::mont_mul(m, &a, &b, &mut out));
+    report.run("kernels::scalar::Arithmetic::mont_sqr", 0, || Portable::mont_sqr(m, &a, &mut out));
 
+    let mut bytes = Random::new(4).bytes(BLOCKS * params.group().bytes());
+    mark(&mut bytes);
+    for order in [ByteOrder::Big, ByteOrder::Little] {
+        report.run("bytes::load", 0, || kernels::load(order, &bytes[..params.group().bytes()], &mut out));
+        report.run("bytes::store", 0, || kernels::store(order, &out, &mut bytes[..params.group().bytes()]));
+        report.run("kernels::Kernels::mul_blocks", 0, || (kernels.mul_blocks)(m, &b, order, &mut bytes));
+        report.run("kernels::scalar::Arithmetic::mul_blocks", 0, || {
+            Portable::mul_blocks(m, &b, order, &mut bytes);
+        });
+        report.run("kernels::scalar::mul_blocks", 0, || {
+            scalar::mul_blocks::<Portable>(m, &b, order, &mut bytes);
+        });
+    }
+
+    let exponent = report.run("exponent::Exponent::from_be", 0, || Exponent::from_be(&secret([0xa5; 32])));
+    report.run("exponent::Exponent::limbs", 0, || black_box(exponent.limbs()));
+    report.run("exponent::Exponent::digit", 0, || black_box(exponent.digit(50, 5)));
+    report.run("exponent::Exponent::bit", 0, || black_box(exponent.bit(200)));
+    let shape = CombShape::new(exponent.bits());
+    report.run("kernels::scalar::CombShape::digit", 0, || black_box(shape.digit(&exponent, 1, 2)));
+
+    report.run("kernels::Kernels::modpow", 0, || (kernels.modpow)(m, &b, &exponent, &mut out));
+    report.run("kernels::scalar::modpow", 0, || scalar::modpow::<Portable>(m, &b, &exponent, &mut out));
+    let powers = [Power { modulus: m, base: &b, exponent: &exponent }; COUNTS[0] as usize];
+    let mut out = vec![0; powers.len() * n];
+    report.run("kernels::Kernels::modpow_batch", 0, || (kernels.modpow_batch)(&powers, &mut out));
+    report.run("kernels::scalar::modpow_batch", 0, || {
+        scalar::modpow_batch::<Portable>(&powers[..1], &mut out[..n]);
+    });
+
+    let exponents = [&exponent; COUNTS[0] as usize];
+    let mut table = vec![0; (kernels.comb_words)(m, exponent.bits())];
+    (kernels.comb_fill)(m, m.r2(), exponent.bits(), &mut table);
+    report.run("kernels::Kernels::comb_pow", 0, || {
+        let combs = [Comb { table: &table, exponents: &exponents }];
+        (kernels.comb_pow)(m, exponent.bits(), &combs, &mut out);
+    });
+    let mut table = vec![0; scalar::comb_words(m, exponent.bits())];
+    scalar::comb_fill::<Portable>(m, m.r2(), exponent.bits(), &mut table);
+    report.run("kernels::scalar::comb_pow", 0, || {
+        let combs = [Comb { table: &table, exponents: &exponents[..1] }];
+        scalar::comb_pow::<Portable>(m, exponent.bits(), &combs, &mut out[..n]);
+    });
+}
+
+/// The scheme's functions.
+fn functions(report: &mut Report, params: &Params) {
+    let sealed = params.profile() == Profile::Sealed;
     let [y_j, y_k] =
-        [1, 2].map(|seed| SecretKey::generate(&params, &mut Random::new(seed)).public_key(&params));
+        [1, 2].map(|seed| SecretKey::generate(params, &mut Random::new(seed)).public_key(params));
     let (mut words_j, mut words_k, mut words_g) = (
-        vec![0; SubscriberTables::words(&params)],
-        vec![0; SubscriberTables::words(&params)],
-        vec![0; FixedBase::words(&params)],
+        vec![0; SubscriberTables::words(params)],
+        vec![0; SubscriberTables::words(params)],
+        vec![0; FixedBase::words(params)],
     );
     let enough = "as many words as asked for";
-    let tables_j = SubscriberTables::new(&params, &y_j, &mut words_j).expect(enough);
-    let tables_k = SubscriberTables::new(&params, &y_k, &mut words_k).expect(enough);
-    let table_g = DecryptionKey::table(&params, &mut words_g).expect(enough);
+    let tables_j = SubscriberTables::new(params, &y_j, &mut words_j).expect(enough);
+    let tables_k = SubscriberTables::new(params, &y_k, &mut words_k).expect(enough);
+    let table_g = DecryptionKey::table(params, &mut words_g).expect(enough);
 
-    let s = report.run(&name("SecretKey::generate"), 0, || SecretKey::generate(&params, &mut SecretRandom));
+    let s = report.run("keys::SecretKey::generate", 0, || SecretKey::generate(params, &mut SecretRandom));
+    report.run("keys::SecretKey::public_key", 0, || drop(black_box(s.public_key(params))));
+    let master = report.run("ts_keys::MasterKey::from_bytes", 0, || MasterKey::from_bytes(secret([4; 32])));
+    report.run("ts_keys::MasterKey::as_bytes", 0, || assert!(is_secret(master.as_bytes())));
     let [r_j, r_k] = [&y_j, &y_k].map(|y| {
-        report.run(&name("TsKeys::derive, key"), 0, || {
-            let master = MasterKey::from_bytes(secret([4; 32]));
-            let keys = TsKeys::derive(&params, &master, &TORRENT, y, 1);
+        let keys =
+            report.run("ts_keys::TsKeys::derive", 0, || TsKeys::derive(params, &master, &TORRENT, y, 1));
+        report.run("ts_keys::TsKeys::key", 0, || {
             (0..COUNTS[1]).map(|piece| keys.key(piece)).collect::<Vec<TsKey>>()
         })
     });
 
-    let key = report.run(&name("EncryptionKey::derive"), 0, || EncryptionKey::derive(&params, &y_j, &r_j[0]));
-    let rekey =
-        report.run(&name("ReKey::derive"), 0, || ReKey::derive(&params, (&y_j, &r_j[0]), (&y_k, &r_k[0])));
-    report.run(&name("OpenedKey::derive"), 0, || drop(black_box(OpenedKey::derive(&params, &y_j, &r_j[0]))));
-    let entry = report.run(&name("DecryptionKey::derive"), 0, || DecryptionKey::derive(&params, &r_j[0]));
+    let key =
+        report.run("piece_keys::EncryptionKey::derive", 0, || EncryptionKey::derive(params, &y_j, &r_j[0]));
+    let rekey = report
+        .run("piece_keys::ReKey::derive", 0, || ReKey::derive(params, (&y_j, &r_j[0]), (&y_k, &r_k[0])));
+    report.run("piece_keys::OpenedKey::derive", 0, || {
+        drop(black_box(OpenedKey::derive(params, &y_j, &r_j[0])));
+    });
+    let entry = report.run("piece_keys::DecryptionKey::derive", 0, || DecryptionKey::derive(params, &r_j[0]));
+    report.run("piece_keys::EncryptionKey::derive_with", 0, || {
+        drop(black_box(EncryptionKey::derive_with(params, &tables_j, &r_j[0])));
+    });
+    report.run("piece_keys::ReKey::derive_with", 0, || {
+        drop(black_box(ReKey::derive_with(params, (&tables_j, &r_j[0]), (&tables_k, &r_k[0]))));
+    });
+    report.run("piece_keys::DecryptionKey::derive_with", 0, || {
+        drop(black_box(DecryptionKey::derive_with(params, &table_g, &r_j[0])));
+    });
     for count in COUNTS.map(|count| count as usize) {
         let (r_j, r_k) = (&r_j[..count], &r_k[..count]);
-        report.run(&name("EncryptionKey::derive_batch"), 0, || {
-            EncryptionKey::derive_batch(&params, &tables_j, r_j, |_, key| drop(black_box(key)));
+        report.run("piece_keys::EncryptionKey::derive_batch", 0, || {
+            EncryptionKey::derive_batch(params, &tables_j, r_j, |_, key| drop(black_box(key)));
         });
-        report.run(&name("ReKey::derive_batch"), 0, || {
-            ReKey::derive_batch(&params, (&tables_j, r_j), (&tables_k, r_k), |_, key| drop(black_box(key)));
+        report.run("piece_keys::ReKey::derive_batch", 0, || {
+            ReKey::derive_batch(params, (&tables_j, r_j), (&tables_k, r_k), |_, key| drop(black_box(key)));
         });
-        report.run(&name("DecryptionKey::derive_batch"), 0, || {
-            DecryptionKey::derive_batch(&params, &table_g, r_j, |_, key| drop(black_box(key)));
+        report.run("piece_keys::DecryptionKey::derive_batch", 0, || {
+            DecryptionKey::derive_batch(params, &table_g, r_j, |_, key| drop(black_box(key)));
         });
     }
-    let opened = report.run(&name("DecryptionKey::open"), 0, || entry.open(&params, &s));
-    report.run(&name("DecryptionKey::open_batch"), 0, || {
+    let opened = report.run("piece_keys::DecryptionKey::open", 0, || entry.open(params, &s));
+    report.run("piece_keys::DecryptionKey::open_batch", 0, || {
         let entries = vec![entry.clone(); COUNTS[0] as usize];
-        DecryptionKey::open_batch(&params, &s, &entries, |_, key| drop(black_box(key)));
+        DecryptionKey::open_batch(params, &s, &entries, |_, key| drop(black_box(key)));
     });
-    report.run(&name("EncryptionKey::derive_each"), 0, || {
+    report.run("observed::EncryptionKey::derive_each", 0, || {
         let parties: Vec<_> = r_j.iter().map(|r| (&y_j, r.clone())).collect();
-        EncryptionKey::derive_each(&params, &parties, |_, key| drop(black_box(key)));
+        EncryptionKey::derive_each(params, &parties, |_, key| drop(black_box(key)));
     });
-    report.run(&name("writing keys"), 0, || {
-        let mut out = vec![0; params.group().bytes()];
-        key.to_bytes(&params, &mut out).expect(WHOLE);
-        assert!(is_secret(&out));
-        rekey.to_bytes(&params, &mut out).expect(WHOLE);
-        assert!(is_secret(&out));
-        opened.to_bytes(&params, &mut out).expect(WHOLE);
-        assert!(is_secret(&out));
-        s.to_bytes(&params, &mut out).expect(WHOLE);
-    });
+
+    // Reading has one decision: whether to refuse.
+    let width = params.group().bytes();
+    let mut out = vec![0; width];
+    macro_rules! written_and_read {
+        ($($name:literal $value:expr, $type:ident;)*) => {$(
+            report.run(concat!($name, "::to_bytes"), 0, || $value.to_bytes(params, &mut out).expect(WHOLE));
+            assert!(is_secret(&out[width - 1..]));
+            // All of it: memcheck knows of a bit that has just been set that it is.
+            mark(&mut out);
+            report.run(concat!($name, "::from_bytes"), 1, || {
+                drop(black_box($type::from_bytes(params, &out).expect("what was written")));
+            });
+        )*};
+    }
+    written_and_read! {
+        "piece_keys::EncryptionKey" key, EncryptionKey;
+        "piece_keys::ReKey" rekey, ReKey;
+        "piece_keys::OpenedKey" opened, OpenedKey;
+        "piece_keys::DecryptionKey" entry, DecryptionKey;
+    }
+    written_and_read! {
+        "keys::SecretKey" s, SecretKey;
+    }
 
     let mut piece = Random::new(3).bytes(BLOCKS * params.group().bytes());
     mark(&mut piece);
+    let package_secret =
+        report.run("package::PackageSecret::from_bytes", 0, || PackageSecret::from_bytes(secret([8; 32])));
+    report.run("package::PackageSecret::as_bytes", 0, || assert!(is_secret(package_secret.as_bytes())));
     // Whether it must try again is the one decision, and says nothing of the plaintext: a fresh key decides it.
-    report.run(&name("pack"), 1, || {
-        let package_secret = PackageSecret::from_bytes(secret([8; 32]));
-        package::pack(&params, &package_secret, &TORRENT, 0, &mut piece).expect(WHOLE);
+    report.run("package::pack", usize::from(sealed), || {
+        package::pack(params, &package_secret, &TORRENT, 0, &mut piece).expect(WHOLE);
+    });
+    let mut other = piece.clone();
+    mark(&mut other);
+    report.run("package::seal", 1, || {
+        package::seal(params.group(), &package_secret, &TORRENT, 0, &mut other).expect(WHOLE)
+    });
+    report.run("package::open", 0, || package::open(&mut other).expect(WHOLE));
+    assert!(is_secret(&other[..1]));
+
+    let packaged = piece.clone();
+    mark(&mut piece);
+    report.run("piece::encrypt_piece", 0, || encrypt_piece(params, &key, &mut piece).expect(WHOLE));
+    // Ciphertext is public, and each packaged block may be refused. An element without an inverse would be as well.
+    let mut ciphertext = piece.clone();
+    reveal(&mut ciphertext);
+    let [packaged, ciphertext] =
+        [&packaged, &ciphertext].map(|piece| [&piece[..width], &piece[width..][..width]]);
+    report.run("observed::EncryptionKey::observe", 2, || {
+        drop(black_box(EncryptionKey::observe(params, packaged[0], ciphertext[0]).expect(WHOLE)));
+    });
+    report.run("observed::have_one_multiplier", 2, || {
+        black_box(have_one_multiplier(params, packaged, ciphertext).expect(WHOLE))
     });
     mark(&mut piece);
-    report.run(&name("encrypt_piece"), 0, || encrypt_piece(&params, &key, &mut piece).expect(WHOLE));
+    report.run("piece::re_encrypt_piece", 0, || re_encrypt_piece(params, &rekey, &mut piece).expect(WHOLE));
     mark(&mut piece);
-    report.run(&name("re_encrypt_piece"), 0, || re_encrypt_piece(&params, &rekey, &mut piece).expect(WHOLE));
-    mark(&mut piece);
-    report.run(&name("decrypt_piece"), 0, || decrypt_piece(&params, &s, &entry, &mut piece).expect(WHOLE));
-    report.run(&name("decrypt_piece_with"), 0, || {
-        decrypt_piece_with(&params, &opened, &mut piece).expect(WHOLE);
+    report.run("piece::decrypt_piece", 0, || decrypt_piece(params, &s, &entry, &mut piece).expect(WHOLE));
+    report.run("piece::decrypt_piece_with", 0, || {
+        decrypt_piece_with(params, &opened, &mut piece).expect(WHOLE);
     });
-    let payload = report.run(&name("unpack"), 0, || package::unpack(&params, &mut piece).expect(WHOLE));
+    let payload = report.run("package::unpack", 0, || package::unpack(params, &mut piece).expect(WHOLE));
     assert!(is_secret(&piece[..payload]));
 
-    report.run(&name("Proof::prove"), 0, || prove(&params, &s, &y_j));
-}
-
-fn prove(params: &Params, s: &SecretKey, y: &PublicKey) -> Proof {
-    Proof::prove(params, s, y, &[b"statement"], &mut SecretRandom)
+    report.run("proof::Proof::prove", 0, || {
+        drop(black_box(Proof::prove(params, &s, &y_j, &[b"statement"], &mut SecretRandom)));
+    });
+    report.run("proof::Proof::prove_with_nonce", 0, || {
+        let mut wide = vec![9; width + 16];
+        mark(&mut wide);
+        drop(black_box(Proof::prove_with_nonce(params, &s, &y_j, &[b"statement"], &wide)));
+    });
 }
 
 /// The bytes, undefined from here on.
@@ -197,6 +341,20 @@ fn mark(bytes: &mut [u8]) {
     mark_memory(bytes.as_ptr().cast(), bytes.len(), MemState::Undefined).expect("valgrind is there");
     // For the compiler these are other bytes now: it must read them where they were marked.
     black_box(bytes);
+}
+
+/// What was made of secrets and is public all the same.
+fn reveal(bytes: &mut [u8]) {
+    mark_memory(bytes.as_ptr().cast(), bytes.len(), MemState::Defined).expect("valgrind is there");
+    black_box(bytes);
+}
+
+/// The words, undefined from here on.
+fn secret_words(words: &[Word]) -> Vec<Word> {
+    let mut words = words.to_vec();
+    mark_memory(words.as_ptr().cast(), size_of_val(&*words), MemState::Undefined).expect("valgrind is there");
+    black_box(&mut words);
+    words
 }
 
 /// That memcheck still takes every byte for a secret: had the mark been lost on the way, nothing would be reported.
