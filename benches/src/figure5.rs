@@ -105,6 +105,7 @@ impl Setting {
             costs: COSTS,
             churn,
             max_connections: 50,
+            names_ahead: true,
             seed,
         }
     }

@@ -86,6 +86,8 @@ pub struct Model {
     pub churn: Option<Churn>,
     /// Connections of a peer at most.
     pub max_connections: usize,
+    /// Whether downloaders say what they will ask for next, as ours do.
+    pub names_ahead: bool,
     /// Of everything that is drawn.
     pub seed: u64,
 }
@@ -111,6 +113,10 @@ pub struct Outcome {
     pub keys: u64,
     /// Time that all calls for keys took together, from the question to the answer.
     pub key_time: Duration,
+    /// Sealed pieces that were begun to be asked for.
+    pub asked: u64,
+    /// Those of them whose keys were at the uploader by then.
+    pub keyed: u64,
 }
 
 impl Model {
@@ -163,6 +169,7 @@ mod tests {
             },
             churn: None,
             max_connections: 50,
+            names_ahead: true,
             seed: 1,
         }
     }

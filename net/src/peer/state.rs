@@ -104,6 +104,8 @@ pub(crate) struct Config {
     pub(crate) slots: usize,
     /// Ordinary clients with personal torrents served at a time, beside those: they give nothing back.
     pub(crate) personal_slots: usize,
+    /// Whether uploaders are told what will be asked for next, so that they have keys ahead of need. Else, to see what that is worth.
+    pub(crate) names_ahead: bool,
     pub(crate) super_seed: bool,
     /// Bytes of pieces made ready for peers at most (each peer served may always have one).
     pub(crate) ready_bytes: usize,
@@ -375,6 +377,9 @@ pub(crate) struct Totals {
     pub(crate) sent: u64,
     pub(crate) sent_pieces: u64,
     pub(crate) rejected: u64,
+    /// Sealed pieces that peers began to ask for, and those of them whose keys were there by then.
+    pub(crate) asked: u64,
+    pub(crate) keyed: u64,
 }
 
 /// The machine.

@@ -511,6 +511,7 @@ fn swarm_config(
         port: Some(shared.port()),
         slots: shared.config.slots,
         personal_slots: shared.config.personal_slots,
+        names_ahead: true,
         super_seed: config.super_seed && matches!(role, Role::Seed { .. } | Role::PlainSeed { .. }),
         ready_bytes: shared.config.ready_bytes,
         max_connections: shared.config.max_connections,

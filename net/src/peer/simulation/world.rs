@@ -408,6 +408,7 @@ impl<'m> World<'m> {
             port: Some(address(number).port()),
             slots: defaults.slots,
             personal_slots: defaults.personal_slots,
+            names_ahead: model.names_ahead,
             super_seed: false,
             ready_bytes: defaults.ready_bytes,
             max_connections: model.max_connections,
@@ -645,8 +646,10 @@ impl<'m> World<'m> {
     /// What a peer that ends has sent.
     fn take_account(&mut self, number: PeerId) {
         let peer = &self.peers[number];
-        let sent = peer.swarm.as_ref().map_or(0, |swarm| swarm.totals().sent);
-        self.outcome.sent_by_seeds += if peer.original { sent } else { 0 };
+        let totals = peer.swarm.as_ref().map(Swarm::totals).unwrap_or_default();
+        self.outcome.sent_by_seeds += if peer.original { totals.sent } else { 0 };
+        self.outcome.asked += totals.asked;
+        self.outcome.keyed += totals.keyed;
     }
 
     fn event(&mut self, being: Being, event: Event) {

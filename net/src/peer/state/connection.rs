@@ -528,6 +528,11 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// Whether nothing of the tracker's is waited for.
+    pub(crate) fn has_key(&self) -> bool {
+        !matches!(self, Stage::Waiting | Stage::Asked)
+    }
+
     /// Whether it holds, or soon will hold, a whole piece in memory.
     pub(crate) fn heavy(&self) -> bool {
         matches!(self, Stage::Preparing { .. } | Stage::Ready { .. })

@@ -152,7 +152,7 @@ impl Swarm {
         }
         let told = self.connections.get(&id).is_some_and(|connection| connection.hello.is_some());
         // Clear ones among them: the other makes as many ready as it has room for, and in this order.
-        if told && !wanted.is_empty() {
+        if told && self.config.names_ahead && !wanted.is_empty() {
             self.send_seal(id, &SealMessage::Want(wanted));
         }
         self.request_blocks(id, depth);

@@ -191,6 +191,7 @@ impl World {
             port: Some(6881),
             slots: 2,
             personal_slots: 1,
+            names_ahead: true,
             super_seed: complete && shape & 16 != 0,
             ready_bytes: 4 * PIECE_LEN as usize,
             max_connections: SLOTS,

@@ -81,6 +81,7 @@ fn config(number: usize, seed: bool, sealed: bool) -> Config {
         port: None,
         slots: 4,
         personal_slots: 1,
+        names_ahead: true,
         super_seed: false,
         ready_bytes: 64 << 20,
         max_connections: 50,

@@ -100,6 +100,11 @@ impl Swarm {
             return Err(Reason::Protocol("more requests than we announced"));
         }
         upload.last_request = self.now.elapsed;
+        if sealed && !upload.requests.has(block.piece) {
+            let keyed = |outgoing: &Outgoing| outgoing.piece == block.piece && outgoing.stage.has_key();
+            self.totals.asked += 1;
+            self.totals.keyed += u64::from(upload.pieces.iter().any(keyed));
+        }
         upload.requests.push(block);
         upload.jump(block.piece, first_stage(sealed), MAX_PIECES, true);
         // Where the socket is full and the piece is under way, nothing follows from one request more.
