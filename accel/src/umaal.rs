@@ -30,7 +30,7 @@
 //! multiplications that end early for small numbers are the Cortex-M3's, which has no UMAAL. n is 8, 12, … 128; other lengths go to the
 //! portable backend.
 
-use core::arch::{asm, naked_asm};
+use core::arch::asm;
 use core::slice;
 
 use swarmseal_core::kernels::{Arithmetic, Portable};
@@ -121,16 +121,6 @@ fn blocks(a: &[u32]) -> impl Iterator<Item = &Block> {
     a.as_chunks().0.iter()
 }
 
-/// `t += x y + window`, but for the digits above `t`, which are returned. `y` and `t` have equally many digits, whole blocks.
-#[inline(always)]
-fn sweep(x: &Block, y: &[u32], t: &mut [u32], mut window: Block) -> Block {
-    assert!(y.len() == t.len() && y.len().is_multiple_of(BLOCK));
-    let ends = y.as_ptr_range();
-    // SAFETY: `x` and `window` are blocks, and the two slices have a whole number of blocks, equally many.
-    unsafe { rows(x, ends.start, ends.end, t.as_mut_ptr(), &mut window) };
-    window
-}
-
 /// A row: y from `[r1, #$at]`, t at `[r3, #$at]`, with `$back` an exclamation mark where the addresses go up by that. The window is `$w0`…`$w3`
 /// before, and `$w1`…`$w3`, `$w0` after: what was in `$w0` leaves with t, and it carries from one product to the next. The loads stand side by
 /// side, for the second of two takes a Cortex-M4 one cycle instead of two.
@@ -191,40 +181,34 @@ macro_rules! turns {
     };
 }
 
-/// [`sweep`] over the digits of `y` up to `end`.
-///
-/// # Safety
-/// A whole number of blocks between `y` and `end`, and as many initialized, writable words at `t`, which overlaps nothing.
-#[unsafe(naked)]
-unsafe extern "C" fn rows(x: *const Block, y: *const u32, end: *const u32, t: *mut u32, window: *mut Block) {
-    // By the procedure call standard (AAPCS32) the first four arguments are in r0…r3 and the fifth at the stack pointer; r4…r11 and the
-    // return address in lr are kept on the stack, which is 36 bytes, and restored. Nothing is called, so the stack need not be aligned to 8.
-    // The turns, one per block of `y`, read it and read and write as much of `t`; x and the window are read, and the window written in the
-    // end: what the caller grants. Each turn ends with the window in the registers that it began with.
-    naked_asm!(
-        "push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
-        "ldr r12, [sp, #36]",
-        "ldm r0, {{r4, r5, r6, r7}}",
-        "ldm r12, {{r8, r9, r10, r11}}",
-        "cmp r1, r2",
-        "beq 3f",
-        turns!(),
-        "ldr r12, [sp, #36]",
-        "3:",
-        "stm r12, {{r8, r9, r10, r11}}",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
-    )
-}
-
-/// Adds the multiple of `m` to `t + carry 2^(32 n)` that clears its lowest block, whose place keeps the factor. `t` has n + 4 digits, and the
-/// carry is 0 or 1, as is the one out.
+/// `t += x y + window`, but for the digits above `t`, which are returned. `y` and `t` have equally many digits, whole blocks.
 #[inline(always)]
-fn reduce(m: &Modulus, t: &mut [u32], carry: u32) -> u32 {
-    let p = digits(m.limbs());
-    assert!(in_blocks(p.len()) && t.len() == p.len() + BLOCK);
-    let ends = p.as_ptr_range();
-    // SAFETY: at least two blocks of `p`, and a block more of `t`.
-    unsafe { clear(m.neg_inv() as u32, ends.start, ends.end, t.as_mut_ptr(), carry) }
+fn sweep(x: &Block, y: &[u32], t: &mut [u32], mut window: Block) -> Block {
+    assert!(y.len() == t.len() && y.len().is_multiple_of(BLOCK));
+    let ends = y.as_ptr_range();
+    // SAFETY: reads the block x, reads and writes the window, and the turns, one per block of `y`, read it, and read and write `t`, which has as
+    // many. Each turn ends with the window in the registers that it began with. r4…r11, r12 and lr are kept on the stack, of 40 bytes, where
+    // r12 is at 32, and restored; the other registers and the flags are declared.
+    unsafe {
+        asm!(
+            "push {{r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}}",
+            "ldm r0, {{r4, r5, r6, r7}}",
+            "ldm r12, {{r8, r9, r10, r11}}",
+            "cmp r1, r2",
+            "beq 3f",
+            turns!(),
+            "ldr r12, [sp, #32]",
+            "3:",
+            "stm r12, {{r8, r9, r10, r11}}",
+            "pop {{r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}}",
+            in("r0") x,
+            inout("r1") ends.start => _,
+            inout("r2") ends.end => _,
+            inout("r3") t.as_mut_ptr() => _,
+            in("r12") &mut window,
+        );
+    }
+    window
 }
 
 /// A row that clears its lowest digit: x = `$w0` × r0, kept at `[r3, #$at]`. The window is `$w0`…`$w3` before, and `$w1`…`$w3`, `$carry` after,
@@ -262,40 +246,49 @@ macro_rules! clearing_row {
     };
 }
 
-/// [`reduce`], with the digits of m from `m` up to `end`.
-///
-/// # Safety
-/// A whole number of blocks between `m` and `end`, at least two, and at `t` initialized, writable digits for one block more, which do not overlap
-/// them.
-#[unsafe(naked)]
-unsafe extern "C" fn clear(neg_inv: u32, m: *const u32, end: *const u32, t: *mut u32, carry: u32) -> u32 {
-    // The call is as that of `rows`; the answer goes to r0. Read are the lowest block of m and of t, and the latter is written; then the turns,
-    // one per other block of m, read it, and read and write as much of t; in the end the block of t above that is read and written: n + 4 digits.
-    naked_asm!(
-        "push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
-        "ldm r1!, {{r4, r5, r6, r7}}",
-        "ldm r3, {{r9, r10, r11, r12}}",
-        "mov r8, #0",
-        clearing_row!("0" "r8" "r9" "r10" "r11" "r12"),
-        clearing_row!("4" "r9" "r10" "r11" "r12" "r8"),
-        clearing_row!("8" "r10" "r11" "r12" "r8" "r9"),
-        clearing_row!("12" "r11" "r12" "r8" "r9" "r10"),
-        // x = q, and the window is in its registers.
-        "ldm r3!, {{r4, r5, r6, r7}}",
-        turns!(),
-        "add r3, r3, #4",
-        "ldm r3, {{r4, r5, r6, r7}}",
-        "ldr r12, [sp, #36]",
-        "lsrs r12, r12, #1", // to the flag
-        "adcs r4, r4, r8",
-        "adcs r5, r5, r9",
-        "adcs r6, r6, r10",
-        "adcs r7, r7, r11",
-        "stm r3, {{r4, r5, r6, r7}}",
-        "mov r0, #0",
-        "adc r0, r0, #0",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
-    )
+/// Adds the multiple of `m` to `t + carry 2^(32 n)` that clears its lowest block, whose place keeps the factor. `t` has n + 4 digits, and the
+/// carry is 0 or 1, as is the one out.
+#[inline(always)]
+fn reduce(m: &Modulus, t: &mut [u32], mut carry: u32) -> u32 {
+    let p = digits(m.limbs());
+    assert!(in_blocks(p.len()) && t.len() == p.len() + BLOCK);
+    let ends = p.as_ptr_range();
+    // SAFETY: reads the lowest block of p and of t, and writes the latter; then the turns, one per other block of p, of which there is one at
+    // least, read it, and read and write as much of t; in the end the block of t above that is read and written: n + 4 digits. r4…r11, r12 and
+    // lr are kept on the stack and restored; the other registers and the flags are declared.
+    unsafe {
+        asm!(
+            "push {{r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}}",
+            "ldm r1!, {{r4, r5, r6, r7}}",
+            "ldm r3, {{r9, r10, r11, r12}}",
+            "mov r8, #0",
+            clearing_row!("0" "r8" "r9" "r10" "r11" "r12"),
+            clearing_row!("4" "r9" "r10" "r11" "r12" "r8"),
+            clearing_row!("8" "r10" "r11" "r12" "r8" "r9"),
+            clearing_row!("12" "r11" "r12" "r8" "r9" "r10"),
+            // x = q, and the window is in its registers.
+            "ldm r3!, {{r4, r5, r6, r7}}",
+            turns!(),
+            "add r3, r3, #4",
+            "ldm r3, {{r4, r5, r6, r7}}",
+            "ldr r12, [sp, #32]",
+            "lsrs r12, r12, #1", // to the flag
+            "adcs r4, r4, r8",
+            "adcs r5, r5, r9",
+            "adcs r6, r6, r10",
+            "adcs r7, r7, r11",
+            "stm r3, {{r4, r5, r6, r7}}",
+            "mov r0, #0",
+            "adc r0, r0, #0",
+            "pop {{r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}}",
+            inout("r0") m.neg_inv() as u32 => carry,
+            inout("r1") ends.start => _,
+            inout("r2") ends.end => _,
+            inout("r3") t.as_mut_ptr() => _,
+            in("r12") carry,
+        );
+    }
+    carry
 }
 
 /// `t = 2 t + Σ A_J² 2^(256 J)` for the blocks A_J of `a`. `t` has twice the digits of `a`.
