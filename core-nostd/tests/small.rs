@@ -17,7 +17,8 @@ fn words(number: u64) -> Vec<Word> {
 }
 
 fn number(words: &[Word]) -> u64 {
-    words.iter().rev().fold(0, |number, &word| (u128::from(number) << Word::BITS) as u64 | word as u64)
+    let mut bytes = words.iter().flat_map(|word| word.to_le_bytes());
+    u64::from_le_bytes(std::array::from_fn(|_| bytes.next().unwrap_or_default()))
 }
 
 fn mul(a: u64, b: u64, m: u64) -> u64 {
