@@ -766,7 +766,9 @@ pub fn kernels(data: &[u8]) {
     // What each backend makes of it, the portable one first.
     let compare = |what: &str, make: &dyn Fn(&Kernels) -> Vec<Word>| {
         let expected = make(portable);
-        for kernels in swarmseal_accel::each().chain(swarmseal_accel::models()) {
+        // The models are slow: they see what is short.
+        let models = swarmseal_accel::models().filter(|_| m.len() * Word::BITS as usize <= 1024);
+        for kernels in swarmseal_accel::each().chain(models) {
             assert!(make(kernels) == expected, "{} differs from portable: {what}", kernels.name);
         }
         expected
@@ -792,7 +794,7 @@ pub fn kernels(data: &[u8]) {
         }
         2 => {
             let order = if operation & 0x80 == 0 { ByteOrder::Little } else { ByteOrder::Big };
-            let count = usize::from(numbers.byte()) % 34;
+            let count = usize::from(numbers.byte()) % 18;
             let factor = numbers.below(p);
             let different = 1 + usize::from(numbers.byte()) % 4;
             let plain: Vec<Vec<Word>> = (0..different).map(|_| numbers.words(len, p)).collect();
