@@ -304,6 +304,28 @@ fn who_sends_is_credited_by_who_got_it() {
 }
 
 #[test]
+fn licenses_come_from_a_server_apart_that_has_neither_an_r_nor_a_master_key() {
+    let (world, server, address) = World::with_license_server(300_000);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let codes = [world.voucher(&["--plays", "1"]), world.voucher(&[])];
+    world.play("alice", &["--voucher", &codes[0]], 0);
+    world.assert_opened("alice");
+    assert_eq!(world.play("alice", &[], 7)["kind"], "no-plays-left");
+    // While it is down, nobody buys, and no voucher is used up; what was bought goes on.
+    server.kill();
+    world.fetch("bob");
+    world.play("bob", &["--voucher", &codes[1]], 3);
+    let (_server, _) = world.license_server(&address);
+    world.play("bob", &["--voucher", &codes[1]], 0);
+    world.assert_opened("bob");
+    // It keeps its own keys and nothing else.
+    let files = fs::read_dir(world.path("licenser/license-server")).unwrap();
+    let names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names, ["identity.key"]);
+}
+
+#[test]
 fn a_second_process_on_the_same_data_is_refused() {
     let world = World::new(1000);
     let refused = world.expect("operator", &["tracker", "--listen", "127.0.0.1:0"], 13);

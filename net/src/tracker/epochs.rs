@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use swarmseal_core::{MasterKey, TorrentId};
 
@@ -178,10 +178,15 @@ pub(super) async fn list(State(tracker): State<Arc<Tracker>>) -> Response {
     run(tracker, Ok(()), |tracker, ()| describe(tracker, &tracker.torrents())).await
 }
 
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hex32>, D::Error> {
+    Hex32::deserialize(deserializer).map(Some)
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotate {
-    /// All torrents, if it is not there.
+    /// All torrents, if it is not there. Null is none of these: who means one and has lost it does not mean all.
+    #[serde(default, deserialize_with = "given")]
     torrent_id: Option<Hex32>,
 }
 
@@ -205,7 +210,8 @@ pub(super) async fn rotate(State(tracker): State<Arc<Tracker>>, body: Body<Rotat
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Retire {
-    /// All torrents, if it is not there.
+    /// All torrents, if it is not there. Null is none of these: who means one and has lost it does not mean all.
+    #[serde(default, deserialize_with = "given")]
     torrent_id: Option<Hex32>,
     /// The oldest epoch that is still served.
     oldest: u64,

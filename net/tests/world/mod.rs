@@ -90,6 +90,8 @@ pub struct World {
     address: IpAddr,
     /// The tracker, while it runs.
     pub tracker: Option<Running>,
+    /// Its public key.
+    pub tracker_key: String,
     tracker_flags: Vec<String>,
     port: u64,
 }
@@ -152,7 +154,32 @@ impl World {
     fn found(address: IpAddr, tracker_flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tracker_flags = tracker_flags.iter().map(|&flag| flag.to_owned()).collect();
-        World { dir, address, tracker: None, tracker_flags, port: 0 }
+        World { dir, address, tracker: None, tracker_key: String::new(), tracker_flags, port: 0 }
+    }
+
+    /// Licenses are signed by a server of their own, in the directory `licenser`. Also that server, and where it listens.
+    pub fn with_license_server(bytes: usize) -> (Self, Running, String) {
+        let mut world = World::found(IpAddr::V4(Ipv4Addr::LOCALHOST), &[]);
+        fs::write(world.path("content.bin"), vec![7; bytes]).unwrap();
+        // Each has to know the other's key: the tracker has one from its first start on.
+        world.start_tracker();
+        world.tracker.take().unwrap().kill();
+        let (server, line) = world.license_server("127.0.0.1:0");
+        let (url, _) = line.split_once('#').unwrap();
+        let address = url.strip_prefix("http://").unwrap().to_owned();
+        world.tracker_flags = vec!["--license-server".to_owned(), line];
+        world.start_tracker();
+        world.release("content.bin", &["--piece-length", "64K"]);
+        (world, server, address)
+    }
+
+    /// Starts the license server; also the line that a tracker takes.
+    pub fn license_server(&self, listen: &str) -> (Running, String) {
+        let (url, key) = (self.url(), &self.tracker_key);
+        let args = ["license-server", "--tracker", &url, "--tracker-key", key, "--listen", listen];
+        let server = Running::start(&self.path("licenser"), &args);
+        let line = server.event("listening")["license_server"].as_str().unwrap().to_owned();
+        (server, line)
     }
 
     fn release(&self, content: &str, flags: &[&str]) {
@@ -172,7 +199,9 @@ impl World {
         }
         args.extend(self.tracker_flags.iter().map(String::as_str));
         let tracker = Running::start(&self.path("operator"), &args);
-        let url = tracker.event("listening")["url"].as_str().unwrap().to_owned();
+        let listening = tracker.event("listening");
+        let [url, key] = ["url", "key"].map(|name| listening[name].as_str().unwrap().to_owned());
+        self.tracker_key = key;
         self.port = url.rsplit_once(':').unwrap().1.parse().unwrap();
         self.tracker = Some(tracker);
     }
