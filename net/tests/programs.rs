@@ -347,10 +347,7 @@ fn a_corrupt_piece_is_named_and_fetched_again() {
     world.fetch("alice");
     let code = world.voucher(&[]);
     world.play("alice", &["--voucher", &code], 0);
-    let path = world.torrent_dir("alice").join("pieces.bin");
-    let mut stored = fs::read(&path).unwrap();
-    stored[2 * (64 << 10) + 5000] ^= 1;
-    fs::write(&path, &stored).unwrap();
+    world.damage("alice", 2);
     let refused = world.play("alice", &["--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains("piece 2 "), "{refused}");
     let get = world.get("alice", &["--repair", "--exit"]);
@@ -367,25 +364,19 @@ fn a_player_has_a_corrupt_piece_fetched_again_by_itself() {
     world.fetch("alice");
     let code = world.voucher(&["--plays", "3"]);
     world.play("alice", &["--voucher", &code], 0);
-    let damage = |piece: usize| {
-        let path = world.torrent_dir("alice").join("pieces.bin");
-        let mut stored = fs::read(&path).unwrap();
-        stored[piece * (64 << 10) + 5000] ^= 1;
-        fs::write(&path, &stored).unwrap();
-    };
     // Into a directory, and into a pipe: not a byte is missing.
-    damage(2);
+    world.damage("alice", 2);
     world.play("alice", &[], 0);
     world.assert_opened("alice");
-    damage(0);
-    damage(3);
+    world.damage("alice", 0);
+    world.damage("alice", 3);
     let piped = program(&world.path("alice"), &["play", &world.torrent(), "-o", "-"]).output().unwrap();
     assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
     assert!(piped.stdout == fs::read(world.path("content.bin")).unwrap());
     // All plays are used up; and where nobody has the piece, a clear error, and nothing is counted.
     let code = world.voucher(&["--plays", "1"]);
     seed.kill();
-    damage(1);
+    world.damage("alice", 1);
     let refused = world.play("alice", &["--voucher", &code, "--patience", "1s"], 10);
     assert!(refused["error"].as_str().unwrap().contains("piece 1 "), "{refused}");
     let piped = program(&world.path("alice"), &["play", &world.torrent(), "-o", "-", "--patience", "1s"]);

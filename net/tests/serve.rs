@@ -6,7 +6,6 @@ pub mod world;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -286,11 +285,6 @@ fn a_bad_piece_is_fetched_again_while_it_is_served() {
     let _seed = world.seed(&[]);
     let code = world.voucher(&[]);
     let (shape, bad) = (world.shape(), 5_u32);
-    let damage = || {
-        let path = world.torrent_dir("alice").join("pieces.bin");
-        let file = fs::File::options().write(true).open(path).unwrap();
-        file.write_all_at(&[0xaa; 1000], u64::from(bad) * u64::from(shape.piece_len) + 77).unwrap();
-    };
     let from = bad as usize * (shape.piece_len as usize - 32);
     for fetches in [true, false] {
         let get = world.get("alice", &["--voucher", &code][if fetches { 0 } else { 2 }..]);
@@ -301,7 +295,7 @@ fn a_bad_piece_is_fetched_again_while_it_is_served() {
             drop(get);
             None
         };
-        damage();
+        world.damage("alice", bad);
         let served = Served::start(&world, "alice", &[]);
         let part = served.range(&format!("bytes={from}-{}", from + 9999));
         assert_eq!(part.status, 206, "{}", String::from_utf8_lossy(&part.body));

@@ -87,14 +87,11 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     if let Some(address) = args.serve.address() {
         return serve::run(args, address, subscription, output).await;
     }
-    let (mended, fetching) = match args.pieces.is_none() && !args.no_fetch {
-        true => {
-            let patience = args.serve.patience();
-            let started = supply::Fetched::start(subscription.clone(), args.node.clone(), patience, output)?;
-            (Some(supply::Mended::new(started.0)), Some(started.1))
-        }
-        false => (None, None),
-    };
+    let fetches = args.pieces.is_none() && !args.no_fetch;
+    let start =
+        || supply::Fetched::start(subscription.clone(), args.node.clone(), args.serve.patience(), output);
+    let (fetched, fetching) = fetches.then(start).transpose()?.unzip();
+    let mended = fetched.map(supply::Mended::new);
     let opened = {
         let subscription = Arc::clone(&subscription);
         tokio::task::spawn_blocking(move || open(&args, mended, &subscription, output))

@@ -41,14 +41,12 @@ fn is_letter(byte: &u8) -> bool {
 pub(crate) fn of(target: &str, seeds: &[&[u8]]) -> Option<String> {
     let mut words: BTreeSet<Vec<u8>> = BTreeSet::new();
     for word in seeds.iter().flat_map(|seed| seed.split(|byte| !is_letter(byte))) {
-        // Digits of a key are no words.
-        let word_like = (2..=24).contains(&word.len()) && !word.iter().all(u8::is_ascii_hexdigit);
+        // Digits of a key are no words. Random bytes have words of two or three letters, and seldom longer ones.
+        let word_like = (4..=24).contains(&word.len()) && !word.iter().all(u8::is_ascii_hexdigit);
         if word_like && word.iter().filter(|byte| byte.is_ascii_lowercase()).count() > word.len() / 2 {
             words.insert(word.to_vec());
         }
     }
-    // Random bytes have words of two or three letters, and seldom longer ones.
-    words.retain(|word| word.len() > 3);
     let more = MORE.iter().filter(|(name, _)| *name == target).flat_map(|(_, words)| words.iter());
     words.extend(more.map(|word| word.to_vec()));
     let mut text = "# Written by make_seeds (net/tests/fuzz_replay.rs).\n".to_owned();

@@ -45,8 +45,15 @@ pub(crate) struct Seed {
     pub(crate) bytes: Vec<u8>,
 }
 
-const EDGES: [&str; 6] =
-    ["edges-mont-mul", "edges-mont-sqr", "edges-blocks", "edges-powers", "edges-comb", "edges-powers-of-two"];
+/// The kernels' operations: seeds on one of the groups' primes, and on a modulus of words that ripple every carry.
+const OPERATIONS: [[&str; 2]; 6] = [
+    ["mont-mul", "edges-mont-mul"],
+    ["mont-sqr", "edges-mont-sqr"],
+    ["blocks", "edges-blocks"],
+    ["powers", "edges-powers"],
+    ["comb", "edges-comb"],
+    ["powers-of-two", "edges-powers-of-two"],
+];
 const ID: SubscriberId = SubscriberId([9; 32]);
 
 /// An ordinary torrent of 50,000 bytes.
@@ -68,17 +75,10 @@ pub(crate) fn all() -> Vec<Seed> {
     let mut seeds = Vec::new();
     let mut add = |target, name, bytes: Vec<u8>| seeds.push(Seed { target, name, bytes });
 
-    // Each operation, on one of the groups' primes and on a modulus of words that ripple every carry.
-    for (name, operation) in
-        ["mont-mul", "mont-sqr", "blocks", "powers", "comb", "powers-of-two"].into_iter().zip(0..)
-    {
+    for ([prime, edges], operation) in OPERATIONS.into_iter().zip(0..) {
         let ripples = [7, 0xf8, 0xfb, 0xfd, 0xfe, 9, 1, 2, 3, 4, 5, 6, 7, 8, 0xf9];
-        add("kernels", name, [&[operation, 4, 0][..], &ripples, &ripples].concat());
-        add(
-            "kernels",
-            EDGES[usize::from(operation)],
-            [&[operation, 132, 0, 0xf9][..], &[0xf9; 8], &ripples].concat(),
-        );
+        add("kernels", prime, [&[operation, 4, 0][..], &ripples, &ripples].concat());
+        add("kernels", edges, [&[operation, 132, 0, 0xf9][..], &[0xf9; 8], &ripples].concat());
     }
     add("strangers", "a-download", whole_story());
     for (name, first) in

@@ -1,7 +1,7 @@
 //! The program as its users run it: processes with directories of their own, on one address.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -113,24 +113,22 @@ impl World {
     }
 
     fn make(bytes: usize, address: IpAddr, tracker_flags: &[&str], flags: &[&str]) -> Self {
-        World::make_in(false, bytes, address, tracker_flags, flags)
+        World::found(address, tracker_flags).with_content(bytes, flags)
     }
 
-    fn make_in(logged: bool, bytes: usize, address: IpAddr, tracker_flags: &[&str], flags: &[&str]) -> Self {
-        let mut world = World::found(address, tracker_flags);
-        if logged {
-            fs::create_dir(world.path(LOGS)).unwrap();
-        }
+    fn with_content(mut self, bytes: usize, flags: &[&str]) -> Self {
         let content: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
-        fs::write(world.path("content.bin"), content).unwrap();
-        world.start_tracker();
-        world.release("content.bin", flags);
-        world
+        fs::write(self.path("content.bin"), content).unwrap();
+        self.start_tracker();
+        self.release("content.bin", flags);
+        self
     }
 
     /// [`World::new`], all of whose programs log everything. See [`World::logs`].
     pub fn logged(bytes: usize) -> Self {
-        World::make_in(true, bytes, IpAddr::V4(Ipv4Addr::LOCALHOST), &[], &["--piece-length", "64K"])
+        let world = World::found(IpAddr::V4(Ipv4Addr::LOCALHOST), &[]);
+        fs::create_dir(world.path(LOGS)).unwrap();
+        world.with_content(bytes, &["--piece-length", "64K"])
     }
 
     /// What each program of a [`World::logged`] logged, by a name that says which it was.
@@ -308,6 +306,18 @@ impl World {
         let reader = StoreReader::open(&self.torrent_dir(who), &shape).unwrap();
         let pieces = (0..shape.piece_count).filter(|&piece| reader.piece(piece).is_some()).collect();
         (reader, pieces)
+    }
+
+    /// Turns a bit of a piece that a subscriber has on disk, whoever else writes there.
+    pub fn damage(&self, who: &str, piece: u32) {
+        let path = self.torrent_dir(who).join("pieces.bin");
+        let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
+        let place = SeekFrom::Start(u64::from(piece) * u64::from(self.shape().piece_len) + 5000);
+        let mut byte = [0];
+        file.seek(place).unwrap();
+        file.read_exact(&mut byte).unwrap();
+        file.seek(place).unwrap();
+        file.write_all(&[byte[0] ^ 1]).unwrap();
     }
 
     /// The one torrent's directory of a device.

@@ -178,7 +178,7 @@ impl World {
             torrent_id: TORRENT,
             profile: if shape & 64 == 0 { Profile::Sealed } else { Profile::Paper },
             id: us,
-            key: SigningKey::from_bytes(&[1; 32]),
+            key: key.clone(),
             epoch,
         };
         let config = Config {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use swarmseal_core::Ticket;
 
 use super::connection::{Outgoing, Stage};
-use super::{Command, ConnectionId, Evidence, REQQ, Reason, Swarm, Unready};
+use super::{Command, Config, ConnectionId, Evidence, REQQ, Reason, Swarm, Unready};
 use crate::peer::store::NOT_ENCRYPTED;
 use crate::peer::tracker::KeyError;
 use crate::wire::identity::{purpose, verify};
@@ -35,10 +35,15 @@ const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// Of a piece that is to be sent.
-fn first_stage(sealed: bool) -> Stage {
-    let keyed = Stage::Keyed { key: None, epoch: NOT_ENCRYPTED, to: NOT_ENCRYPTED };
-    if sealed { Stage::Waiting } else { keyed }
+impl Config {
+    /// Of a piece that is to be sent: a sealed one waits for its key, another needs none.
+    fn first_stage(&self, piece: u32) -> Stage {
+        if self.is_sealed(piece) {
+            Stage::Waiting
+        } else {
+            Stage::Keyed { key: None, epoch: NOT_ENCRYPTED, to: NOT_ENCRYPTED }
+        }
+    }
 }
 
 impl Swarm {
@@ -106,7 +111,7 @@ impl Swarm {
             self.totals.keyed += u64::from(upload.pieces.iter().any(keyed));
         }
         upload.requests.push(block);
-        upload.jump(block.piece, first_stage(sealed), MAX_PIECES, true);
+        upload.jump(block.piece, self.config.first_stage(block.piece), MAX_PIECES, true);
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -144,10 +149,10 @@ impl Swarm {
         if connection.upload.makes(first) {
             return;
         }
-        let (room, sealed) = (self.room(id) > 0, self.config.is_sealed(first));
+        let room = self.room(id) > 0;
         if let Some(connection) = self.connections.get_mut(&id) {
             let upload = &mut connection.upload;
-            upload.jump(first, first_stage(sealed), MAX_PIECES, room);
+            upload.jump(first, self.config.first_stage(first), MAX_PIECES, room);
             // Though it stands at the end of the queue, behind nothing but what was made ready.
             upload.hurry |=
                 upload.pieces.iter().any(|it| it.piece == first && matches!(it.stage, Stage::Waiting));
@@ -195,7 +200,7 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            let stage = first_stage(self.config.is_sealed(piece));
+            let stage = self.config.first_stage(piece);
             connection.upload.pieces.push_back(Outgoing { piece, stage });
         }
     }
@@ -301,7 +306,7 @@ impl Swarm {
                 upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
             }
             // There is another key for it, where it has one.
-            Err(Unready::Moved) => upload.pieces[place].stage = first_stage(self.config.is_sealed(piece)),
+            Err(Unready::Moved) => upload.pieces[place].stage = self.config.first_stage(piece),
             Err(Unready::Damaged | Unready::Failed) => {
                 upload.pieces.remove(place);
                 upload.requests.forget(piece);
