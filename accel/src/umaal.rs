@@ -121,6 +121,34 @@ fn blocks(a: &[u32]) -> impl Iterator<Item = &Block> {
     a.as_chunks().0.iter()
 }
 
+/// Multiplies x by the digit in lr, and adds to `$d0`…`$d3`, each with what `$carry` carries to it.
+macro_rules! products {
+    ($carry:literal $d0:literal $d1:literal $d2:literal $d3:literal) => {
+        concat!(
+            "umaal ",
+            $d0,
+            ", ",
+            $carry,
+            ", r4, lr\n",
+            "umaal ",
+            $d1,
+            ", ",
+            $carry,
+            ", r5, lr\n",
+            "umaal ",
+            $d2,
+            ", ",
+            $carry,
+            ", r6, lr\n",
+            "umaal ",
+            $d3,
+            ", ",
+            $carry,
+            ", r7, lr\n",
+        )
+    };
+}
+
 /// A row: y from `[r1, #$at]`, t at `[r3, #$at]`, with `$back` an exclamation mark where the addresses go up by that. The window is `$w0`…`$w3`
 /// before, and `$w1`…`$w3`, `$w0` after: what was in `$w0` leaves with t, and it carries from one product to the next. The loads stand side by
 /// side, for the second of two takes a Cortex-M4 one cycle instead of two.
@@ -135,24 +163,7 @@ macro_rules! row {
             "]",
             $back,
             "\n",
-            "umaal r12, ",
-            $w0,
-            ", r4, lr\n",
-            "umaal ",
-            $w1,
-            ", ",
-            $w0,
-            ", r5, lr\n",
-            "umaal ",
-            $w2,
-            ", ",
-            $w0,
-            ", r6, lr\n",
-            "umaal ",
-            $w3,
-            ", ",
-            $w0,
-            ", r7, lr\n",
+            products!($w0 "r12" $w1 $w2 $w3),
             "str r12, [r3, #",
             $at,
             "]",
@@ -222,26 +233,7 @@ macro_rules! clearing_row {
             "str lr, [r3, #",
             $at,
             "]\n",
-            "umaal ",
-            $w0,
-            ", ",
-            $carry,
-            ", r4, lr\n",
-            "umaal ",
-            $w1,
-            ", ",
-            $carry,
-            ", r5, lr\n",
-            "umaal ",
-            $w2,
-            ", ",
-            $carry,
-            ", r6, lr\n",
-            "umaal ",
-            $w3,
-            ", ",
-            $carry,
-            ", r7, lr\n",
+            products!($carry $w0 $w1 $w2 $w3),
         )
     };
 }

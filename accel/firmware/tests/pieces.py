@@ -24,7 +24,8 @@ def main():
             r = params.ts_key(reference.MASTER, reference.TORRENT, y, 1, index)
             keys[s] = pow(y, r, p)
         files["pieces"] += params.multiply(packaged, keys[j])
-        files["rekeys"] += group.encode(keys[k] * pow(keys[j], -1, p) % p)
+        rho = keys[k] * pow(keys[j], -1, p) % p
+        files["rekeys"] += group.encode(rho)
         files["expected"] += params.multiply(packaged, keys[k])
         files["license-keys"] += group.encode(pow(pow(group.g, -1, p), r, p))
         files["hashes"] += hashlib.sha1(packaged).digest()
@@ -37,7 +38,6 @@ def main():
     damaged = bytearray(files["pieces"])
     damaged[-group.width] ^= 1
     (directory / "damaged").write_bytes(damaged)
-    rho = keys[k] * pow(keys[j], -1, p) % p
     last = params.multiply(damaged[-group.width:], rho)
     (directory / "damaged-expected").write_bytes(files["expected"][:-group.width] + last)
 
