@@ -5,6 +5,7 @@ pub mod api;
 pub mod bencode;
 pub mod channel;
 pub mod content;
+pub mod dont_have;
 pub mod handshake;
 pub mod identity;
 pub mod integrity;

@@ -565,6 +565,7 @@ async fn garbage_seed(listener: TcpListener) {
             };
             let extended = ExtendedHandshake {
                 seal_id: Some(OUR_ID),
+                dont_have_id: None,
                 client: "garbage".to_owned(),
                 reqq: 500,
                 port: None,

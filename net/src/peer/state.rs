@@ -34,6 +34,7 @@ use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
 
 use self::bits::Bits;
 use self::connection::{Connection, Download, Revealed, Upload};
+use self::download::Avoided;
 pub(crate) use self::pieces::Have;
 use self::pieces::Pieces;
 #[cfg(any(test, feature = "simulation"))]
@@ -44,6 +45,7 @@ use self::rate::Rate;
 use super::buffers::{Buffer, Buffers};
 use super::store::NOT_ENCRYPTED;
 use super::tracker::{KeyError, OrdinaryClient, Personal};
+use crate::wire::dont_have;
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::Message;
@@ -329,6 +331,9 @@ pub(crate) enum Reason {
     NoKey,
     #[error("it sent a bad piece")]
     BadPiece,
+    /// Others may have given it those: it cannot check them.
+    #[error("most of what it sent is not what was published")]
+    WrongPieces,
     #[error("it stated another hash than that of what it sent")]
     FalseStatement,
     #[error("it does not state what it sent")]
@@ -393,8 +398,8 @@ pub(crate) struct Swarm {
     banned: HashSet<SubscriberId>,
     /// Those who have no subscriber id, by peer id. It costs nothing to change: the driver bans addresses.
     banned_peers: HashSet<[u8; 20]>,
-    /// Who sent a bad copy of a piece.
-    avoid: HashMap<u32, HashSet<SubscriberId>>,
+    /// Pieces of which bad copies came.
+    avoid: HashMap<u32, Avoided>,
     /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
     orphans: BTreeMap<u32, Duration>,
     totals: Totals,
@@ -618,6 +623,7 @@ impl Swarm {
             personal,
             hello: None,
             seal_id: 0,
+            dont_have_id: None,
             original: false,
             reqq: REQQ,
             have: Bits::new(count),
@@ -650,6 +656,7 @@ impl Swarm {
         if extended {
             let handshake = ExtendedHandshake {
                 seal_id: speaks_seal.then_some(seal::OUR_ID),
+                dont_have_id: Some(dont_have::OUR_ID),
                 client: concat!("Swarmseal ", env!("CARGO_PKG_VERSION")).to_owned(),
                 reqq: REQQ,
                 port: self.config.port,
@@ -734,6 +741,10 @@ impl Swarm {
                     return self.seal_message(id, message);
                 }
             }
+            Message::Extended { id: dont_have::OUR_ID, payload } => {
+                let piece = dont_have::from_bytes(&payload).filter(|&piece| piece < self.pieces.count());
+                self.has_lost(id, piece.ok_or(Reason::Protocol("a bad lt_donthave"))?);
+            }
             Message::Extended { .. } => {}
             // BEP 3 has it first and once. aria2 says `have` before it; nothing is lost by listening.
             Message::Bitfield(bits) => self.has(id, Bits::from_bytes(&bits).iter()),
@@ -779,6 +790,7 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         connection.reqq = handshake.reqq.clamp(1, REQQ);
+        connection.dont_have_id = handshake.dont_have_id;
         let listens_on = handshake.port.map(|port| {
             let mut addr = connection.addr;
             addr.set_port(port);
@@ -847,6 +859,23 @@ impl Swarm {
         self.update_interest(id);
         self.download_from(id);
         self.part_if_useless(id);
+    }
+
+    /// The peer had this piece and has it no more.
+    fn has_lost(&mut self, id: ConnectionId, piece: u32) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.have.remove(piece) {
+            return;
+        }
+        connection.useful -= u32::from(!self.pieces.have().has(piece));
+        self.pieces.unseen(piece);
+        // If it was a bad copy, its next one is another.
+        if let (Some(avoided), Some(id)) = (self.avoid.get_mut(&piece), connection.subscriber()) {
+            avoided.senders.remove(&id);
+        }
+        self.take_back(id, piece);
+        self.update_interest(id);
+        self.download_all_idle();
     }
 
     /// Two complete peers have nothing to say to each other, but for the last statement.

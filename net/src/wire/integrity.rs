@@ -7,7 +7,8 @@ pub enum Integrity {
     /// [`Integrity::AfterDownload`]. A .torrent that names no mode has this one.
     #[default]
     Auto,
-    /// When all are there, by the license: the paper's default. A bad piece may have been handed on by then.
+    /// When all are there, by the license: the paper's default. A bad piece may have been handed on by then. Whoever has found one
+    /// checks what comes from then on as it comes.
     AfterDownload,
     /// As they come, by a license that is fetched first: a received piece is opened, hashed and wiped. Who has no license yet checks
     /// after the download.

@@ -41,6 +41,8 @@ pub enum SealError {
 pub struct ExtendedHandshake {
     /// The number that the sender gave to `ss_seal`, if it speaks it.
     pub seal_id: Option<u8>,
+    /// The number that the sender gave to `lt_donthave` (BEP 54), if it listens to that.
+    pub dont_have_id: Option<u8>,
     /// The sender's program.
     pub client: String,
     /// Requests that the sender keeps for us at most.
@@ -81,6 +83,8 @@ struct RawHandshake {
 #[derive(Default, Serialize, Deserialize)]
 struct RawIds {
     #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
+    lt_donthave: Option<u8>,
+    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
     ss_seal: Option<u8>,
 }
 
@@ -99,7 +103,7 @@ impl ExtendedHandshake {
     /// The payload of extended message 0.
     pub fn to_bytes(&self) -> Vec<u8> {
         bencode::to_bytes(&RawHandshake {
-            m: RawIds { ss_seal: self.seal_id },
+            m: RawIds { lt_donthave: self.dont_have_id, ss_seal: self.seal_id },
             p: self.port,
             reqq: Some(self.reqq),
             ss_seal: self.hello.map(|hello| RawHello {
@@ -122,9 +126,11 @@ impl ExtendedHandshake {
             .filter(|c| !c.is_control())
             .take(64)
             .collect();
+        // 0 switches an extension off.
+        let on = |id: Option<u8>| id.filter(|&id| id != 0);
         Ok(ExtendedHandshake {
-            // 0 switches an extension off.
-            seal_id: raw.m.ss_seal.filter(|&id| id != 0),
+            seal_id: on(raw.m.ss_seal),
+            dont_have_id: on(raw.m.lt_donthave),
             client,
             reqq: raw.reqq.unwrap_or(250),
             port: raw.p.filter(|&port| port != 0),
@@ -475,9 +481,10 @@ mod tests {
 
     #[test]
     fn strangers_handshakes_are_read() {
-        let bytes = b"d1:md11:ut_metadatai3e6:ut_pexi1ee4:reqqi500e1:v15:\xce\xbcTorrent 1.2.3e";
+        let bytes =
+            b"d1:md11:lt_donthavei7e11:ut_metadatai3e6:ut_pexi1ee4:reqqi500e1:v15:\xce\xbcTorrent 1.2.3e";
         let read = ExtendedHandshake::from_bytes(bytes).unwrap();
-        assert_eq!((read.seal_id, read.reqq, read.hello), (None, 500, None));
+        assert_eq!((read.seal_id, read.dont_have_id, read.reqq, read.hello), (None, Some(7), 500, None));
         assert!(read.client.starts_with("µ") || read.client.starts_with("μ"));
     }
 
@@ -530,10 +537,10 @@ mod tests {
         }
 
         #[test]
-        fn handshakes_round_trip(seal_id in 1u8.., reqq: u32, port in prop::option::of(1u16..), id: [u8; 32], epoch: u64) {
+        fn handshakes_round_trip(seal_id in 1u8.., dont_have_id in prop::option::of(1u8..), reqq: u32, port in prop::option::of(1u16..), id: [u8; 32], epoch: u64) {
             let hello = Hello { id: SubscriberId(id), identity: id, epoch, profile: Profile::Sealed };
             let sent =
-                ExtendedHandshake { seal_id: Some(seal_id), client: "x 1".into(), reqq, port, hello: Some(hello) };
+                ExtendedHandshake { seal_id: Some(seal_id), dont_have_id, client: "x 1".into(), reqq, port, hello: Some(hello) };
             prop_assert_eq!(ExtendedHandshake::from_bytes(&sent.to_bytes()), Ok(sent));
         }
 

@@ -712,6 +712,7 @@ fn extended_handshake() -> ExtendedHandshake {
     let hello = Hello { id: ID, identity: identity().public(), epoch: 1, profile: Profile::Sealed };
     ExtendedHandshake {
         seal_id: Some(1),
+        dont_have_id: Some(2),
         client: "Swarmseal 0.1".into(),
         reqq: 250,
         port: Some(6881),

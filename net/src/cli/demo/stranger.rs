@@ -69,6 +69,7 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
     let hello = Hello { id, identity: identity.public(), epoch: 1, profile: seal.params.profile() };
     let extended = ExtendedHandshake {
         seal_id: Some(OUR_ID),
+        dont_have_id: None,
         client: "stranger".into(),
         reqq: 250,
         port: None,

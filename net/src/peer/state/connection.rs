@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) hello: Option<Hello>,
     /// The number the peer gave to `ss_seal`.
     pub(crate) seal_id: u8,
+    /// The number the peer gave to `lt_donthave`, if it listens to that.
+    pub(crate) dont_have_id: Option<u8>,
     /// Whether the peer is an original seed.
     pub(crate) original: bool,
     pub(crate) reqq: u32,
@@ -88,7 +90,7 @@ pub(crate) struct Download {
     pub(crate) first_data: Option<Duration>,
     pub(crate) last_data: Duration,
     pub(crate) snubbed: bool,
-    /// Pieces of it that had another cipher hash.
+    /// Pieces of it that were not what was published.
     pub(crate) wrong: u32,
     /// When the ticket that we gave ends (tracker time); 0 without one.
     pub(crate) ticket_expires: u64,
@@ -406,6 +408,14 @@ impl Upload {
             }
         }
         entries.into_iter().for_each(|entry| self.will_state(entry, now));
+    }
+
+    /// No more of a piece is sent; what was is still to be stated.
+    pub(crate) fn withdraw(&mut self, piece: u32, now: Duration) {
+        self.requests.forget(piece);
+        self.wanted.retain(|&wanted| wanted != piece);
+        self.gather_unstated(now);
+        self.pieces.retain(|outgoing| outgoing.piece != piece);
     }
 
     /// Pieces of which something was sent and nothing is asked for: the peer may have had the rest before.

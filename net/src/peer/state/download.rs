@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use swarmseal_core::{SubscriberId, Ticket};
 
 use super::connection::{Connection, Incoming, Stated};
 use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
 use crate::peer::store::NOT_ENCRYPTED;
+use crate::wire::dont_have;
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
 use crate::wire::seal::{MAX_WANT, Receipt, SealMessage, Statement};
@@ -34,11 +36,11 @@ const MAX_UNSOLICITED: usize = 16 << 20;
 const MAX_UNSTATED: usize = 2048;
 /// A piece that somebody has been fetching for this long is fetched twice, once nothing else is left.
 const END_GAME: Duration = Duration::from_secs(3);
-/// For this long a repaired piece waits for another sender than those of bad copies.
+/// For this long after a bad copy a piece waits for another sender than those of bad ones.
 const AVOID: Duration = Duration::from_secs(20);
 /// Senders of bad copies of one piece that are remembered.
 const MAX_AVOIDED: usize = 256;
-/// Pieces with another cipher hash that we take from one peer.
+/// Pieces that are not what was published which we take from one peer.
 const MAX_WRONG: u32 = 3;
 /// Seconds by which a statement's time may be off.
 const MAX_SKEW: u64 = 600;
@@ -49,17 +51,26 @@ const MAX_SESSIONS: usize = 4096;
 const RECEIPT_PIECES: u64 = 64;
 const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Bad copies of a piece.
+#[derive(Debug, Default)]
+pub(super) struct Avoided {
+    /// Who sent them, and did not say since that they lost theirs.
+    pub(super) senders: HashSet<SubscriberId>,
+    /// When the last one was found to be bad.
+    last: Duration,
+}
+
 /// Whether a peer sent a bad copy of a piece, so that it is not asked for another. It is, once nobody else has the piece.
 pub(super) fn avoided(
-    avoid: &HashMap<u32, HashSet<SubscriberId>>,
+    avoid: &HashMap<u32, Avoided>,
     connections: &BTreeMap<ConnectionId, Connection>,
     now: Duration,
     connection: &Connection,
     piece: u32,
 ) -> bool {
     let Some(avoided) = avoid.get(&piece) else { return false };
-    let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.contains(&id));
-    let waited = now.saturating_sub(connection.since) > AVOID;
+    let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.senders.contains(&id));
+    let waited = now.saturating_sub(avoided.last) > AVOID;
     avoids(connection)
         && !(waited && connections.values().all(|other| !other.have.has(piece) || avoids(other)))
 }
@@ -280,17 +291,20 @@ impl Swarm {
 
     /// The end game is over for this piece.
     fn cancel_elsewhere(&mut self, piece: u32) {
-        for id in self.ids() {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
-            let download = &mut connection.download;
-            let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
-            let Some(incoming) = place.and_then(|place| download.pieces.remove(place)) else { continue };
-            self.pieces.release(piece);
-            for block in incoming.requested() {
-                download.outstanding -= 1;
-                download.recalled |= self.config.is_sealed(piece);
-                self.out.push(Command::Send { id, message: Message::Cancel(block) });
-            }
+        self.ids().into_iter().for_each(|id| self.take_back(id, piece));
+    }
+
+    /// The peer is not asked for this piece any more.
+    pub(super) fn take_back(&mut self, id: ConnectionId, piece: u32) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let download = &mut connection.download;
+        let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
+        let Some(incoming) = place.and_then(|place| download.pieces.remove(place)) else { return };
+        self.pieces.release(piece);
+        for block in incoming.requested() {
+            download.outstanding -= 1;
+            download.recalled |= self.config.is_sealed(piece);
+            self.out.push(Command::Send { id, message: Message::Cancel(block) });
         }
     }
 
@@ -319,14 +333,20 @@ impl Swarm {
         }
     }
 
-    /// The piece is fetched from somebody else if there is anybody; a peer that has more than a few of them is left.
+    /// The piece is fetched from somebody else if there is anybody. Where everybody has cipher hashes, whoever sends more than a few
+    /// such pieces means it; elsewhere it may not know, and is left once most of what it has is of no use.
     fn wrong_hash(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
         self.totals.rejected += 1;
         self.avoid(piece, sender);
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.download.wrong += 1;
-            if connection.download.wrong >= MAX_WRONG {
+            let download = &mut connection.download;
+            download.wrong += 1;
+            let (many, most) =
+                (download.wrong >= MAX_WRONG, u64::from(download.wrong) > download.piece_count);
+            if many && self.hashed {
                 self.disconnect(id, Reason::BadPiece);
+            } else if many && most {
+                self.disconnect(id, Reason::WrongPieces);
             }
         }
         self.download_all();
@@ -342,8 +362,9 @@ impl Swarm {
     /// Somebody sent a bad copy of a piece.
     pub(super) fn avoid(&mut self, piece: u32, sender: Option<SubscriberId>) {
         let avoided = self.avoid.entry(piece).or_default();
-        if avoided.len() < MAX_AVOIDED {
-            avoided.extend(sender);
+        avoided.last = self.now.elapsed;
+        if avoided.senders.len() < MAX_AVOIDED {
+            avoided.senders.extend(sender);
         }
     }
 
@@ -439,7 +460,7 @@ impl Swarm {
     }
 
     /// Peers that had to wait for the disk, or for a piece to be free.
-    fn download_all_idle(&mut self) {
+    pub(super) fn download_all_idle(&mut self) {
         for id in self.ids() {
             if self.connections.get(&id).is_some_and(|connection| connection.download.outstanding == 0) {
                 self.download_from(id);
@@ -471,12 +492,29 @@ impl Swarm {
     }
 
     fn miss_piece(&mut self, piece: u32) {
+        self.take_back_word(piece);
         self.pieces.discard(piece);
         self.orphans.remove(&piece);
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.useful += u32::from(connection.have.has(piece));
                 self.update_interest(id);
+            }
+        }
+    }
+
+    /// Whoever was told that we have a piece is told that we lost it, and need not ask in vain. What was sent of it is stated first: a
+    /// statement that comes later is about another copy.
+    fn take_back_word(&mut self, piece: u32) {
+        for id in self.ids() {
+            let told = self.may_send(id, piece);
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.upload.withdraw(piece, self.now.elapsed);
+            let dont_have_id = connection.dont_have_id.filter(|_| told);
+            self.state_uploads(id);
+            if let Some(dont_have_id) = dont_have_id {
+                let payload = Bytes::copy_from_slice(&dont_have::to_bytes(piece));
+                self.send(id, Message::Extended { id: dont_have_id, payload });
             }
         }
     }

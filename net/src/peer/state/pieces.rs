@@ -111,10 +111,12 @@ impl Pieces {
         self.availability[piece as usize] += 1;
     }
 
+    pub(crate) fn unseen(&mut self, piece: u32) {
+        self.availability[piece as usize] -= 1;
+    }
+
     pub(crate) fn gone(&mut self, pieces: &Bits) {
-        for piece in pieces.iter() {
-            self.availability[piece as usize] -= 1;
-        }
+        pieces.iter().for_each(|piece| self.unseen(piece));
     }
 
     pub(crate) fn assign(&mut self, piece: u32) {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::peer::buffers::Buffers;
 use crate::peer::tracker::{KeyError, Personal};
+use crate::wire::dont_have;
 use crate::wire::identity::{SigningKey, purpose, verify};
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Block, Decoder, Message};
@@ -35,6 +36,9 @@ const SLOTS: usize = 4;
 const START: u64 = 1_000_000;
 /// The stranger that is an original seed.
 const SEED_SLOT: usize = 3;
+/// What strangers call `ss_seal` and `lt_donthave`.
+const THEIR_SEAL: u8 = 2;
+const THEIR_DONT_HAVE: u8 = 3;
 
 /// Plays a script to a peer. Panics where the peer does what it must not.
 pub fn among_strangers(script: &[u8]) {
@@ -234,7 +238,7 @@ impl World {
             1 => self.hang_up(id),
             2 => self.say(id, hello(slot, script.byte())),
             3 => {
-                let (id_of, payload) = (script.byte() % 3, script.bytes());
+                let (id_of, payload) = (script.byte() % 4, script.bytes());
                 self.say(id, Message::Extended { id: id_of, payload: payload.into() });
             }
             4 => self.say(id, Message::Choke),
@@ -306,6 +310,10 @@ impl World {
             29 => {
                 let (fill, asked) = (script.byte(), self.lines.get(&id).map_or(0, |line| line.asked.len()));
                 (0..asked).for_each(|_| self.answer_request(id, fill));
+            }
+            31 => {
+                let payload = Bytes::copy_from_slice(&dont_have::to_bytes(script.piece()));
+                self.say(id, Message::Extended { id: dont_have::OUR_ID, payload });
             }
             _ => self.pass(Duration::from_millis(250)),
         }
@@ -387,6 +395,11 @@ impl World {
                 }
                 line.gave_bytes += data.len() as u64;
                 line.asked.retain(|block| (block.piece, block.begin) != (*piece, *begin));
+            }
+            Message::Extended { id: dont_have::OUR_ID, payload } => {
+                if let Some(piece) = dont_have::from_bytes(payload) {
+                    line.have.remove(piece);
+                }
             }
             Message::Extended { id: 0, payload } if line.hello.is_none() => {
                 line.hello =
@@ -590,7 +603,16 @@ impl World {
                 assert!(Bits::from_bytes(&bits).iter().all(|piece| self.swarm.have().has(piece)));
             }
             Message::Extended { id: 0, .. } => assert!(self.lines.contains_key(&id)),
-            Message::Extended { payload, .. } => {
+            Message::Extended { id: THEIR_DONT_HAVE, payload } => {
+                let piece = dont_have::from_bytes(&payload).expect("it can be read");
+                assert!(piece < PIECES && !self.swarm.have().has(piece), "it has not lost it");
+                // No answer follows to what was asked before, and no statement of what was sent.
+                let line = self.lines.get_mut(&id).expect("a connection");
+                line.wants.retain(|block, _| block.piece != piece);
+                line.got.remove(&piece);
+            }
+            Message::Extended { id: named, payload } => {
+                assert_eq!(named, THEIR_SEAL);
                 let said =
                     SealMessage::from_bytes(&payload).expect("it can be read").expect("a kind of ours");
                 self.hear_seal(id, said);
@@ -681,7 +703,8 @@ fn hello(slot: usize, manner: u8) -> Message {
         profile: if lies(3) { Profile::Paper } else { Profile::Sealed },
     };
     let handshake = ExtendedHandshake {
-        seal_id: (!lies(4)).then_some(2),
+        seal_id: (!lies(4)).then_some(THEIR_SEAL),
+        dont_have_id: (!lies(7)).then_some(THEIR_DONT_HAVE),
         client: "a stranger".to_owned(),
         reqq: u32::from(manner >> 3),
         port: lies(5).then_some(6882),

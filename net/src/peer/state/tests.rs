@@ -754,16 +754,39 @@ fn ordinary_clients_are_served_from_slots_of_their_own() {
 
 #[test]
 fn a_piece_with_another_cipher_hash_is_fetched_elsewhere() {
-    let mut simulation = Simulation::sealed(&[Honest, Polluted, Honest]);
-    simulation.peers[1].swarm = Swarm::new(
-        Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) },
-        now(Duration::ZERO),
-    );
+    for hashed in [false, true] {
+        let whole = Config { have: vec![Some(HAD); PIECES as usize], ..config(1, false, true) };
+        let mut simulation = Simulation::new([
+            (config(0, true, true), Honest),
+            (whole, Polluted),
+            (config(2, false, true), Honest),
+        ]);
+        if hashed {
+            simulation.handle(2, Event::AllHashed { epoch: 1 });
+        }
+        for _ in 0..400 {
+            simulation.step();
+        }
+        let peer = &simulation.peers[2];
+        assert!(peer.complete() && peer.swarm.totals().rejected > 0);
+        // Where it had no hashes itself, it may have been deceived as well.
+        assert!(!peer.parted.contains(if hashed { &Reason::WrongPieces } else { &Reason::BadPiece }));
+        assert!(hashed || !peer.swarm.banned.contains(&SubscriberId([1; 32])));
+    }
+}
+
+#[test]
+fn a_peer_most_of_whose_pieces_are_bad_is_left_and_not_banned() {
+    let whole = |number| Config { have: vec![Some(HAD); PIECES as usize], ..config(number, false, true) };
+    // Of nobody else, so that it is asked for all.
+    let mut simulation = Simulation::new([(whole(0), Polluted), (config(1, false, true), Honest)]);
     for _ in 0..400 {
         simulation.step();
     }
-    assert!(simulation.peers[2].complete());
-    assert!(simulation.peers[2].swarm.totals().rejected > 0);
+    let peer = &simulation.peers[1];
+    let rejected = peer.swarm.totals().rejected;
+    assert!(peer.swarm.have().count() == 0 && (3..8).contains(&rejected), "{rejected}");
+    assert!(peer.parted.contains(&Reason::WrongPieces) && peer.swarm.banned.is_empty());
 }
 
 /// A machine of a plain torrent that lacks one piece, driven by hand.

@@ -121,7 +121,7 @@ impl Swarm {
     }
 
     /// Whether a peer may have this piece from us: we may hand it on and, super-seeding, told it so.
-    fn may_send(&self, id: ConnectionId, piece: u32) -> bool {
+    pub(super) fn may_send(&self, id: ConnectionId, piece: u32) -> bool {
         let revealed = self.connections.get(&id).map(|connection| &connection.revealed.all);
         match revealed {
             Some(Some(revealed)) => revealed.has(piece),

@@ -79,6 +79,7 @@ impl Session {
     fn introduce(&mut self) {
         let handshake = ExtendedHandshake {
             seal_id: Some(OUR_ID),
+            dont_have_id: None,
             client: "hostile".to_owned(),
             reqq: 512,
             port: Some(self.member.port),

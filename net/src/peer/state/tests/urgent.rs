@@ -228,6 +228,38 @@ fn a_bad_piece_is_fetched_again_from_another_than_its_senders() {
 }
 
 #[test]
+fn a_peer_that_loses_a_piece_says_so_and_is_told_of_again_once_it_has_come() {
+    let whole = |number| Config { have: vec![Some(HAD); PIECES as usize], ..config(number, false, true) };
+    // Peer 1 stays, and wants nothing more.
+    let mut simulation =
+        Simulation::new([(whole(0), Honest), (config(1, false, true), FullDisk), (whole(2), Honest)]);
+    while simulation.peers[1].swarm.failure().is_none() {
+        simulation.step();
+        assert!(simulation.elapsed < Duration::from_secs(60));
+    }
+    let known = |simulation: &Simulation| {
+        let swarm = &simulation.peers[1].swarm;
+        let about = swarm.connections.values().find(|it| it.subscriber() == Some(SubscriberId([0; 32])));
+        about.map(|it| (it.have.has(5), it.useful, swarm.pieces.availability(5)))
+    };
+    let lacked = u32::from(!simulation.peers[1].swarm.have().has(5));
+    let (there, useful, availability) = known(&simulation).unwrap();
+    assert!(there);
+    simulation.handle(0, Event::FoundBad { piece: 5, senders: Vec::new() });
+    simulation.step();
+    assert_eq!(known(&simulation), Some((false, useful - lacked, availability - 1)));
+    // Complete peers parted.
+    simulation.connect(0, 2);
+    while !simulation.peers[0].complete() {
+        simulation.step();
+        assert!(simulation.elapsed < Duration::from_secs(120));
+    }
+    // Once it is stated.
+    (0..8).for_each(|_| simulation.step());
+    assert_eq!(known(&simulation), Some((true, useful, availability)));
+}
+
+#[test]
 fn a_piece_that_is_asked_for_out_of_turn_is_made_ready_first() {
     let stage = || Stage::Waiting;
     let mut upload = Upload::default();
