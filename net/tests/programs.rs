@@ -828,15 +828,20 @@ fn a_bad_piece_is_traced_to_its_first_sender_past_an_honest_peer() {
     assert_eq!(world.expect("publisher", &args, 0)["cases"], 1);
 }
 
-/// Carol has a license and Mallory's bad piece 3, or was offered it; then the seed comes back. `noticed`: whether she noticed by that
-/// event.
-fn fetched_again_by_itself(integrity: &str, noticed: impl Fn(&Running, &World)) {
+/// Carol has a license and Mallory's bad pieces, or was offered them; then the seed comes back. `noticed`: whether she noticed by
+/// that event.
+fn fetched_again_by_itself(
+    bytes: usize,
+    bad: std::ops::Range<u32>,
+    integrity: &str,
+    noticed: impl Fn(&Running, &World),
+) {
     let flags = ["--piece-length", "64K", "--integrity", integrity];
-    let world = World::publish(500_000, [127, 0, 0, 1].into(), &flags);
+    let world = World::publish(bytes, [127, 0, 0, 1].into(), &flags);
     let seed = world.seed(&[]);
     world.fetch("mallory");
     seed.kill();
-    pollute(&world, "mallory", 3);
+    bad.for_each(|piece| pollute(&world, "mallory", piece));
     let mallory = world.get("mallory", &[]);
     mallory.event("complete");
     let code = world.voucher(&["--plays", "1"]);
@@ -851,12 +856,22 @@ fn fetched_again_by_itself(integrity: &str, noticed: impl Fn(&Running, &World)) 
 
 #[test]
 fn after_the_download_a_bad_piece_is_found_and_fetched_again_by_itself() {
-    fetched_again_by_itself("after-download", |carol, _| assert_eq!(carol.event("bad_piece")["piece"], 3));
+    fetched_again_by_itself(500_000, 3..4, "after-download", |carol, _| {
+        assert_eq!(carol.event("bad_piece")["piece"], 3);
+    });
+}
+
+/// More than the tracker looks into for one accuser.
+#[test]
+fn many_bad_pieces_are_fetched_again_whether_or_not_the_tracker_hears_of_them() {
+    fetched_again_by_itself(2_700_000, 1..41, "after-download", |carol, _| {
+        (1..41).for_each(|piece| assert_eq!(carol.event("bad_piece")["piece"], piece));
+    });
 }
 
 #[test]
 fn with_an_early_license_a_bad_piece_is_not_even_stored() {
-    fetched_again_by_itself("early-license", |carol, world| {
+    fetched_again_by_itself(500_000, 3..4, "early-license", |carol, world| {
         while carol.event("progress")["pieces_refused"] == 0 {}
         let (_, pieces) = world.stored("carol");
         assert!(!pieces.is_empty() && !pieces.contains(&3), "{pieces:?}");

@@ -1,10 +1,14 @@
 //! Bad pieces: those who find one accuse its sender, and `cases` shows who is to blame.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use swarmseal_core::{ReKey, SubscriberId, Ticket, re_encrypt_piece};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::glue::{self, AdminArgs};
 use super::subscription::{Subscription, read_metainfo};
@@ -14,22 +18,61 @@ use crate::tracker_client::Client;
 use crate::wire::api::{Accuse, ApiError};
 use crate::wire::identity::purpose;
 
-/// Tells the tracker of bad pieces, with what proves who sent them, as far as there is proof. What cannot be told is only
-/// noted: the pieces matter more.
-pub(super) async fn accuse(subscription: &Subscription, bad: BTreeSet<u32>, output: Output) {
-    if bad.is_empty() {
-        return;
+/// Pieces of one sender, and of all, that are reported at once: each holds a whole piece in memory, the tracker looks into few at a
+/// time, and a few are enough to find who is to blame.
+const MOST_OF_ONE: usize = 4;
+const MOST: usize = 16;
+/// How long reports are waited for that are still on their way at the end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Bad pieces on their way to the tracker, with what proves who sent them, as far as there is proof. Nothing waits for them, and
+/// what cannot be told is only noted: the pieces matter more.
+pub(super) struct Accusations {
+    subscription: Arc<Subscription>,
+    output: Output,
+    under_way: JoinSet<()>,
+}
+
+impl Accusations {
+    pub(super) fn new(subscription: Arc<Subscription>, output: Output) -> Self {
+        Accusations { subscription, output, under_way: JoinSet::new() }
     }
-    let found = evidence(subscription, &bad, output)
-        .and_then(|evidence| glue::client(subscription).map(|client| (evidence, client)));
-    let (evidence, client) = match found {
-        Ok(found) => found,
-        Err(failure) => return output.note(format!("Nobody is accused: {}", failure.message)),
-    };
+
+    /// Reads what proves who sent these pieces, and reports them from here on. To be called while what came is still there.
+    pub(super) async fn make(&mut self, bad: BTreeSet<u32>) {
+        if bad.is_empty() {
+            return;
+        }
+        let (subscription, output) = (self.subscription.clone(), self.output);
+        let read = tokio::task::spawn_blocking(move || {
+            let evidence = evidence(&subscription, &bad, output)?;
+            Ok((evidence, glue::client(&subscription)?))
+        });
+        let found = read.await.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, error.to_string())));
+        match found {
+            Ok((evidence, client)) => {
+                self.under_way.spawn(report(self.subscription.clone(), client, evidence, output));
+            }
+            Err(failure) => output.note(format!("Nobody is accused: {}", failure.message)),
+        }
+    }
+
+    /// Gives those on their way some seconds.
+    pub(super) async fn finish(&mut self) {
+        let all = async { while self.under_way.join_next().await.is_some() {} };
+        if timeout(LAST_WORDS, all).await.is_err() {
+            self.output.note("The tracker was not told of every bad piece in time");
+        }
+    }
+}
+
+async fn report(subscription: Arc<Subscription>, client: Client, evidence: Vec<Evidence>, output: Output) {
+    let mut left = evidence.len();
     for Evidence { mut accuse, moved } in evidence {
         let (piece, uploader) = (accuse.piece, accuse.uploader);
+        left -= 1;
         if let Some(moved) = moved
-            && let Err(why) = undo(subscription, &client, &mut accuse, moved).await
+            && let Err(why) = undo(&subscription, &client, &mut accuse, moved).await
         {
             output.note(format!("Piece {piece}: what its sender sent cannot be shown: {why}"));
             continue;
@@ -43,6 +86,11 @@ pub(super) async fn accuse(subscription: &Subscription, bad: BTreeSet<u32>, outp
             }
             Err(error) if error.code() == Some(ApiError::NotBad) => {
                 output.note(format!("Piece {piece}: the tracker finds nothing wrong with it"));
+            }
+            Err(error) if matches!(error.code(), Some(ApiError::Rate | ApiError::Busy)) => {
+                return output.note(format!(
+                    "Piece {piece} and {left} more are not reported: the tracker looks into enough of them"
+                ));
             }
             Err(error) => output.note(format!("Piece {piece}: its sender could not be accused: {error}")),
         }
@@ -91,7 +139,8 @@ async fn undo(
     }
 }
 
-/// The bad pieces with the statements by which they came. What changed on this device after it came is nobody else's fault.
+/// Bad pieces with the statements by which they came, a few of each sender. What changed on this device after it came is nobody
+/// else's fault.
 fn evidence(
     subscription: &Subscription,
     bad: &BTreeSet<u32>,
@@ -102,20 +151,27 @@ fn evidence(
     let words = read_statements(&subscription.dir.statements(), &owner).map_err(glue::store_failure)?;
     let statements = statements_by_entry(&words);
     let store = glue::open_store(subscription)?;
-    let mut found = Vec::new();
+    let mut found: Vec<Evidence> = Vec::new();
+    let mut counts: HashMap<SubscriberId, usize> = HashMap::new();
+    let mut others = 0;
     for &piece in bad {
         if subscription.metainfo.info.seal.is_clear(piece) {
             output.note(format!("Piece {piece} is clear and was right when it came: nobody is accused"));
             continue;
         }
         let Some(stored) = store.piece(piece) else { continue };
+        let origin = store.origin(piece).unwrap_or(stored);
+        let count = origin.sender.map_or(0, |sender| counts.get(&sender).copied().unwrap_or_default());
+        if count >= MOST_OF_ONE || found.len() >= MOST {
+            others += 1;
+            continue;
+        }
         let mut ciphertext = vec![0; subscription.metainfo.info.piece_length as usize];
         store.read(piece, &mut ciphertext).map_err(glue::store_failure)?;
         if *blake3::hash(&ciphertext).as_bytes() != stored.hash {
             output.note(format!("Piece {piece} changed on this disk: nobody is accused"));
             continue;
         }
-        let origin = store.origin(piece).unwrap_or(stored);
         let stated = origin.sender.and_then(|sender| {
             statements.get(&(piece, origin.hash, sender)).map(|statement| (sender, (*statement).clone()))
         });
@@ -128,10 +184,14 @@ fn evidence(
                 });
                 let accuse = Accuse { torrent_id, piece, uploader, statement, ciphertext };
                 found.push(Evidence { accuse, moved });
+                *counts.entry(uploader).or_default() += 1;
             }
             None => output
                 .note(format!("Piece {piece}: no statement says who sent it, so that nobody is accused")),
         }
+    }
+    if others > 0 {
+        output.note(format!("{others} more bad pieces of the same kind are not reported"));
     }
     Ok(found)
 }

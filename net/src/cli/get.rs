@@ -13,11 +13,12 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::integrity::{Completion, Licensed};
+use super::blame::Accusations;
 use super::channel::Channel;
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, parse_metainfo, read_torrent};
-use super::{DataDir, Failure, Output, blame, license, play};
+use super::{DataDir, Failure, Output, license, play};
 use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
 use crate::player::Fault;
 
@@ -83,6 +84,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     }
     let store = glue::open_own_store(&subscription).await?;
     let licensed = Licensed::of(subscription.clone(), output).await?;
+    let mut accusations = Accusations::new(subscription.clone(), output);
     let mut avoid = Vec::new();
     if args.repair {
         let stopped = |error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}"));
@@ -92,7 +94,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             tokio::task::spawn_blocking(find).await.map_err(stopped)??
         };
         // While what came is still there.
-        blame::accuse(&subscription, bad.clone(), output).await;
+        accusations.make(bad.clone()).await;
         let store = store.clone();
         let discard = move || discard(&store, &bad, output);
         avoid = tokio::task::spawn_blocking(discard).await.map_err(stopped)??;
@@ -112,7 +114,8 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     }
     let config = TorrentConfig {
         avoid,
-        check: licensed.on_arrival(),
+        check: Some(licensed.clone()),
+        suspicious: licensed.from_the_start() || args.repair,
         transcript: args.transcript.clone(),
         ..torrent_config(&subscription, store.clone())?
     };
@@ -120,7 +123,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
     let keeping = tokio::spawn(keep_licensed(licensed.clone(), subscription.clone(), handle.stats(), output));
-    let mut completion = Completion::new(licensed, store, handle.clone());
+    let mut completion = Completion::new(licensed, store, handle.clone(), accusations);
     let completed = async || {
         let good = completion.check(output).await?;
         if good {
@@ -132,6 +135,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     };
     let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
     keeping.abort();
+    completion.finish().await;
     outcome
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::blame::Accusations;
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
-use super::{DataDir, Exit, Failure, Output, blame, glue, license};
+use super::{DataDir, Exit, Failure, Output, glue, license};
 use crate::atomic_file::{self, Access, Existing};
 use crate::date::now;
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
@@ -108,7 +109,9 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         Err(_) => {
             // Those found now, or before and not fetched again.
             let bad = read_bad_pieces(&subscription.dir.bad_pieces())?;
-            blame::accuse(&subscription, bad, output).await;
+            let mut accusations = Accusations::new(subscription.clone(), output);
+            accusations.make(bad).await;
+            accusations.finish().await;
         }
     }
     opened.map(drop)

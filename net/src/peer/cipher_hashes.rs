@@ -1,6 +1,7 @@
 //! What tells whether a piece is what it should be, as it comes (paper, section 2.3): cipher hashes, which is to say what our own
 //! ciphertext of each piece hashes to, as a trusted seed computed it; or a license.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sha1::{Digest, Sha1};
@@ -17,6 +18,8 @@ pub trait PieceCheck: Send + Sync {
 pub(crate) struct CipherHashes {
     known: RwLock<Known>,
     check: Option<Arc<dyn PieceCheck>>,
+    /// Whether it is asked.
+    suspicious: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -26,9 +29,15 @@ struct Known {
 }
 
 impl CipherHashes {
-    /// None is known yet. `check`: asked about pieces whose hash is not known.
-    pub(crate) fn new(check: Option<Arc<dyn PieceCheck>>) -> Self {
-        CipherHashes { known: RwLock::default(), check }
+    /// None is known yet. `check`: asked about pieces whose hash is not known, where `suspicious` or once
+    /// [`CipherHashes::suspect`] is called.
+    pub(crate) fn new(check: Option<Arc<dyn PieceCheck>>, suspicious: bool) -> Self {
+        CipherHashes { known: RwLock::default(), check, suspicious: suspicious.into() }
+    }
+
+    /// Bad pieces are about: from now on each is checked.
+    pub(crate) fn suspect(&self) {
+        self.suspicious.store(true, Ordering::Relaxed);
     }
 
     /// From now on those of this epoch count.
@@ -53,7 +62,10 @@ impl CipherHashes {
     pub(crate) fn allow(&self, epoch: u64, piece: u32, data: &[u8]) -> bool {
         match self.hash(epoch, piece) {
             Some(hash) => hash == <[u8; 20]>::from(Sha1::digest(data)),
-            None => self.check.as_ref().and_then(|check| check.check(piece, epoch, data)).unwrap_or(true),
+            None => {
+                let check = self.check.as_ref().filter(|_| self.suspicious.load(Ordering::Relaxed));
+                check.and_then(|check| check.check(piece, epoch, data)).unwrap_or(true)
+            }
         }
     }
 
@@ -93,8 +105,10 @@ mod tests {
 
     #[test]
     fn a_license_tells_where_no_hash_does() {
-        let hashes = CipherHashes::new(Some(Arc::new(Good)));
+        let hashes = CipherHashes::new(Some(Arc::new(Good)), false);
         hashes.begin(1);
+        assert!(hashes.allow(1, 0, b"bad"), "nobody has reason to look");
+        hashes.suspect();
         assert!(hashes.allow(1, 0, b"good") && !hashes.allow(1, 0, b"bad") && hashes.allow(2, 0, b"bad"));
         hashes.add(&[Sha1::digest(b"bad").into()]);
         assert!(hashes.allow(1, 0, b"bad") && !hashes.allow(1, 1, b"bad"));

@@ -1,12 +1,13 @@
 //! What a license says of fetched pieces: as they come where the publisher wants that, and otherwise when all are there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 
+use super::super::blame::Accusations;
 use super::super::subscription::Subscription;
-use super::super::{Exit, Failure, Output, blame, glue, license, play};
+use super::super::{Exit, Failure, Output, glue, license, play};
 use crate::peer::{PieceCheck, Store, Torrent};
 use crate::player::{BadPiece, Fault, Player};
 use crate::wire::integrity::Integrity;
@@ -23,8 +24,8 @@ pub(super) struct Licensed {
 #[derive(Default)]
 struct Known {
     player: Option<Arc<Player>>,
-    /// Pieces that opened to what was published.
-    good: BTreeSet<u32>,
+    /// Pieces that opened to what was published, and the BLAKE3 of their ciphertext.
+    good: HashMap<u32, [u8; 32]>,
 }
 
 impl Licensed {
@@ -46,10 +47,9 @@ impl Licensed {
         Ok(licensed)
     }
 
-    /// What checks pieces as they come, if the publisher wants it so.
-    pub(super) fn on_arrival(self: &Arc<Self>) -> Option<Arc<dyn PieceCheck>> {
-        let early = self.subscription.metainfo.info.seal.integrity == Integrity::EarlyLicense;
-        early.then(|| Arc::clone(self) as Arc<dyn PieceCheck>)
+    /// Whether the publisher wants pieces to be checked as they come, and not only once there is reason to.
+    pub(super) fn from_the_start(&self) -> bool {
+        self.subscription.metainfo.info.seal.integrity == Integrity::EarlyLicense
     }
 
     /// Reads the licenses again: one has come.
@@ -67,10 +67,16 @@ impl Licensed {
             let known = self.known();
             (known.player.clone()?, known.good.clone())
         };
-        let unseen: Vec<u32> = (0..store.shape().piece_count).filter(|piece| !good.contains(piece)).collect();
+        let stored = store.pieces();
+        let hash =
+            |piece: u32| stored.get(piece as usize).and_then(|stored| stored.map(|stored| stored.hash));
+        let seen = |&piece: &u32| hash(piece).is_some_and(|hash| good.get(&piece) == Some(&hash));
+        let unseen: Vec<u32> = (0..store.shape().piece_count).filter(|piece| !seen(piece)).collect();
         let faults = play::verify_these(&player, store, &unseen, output);
         let bad: BTreeSet<u32> = faults.iter().map(|bad| bad.index).collect();
-        self.known().good.extend(unseen.into_iter().filter(|piece| !bad.contains(piece)));
+        // What came anew meanwhile has another hash, and is looked at next time.
+        let opened = unseen.into_iter().filter(|piece| !bad.contains(piece));
+        self.known().good.extend(opened.filter_map(|piece| Some((piece, hash(piece)?))));
         Some(faults)
     }
 
@@ -83,12 +89,9 @@ impl PieceCheck for Licensed {
     fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
         let player = self.known().player.clone()?;
         let good = player.check_piece(piece, epoch, ciphertext)?;
-        let mut known = self.known();
         if good {
-            known.good.insert(piece)
-        } else {
-            known.good.remove(&piece)
-        };
+            self.known().good.insert(piece, *blake3::hash(ciphertext).as_bytes());
+        }
         Some(good)
     }
 }
@@ -98,13 +101,24 @@ pub(super) struct Completion {
     licensed: Arc<Licensed>,
     store: Arc<Store>,
     torrent: Torrent,
+    accusations: Accusations,
     rounds: BTreeMap<u32, u32>,
 }
 
 impl Completion {
     /// Nothing was looked at yet.
-    pub(super) fn new(licensed: Arc<Licensed>, store: Arc<Store>, torrent: Torrent) -> Self {
-        Completion { licensed, store, torrent, rounds: BTreeMap::new() }
+    pub(super) fn new(
+        licensed: Arc<Licensed>,
+        store: Arc<Store>,
+        torrent: Torrent,
+        accusations: Accusations,
+    ) -> Self {
+        Completion { licensed, store, torrent, accusations, rounds: BTreeMap::new() }
+    }
+
+    /// Nothing is looked at any more.
+    pub(super) async fn finish(mut self) {
+        self.accusations.finish().await;
     }
 
     /// Checks with the license, if there is one, what no cipher hash has checked; tells of bad pieces, and has them fetched again from
@@ -135,7 +149,7 @@ impl Completion {
             }
         }
         // While what came is still there.
-        blame::accuse(&self.licensed.subscription, bad.clone(), output).await;
+        self.accusations.make(bad.clone()).await;
         for piece in bad {
             if let Some(stored) = self.store.piece(piece) {
                 self.torrent.refetch(piece, stored.hash).await;

@@ -9,14 +9,15 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::cli::blame::Accusations;
 use crate::cli::channel::{Channel, Notices, call};
 use crate::cli::glue::{self, NodeArgs};
 use crate::cli::subscription::Subscription;
-use crate::cli::{Exit, Failure, Output, blame, get, play};
+use crate::cli::{Exit, Failure, Output, get, play};
 use crate::peer::{Node, StoreError, StoreReader};
 use crate::player::serve::{BoxFuture, Supply};
 use crate::player::{BadPiece, Fault, PieceReader};
@@ -24,8 +25,6 @@ use crate::wire::channel::{MAX_PIECES, Notice, Request};
 
 /// Between two tries to reach somebody who fetches.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long the tracker's ear for an accusation is waited for: the piece matters more.
-const ACCUSATION: Duration = Duration::from_secs(10);
 /// A piece that does not come while others do is waited for this many times as long.
 const OTHERS_COME: u32 = 4;
 
@@ -68,6 +67,7 @@ pub(super) struct Fetched {
     bad: mpsc::Sender<(u32, [u8; 32])>,
     progress: watch::Receiver<Progress>,
     patience: Duration,
+    accusations: Arc<Mutex<Accusations>>,
     output: Output,
 }
 
@@ -75,13 +75,15 @@ pub(super) struct Fetched {
 pub(super) struct Fetching {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    accusations: Arc<Mutex<Accusations>>,
 }
 
 impl Fetching {
-    /// Ends it in order, within a second.
+    /// Ends it in order, within a second; but that reports of bad pieces are waited for.
     pub(super) async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.task.await;
+        self.accusations.lock().await.finish().await;
     }
 }
 
@@ -109,9 +111,11 @@ impl Fetched {
             stopped,
         };
         let task = tokio::spawn(fetcher.run());
-        let fetched =
-            Fetched { subscription, reader, wanted, bad, progress: progress_seen, patience, output };
-        Ok((Arc::new(fetched), Fetching { stop, task }))
+        let accusations = Arc::new(Mutex::new(Accusations::new(subscription.clone(), output)));
+        let fetching = Fetching { stop, task, accusations: accusations.clone() };
+        let progress = progress_seen;
+        let fetched = Fetched { subscription, reader, wanted, bad, progress, patience, accusations, output };
+        Ok((Arc::new(fetched), fetching))
     }
 
     /// Waits until the store is as `right` finds it, as long as there is hope.
@@ -223,8 +227,7 @@ impl Supply for Fetched {
             play::note_bad_pieces(&path, &[found]).map_err(|failure| failure.message)?;
             self.output.note(format!("Piece {index} is corrupt: it is fetched again"));
             // While what came is still there.
-            let accused = blame::accuse(&self.subscription, BTreeSet::from([index]), self.output);
-            let _ = timeout(ACCUSATION, accused).await;
+            self.accusations.lock().await.make(BTreeSet::from([index])).await;
             self.bad.send((index, stored.hash)).await.map_err(|_| "the player stops".to_owned())?;
             let replaced =
                 move |store: &StoreReader| Ok(store.piece(index).is_some() && store.records(index)? > before);

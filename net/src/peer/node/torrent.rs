@@ -149,8 +149,11 @@ pub struct TorrentConfig {
     pub super_seed: bool,
     /// Repair: all who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
     pub avoid: Vec<(u32, SubscriberId)>,
-    /// A subscriber's: who can tell whether a piece is good as it comes, where no cipher hash does.
+    /// A subscriber's: who can tell whether a piece is good as it comes, where no cipher hash does. It is asked once a bad piece was
+    /// found.
     pub check: Option<Arc<dyn PieceCheck>>,
+    /// It is asked from the first piece on.
+    pub suspicious: bool,
     /// A subscriber's: where statements and receipts are kept. Without it nobody else can be blamed for what we hand on.
     pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
@@ -172,6 +175,7 @@ impl TorrentConfig {
             super_seed: false,
             avoid: Vec::new(),
             check: None,
+            suspicious: false,
             statements: None,
             transcript: None,
             clear: None,
@@ -391,7 +395,7 @@ pub(super) fn start(
         buffers,
         role: Arc::new(config.role),
         clear: config.clear,
-        hashes: Arc::new(CipherHashes::new(config.check)),
+        hashes: Arc::new(CipherHashes::new(config.check, config.suspicious)),
         epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
@@ -753,6 +757,9 @@ impl Task {
     }
 
     fn event(&mut self, event: Event) {
+        if matches!(event, Event::FoundBad { .. }) {
+            self.hashes.suspect();
+        }
         let now = self.now();
         self.swarm.handle(now, event, &mut self.commands);
         self.execute();
