@@ -113,6 +113,41 @@ def basis(ratios, p, centre):
     return rows
 
 
+# Of each number of a reduced basis: more than tell its rows apart, and few enough that machine words hold their sums.
+KEPT_BITS = 40
+# Of BKZ at one block size, each over what the one before left.
+ROUNDS = 16
+
+
+def reduce_blocks(matrix, size):
+    """One round of BKZ over a basis that LLL has reduced.
+
+    All of its rows are of about the same length, and their top bits say which combination of them is short: BKZ works on machine words,
+    and what it did is done again to the long numbers. Whether it changed anything.
+    """
+    from fpylll import BKZ, GSO, IntegerMatrix, LLL
+    from fpylll.fplll.bkz import BKZReduction
+
+    rows = [[matrix[row, column] for column in range(matrix.ncols)] for row in range(matrix.nrows)]
+    shift = max(0, max(abs(entry) for row in rows for entry in row).bit_length() - KEPT_BITS)
+    short = IntegerMatrix(matrix.nrows, matrix.ncols, int_type="long")
+    for row, entries in enumerate(rows):
+        for column, entry in enumerate(entries):
+            short[row, column] = entry >> shift
+    done = IntegerMatrix.identity(matrix.nrows, int_type="long")
+    gso = GSO.Mat(short, U=done, float_type="double")
+    lll = LLL.Reduction(gso)
+    lll()
+    BKZReduction(gso, lll, BKZ.Param(block_size=size, flags=BKZ.AUTO_ABORT | BKZ.MAX_LOOPS, max_loops=8))()
+    changed = False
+    for row in range(matrix.nrows):
+        factors = [(done[row, of], rows[of]) for of in range(matrix.nrows) if done[row, of]]
+        changed |= factors != [(1, rows[row])]
+        for column in range(matrix.ncols):
+            matrix[row, column] = sum(factor * entries[column] for factor, entries in factors)
+    return changed
+
+
 def candidates(matrix, centre):
     """What each row says the first block is."""
     for row in range(matrix.nrows):
@@ -123,7 +158,7 @@ def candidates(matrix, centre):
 
 def search(blocks, torrent, dimension, block_sizes, say):
     """K, or nothing."""
-    from fpylll import BKZ, LLL
+    from fpylll import LLL
 
     p, bound = torrent.p, 1 << 8 * (torrent.width - 1)
     used = [block for block in blocks if block % p][:dimension]
@@ -149,8 +184,10 @@ def search(blocks, torrent, dimension, block_sizes, say):
         if found is not None:
             break
         say(f"BKZ {size}")
-        BKZ.reduction(matrix, BKZ.Param(block_size=size, flags=BKZ.AUTO_ABORT | BKZ.MAX_LOOPS, max_loops=8))
-        found = opened()
+        for _ in range(ROUNDS):
+            if found is not None or not reduce_blocks(matrix, size):
+                break
+            found = opened()
     return found
 
 
@@ -161,7 +198,7 @@ def parse(arguments):
     parser.add_argument("pieces", type=pathlib.Path, help="ciphertext pieces, one after another")
     parser.add_argument("--piece", type=int, default=0, help="which of them")
     parser.add_argument("--output", type=pathlib.Path, help="where to write the plaintext")
-    parser.add_argument("--dimension", type=int, help="blocks to use [default: n / 7]")
+    parser.add_argument("--dimension", type=int, help="blocks to use [default: n / 6]")
     parser.add_argument(
         "--effort", type=int, default=30, help="the largest block size of BKZ, in steps of 5 from 10 [default: 30]"
     )
@@ -187,7 +224,7 @@ def main(arguments):
     if len(piece) != torrent.piece_length:
         raise Failure(f"{args.pieces}: it has no piece {args.piece}")
     bits = torrent.p.bit_length()
-    dimension = args.dimension or bits // 7
+    dimension = args.dimension or bits // 6
     began = time.process_time()
 
     def say(step):
