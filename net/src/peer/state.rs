@@ -69,6 +69,8 @@ const ASLEEP: Duration = Duration::from_secs(5);
 /// Two calls between the same peers within this time are one mistake.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const MAX_BANS: usize = 4096;
+/// How often a peer may lose each of its pieces, on average.
+const MAX_LOSSES: u32 = 8;
 
 /// The time of an event.
 #[derive(Clone, Copy, Debug)]
@@ -624,6 +626,7 @@ impl Swarm {
             hello: None,
             seal_id: 0,
             dont_have_id: None,
+            losses: 0,
             original: false,
             reqq: REQQ,
             have: Bits::new(count),
@@ -743,7 +746,7 @@ impl Swarm {
             }
             Message::Extended { id: dont_have::OUR_ID, payload } => {
                 let piece = dont_have::from_bytes(&payload).filter(|&piece| piece < self.pieces.count());
-                self.has_lost(id, piece.ok_or(Reason::Protocol("a bad lt_donthave"))?);
+                return self.has_lost(id, piece.ok_or(Reason::Protocol("a bad lt_donthave"))?);
             }
             Message::Extended { .. } => {}
             // BEP 3 has it first and once. aria2 says `have` before it; nothing is lost by listening.
@@ -862,10 +865,14 @@ impl Swarm {
     }
 
     /// The peer had this piece and has it no more.
-    fn has_lost(&mut self, id: ConnectionId, piece: u32) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+    fn has_lost(&mut self, id: ConnectionId, piece: u32) -> Result<(), Reason> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         if !connection.have.remove(piece) {
-            return;
+            return Ok(());
+        }
+        connection.losses += 1;
+        if connection.losses > self.pieces.count().saturating_mul(MAX_LOSSES) {
+            return Err(Reason::Protocol("it loses and gets pieces again and again"));
         }
         connection.useful -= u32::from(!self.pieces.have().has(piece));
         self.pieces.unseen(piece);
@@ -873,9 +880,12 @@ impl Swarm {
         if let (Some(avoided), Some(id)) = (self.avoid.get_mut(&piece), connection.subscriber()) {
             avoided.senders.remove(&id);
         }
-        self.take_back(id, piece);
+        let was_asked_for = self.take_back(id, piece);
         self.update_interest(id);
-        self.download_all_idle();
+        if was_asked_for {
+            self.download_all_idle();
+        }
+        Ok(())
     }
 
     /// Two complete peers have nothing to say to each other, but for the last statement.

@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) seal_id: u8,
     /// The number the peer gave to `lt_donthave`, if it listens to that.
     pub(crate) dont_have_id: Option<u8>,
+    /// How often it has lost a piece.
+    pub(crate) losses: u32,
     /// Whether the peer is an original seed.
     pub(crate) original: bool,
     pub(crate) reqq: u32,

@@ -291,21 +291,24 @@ impl Swarm {
 
     /// The end game is over for this piece.
     fn cancel_elsewhere(&mut self, piece: u32) {
-        self.ids().into_iter().for_each(|id| self.take_back(id, piece));
+        for id in self.ids() {
+            self.take_back(id, piece);
+        }
     }
 
-    /// The peer is not asked for this piece any more.
-    pub(super) fn take_back(&mut self, id: ConnectionId, piece: u32) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+    /// The peer is not asked for this piece any more. Whether it was.
+    pub(super) fn take_back(&mut self, id: ConnectionId, piece: u32) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
         let download = &mut connection.download;
         let place = download.pieces.iter().position(|incoming| incoming.piece == piece);
-        let Some(incoming) = place.and_then(|place| download.pieces.remove(place)) else { return };
+        let Some(incoming) = place.and_then(|place| download.pieces.remove(place)) else { return false };
         self.pieces.release(piece);
         for block in incoming.requested() {
             download.outstanding -= 1;
             download.recalled |= self.config.is_sealed(piece);
             self.out.push(Command::Send { id, message: Message::Cancel(block) });
         }
+        true
     }
 
     pub(super) fn stored(

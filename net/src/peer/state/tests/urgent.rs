@@ -260,6 +260,28 @@ fn a_peer_that_loses_a_piece_says_so_and_is_told_of_again_once_it_has_come() {
 }
 
 #[test]
+fn a_peer_that_loses_pieces_forever_is_left() {
+    let mut lone = Lone::new();
+    lone.connect(1);
+    let lose = |piece: u32| Message::Extended { id: 2, payload: piece.to_be_bytes().to_vec().into() };
+    for _ in 0..8 * PIECES {
+        lone.message(1, lose(3));
+        // What is not there is not lost.
+        lone.message(1, lose(3));
+        lone.message(1, Message::Have(3));
+    }
+    assert!(lone.swarm.connections.contains_key(&1));
+    lone.message(1, lose(3));
+    assert!(!lone.swarm.connections.contains_key(&1));
+    // Nor is a piece beyond the last, or half a number.
+    for payload in [PIECES.to_be_bytes().to_vec(), vec![0; 3]] {
+        lone.connect(2);
+        lone.message(2, Message::Extended { id: 2, payload: payload.into() });
+        assert!(!lone.swarm.connections.contains_key(&2));
+    }
+}
+
+#[test]
 fn a_piece_that_is_asked_for_out_of_turn_is_made_ready_first() {
     let stage = || Stage::Waiting;
     let mut upload = Upload::default();
