@@ -1,7 +1,7 @@
 //! What there is for each architecture, and what this CPU has of it.
 
 use swarmseal_core::Kernels;
-#[cfg(target_arch = "x86")]
+#[cfg(any(target_arch = "x86", miri))]
 use swarmseal_core::kernels::Portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -67,7 +67,11 @@ pub(crate) static CANDIDATES: &[Candidate] = &[
         Candidate { name: "mul", needs: "nothing", kernels: || Some(&MUL), undetected: &MUL }
     },
     {
+        #[cfg(not(miri))]
         static SSE2: Kernels = lanes::sse2::kernels::<Mul>();
+        // Which reads no assembly.
+        #[cfg(miri)]
+        static SSE2: Kernels = lanes::sse2::kernels::<Portable>();
         Candidate {
             name: "sse2",
             needs: "SSE2",

@@ -1,6 +1,6 @@
 //! Every backend on short moduli and few blocks, beside the portable one: quick enough for an interpreter such as Miri, which sees
-//! what loads and stores reach. It cannot read assembly: under it the backends that are written in it are left out, and of those with
-//! lanes everything runs that needs no single product from them.
+//! what loads and stores reach. It cannot read assembly: under it the backends that are written in it are left out, and those with lanes
+//! have the portable one's single products.
 
 use swarmseal_core::kernels::{ByteOrder, Exponent, Power};
 use swarmseal_core::{Kernels, Modulus, Word};

@@ -7,6 +7,8 @@ mod listings;
 mod tokens;
 mod trace;
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use axum::Json;
@@ -15,7 +17,9 @@ use axum::extract::{Extension, MatchedPath, Query, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use swarmseal_core::{Profile, SubscriberId, TorrentId};
 
@@ -50,7 +54,31 @@ pub(super) const MAX_PAGE: usize = 1000;
 const MAX_NAME: usize = 255;
 
 type Shared = State<Arc<Tracker>>;
-pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Body<T> = Result<Json<Object<T>>, JsonRejection>;
+
+/// What a JSON object says. An array of a record's fields, in their order, passes for the record elsewhere: `[]` would be one whose
+/// fields may all be left out.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Object)
+    }
+}
 
 /// What an answer was about, for the audit log.
 #[derive(Clone, Debug)]
@@ -138,7 +166,7 @@ pub(super) async fn openapi() -> Response {
 pub(super) struct Hex32(pub(super) [u8; 32]);
 
 impl<'de> Deserialize<'de> for Hex32 {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut bytes = [0; 32];
         hex::decode_to_slice(&text, &mut bytes)
@@ -521,7 +549,7 @@ pub(super) async fn blocking<T: Subject + Send + 'static>(
     body: Body<T>,
     job: impl FnOnce(&Tracker, T) -> Result<Value, Refusal> + Send + 'static,
 ) -> Response {
-    let body = body.map(|Json(body)| body).map_err(|rejection| {
+    let body = body.map(|Json(Object(body))| body).map_err(|rejection| {
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
             _ => ApiError::BadRequest,

@@ -78,6 +78,25 @@ async fn every_call_of_the_description_is_there_and_asks_for_a_role() {
 }
 
 #[tokio::test]
+async fn what_is_not_said_in_full_does_not_mean_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let published = Published::new(&tracker).await;
+    let token = tracker.token.trim();
+    let epochs = async || tracker.ask("GET", "/admin/epochs", Some(token), None).await;
+    let before = epochs().await;
+    assert!(before.1.contains(&published.id().to_string()), "{}", before.1);
+    for body in [json!([]), json!([null]), json!({ "torrent_id": null }), json!(null), json!("all")] {
+        let (status, answer) = tracker.ask("POST", "/admin/epochs", Some(token), Some(body.clone())).await;
+        assert_eq!(status, 400, "{body}: {answer}");
+    }
+    assert_eq!(epochs().await, before);
+    assert_eq!(tracker.ask("POST", "/admin/epochs", Some(token), Some(json!({}))).await.0, 200);
+    assert_ne!(epochs().await, before);
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn tokens_are_issued_listed_and_revoked_and_only_their_hashes_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;

@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Body, Shared, Subject, bad, blocking, run};
+use super::{Body, Object, Shared, Subject, bad, blocking, run};
 use crate::tracker::clock;
 use crate::tracker::refusal::Refusal;
 use crate::tracker::state::random;
@@ -186,7 +186,7 @@ impl Subject for TokenId {
 
 /// `DELETE /admin/tokens/{id}`
 pub(in crate::tracker) async fn revoke(State(tracker): Shared, Path(id): Path<String>) -> Response {
-    blocking(tracker, Ok(axum::Json(TokenId(id))), |tracker, TokenId(id)| {
+    blocking(tracker, Ok(axum::Json(Object(TokenId(id)))), |tracker, TokenId(id)| {
         let mut issued = tracker.tokens.issued.write().unwrap_or_else(PoisonError::into_inner);
         let hash = issued.iter().find(|(_, record)| record.id == id).map(|(hash, _)| *hash);
         let hash =
