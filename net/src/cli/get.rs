@@ -115,7 +115,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let config = TorrentConfig {
         avoid,
         check: Some(licensed.clone()),
-        suspicious: licensed.from_the_start() || args.repair,
+        suspicious: licensed.checks_early() || args.repair,
         transcript: args.transcript.clone(),
         ..torrent_config(&subscription, store.clone())?
     };

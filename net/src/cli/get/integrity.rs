@@ -48,7 +48,7 @@ impl Licensed {
     }
 
     /// Whether the publisher wants pieces to be checked as they come, and not only once there is reason to.
-    pub(super) fn from_the_start(&self) -> bool {
+    pub(super) fn checks_early(&self) -> bool {
         self.subscription.metainfo.info.seal.integrity == Integrity::EarlyLicense
     }
 
