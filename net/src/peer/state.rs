@@ -870,12 +870,12 @@ impl Swarm {
         if !connection.have.remove(piece) {
             return Ok(());
         }
+        connection.useful -= u32::from(!self.pieces.have().has(piece));
+        self.pieces.unseen(piece);
         connection.losses += 1;
         if connection.losses > self.pieces.count().saturating_mul(MAX_LOSSES) {
             return Err(Reason::Protocol("it loses and gets pieces again and again"));
         }
-        connection.useful -= u32::from(!self.pieces.have().has(piece));
-        self.pieces.unseen(piece);
         // If it was a bad copy, its next one is another.
         if let (Some(avoided), Some(id)) = (self.avoid.get_mut(&piece), connection.subscriber()) {
             avoided.senders.remove(&id);

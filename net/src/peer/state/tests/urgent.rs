@@ -273,6 +273,7 @@ fn a_peer_that_loses_pieces_forever_is_left() {
     assert!(lone.swarm.connections.contains_key(&1));
     lone.message(1, lose(3));
     assert!(!lone.swarm.connections.contains_key(&1));
+    assert_eq!(lone.swarm.pieces.availability(3), 0, "nobody has it");
     // Nor is a piece beyond the last, or half a number.
     for payload in [PIECES.to_be_bytes().to_vec(), vec![0; 3]] {
         lone.connect(2);
