@@ -56,6 +56,20 @@ pub mod planted {
 
     use swarmseal_core::{Modulus, Word, kernels::Exponent};
 
+    /// Has all of these in the program that calls it: the lint reads what is compiled, and runs nothing.
+    pub fn keep() {
+        black_box(branch as fn(&[Word], &mut [Word]));
+        black_box(early_return as fn(&[Word]) -> usize);
+        black_box(division as fn(&[Word], &mut [Word]) -> Word);
+        black_box(index as fn(&[u8], &[u8; 256]) -> u8);
+        black_box(spilled as fn(&[Word; 2], &[u8; 256]) -> u8);
+        #[cfg(target_arch = "x86_64")]
+        black_box(gather as unsafe fn(&[i32; 8], &[i32; 256]) -> i32);
+        black_box(length as fn(&Modulus) -> usize);
+        black_box(width as fn(&Exponent) -> usize);
+        black_box(none as fn(&Modulus, &Exponent, &mut [Word]));
+    }
+
     /// A branch on a secret bit, in a loop as kernels have it.
     #[inline(never)]
     pub fn branch(secrets: &[Word], out: &mut [Word]) {

@@ -333,7 +333,7 @@ pub(crate) fn mul_blocks<V: Lanes, A: Arithmetic, const L: usize, const C: usize
 }
 
 /// What [`mul_blocks`] does between loading and storing, `groups` times over the same blocks: for the benches.
-#[cfg(feature = "bench")]
+#[cfg(all(feature = "bench", target_arch = "x86_64"))]
 #[inline(always)]
 pub(crate) fn multiply_alone<V: Lanes, A: Arithmetic, const L: usize, const C: usize, const REST: usize>(
     m: &Modulus,

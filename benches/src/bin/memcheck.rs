@@ -125,13 +125,7 @@ fn planted_leaks(report: &mut Report) {
     report.run("planted branch", 0, || planted::branch(&words, &mut [0; 4]));
     report.run("planted early return", 0, || black_box(planted::early_return(&words)));
     report.run("planted index", 0, || black_box(planted::index(&bytes, &table)));
-    black_box(planted::division as fn(&[Word], &mut [Word]) -> Word);
-    black_box(planted::spilled as fn(&[Word; 2], &[u8; 256]) -> u8);
-    black_box(planted::length as fn(&Modulus) -> usize);
-    black_box(planted::width as fn(&Exponent) -> usize);
-    black_box(planted::none as fn(&Modulus, &Exponent, &mut [Word]));
-    #[cfg(target_arch = "x86_64")]
-    black_box(planted::gather as unsafe fn(&[i32; 8], &[i32; 256]) -> i32);
+    planted::keep();
 }
 
 /// The seam's operations and what they are built from.
