@@ -9,8 +9,8 @@ use sha1::{Digest, Sha1};
 /// Somebody who can open pieces. Called where blocking is allowed.
 pub trait PieceCheck: Send + Sync {
     /// Whether a whole piece, encrypted for us in `epoch`, opens to what was published; `None` where that cannot be told, for want of
-    /// a license.
-    fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool>;
+    /// a license. `hash`: BLAKE3 of the ciphertext.
+    fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8], hash: &[u8; 32]) -> Option<bool>;
 }
 
 /// The hashes of one epoch that are known so far, from the first piece on, and who else can tell.
@@ -58,13 +58,14 @@ impl CipherHashes {
         self.known.write().unwrap_or_else(PoisonError::into_inner).hashes.extend_from_slice(hashes);
     }
 
-    /// Whether a piece is what it should be; `true` where nobody can tell. Blocks for as long as a hash and PDec take.
-    pub(crate) fn allow(&self, epoch: u64, piece: u32, data: &[u8]) -> bool {
+    /// Whether a piece is what it should be; `true` where nobody can tell. `blake3`: of the piece. Blocks for as long as a hash and PDec
+    /// take.
+    pub(crate) fn allow(&self, epoch: u64, piece: u32, data: &[u8], blake3: &[u8; 32]) -> bool {
         match self.hash(epoch, piece) {
             Some(hash) => hash == <[u8; 20]>::from(Sha1::digest(data)),
             None => {
                 let check = self.check.as_ref().filter(|_| self.suspicious.load(Ordering::Relaxed));
-                check.and_then(|check| check.check(piece, epoch, data)).unwrap_or(true)
+                check.and_then(|check| check.check(piece, epoch, data, blake3)).unwrap_or(true)
             }
         }
     }
@@ -79,26 +80,30 @@ impl CipherHashes {
 mod tests {
     use super::*;
 
+    fn allow(hashes: &CipherHashes, epoch: u64, piece: u32, data: &[u8]) -> bool {
+        hashes.allow(epoch, piece, data, blake3::hash(data).as_bytes())
+    }
+
     #[test]
     fn what_is_not_known_is_allowed() {
         let hashes = CipherHashes::default();
         hashes.begin(3);
-        assert!(hashes.allow(3, 0, b"a"));
+        assert!(allow(&hashes, 3, 0, b"a"));
         hashes.add(&[Sha1::digest(b"a").into()]);
         assert_eq!(hashes.count(), 1);
-        assert!(hashes.allow(3, 0, b"a") && !hashes.allow(3, 0, b"b") && hashes.allow(3, 1, b"b"));
-        assert!(hashes.allow(4, 0, b"b"));
+        assert!(allow(&hashes, 3, 0, b"a") && !allow(&hashes, 3, 0, b"b") && allow(&hashes, 3, 1, b"b"));
+        assert!(allow(&hashes, 4, 0, b"b"));
         hashes.begin(3);
         assert_eq!(hashes.count(), 1);
         hashes.begin(4);
-        assert!(hashes.count() == 0 && hashes.allow(4, 0, b"b"));
+        assert!(hashes.count() == 0 && allow(&hashes, 4, 0, b"b"));
     }
 
     /// Knows that everything of epoch 1 is `good`.
     struct Good;
 
     impl PieceCheck for Good {
-        fn check(&self, _: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
+        fn check(&self, _: u32, epoch: u64, ciphertext: &[u8], _: &[u8; 32]) -> Option<bool> {
             (epoch == 1).then_some(ciphertext == b"good")
         }
     }
@@ -107,10 +112,12 @@ mod tests {
     fn a_license_tells_where_no_hash_does() {
         let hashes = CipherHashes::new(Some(Arc::new(Good)), false);
         hashes.begin(1);
-        assert!(hashes.allow(1, 0, b"bad"), "nobody has reason to look");
+        assert!(allow(&hashes, 1, 0, b"bad"), "nobody has reason to look");
         hashes.suspect();
-        assert!(hashes.allow(1, 0, b"good") && !hashes.allow(1, 0, b"bad") && hashes.allow(2, 0, b"bad"));
+        assert!(
+            allow(&hashes, 1, 0, b"good") && !allow(&hashes, 1, 0, b"bad") && allow(&hashes, 2, 0, b"bad")
+        );
         hashes.add(&[Sha1::digest(b"bad").into()]);
-        assert!(hashes.allow(1, 0, b"bad") && !hashes.allow(1, 1, b"bad"));
+        assert!(allow(&hashes, 1, 0, b"bad") && !allow(&hashes, 1, 1, b"bad"));
     }
 }

@@ -334,7 +334,7 @@ pub(crate) enum Reason {
     #[error("it sent a bad piece")]
     BadPiece,
     /// Others may have given it those: it cannot check them.
-    #[error("most of what it sent is not what was published")]
+    #[error("too much of what it sent is not what was published")]
     WrongPieces,
     #[error("it stated another hash than that of what it sent")]
     FalseStatement,

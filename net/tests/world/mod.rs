@@ -158,7 +158,6 @@ impl World {
     /// Licenses are signed by a server of their own, in the directory `licenser`. Also that server, and where it listens.
     pub fn with_license_server(bytes: usize) -> (Self, Running, String) {
         let mut world = World::found(IpAddr::V4(Ipv4Addr::LOCALHOST), &[]);
-        fs::write(world.path("content.bin"), vec![7; bytes]).unwrap();
         // Each has to know the other's key: the tracker has one from its first start on.
         world.start_tracker();
         world.tracker.take().unwrap().kill();
@@ -166,9 +165,7 @@ impl World {
         let (url, _) = line.split_once('#').unwrap();
         let address = url.strip_prefix("http://").unwrap().to_owned();
         world.tracker_flags = vec!["--license-server".to_owned(), line];
-        world.start_tracker();
-        world.release("content.bin", &["--piece-length", "64K"]);
-        (world, server, address)
+        (world.with_content(bytes, &["--piece-length", "64K"]), server, address)
     }
 
     /// Starts the license server; also the line that a tracker takes.

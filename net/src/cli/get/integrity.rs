@@ -18,6 +18,7 @@ const ROUNDS: u32 = 5;
 /// The license of a subscription, once there is one, and what it was good for.
 pub(super) struct Licensed {
     subscription: Arc<Subscription>,
+    output: Output,
     known: Mutex<Known>,
 }
 
@@ -26,6 +27,8 @@ struct Known {
     player: Option<Arc<Player>>,
     /// Pieces that opened to what was published, and the BLAKE3 of their ciphertext.
     good: HashMap<u32, [u8; 32]>,
+    /// How many copies of a piece were refused as they came, since a good one.
+    refused: HashMap<u32, u32>,
 }
 
 impl Licensed {
@@ -42,7 +45,7 @@ impl Licensed {
                 failure.message
             ));
         }
-        let licensed = Arc::new(Licensed { subscription, known: Mutex::default() });
+        let licensed = Arc::new(Licensed { subscription, output, known: Mutex::default() });
         licensed.renew()?;
         Ok(licensed)
     }
@@ -86,13 +89,26 @@ impl Licensed {
 }
 
 impl PieceCheck for Licensed {
-    fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
+    fn check(&self, piece: u32, epoch: u64, ciphertext: &[u8], hash: &[u8; 32]) -> Option<bool> {
         let player = self.known().player.clone()?;
         let good = player.check_piece(piece, epoch, ciphertext)?;
-        if good {
-            self.known().good.insert(piece, *blake3::hash(ciphertext).as_bytes());
+        let copies = {
+            let mut known = self.known();
+            if good {
+                known.good.insert(piece, *hash);
+                known.refused.remove(&piece);
+                return Some(true);
+            }
+            let copies = known.refused.entry(piece).or_default();
+            *copies = copies.saturating_add(1);
+            *copies
+        };
+        // It is asked for until somebody has a good one. Whoever waits is told what for.
+        self.output.note(format!("Piece {piece} is bad, {copies} copies of it so far: fetching it again"));
+        if self.output.is_json() {
+            self.output.result("", json!({ "event": "bad_piece", "piece": piece, "copies": copies }));
         }
-        Some(good)
+        Some(false)
     }
 }
 

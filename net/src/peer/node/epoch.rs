@@ -204,10 +204,11 @@ fn transform(
     let text = |error: swarmseal_core::Error| error.to_string();
     let key = ReKey::from_bytes(&member.params, key).map_err(text)?;
     re_encrypt_piece(&member.params, &key, &mut data).map_err(text)?;
-    if !hashes.allow(epoch, piece, &data) {
+    let hash = *blake3::hash(&data).as_bytes();
+    if !hashes.allow(epoch, piece, &data, &hash) {
         return Ok(Outcome::Bad { sender: before.sender });
     }
-    let moved = StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes(), sender: before.sender };
+    let moved = StoredPiece { epoch, hash, sender: before.sender };
     let replaced = store.replace(piece, &before, &data, moved).map_err(|error| error.to_string())?;
     Ok(if replaced { Outcome::Moved } else { Outcome::Gone })
 }

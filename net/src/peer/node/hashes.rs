@@ -92,7 +92,7 @@ fn find_bad(store: &Store, hashes: &CipherHashes, epoch: u64, pieces: std::ops::
     let bad = stored.filter(|&(piece, _)| {
         // It may move meanwhile: whoever moves it looks at it then.
         let read = store.read_stored(piece, &mut data);
-        read.is_ok_and(|read| !hashes.allow(read.epoch, piece, &data))
+        read.is_ok_and(|read| !hashes.allow(read.epoch, piece, &data, &read.hash))
     });
     bad.map(|(piece, stored)| Event::FoundBad { piece, senders: stored.sender.into_iter().collect() })
         .collect()

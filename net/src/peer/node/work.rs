@@ -177,10 +177,10 @@ pub(super) fn store(
     match role {
         Role::Peer { member, store } => {
             check_piece(&member.params, data).map_err(|_| StoreFailure::BadPiece)?;
-            if !hashes.allow(epoch, piece, data) {
+            let hash = *blake3::hash(data).as_bytes();
+            if !hashes.allow(epoch, piece, data, &hash) {
                 return Err(StoreFailure::WrongHash);
             }
-            let hash = *blake3::hash(data).as_bytes();
             let stored = StoredPiece { epoch, hash, sender: sender.id };
             store.put(piece, data, stored).map_err(|error| disk(&error))?;
             Ok(hash)

@@ -336,8 +336,9 @@ impl Swarm {
         }
     }
 
-    /// The piece is fetched from somebody else if there is anybody. Where everybody has cipher hashes, whoever sends more than a few
-    /// such pieces means it; elsewhere it may not know, and is left once most of what it has is of no use.
+    /// The piece is fetched from somebody else if there is anybody. Nobody is banned for it: who sent it may have no cipher hashes, or
+    /// none yet, and been deceived itself. Where we have them it is left after a few such pieces, and elsewhere once most of what it has is
+    /// of no use.
     fn wrong_hash(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
         self.totals.rejected += 1;
         self.avoid(piece, sender);
@@ -346,9 +347,7 @@ impl Swarm {
             download.wrong += 1;
             let (many, most) =
                 (download.wrong >= MAX_WRONG, u64::from(download.wrong) > download.piece_count);
-            if many && self.hashed {
-                self.disconnect(id, Reason::BadPiece);
-            } else if many && most {
+            if many && (most || self.hashed) {
                 self.disconnect(id, Reason::WrongPieces);
             }
         }

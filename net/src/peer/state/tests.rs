@@ -769,9 +769,9 @@ fn a_piece_with_another_cipher_hash_is_fetched_elsewhere() {
         }
         let peer = &simulation.peers[2];
         assert!(peer.complete() && peer.swarm.totals().rejected > 0);
-        // Where it had no hashes itself, it may have been deceived as well.
-        assert!(!peer.parted.contains(if hashed { &Reason::WrongPieces } else { &Reason::BadPiece }));
-        assert!(hashed || !peer.swarm.banned.contains(&SubscriberId([1; 32])));
+        // It may have been deceived as well.
+        assert!(!peer.parted.contains(&Reason::BadPiece));
+        assert!(!peer.swarm.banned.contains(&SubscriberId([1; 32])));
     }
 }
 
