@@ -9,7 +9,7 @@
 // Public, for not every item in it serves here.
 pub mod world;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -64,12 +64,13 @@ impl Drop for Running {
     }
 }
 
-/// A tracker that knows of one swarm; its announce URL.
+/// A tracker that knows of one swarm; its announce URL. Who comes back to an address takes the place of who was there: libtorrent bans
+/// an IP address for good where it meets itself.
 fn tracker() -> String {
     let listener = TcpListener::bind((ADDRESS, 0)).unwrap();
     let url = format!("http://{}/announce", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        let mut swarm = HashMap::new();
+        let mut swarm = HashSet::new();
         for stream in listener.incoming().map_while(Result::ok) {
             let mut request = String::new();
             let mut reader = BufReader::new(&stream);
@@ -80,13 +81,14 @@ fn tracker() -> String {
             }
             let query = request.split([' ', '?']).nth(2).unwrap_or("");
             let Ok(said) = Announce::from_query(query) else { continue };
-            let peer = Peer { address: SocketAddr::from((ADDRESS, said.port)), id: None };
+            let address = SocketAddr::from((ADDRESS, said.port));
             if said.event == Some(Event::Stopped) {
-                swarm.remove(&said.peer_id);
+                swarm.remove(&address);
             } else {
-                swarm.insert(said.peer_id, peer);
+                swarm.insert(address);
             }
-            let others = swarm.iter().filter(|(id, _)| **id != said.peer_id).map(|(_, peer)| *peer);
+            let others = swarm.iter().filter(|other| **other != address);
+            let others = others.map(|&address| Peer { address, id: None });
             let reply = AnnounceReply { interval: 2, peers: others.collect(), ..AnnounceReply::default() };
             let body = reply.to_bytes(true);
             let head =
