@@ -2,8 +2,8 @@
 
     disassembly PROGRAM
 
-PROGRAM is for x86-64 or AArch64, built with line tables: memcheck's, so that both look at the same code, as it ships, or where memcheck
-does not run the example `backends` of `accel`. In each function of KERNELS
+PROGRAM is for x86-64, AArch64 or Thumb, built with line tables: memcheck's, so that both look at the same code, as it ships, or where
+memcheck does not run the example `backends` of `accel`. In each function of KERNELS
 
 - no conditional jump depends on a secret, and no jump goes to a secret address;
 - no address is made of a secret, be it of a load, a store, a gather or a copy;
@@ -24,7 +24,7 @@ and pointers stay public, and what comes out of memory is secret.
 This is a lint and no proof. It looks at one function at a time: that a callee gets no secret where it expects none, and what is in
 memory apart from the stack, it takes from the tables below. A place on the stack that is written to both by itself and through a pointer
 is taken for what was written by itself. Both gaps are memcheck's, which sees what really happens to each bit, on the paths that are
-taken. Here all paths are looked at, and what valgrind's CPU does not run as well: AVX-512, AArch64.
+taken. Here all paths are looked at, and what valgrind's CPU does not run as well: AVX-512, AArch64, ARM.
 """
 
 import functools
@@ -42,7 +42,7 @@ from program import Program
 MULX, ADX, SSE, AVX, IFMA = r"mulx", r"ad[co]x", r"pmuludq", r"vpmuludq", r"vpmadd52[lh]uq"
 UMULH, NEON = r"umulh", r"vum(ul|la)l2?"
 # On any machine.
-MUL = r"i?mul|umull|madd|umaddl"
+MUL = r"i?mul|um[ul]l?al|umull|madd|umaddl"
 
 # What the arguments are, by their number: a slice is two. Rust's convention is C's for numbers, references and slices; RETURNED where
 # the result does not fit registers.
@@ -82,11 +82,18 @@ OWN = {
         (r"<swarmseal_accel::umulh::Umulh as .*>::mul_blocks", OF_MODULUS, [], SCALAR),
         *lanes("neon", "neon::Neon", NEON, []),
     ],
+    "arm": [
+        (r"<swarmseal_accel::umaal::Umaal as .*>::mont_(mul|sqr)", OF_MODULUS, ["umaal"], []),
+        (r"<swarmseal_accel::umaal::Umaal as .*>::mul_blocks", OF_MODULUS, [], []),
+    ],
 }
+# Of machines of 64 bits.
+WIDE = [
+    (r"swarmseal_accel::fixed::mul_blocks", OF_MODULUS, ["mul"], SCALAR),
+]
 # On every machine.
 KERNELS = [
-    (r"<swarmseal_core::kernels::portable::Portable as .*>::mont_(mul|sqr)", OF_MODULUS, ["mul"], [MULX, ADX, *SCALAR]),
-    (r"swarmseal_accel::fixed::mul_blocks", OF_MODULUS, ["mul"], SCALAR),
+    (r"<swarmseal_core::kernels::portable::Portable as .*>::mont_(mul|sqr)", OF_MODULUS, [MUL], [MULX, ADX, *SCALAR]),
     *lanes("scalar::(halves|whole)", "scalar::Scalar<_, ?_>", MUL, [MULX, ADX, IFMA]),
     (r"(swarmseal_core::kernels::scalar(::Arithmetic)?|<.*Portable as .*>)::mul_blocks", OF_MODULUS, [], SCALAR),
     (r"swarmseal_core::kernels::scalar::modpow", OF_POWER, [], SCALAR),
@@ -183,7 +190,7 @@ def main():
     (path,) = sys.argv[1:]
     program = Program(path)
     machine, fields = program.architecture.__name__, find_fields(program)
-    kernels = OWN[machine] + KERNELS
+    kernels = OWN[machine] + (WIDE if program.architecture.WORD == 8 else []) + KERNELS
     to_plant = {name: case for name, case in PLANTED.items() if case[2] in (None, machine)}
     failures, planted, seen, used = [], {}, set(), set()
     count = instructions = 0

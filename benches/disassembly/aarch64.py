@@ -14,6 +14,8 @@ ALL = {*(f"x{n}" for n in range(31)), "sp", *(f"v{n}" for n in range(32))}
 ARGUMENTS = [f"x{n}" for n in range(8)]
 RETURNS_THROUGH_ARGUMENT = False  # x8 has it.
 STACK = "sp"
+WORD = 8
+KNOWN = {}
 FLAGS = ("nzcv",)
 # The lower halves of v8 to v15 are the caller's: all of them are taken for lost.
 CALL_CLOBBERS = [*(f"x{n}" for n in range(19)), "x30", *(f"v{n}" for n in range(32))]
@@ -235,50 +237,20 @@ def stepped(instruction):
     return match.group(2), match.group(3), by if match.group(1) == "add" else -by
 
 
-def points(function, instruction, known):
-    """Registers that point into the stack, after this: a constant from where it began. Places on the stack that hold such a pointer are
-    known by their own number, and numbers that may be added to one as `#x0`."""
+def arithmetic(instruction):
+    """What is done with constants and pointers: see `flow.points`."""
     text = re.sub(r"\s*//.*$", "", instruction.text)
-    if re.match(r"and\s+sp,", text):
-        # By how much is not known.
-        return {}
-    lost = {*(CALL_CLOBBERS if instruction.is_call else instruction.writes), instruction.moved}
-    lost |= {f"#{register}" for register in lost}
-    slot = instruction.memory.slot(function, instruction) if instruction.memory else None
-    if slot and instruction.stores:
-        lost.update(range(slot[1] - 7, slot[1] + instruction.memory.size))
-    after = {name: value for name, value in known.items() if name not in lost} if lost & known.keys() else known
-    found = None
-    if slot and instruction.stores and instruction.reads and instruction.memory.size == 8:
-        found = slot[1], known.get(instruction.reads[0])
-    elif slot and instruction.loads and instruction.writes and instruction.memory.size == 8:
-        found = instruction.writes[0], known.get(slot[1])
-    elif match := re.match(r"mov\s+(x\d+), (sp|x\d+)$", text):
-        found = match.group(1), pointed(instruction, known, match.group(2))
-    elif step := stepped(instruction):
-        found = step[0], pointed(instruction, known, step[1], step[2])
-    elif match := re.match(r"add\s+(x\d+), (sp|x\d+), (x\d+)$", text):
-        to, first, second = match.groups()
-        sums = [
-            pointed(instruction, known, pointer, known.get(f"#{by}"))
-            for pointer, by in ((first, second), (second, first))
-        ]
-        found = to, next((place for place in sums if place is not None), None)
-    elif match := re.match(r"mov\s+[xw](\d+), #(-?\w+)$", text):
-        found = f"#x{match.group(1)}", number(match.group(2)) % 2**64
-    elif match := re.match(r"movk\s+[xw](\d+), #(\w+)(?:, lsl #(\d+))?$", text):
-        shift, before = int(match.group(3) or 0), known.get(f"#x{match.group(1)}")
-        if before is not None:
-            found = f"#x{match.group(1)}", before & ~(0xFFFF << shift) | number(match.group(2)) << shift
-    if found is None or found[1] is None or found[0] == "sp":
-        return after
-    return after | {found[0]: found[1]}
-
-
-def pointed(instruction, known, register, by=0):
-    """So many bytes from where a register points into the stack."""
-    at = -instruction.depth if register == "sp" else known.get(register)
-    return None if at is None or by is None else at + by
+    if match := re.match(r"mov\s+(x\d+), (sp|x\d+)$", text):
+        return "copy", match.group(1), match.group(2), 0
+    if step := stepped(instruction):
+        return ("copy", *step) if step[0] != "sp" else None
+    if match := re.match(r"add\s+(x\d+), (sp|x\d+), (x\d+)$", text):
+        return "sum", *match.groups()
+    if match := re.match(r"mov\s+[xw](\d+), #(-?\w+)$", text):
+        return "number", f"x{match.group(1)}", number(match.group(2)) % 2**64
+    if match := re.match(r"movk\s+[xw](\d+), #(\w+)(?:, lsl #(\d+))?$", text):
+        return "upper", f"x{match.group(1)}", number(match.group(2)), int(match.group(3) or 0)
+    return None
 
 
 def probes(code, i):

@@ -1,7 +1,7 @@
 """What instructions do on any architecture, the blocks of a function, and how secrets are followed through them.
 
 An architecture is a module: `decode(address, text)` makes instructions of a line that `objdump` shows; `growth(function, i)` says by how
-many bytes the stack grows at one; `points(function, instruction, known)` which registers point into the stack after it;
+many bytes the stack grows at one; `arithmetic(instruction)` what it does with constants and pointers;
 `table(program, code, end)` where a jump to a register goes; `is_argument(function, frame, at)` whether a place on the stack is the
 caller's.
 """
@@ -46,18 +46,22 @@ class Instruction:
         self.address, self.text, self.name = address, text, name
         # For the multiplications that a kernel is built on.
         self.operation = name
-        self.reads, self.writes, self.flags_read, self.flags_written = [], [], (), ()
+        # `flags_kept`: of those that are written, what may stay as it was.
+        self.reads, self.writes, self.flags_read, self.flags_written, self.flags_kept = [], [], (), (), ()
         self.memory, self.loads, self.stores = None, False, False
         # It keeps some of what it writes to.
         self.keeps = False
         # How far the stack has grown before it, and registers that point into it, from where it began.
         self.depth, self.points = 0, {}
         self.constant = self.narrow = self.is_address = self.sums = self.divides = False
-        self.may_set_flags = self.strings = False
+        self.may_set_flags = self.strings = self.unknown = False
         # Jumps and calls. `falls`: what is below may be next.
         self.is_call = self.is_jump = False
         self.target = self.condition = None
+        self.targets = []
         self.falls = True
+        # The name of the condition under which it is not left out.
+        self.under = None
 
 
 class Function:
@@ -76,8 +80,12 @@ class Function:
             if instruction.is_jump or not instruction.falls:
                 starts.add(i + 1)
                 if instruction.target is not None:
-                    at = bisect.bisect_left(addresses, instruction.target)
-                    if at < len(addresses) and addresses[at] == instruction.target:
+                    instruction.targets = [instruction.target]
+                elif instruction.is_jump and not instruction.falls:
+                    instruction.targets = list(self.architecture.table(program, self.code, i + 1))
+                for target in instruction.targets:
+                    at = bisect.bisect_left(addresses, target)
+                    if at < len(addresses) and addresses[at] == target:
                         starts.add(at)
         starts = sorted(start for start in starts if start < len(self.code))
         self.blocks = list(zip(starts, starts[1:] + [len(self.code)]))
@@ -85,17 +93,12 @@ class Function:
         self.follows, self.not_followed = [], []
         for block, (_, end) in enumerate(self.blocks):
             last = self.code[end - 1]
-            follows = []
-            if last.is_jump and last.target in block_at:
-                follows.append(block_at[last.target])
+            follows = sorted({block_at[target] for target in last.targets if target in block_at})
             if last.falls and block + 1 < len(self.blocks):
                 follows.append(block + 1)
-            if last.is_jump and not last.falls and last.target is None:
-                targets = self.architecture.table(program, self.code, end)
-                follows = sorted({block_at[target] for target in targets if target in block_at})
-                # Through a pointer in memory it is another function that ends this one.
-                if not follows and last.memory is None:
-                    self.not_followed.append(last)
+            # Through a pointer in memory it is another function that ends this one.
+            if last.is_jump and not last.falls and not last.targets and last.memory is None:
+                self.not_followed.append(last)
             self.follows.append(follows)
         self.follow_stack()
 
@@ -110,14 +113,60 @@ class Function:
             start, end = self.blocks[block]
             for i in range(start, end):
                 self.code[i].depth, self.code[i].points = depth, points
-                points = self.architecture.points(self, self.code[i], points)
+                points = after(self, self.code[i], points)
+                was = self.aligned
                 depth += self.architecture.growth(self, i)
+                # By how much the stack was aligned is not known.
+                points = points if self.aligned == was else {}
             for follower in self.follows[block]:
                 before = known.get(follower)
                 both = points if before is None else dict(points.items() & before[1].items())
                 if before is None or both != before[1]:
                     known[follower] = (depth if before is None else before[0], both)
                     waiting.append(follower)
+
+
+def after(function, instruction, known):
+    """Registers that point into the stack, after this: a constant from where it began. Places on the stack that hold such a pointer are
+    known by their own number, and numbers that may be added to one as `#x0`."""
+    architecture = function.architecture
+    lost = {*(architecture.CALL_CLOBBERS if instruction.is_call else instruction.writes), instruction.moved}
+    lost |= {f"#{register}" for register in lost}
+    slot = instruction.memory.slot(function, instruction) if instruction.memory else None
+    whole = slot is not None and instruction.memory.size == architecture.WORD
+    if slot and instruction.stores:
+        lost.update(range(slot[1] - architecture.WORD + 1, slot[1] + instruction.memory.size))
+    left = {name: value for name, value in known.items() if name not in lost} if lost & known.keys() else known
+    found = None
+    if whole and instruction.stores and instruction.reads:
+        found = slot[1], known.get(instruction.reads[0])
+    elif whole and instruction.loads and instruction.writes:
+        found = instruction.writes[0], known.get(slot[1])
+    elif done := architecture.arithmetic(instruction):
+        kind, to, *rest = done
+        if kind == "copy":
+            found = to, pointed(instruction, known, *rest)
+        elif kind == "sum":
+            first, second = rest
+            sums = [
+                pointed(instruction, known, pointer, known.get(f"#{by}"))
+                for pointer, by in ((first, second), (second, first))
+            ]
+            found = to, next((place for place in sums if place is not None), None)
+        elif kind == "number":
+            found = f"#{to}", rest[0]
+        elif (before := known.get(f"#{to}")) is not None:
+            value, shift = rest
+            found = f"#{to}", before & ~(0xFFFF << shift) | value << shift
+    if found is None or found[1] is None:
+        return left
+    return left | {found[0]: found[1]}
+
+
+def pointed(instruction, known, register, by=0):
+    """So many bytes from where a register points into the stack."""
+    at = -instruction.depth if register == "sp" else known.get(register)
+    return None if at is None or by is None else at + by
 
 
 class Analysis:
@@ -133,7 +182,7 @@ class Analysis:
             for number, depth in arguments.items()
             if number != RETURNED
         }
-        self.entry = dict.fromkeys(self.architecture.ALL, DATA) | flags | named
+        self.entry = dict.fromkeys(self.architecture.ALL, DATA) | flags | self.architecture.KNOWN | named
         self.run()
 
     def run(self):
@@ -144,6 +193,7 @@ class Analysis:
             block = waiting.pop()
             state = dict(states[block])
             start, end = function.blocks[block]
+            self.under, self.there = None, {}
             for instruction in function.code[start:end]:
                 self.step(instruction, state)
             for follower in function.follows[block]:
@@ -198,7 +248,9 @@ class Analysis:
             if not depths or len(depths) < len(small):
                 for word in self.words(slot, memory.size):
                     depths += [
-                        state[place] for place in (word, *((*word, byte) for byte in range(8))) if place in state
+                        state[place]
+                        for place in (word, *((*word, byte) for byte in range(self.architecture.WORD)))
+                        if place in state
                     ]
             if depths:
                 return min(depths)
@@ -223,30 +275,28 @@ class Analysis:
             return None
         return place[1] if place[0] == "low" else place[:2]
 
-    @staticmethod
-    def words(slot, size):
+    def words(self, slot, size):
         """The words of the stack that a constant place touches."""
-        frame, at = slot
-        return [(frame, word) for word in range(at // 8, (at + size + 7) // 8)]
+        (frame, at), word = slot, self.architecture.WORD
+        return [(frame, number) for number in range(at // word, (at + size + word - 1) // word)]
 
-    @staticmethod
-    def bytes(slot, size):
+    def bytes(self, slot, size):
         """Its bytes, where it is smaller than a word: they are kept beside the word that they are part of."""
-        frame, at = slot
-        return [(frame, byte // 8, byte % 8) for byte in range(at, at + size)] if size < 8 else []
+        (frame, at), word = slot, self.architecture.WORD
+        return [(frame, byte // word, byte % word) for byte in range(at, at + size)] if size < word else []
 
     def store(self, slot, size, depth, state):
-        at = slot[1]
-        if size < 8:
+        at, word = slot[1], self.architecture.WORD
+        if size < word:
             state.update(dict.fromkeys(self.bytes(slot, size), depth))
             return
         for place in self.words(slot, size):
-            whole = at <= place[1] * 8 and place[1] * 8 + 8 <= at + size
+            whole = at <= place[1] * word and place[1] * word + word <= at + size
             if not whole:
                 state[place] = min(depth, state.get(place, PUBLIC))
                 continue
             state[place] = depth
-            for byte in range(8):
+            for byte in range(self.architecture.WORD):
                 state.pop((*place, byte), None)
 
     def find(self, instruction, rule):
@@ -254,41 +304,51 @@ class Analysis:
 
     def step(self, instruction, state):
         memory, name = instruction.memory, instruction.name
-        if memory is not None and not instruction.is_address and self.address(memory, state) < 0:
+        if instruction.under != self.under:
+            self.under, self.there = instruction.under, {}
+        # What was written under a condition is what is read under it.
+        known = state | self.there if self.there else state
+        if memory is not None and not instruction.is_address and self.address(memory, known) < 0:
             self.find(instruction, "address")
+        if instruction.unknown:
+            self.find(instruction, "unknown")
+        # What may be left out, and shows in time that it was.
+        if memory is not None and instruction.condition and self.lowest(known, instruction.condition) < 0:
+            self.find(instruction, "branch")
         if instruction.is_jump or instruction.is_call:
-            depth = self.lowest(state, [*instruction.reads, *(instruction.condition or ())])
+            depth = self.lowest(known, [*instruction.reads, *(instruction.condition or ())])
             if memory is not None:
-                depth = min(depth, self.load(instruction, state))
+                depth = min(depth, self.load(instruction, known))
             if depth < 0:
                 self.find(instruction, "branch")
             if instruction.is_call:
                 if copies := re.search(r"mem(cpy|move|cmp|set)", instruction.text):
                     to, source, length = self.architecture.ARGUMENTS[:3]
                     pointers = [to] if copies.group(1) == "set" else [to, source]
-                    if self.lowest(state, [length, *pointers]) < 0:
+                    if self.lowest(known, [length, *pointers]) < 0:
                         self.find(instruction, "address")
                 for register in self.architecture.CALL_CLOBBERS:
                     state[register] = SECRET
                     state.pop(("low", register), None)
             return
         if instruction.strings:
-            if self.lowest(state, instruction.reads[: 3 if name == "movs" else 2]) < 0:
+            if self.lowest(known, instruction.reads[: 3 if name == "movs" else 2]) < 0:
                 self.find(instruction, "address")
             return
         if instruction.is_address:
-            depth = self.address(memory, state)
+            depth = self.address(memory, known)
         elif instruction.constant:
             depth = PUBLIC
         else:
-            depths = [self.depth(state, register) for register in instruction.reads]
+            depths = [self.depth(known, register) for register in instruction.reads]
             if instruction.keeps:
-                depths += [self.depth(state, register) for register in instruction.writes]
+                depths += [self.depth(known, register) for register in instruction.writes]
             if instruction.loads:
-                depths.append(self.load(instruction, state))
+                depths.append(self.load(instruction, known))
             # A pointer and a number make a pointer.
             depth = self.sum(depths) if instruction.sums else min(depths, default=PUBLIC)
-            depth = min([depth, *(state[flag] for flag in instruction.flags_read)])
+            if any(known[flag] < 0 for flag in instruction.flags_read):
+                depth = SECRET
         if depth < 0 and instruction.divides:
             self.find(instruction, "division")
         for register in instruction.writes:
@@ -297,12 +357,16 @@ class Analysis:
             if isinstance(register, str):
                 depth_before = self.depth(state, register)
                 state.pop(("low", register), None)
-                state[register] = min(depth, depth_before) if instruction.narrow else depth
+                merged = instruction.narrow or instruction.under is not None
+                state[register] = min(depth, depth_before) if merged else depth
+                if instruction.under is not None:
+                    self.there[register] = depth
             else:
                 state[register] = depth
         if instruction.stores and (slot := memory.slot(self.function, instruction)):
-            self.store(slot, memory.size, depth, state)
+            depth_before = self.load(instruction, state) if instruction.under is not None else PUBLIC
+            self.store(slot, memory.size, min(depth, depth_before), state)
         for flag in instruction.flags_written:
-            state[flag] = depth
+            state[flag] = min(depth, state[flag]) if flag in instruction.flags_kept else depth
         if instruction.may_set_flags:
             state.update((flag, min(depth, state[flag])) for flag in self.architecture.FLAGS)

@@ -5,9 +5,10 @@ import struct
 import subprocess
 
 import aarch64
+import arm
 import x86_64
 
-ARCHITECTURES = {architecture.MACHINE: architecture for architecture in (x86_64, aarch64)}
+ARCHITECTURES = {architecture.MACHINE: architecture for architecture in (x86_64, aarch64, arm)}
 
 
 def plain(name):
@@ -49,18 +50,21 @@ class Program:
         self.path = path
         with open(path, "rb") as file:
             self.image = file.read()
-        assert self.image[:6] == b"\x7fELF\x02\x01", "not a program of 64 bits"
+        assert self.image[:4] == b"\x7fELF" and self.image[5] == 1, "not a little-endian program"
         (machine,) = struct.unpack_from("<H", self.image, 18)
         self.architecture = ARCHITECTURES[machine]
-        (at,) = struct.unpack_from("<Q", self.image, 0x28)
-        size, count = struct.unpack_from("<HH", self.image, 0x3A)
-        sections = [struct.unpack_from("<IIQQQQ", self.image, at + i * size) for i in range(count)]
+        start, counts, section = (
+            (("<Q", 0x28), 0x3A, "<IIQQQQ") if self.image[4] == 2 else (("<I", 0x20), 0x2E, "<IIIIII")
+        )
+        (at,) = struct.unpack_from(start[0], self.image, start[1])
+        size, count = struct.unpack_from("<HH", self.image, counts)
+        sections = [struct.unpack_from(section, self.image, at + i * size) for i in range(count)]
         self.sections = [
             (address, offset, length) for _, kind, _, address, offset, length in sections if address and kind != 8
         ]
         self.relocated = {}  # Of the global offset table.
         for _, kind, _, _, offset, length in sections:
-            if kind == 4:
+            if kind == 4 and self.architecture.RELATIVE:
                 for at in range(offset, offset + length, 24):
                     place, info, addend = struct.unpack_from("<QQq", self.image, at)
                     if info == self.architecture.RELATIVE:
@@ -81,6 +85,9 @@ class Program:
                     self.names[int(match.group(1), 16)] = name = plain(match.group(2))
                     self.functions.append((name, lines))
         assert process.returncode == 0, "objdump failed"
+        # Constant addresses that instructions have, where `objdump` computes them.
+        found = (re.search(r"# ([0-9a-f]+)\b", text) for _, lines in self.functions for _, text in lines)
+        self.referenced = sorted({int(match.group(1), 16) for match in found if match})
 
     def bytes(self, address, count):
         for start, offset, length in self.sections:

@@ -1,5 +1,6 @@
 """x86-64, in Intel's syntax."""
 
+import bisect
 import re
 
 import flow
@@ -44,6 +45,8 @@ ALL = set(REGISTERS.values())
 ARGUMENTS = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"]
 RETURNS_THROUGH_ARGUMENT = True  # Its pointer is the first.
 STACK = "rsp"
+WORD = 8
+KNOWN = {}
 FLAGS = ("cf", "zf", "of")
 SIZES = {"BYTE": 1, "WORD": 2, "DWORD": 4, "QWORD": 8, "TBYTE": 10, "XMMWORD": 16, "YMMWORD": 32, "ZMMWORD": 64}
 CONDITIONS = {
@@ -99,6 +102,7 @@ class Instruction(flow.Instruction):
         text = re.sub(r"^((lock|rep[nz]*|bnd|notrack|data16|cs|ds|addr32) )+", "", text)
         name, _, rest = text.partition(" ")
         super().__init__(address, shown, name)
+        self.moved = None
         operands = [operand.strip() for operand in re.split(r",(?![^\[]*\])", rest)] if rest.strip() else []
         self.sums, self.divides = name in ("add", "sub"), bool(DIVIDES.match(name))
         self.falls = not name.startswith(("ret", "ud2")) and name != "jmp"
@@ -256,7 +260,10 @@ def table(program, code, end):
     else:
         return
     first, last = code[0].address, code[-1].address
-    for entry in range(start, start + 4 * 256, 4):
+    # Another one may follow it.
+    at = bisect.bisect_right(program.referenced, start)
+    end = min([start + 4 * 256, *program.referenced[at : at + 1]])
+    for entry in range(start, end, 4):
         target = start + int.from_bytes(program.bytes(entry, 4), "little", signed=True)
         if not first <= target <= last:
             return
@@ -283,9 +290,9 @@ def growth(function, i):
     return 0
 
 
-def points(_function, _instruction, known):
-    """The compiler has one register for a frame here, whose places are kept apart."""
-    return known
+def arithmetic(_instruction):
+    """The compiler has one register for a frame here, whose places are kept apart: no other that points into the stack is followed."""
+    return None
 
 
 def is_argument(function, frame, at):
