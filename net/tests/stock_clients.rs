@@ -316,7 +316,8 @@ fn aria2c(torrent: &Path, forced: bool, directory: &Path, _profile: &Path) -> Co
 
 fn transmission_cli(torrent: &Path, forced: bool, directory: &Path, profile: &Path) -> Command {
     let mut command = Command::new("transmission-cli");
-    command.args(["--no-portmap", "--verify", "--port", &CLIENT_PORT.to_string()]);
+    // It verifies what is new to it. A second time, `--verify`, may come between that and its start, which it then never makes.
+    command.args(["--no-portmap", "--port", &CLIENT_PORT.to_string()]);
     command.args(forced.then_some("--encryption-required"));
     command.arg("--config-dir").arg(profile).arg("--download-dir").arg(directory);
     command.arg(torrent);
