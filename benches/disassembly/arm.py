@@ -1,4 +1,4 @@
-"""32-bit ARM and Thumb, in the syntax that both share."""
+"""32-bit ARM, as far as Thumb code has it."""
 
 import re
 
@@ -40,7 +40,6 @@ LONG = {"umull", "smull", "umlal", "smlal", "umaal"}
 COMPARES = {"cmp", "cmn", "tst", "teq"}
 OTHERS = {"mla", "mls", "mrs", "msr", "b", "bl", "blx", "bx", "cbz", "cbnz", "tbb", "tbh"}
 IDLE = re.compile(r"(nop|udf|dmb|dsb|isb|yield|svc|clrex|bkpt|pld|pldw|it[te]*)$")
-WORDS = re.compile(r"(ld|st)r(s?[bh])?$")
 PAIRS = {"ldrd", "strd"}
 MULTIPLE = re.compile(r"(v?push|v?pop|v?(?:ld|st)m(?:ia|db)?)$")
 BASES = (
@@ -278,7 +277,7 @@ def decode(address, text):
         return several(whole, named, condition, whole.memory.base, whole.memory.displacement)
     if match := MULTIPLE.match(name):
         kind = match.group(1)
-        base = "sp" if "p" in kind[-4:] and ("push" in kind or "pop" in kind) else registers(operands[0])[0]
+        base = "sp" if "push" in kind or "pop" in kind else registers(operands[0])[0]
         named, _ = listed(operands[-1])
         widths = [8 if register in VECTORS else 4 for register in named]
         moves = "push" in kind or "pop" in kind or operands[0].endswith("!")
