@@ -81,6 +81,7 @@ where
     let classes: [Vec<T>; 2] =
         [(0..INPUTS).map(|_| fixed.clone()).collect(), (0..INPUTS).map(|_| random()).collect()];
     let mut input = fixed.clone();
+    let mut read = [fixed.clone(), fixed.clone()];
     let mut draw = Random::new(9);
     let mut samples = Vec::new();
     let start = Instant::now();
@@ -88,8 +89,13 @@ where
     for warm in 0.. {
         let bits = draw.next_u64();
         let class = bits & 1 == 1;
-        // At one address: where an operand lies in memory can tell more of the time than what it is.
-        input.clone_from(&classes[usize::from(class)][(bits >> 1) as usize % INPUTS]);
+        // At one address, and after the same reads: what lies where, and what it drives out of the caches, can tell more of the time
+        // than the operand. Both classes are read, one after the other, in an order that is drawn too.
+        let swapped = (bits >> 1) as usize & 1;
+        for (place, read) in read.iter_mut().enumerate() {
+            read.clone_from(&classes[place ^ swapped][(bits >> 2) as usize % INPUTS]);
+        }
+        input.clone_from(&read[usize::from(class) ^ swapped]);
         let begin = Instant::now();
         work(black_box(&input));
         let time = begin.elapsed();
