@@ -1,7 +1,7 @@
 //! Prints every backend of this architecture, the slowest first, and what the CPU lacks for those that it cannot run.
 //!
-//! With all of them in it, and the leaks that are planted for the lint, it is what `.ci/disassembly` reads of machines on which memcheck
-//! does not run.
+//! With all of them in it, and the leaks that are planted for the lint, it is what the lint of the disassembly reads of machines on which
+//! memcheck does not run.
 
 fn main() {
     for candidate in swarmseal_accel::candidates() {

@@ -68,6 +68,7 @@ def lanes(module, vector, multiply, others):
 
 # Name, arguments, multiplications that must be there, and those that must not. With a backend's arithmetic compiled in, what is built
 # from it has the backend's.
+FIXED = (r"swarmseal_accel::fixed::mul_blocks", OF_MODULUS, ["mul"], SCALAR)
 OWN = {
     "x86_64": [
         (r"<swarmseal_accel::adx::Adx as .*>::mont_(mul|sqr)", OF_MODULUS, [MULX, "adcx", "adox"], SCALAR),
@@ -76,21 +77,19 @@ OWN = {
         *lanes("sse2", "sse2::Sse2", SSE, [MULX, ADX, AVX, IFMA]),
         *lanes("avx2", "avx2::Avx2", AVX, [ADX, IFMA]),
         *lanes("ifma", "ifma::Ifma", IFMA, [ADX]),
+        FIXED,
     ],
     "aarch64": [
         (r"<swarmseal_accel::umulh::Umulh as .*>::mont_(mul|sqr)", OF_MODULUS, ["mul", UMULH, "adcs"], SCALAR),
         (r"<swarmseal_accel::umulh::Umulh as .*>::mul_blocks", OF_MODULUS, [], SCALAR),
         *lanes("neon", "neon::Neon", NEON, []),
+        FIXED,
     ],
     "arm": [
         (r"<swarmseal_accel::umaal::Umaal as .*>::mont_(mul|sqr)", OF_MODULUS, ["umaal"], []),
         (r"<swarmseal_accel::umaal::Umaal as .*>::mul_blocks", OF_MODULUS, [], []),
     ],
 }
-# Of machines of 64 bits.
-WIDE = [
-    (r"swarmseal_accel::fixed::mul_blocks", OF_MODULUS, ["mul"], SCALAR),
-]
 # On every machine.
 KERNELS = [
     (r"<swarmseal_core::kernels::portable::Portable as .*>::mont_(mul|sqr)", OF_MODULUS, [MUL], [MULX, ADX, *SCALAR]),
@@ -190,7 +189,7 @@ def main():
     (path,) = sys.argv[1:]
     program = Program(path)
     machine, fields = program.architecture.__name__, find_fields(program)
-    kernels = OWN[machine] + (WIDE if program.architecture.WORD == 8 else []) + KERNELS
+    kernels = OWN[machine] + KERNELS
     to_plant = {name: case for name, case in PLANTED.items() if case[2] in (None, machine)}
     failures, planted, seen, used = [], {}, set(), set()
     count = instructions = 0

@@ -3,9 +3,9 @@
 import re
 
 import flow
-from flow import Memory
+from flow import Memory, number, split
 
-MACHINE, RELATIVE = 0xB7, 1027  # Of ELF: EM_AARCH64, R_AARCH64_RELATIVE.
+MACHINE = 0xB7  # Of ELF: EM_AARCH64.
 OBJDUMP = ["aarch64-linux-gnu-objdump"]
 ADDR2LINE = "aarch64-linux-gnu-addr2line"
 THROUGH_POINTER = None
@@ -14,13 +14,13 @@ ALL = {*(f"x{n}" for n in range(31)), "sp", *(f"v{n}" for n in range(32))}
 ARGUMENTS = [f"x{n}" for n in range(8)]
 RETURNS_THROUGH_ARGUMENT = False  # x8 has it.
 STACK = "sp"
+ARGUMENTS_FROM = {STACK: 0}
 WORD = 8
 KNOWN = {}
 FLAGS = ("nzcv",)
 # The lower halves of v8 to v15 are the caller's: all of them are taken for lost.
 CALL_CLOBBERS = [*(f"x{n}" for n in range(19)), "x30", *(f"v{n}" for n in range(32))]
 
-CONDITION = re.compile(r"(eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)$")
 REGISTER = re.compile(r"([xwvqdshb])(\d+)(?:\.\d*[bhsdq])?(?:\[\d+\])?$|sp$|wsp$|[xw]zr$")
 WIDTHS = {"x": 8, "w": 4, "q": 16, "v": 16, "d": 8, "s": 4, "h": 2, "b": 1}
 SUFFIXES = {"b": 1, "h": 2, "w": 4}
@@ -59,10 +59,6 @@ def width(text):
     return 8 if text in ("sp", "xzr") else 4 if text in ("wsp", "wzr") else WIDTHS[text[0]]
 
 
-def number(text):
-    return int(text.lstrip("#"), 0)
-
-
 class Instruction(flow.Instruction):
     """What `objdump` shows of one."""
 
@@ -70,8 +66,6 @@ class Instruction(flow.Instruction):
         super().__init__(address, text, name)
         self.sums, self.divides = bool(SUMS.match(name)), bool(DIVIDES.match(name))
         self.falls = not re.match(r"(b|br|ret\w*|brk|udf)$", name)
-        # Bytes that the stack grows by in the addressing; the base of it that moves.
-        self.pushes, self.moved = 0, None
         if operands and operands[0].startswith(("v", "{v")):
             self.operation = "v" + name
         if re.match(r"b$|b\.|bc\.|br$|bl$|blr$|[ct]bn?z$", name):
@@ -179,11 +173,7 @@ def in_memory(text, size):
 
 def decode(address, text):
     """The instructions of a line: that of a pair of words is two, one for each."""
-    plain = re.sub(r"\s*//.*$", "", text)
-    name, _, rest = plain.partition("\t")
-    rest = re.sub(r"\s*<.*>$", "", rest.strip())
-    operands = [operand.strip() for operand in re.split(r",(?![^\[{]*[\]}])", rest)] if rest else []
-    name = name.strip()
+    name, operands = split(text, "//")
     if not re.match(r"(ld|st)n?p(sw)?$", name):
         return [Instruction(address, text, name, operands)]
     one = {"ldpsw": "ldrsw"}.get(name, name[:2] + "r")
@@ -238,7 +228,7 @@ def stepped(instruction):
 
 
 def arithmetic(instruction):
-    """What is done with constants and pointers: see `flow.points`."""
+    """What is done with constants and pointers: see `flow.after`."""
     text = re.sub(r"\s*//.*$", "", instruction.text)
     if match := re.match(r"mov\s+(x\d+), (sp|x\d+)$", text):
         return "copy", match.group(1), match.group(2), 0
@@ -261,8 +251,3 @@ def ends_probes(code, i, to):
     """Whether the stack grows to this register: in such a loop, or to be aligned."""
     following = [instruction.text for instruction in code[i + 1 : i + 3]]
     return any(re.match(rf"(cmp\s+sp, {to}|and\s+sp, {to},)", text) for text in following)
-
-
-def is_argument(function, frame, at):
-    """Whether a place on the stack is the caller's, for an argument."""
-    return frame == STACK and at >= 0 and not function.aligned

@@ -3,9 +3,9 @@
 import re
 
 import flow
-from flow import MODULUS, Memory
+from flow import MODULUS, Memory, number, split
 
-MACHINE, RELATIVE = 40, None  # Of ELF: EM_ARM.
+MACHINE = 40  # Of ELF: EM_ARM.
 OBJDUMP = ["arm-linux-gnueabihf-objdump"]
 ADDR2LINE = "arm-linux-gnueabihf-addr2line"
 THROUGH_POINTER = None
@@ -17,6 +17,7 @@ KNOWN = {"pc": MODULUS}
 ARGUMENTS = [f"r{n}" for n in range(4)]
 RETURNS_THROUGH_ARGUMENT = True  # Its pointer is the first.
 STACK = "sp"
+ARGUMENTS_FROM = {STACK: 0}
 WORD = 4
 FLAGS = ("c", "nzv")
 CALL_CLOBBERS = ["r0", "r1", "r2", "r3", "r12", "lr", *VECTORS[:8], *VECTORS[16:]]
@@ -83,10 +84,6 @@ def listed(text):
     return found, "[" in inside
 
 
-def number(text):
-    return int(text.lstrip("#"), 0)
-
-
 def in_memory(text, size):
     """An operand in memory: `[r0]`, `[r0, #8]`, `[r0, r1, lsl #2]`, `[r0 :128]!`."""
     inside = re.sub(r":\d+", "", text.rstrip("!").strip("[]"))
@@ -110,18 +107,16 @@ class Instruction(flow.Instruction):
     def __init__(self, address, text, name, operands, condition, sets_flags):
         super().__init__(address, text, name)
         self.operands = operands
-        # Bytes that the stack grows by in the addressing; the base of it that moves.
-        self.pushes, self.moved = 0, None
         self.sums = name in SUMS
         self.condition = None if condition is None else CONDITIONS[condition]
-        if IDLE.match(name) or name.startswith("."):
+        if IDLE.match(name):
             self.falls = name != "udf"
             self.condition = None
             return
         if name in ("b", "bl", "blx", "bx", "cbz", "cbnz", "tbb", "tbh"):
             self.decode_jump(name, operands)
             return
-        if any(operand.startswith("[") for operand in operands) or MULTIPLE.match(name):
+        if any(operand.startswith("[") for operand in operands):
             self.decode_memory(name, operands)
         elif name.startswith("v"):
             self.decode_vector(name, operands)
@@ -252,23 +247,18 @@ def parsed(name):
             return base, condition, False
         if base[-1:] == "s" and base[:-1] in SETTERS:
             return base[:-1], condition, True
-    if name.startswith((".", "v", "ldrex", "strex", "pld")):
+    if name.startswith(("v", "ldrex", "strex", "pld")):
         return name, None, False
     return None
 
 
 def decode(address, text):
     """The instructions of a line: that of several words is several, one for each."""
-    plain = re.sub(r"\s*@.*$", "", text)
-    mnemonic, _, rest = plain.partition("\t")
-    rest = re.sub(r"\s*<.*>$", "", rest.strip())
-    operands = [operand.strip() for operand in re.split(r",(?![^\[{]*[\]}])", rest)] if rest else []
-    mnemonic = mnemonic.strip()
+    mnemonic, operands = split(text, "@")
     if mnemonic.startswith(".") or (known := parsed(mnemonic)) is None:
         # Data behind a jump, or what has to be looked up.
         instruction = flow.Instruction(address, text, mnemonic)
-        instruction.pushes, instruction.moved, instruction.operands = 0, None, operands
-        instruction.unknown = True
+        instruction.operands, instruction.unknown = operands, True
         return [instruction]
     name, condition, sets_flags = known
     if name in PAIRS:
@@ -349,7 +339,7 @@ def growth(function, i):
 
 
 def arithmetic(instruction):
-    """What is done with constants and pointers: see `flow.points`."""
+    """What is done with constants and pointers: see `flow.after`."""
     name, operands = instruction.name, instruction.operands
     if instruction.condition is not None or not operands or instruction.memory is not None:
         return None
@@ -368,8 +358,3 @@ def arithmetic(instruction):
         if name in ("add", "addw") and re.fullmatch(r"\w+", by) and source and registers(by):
             return "sum", to[0], source[0], registers(by)[0]
     return None
-
-
-def is_argument(function, frame, at):
-    """Whether a place on the stack is the caller's, for an argument."""
-    return frame == STACK and at >= 0 and not function.aligned

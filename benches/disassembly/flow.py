@@ -2,8 +2,8 @@
 
 An architecture is a module: `decode(address, text)` makes instructions of a line that `objdump` shows; `growth(function, i)` says by how
 many bytes the stack grows at one; `arithmetic(instruction)` what it does with constants and pointers;
-`table(program, code, end)` where a jump to a register goes; `is_argument(function, frame, at)` whether a place on the stack is the
-caller's.
+`table(program, code, end)` where a jump to a register goes; ARGUMENTS_FROM, for each register that points to a frame, from where on what
+is above it is the caller's.
 """
 
 import bisect
@@ -15,6 +15,18 @@ SECRET, DATA, REFERENCE, TABLE, MODULUS, PUBLIC = -1, 0, 1, 2, 8, 9
 RETURNED = "returned"
 
 NO_RETURN = re.compile(r"panic|_fail(ed)?\b|len_mismatch|handle_alloc_error|unreachable")
+
+
+def number(text):
+    """An immediate of ARM's and AArch64's syntax."""
+    return int(text.lstrip("#"), 0)
+
+
+def split(text, comment):
+    """The mnemonic and the operands of a line in that syntax, without what `objdump` adds: a symbol, and what follows `comment`."""
+    name, _, rest = re.sub(rf"\s*{comment}.*$", "", text).partition("\t")
+    rest = re.sub(r"\s*<.*>$", "", rest.strip())
+    return name.strip(), [operand.strip() for operand in re.split(r",(?![^\[{]*[\]}])", rest)] if rest else []
 
 
 class Memory:
@@ -53,6 +65,8 @@ class Instruction:
         self.keeps = False
         # How far the stack has grown before it, and registers that point into it, from where it began.
         self.depth, self.points = 0, {}
+        # Bytes that the stack grows by in the addressing; the base of it that moves.
+        self.pushes, self.moved = 0, None
         self.constant = self.narrow = self.is_address = self.sums = self.divides = False
         self.may_set_flags = self.strings = self.unknown = False
         # Jumps and calls. `falls`: what is below may be next.
@@ -145,11 +159,11 @@ def after(function, instruction, known):
     elif done := architecture.arithmetic(instruction):
         kind, to, *rest = done
         if kind == "copy":
-            found = to, pointed(instruction, known, *rest)
+            found = to, pointed(function, instruction, known, *rest)
         elif kind == "sum":
             first, second = rest
             sums = [
-                pointed(instruction, known, pointer, known.get(f"#{by}"))
+                pointed(function, instruction, known, pointer, known.get(f"#{by}"))
                 for pointer, by in ((first, second), (second, first))
             ]
             found = to, next((place for place in sums if place is not None), None)
@@ -163,9 +177,9 @@ def after(function, instruction, known):
     return left | {found[0]: found[1]}
 
 
-def pointed(instruction, known, register, by=0):
+def pointed(function, instruction, known, register, by):
     """So many bytes from where a register points into the stack."""
-    at = -instruction.depth if register == "sp" else known.get(register)
+    at = -instruction.depth if register == function.architecture.STACK else known.get(register)
     return None if at is None or by is None else at + by
 
 
@@ -254,7 +268,9 @@ class Analysis:
                     ]
             if depths:
                 return min(depths)
-            return DATA if self.architecture.is_argument(self.function, *slot) else SECRET
+            frame, at = slot
+            known = at >= self.architecture.ARGUMENTS_FROM[frame]
+            return DATA if known and (frame != self.architecture.STACK or not self.function.aligned) else SECRET
         if memory.base in self.function.frames:
             return SECRET
         if memory.fixed:

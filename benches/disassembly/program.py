@@ -64,7 +64,7 @@ class Program:
         ]
         self.relocated = {}  # Of the global offset table.
         for _, kind, _, _, offset, length in sections:
-            if kind == 4 and self.architecture.RELATIVE:
+            if kind == 4 and self.architecture.THROUGH_POINTER:
                 for at in range(offset, offset + length, 24):
                     place, info, addend = struct.unpack_from("<QQq", self.image, at)
                     if info == self.architecture.RELATIVE:

@@ -45,6 +45,7 @@ ALL = set(REGISTERS.values())
 ARGUMENTS = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"]
 RETURNS_THROUGH_ARGUMENT = True  # Its pointer is the first.
 STACK = "rsp"
+ARGUMENTS_FROM = {STACK: 8, "rbp": 16}
 WORD = 8
 KNOWN = {}
 FLAGS = ("cf", "zf", "of")
@@ -102,7 +103,6 @@ class Instruction(flow.Instruction):
         text = re.sub(r"^((lock|rep[nz]*|bnd|notrack|data16|cs|ds|addr32) )+", "", text)
         name, _, rest = text.partition(" ")
         super().__init__(address, shown, name)
-        self.moved = None
         operands = [operand.strip() for operand in re.split(r",(?![^\[]*\])", rest)] if rest.strip() else []
         self.sums, self.divides = name in ("add", "sub"), bool(DIVIDES.match(name))
         self.falls = not name.startswith(("ret", "ud2")) and name != "jmp"
@@ -293,8 +293,3 @@ def growth(function, i):
 def arithmetic(_instruction):
     """The compiler has one register for a frame here, whose places are kept apart: no other that points into the stack is followed."""
     return None
-
-
-def is_argument(function, frame, at):
-    """Whether a place on the stack is the caller's, for an argument."""
-    return at >= 16 if frame == "rbp" else at >= 8 and not function.aligned
