@@ -30,6 +30,8 @@ pub enum Error {
         /// Index of the first such block in its piece.
         block: usize,
     },
+    /// A received piece, turned into the witness's form, has another hash than the published one.
+    WitnessMismatch,
     /// A ticket's version is newer than this crate.
     NewerVersion {
         /// The version found.
@@ -60,6 +62,9 @@ impl fmt::Display for Error {
             Error::BadBlock { block } => {
                 write!(f, "block {block} of the piece is zero or not below the modulus")
             }
+            Error::WitnessMismatch => f.write_str(
+                "the piece is not what was published, or its witness key is another piece's, subscriber's or epoch's",
+            ),
             Error::NewerVersion { found } => {
                 write!(f, "version {found} is newer than this program understands (1)")
             }

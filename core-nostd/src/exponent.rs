@@ -6,6 +6,7 @@ use crypto_bigint::Word;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::bytes::number_from_be;
+use crate::kdf::Kdf;
 use crate::number::{Number, WORD_BYTES, is_zero, mask, select};
 use crate::{Group, MAX_BYTES};
 
@@ -36,6 +37,24 @@ impl Exponent {
         let zero = mask(is_zero(&limbs[..group.order().len()]));
         limbs[0] = select(zero, 1, limbs[0]);
         Exponent { limbs, bits: group.bits() - 1 }
+    }
+
+    /// From a KDF's output: short, of so many bytes with the top bit set, or uniform in 1 … q−1.
+    pub(crate) fn from_kdf(group: &Group, short: Option<usize>, kdf: Kdf) -> Self {
+        let mut draw = [0; MAX_WIDE];
+        let exponent = match short {
+            Some(len) => {
+                kdf.fill(&mut draw[..len]);
+                Self::short(&mut draw[..len])
+            }
+            None => {
+                let wide = &mut draw[..group.bytes() + 16];
+                kdf.fill(wide);
+                Self::uniform(group, wide)
+            }
+        };
+        draw.zeroize();
+        exponent
     }
 
     pub(crate) fn from_limbs(limbs: Number, bits: usize) -> Self {
@@ -79,6 +98,15 @@ impl fmt::Debug for Exponent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Exponent({} bits, secret)", self.bits)
     }
+}
+
+/// Exponents in a row, one for each piece of a batch.
+pub(crate) trait ExponentList {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// One of them. Panics beyond the last.
+    fn at(&self, index: usize) -> &Exponent;
 }
 
 /// Bytes of a wide draw for the largest group: W + 16.

@@ -7,9 +7,10 @@ use crypto_bigint::Word;
 use zeroize::Zeroize;
 
 use crate::element::Element;
+use crate::exponent::ExponentList;
 use crate::kernels::Comb;
 use crate::number::LIMBS;
-use crate::{Error, Group, Params, TsKey};
+use crate::{Error, Group, Params};
 
 /// Powers that one call of a kernel computes: what the widest backend has lanes for.
 pub(crate) const BATCH: usize = 8;
@@ -47,17 +48,17 @@ impl<'t> FixedBase<'t> {
     /// `each(i, ∏ base_t^(keys_t[i]))` over the terms t, for every i. Time depends on the widths and counts alone.
     pub(crate) fn pow_batch<const TERMS: usize>(
         group: &Group,
-        terms: [(&FixedBase<'_>, &[TsKey]); TERMS],
+        terms: [(&FixedBase<'_>, &dyn ExponentList); TERMS],
         mut each: impl FnMut(usize, Element),
     ) {
         let n = group.modulus().len();
-        let (bits, count) = (terms[0].0.bits, terms[0].1.len());
-        assert!(terms.iter().all(|(base, keys)| base.bits == bits && keys.len() == count));
+        let (bits, count) = (terms[0].0.bits, terms[0].1.count());
+        assert!(terms.iter().all(|(base, keys)| base.bits == bits && keys.count() == count));
         let mut words = [0; BATCH * LIMBS];
         for start in (0..count).step_by(BATCH) {
             let len = BATCH.min(count - start);
             let exponents =
-                terms.map(|(_, keys)| from_fn::<_, BATCH, _>(|i| &keys[start + i.min(len - 1)].0));
+                terms.map(|(_, keys)| from_fn::<_, BATCH, _>(|i| keys.at(start + i.min(len - 1))));
             let combs: [_; TERMS] =
                 from_fn(|t| Comb { table: terms[t].0.table, exponents: &exponents[t][..len] });
             let words = &mut words[..len * n];

@@ -36,6 +36,10 @@ impl SecretKey {
         SecretKey { exponent }
     }
 
+    pub(crate) fn from_exponent(exponent: Exponent) -> Self {
+        SecretKey { exponent }
+    }
+
     /// From the W big-endian bytes of [`SecretKey::to_bytes`]. Errors: [`Error::BadLength`], [`Error::BadSecretKey`]
     /// where it is not an exponent of this profile: below 2^(short bits) with the top bit set, or in 1 … q−1.
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {

@@ -15,6 +15,8 @@
 //! | PDec | [`decrypt_piece`] |
 //! | T | [`re_encrypt_piece`] |
 //!
+//! [`check_witness`] lets anybody who carries a piece check it without being able to open it.
+//!
 //! ```
 //! use swarmseal_core::{Error, Exponents, Group, Kernels, Params, Profile, ReKey, check_piece, re_encrypt_piece};
 //!
@@ -46,6 +48,7 @@ extern crate alloc;
 extern crate std;
 
 mod bytes;
+mod device;
 mod element;
 mod error;
 mod exponent;
@@ -66,14 +69,16 @@ mod primality;
 mod proof;
 mod ticket;
 mod ts_keys;
+mod witness;
 
 pub use crypto_bigint::Word;
+pub use device::{DerivedSecret, DeviceRoot};
 pub use error::Error;
 pub use fixed_base::FixedBase;
 pub use group::Group;
 #[cfg(feature = "generate")]
 pub use group::generate::Progress;
-pub use ids::{SubscriberId, TorrentId};
+pub use ids::{KeyCommitment, SubscriberId, TorrentId};
 pub use kernels::Kernels;
 pub use keys::{PublicKey, SecretKey};
 pub use modulus::Modulus;
@@ -85,6 +90,10 @@ pub use piece_keys::{DecryptionKey, EncryptionKey, OpenedKey, ReKey, SubscriberT
 pub use proof::Proof;
 pub use ticket::Ticket;
 pub use ts_keys::{MasterKey, TsKey, TsKeys};
+pub use witness::{
+    WitnessExponent, WitnessExponents, WitnessFactor, WitnessKey, WitnessSecret, WitnessTable, check_witness,
+    check_witness_in_place, witness_hash,
+};
 
 /// Bytes of an element of the largest group.
 pub const MAX_BYTES: usize = 512;

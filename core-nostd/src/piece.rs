@@ -45,7 +45,7 @@ pub fn check_piece(params: &Params, piece: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn multiply(params: &Params, factor: &Element, piece: &mut [u8]) -> Result<(), Error> {
+pub(crate) fn multiply(params: &Params, factor: &Element, piece: &mut [u8]) -> Result<(), Error> {
     whole_blocks(params, piece)?;
     let group = params.group();
     let n = group.modulus().len();

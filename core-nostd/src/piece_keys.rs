@@ -10,6 +10,7 @@ use crate::element::Element;
 use crate::fixed_base::{BATCH, FixedBase};
 use crate::{Error, Params, PublicKey, SecretKey, TsKey};
 
+/// A group element by which the blocks of one piece are multiplied.
 macro_rules! piece_key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -35,6 +36,8 @@ macro_rules! piece_key {
         }
     };
 }
+
+pub(crate) use piece_key;
 
 piece_key! {
     /// K_ij = y_j^{r_ij}: opens piece i of subscriber j. Known to the tracker and, for its uploads, to the original
@@ -75,7 +78,7 @@ impl EncryptionKey {
         keys: &[TsKey],
         mut each: impl FnMut(usize, EncryptionKey),
     ) {
-        FixedBase::pow_batch(params.group(), [(&tables.y, keys)], |i, key| each(i, EncryptionKey(key)));
+        FixedBase::pow_batch(params.group(), [(&tables.y, &keys)], |i, key| each(i, EncryptionKey(key)));
     }
 }
 
@@ -120,8 +123,11 @@ impl ReKey {
         downloader: (&SubscriberTables<'_>, &[TsKey]),
         mut each: impl FnMut(usize, ReKey),
     ) {
-        let terms = [(&uploader.0.inverse, uploader.1), (&downloader.0.y, downloader.1)];
-        FixedBase::pow_batch(params.group(), terms, |i, rekey| each(i, ReKey(rekey)));
+        FixedBase::pow_batch(
+            params.group(),
+            [(&uploader.0.inverse, &uploader.1), (&downloader.0.y, &downloader.1)],
+            |i, rekey| each(i, ReKey(rekey)),
+        );
     }
 }
 
@@ -151,7 +157,7 @@ impl DecryptionKey {
         keys: &[TsKey],
         mut each: impl FnMut(usize, DecryptionKey),
     ) {
-        FixedBase::pow_batch(params.group(), [(table, keys)], |i, key| each(i, DecryptionKey(key)));
+        FixedBase::pow_batch(params.group(), [(table, &keys)], |i, key| each(i, DecryptionKey(key)));
     }
 
     /// K^{−1} = (g^{−r})^s.
@@ -173,7 +179,7 @@ impl DecryptionKey {
 #[derive(Clone, Debug)]
 pub struct SubscriberTables<'t> {
     y: FixedBase<'t>,
-    inverse: FixedBase<'t>,
+    pub(crate) inverse: FixedBase<'t>,
 }
 
 impl<'t> SubscriberTables<'t> {

@@ -4,9 +4,9 @@ use core::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::exponent::{Exponent, MAX_WIDE};
+use crate::exponent::{Exponent, ExponentList};
 use crate::kdf::Kdf;
-use crate::{MAX_BYTES, Params, PublicKey, TorrentId};
+use crate::{Params, SubscriberId};
 
 /// The tracker's master key of one epoch. Zeroized on drop.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -37,39 +37,17 @@ pub struct TsKeys<'a> {
 }
 
 impl<'a> TsKeys<'a> {
-    /// TGen. The public key is an input: were it not, subscribing twice would open pieces without a license.
-    pub fn derive(
-        params: &'a Params,
-        master: &MasterKey,
-        torrent: &TorrentId,
-        y: &PublicKey,
-        epoch: u64,
-    ) -> Self {
-        let mut bytes = [0; MAX_BYTES];
-        let bytes = &mut bytes[..params.group().bytes()];
-        y.write(bytes);
-        let kdf =
-            Kdf::new("swarmseal v1 ts key").field(&master.0).field(&torrent.0).field(bytes).number(epoch);
+    /// TGen. The id fixes the torrent and the public key: were the key no input, subscribing twice would open pieces without a
+    /// license.
+    pub fn derive(params: &'a Params, master: &MasterKey, subscriber: &SubscriberId, epoch: u64) -> Self {
+        let kdf = Kdf::new("swarmseal v1 ts key").field(&master.0).field(&subscriber.0).number(epoch);
         TsKeys { params, kdf }
     }
 
     /// r of one piece.
     pub fn key(&self, piece: u32) -> TsKey {
         let kdf = self.kdf.clone().number(u64::from(piece));
-        let mut draw = [0; MAX_WIDE];
-        let exponent = match self.params.short_ts_bytes() {
-            Some(len) => {
-                kdf.fill(&mut draw[..len]);
-                Exponent::short(&mut draw[..len])
-            }
-            None => {
-                let wide = &mut draw[..self.params.group().bytes() + 16];
-                kdf.fill(wide);
-                Exponent::uniform(self.params.group(), wide)
-            }
-        };
-        draw.zeroize();
-        TsKey(exponent)
+        TsKey(Exponent::from_kdf(self.params.group(), self.params.short_ts_bytes(), kdf))
     }
 }
 
@@ -82,3 +60,13 @@ impl fmt::Debug for TsKeys<'_> {
 /// r, the tracker's secret exponent of one piece of one subscriber. Zeroized on drop.
 #[derive(Clone, Debug, Zeroize, ZeroizeOnDrop)]
 pub struct TsKey(pub(crate) Exponent);
+
+impl ExponentList for &[TsKey] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn at(&self, index: usize) -> &Exponent {
+        &self[index].0
+    }
+}

@@ -320,7 +320,7 @@ impl Player {
         if keys.torrent_id != seal.torrent_id {
             return Err(Error::WrongTorrent);
         }
-        let subscriber = keys.subscriber(&seal.params);
+        let subscriber = keys.subscriber(&seal.params, identity);
         let mut licenses = Vec::with_capacity(1 + others.len());
         for envelope in std::iter::once(envelope).chain(others.iter().map(Vec::as_slice)) {
             let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;

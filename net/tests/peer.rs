@@ -16,7 +16,7 @@ use swarmseal::peer::{
     TorrentConfig, Tracker, read_statements, statements_of,
 };
 use swarmseal::wire::handshake::{self, Handshake};
-use swarmseal::wire::identity::{SigningKey, purpose, verify};
+use swarmseal::wire::identity::{Identity, SigningKey, purpose, verify};
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator};
@@ -68,7 +68,11 @@ impl FakeTracker {
         })
     }
 
-    fn check(&self, ticket: &[u8], uploader: SubscriberId) -> Result<(PublicKey, u64), KeyError> {
+    fn check(
+        &self,
+        ticket: &[u8],
+        uploader: SubscriberId,
+    ) -> Result<(SubscriberId, PublicKey, u64), KeyError> {
         let refused = |why: &str| KeyError::TicketRefused(why.to_owned());
         let ticket = Ticket::from_bytes(ticket).map_err(|error| refused(&error.to_string()))?;
         let (y, identity) = self
@@ -83,7 +87,7 @@ impl FakeTracker {
         if ticket.uploader != uploader || ticket.torrent_id != TORRENT {
             return Err(refused("another's"));
         }
-        Ok((y, ticket.epoch))
+        Ok((ticket.downloader, y, ticket.epoch))
     }
 
     fn bytes(&self, write: impl FnOnce(&mut [u8])) -> Vec<u8> {
@@ -124,10 +128,10 @@ impl Tracker for Session {
         Box::pin(async move {
             let FakeTracker { params, master, .. } = &*self.tracker;
             self.tracker.keyed.lock().unwrap().extend_from_slice(pieces);
-            let (down, epoch) = self.tracker.check(ticket, self.us)?;
+            let (down_id, down, epoch) = self.tracker.check(ticket, self.us)?;
             let up = self.tracker.subscribers.lock().unwrap()[&self.us].0.clone();
-            let up_keys = TsKeys::derive(params, master, &TORRENT, &up, own_epoch);
-            let down_keys = TsKeys::derive(params, master, &TORRENT, &down, epoch);
+            let up_keys = TsKeys::derive(params, master, &self.us, own_epoch);
+            let down_keys = TsKeys::derive(params, master, &down_id, epoch);
             let rekey = |&piece: &u32| {
                 let key = ReKey::derive(params, (&up, &up_keys.key(piece)), (&down, &down_keys.key(piece)));
                 self.tracker.bytes(|out| key.to_bytes(params, out).unwrap())
@@ -144,8 +148,8 @@ impl Tracker for Session {
         Box::pin(async move {
             let FakeTracker { params, master, .. } = &*self.tracker;
             self.tracker.keyed.lock().unwrap().extend_from_slice(pieces);
-            let (y, epoch) = self.tracker.check(ticket, self.us)?;
-            let keys = TsKeys::derive(params, master, &TORRENT, &y, epoch);
+            let (id, y, epoch) = self.tracker.check(ticket, self.us)?;
+            let keys = TsKeys::derive(params, master, &id, epoch);
             let key = |&piece: &u32| {
                 let key = EncryptionKey::derive(params, &y, &keys.key(piece));
                 self.tracker.bytes(|out| key.to_bytes(params, out).unwrap())
@@ -211,8 +215,9 @@ impl Subscriber {
         let params = tracker.params.clone();
         let secret = SecretKey::generate(&params, rng);
         let y = secret.public_key(&params);
-        let key = SigningKey::generate(rng);
-        let id = SubscriberId::of(&params, &TORRENT, &y);
+        let identity = Identity::generate(rng);
+        let key = identity.signing_key().clone();
+        let id = identity.subscriber(&params, &TORRENT, &y);
         tracker.subscribers.lock().unwrap().insert(id, (y.clone(), key.public()));
         let member = Member { torrent_id: TORRENT, params, id, key, epoch: 1 };
         Subscriber { member, secret, y, dir: tempfile::tempdir().unwrap() }
@@ -233,7 +238,7 @@ impl Subscriber {
     fn opened(&self, tracker: &FakeTracker) -> Vec<Vec<u8>> {
         let params = &*tracker.params;
         let store = open(self.dir.path(), TORRENT);
-        let keys = TsKeys::derive(params, &tracker.master, &TORRENT, &self.y, 1);
+        let keys = TsKeys::derive(params, &tracker.master, &self.member.id, 1);
         let piece = |piece: u32| {
             let mut stored = vec![0; PIECE_LEN as usize];
             store.read(piece, &mut stored).unwrap();
@@ -732,7 +737,7 @@ impl Subscriber {
     fn opened_mixed(&self, tracker: &FakeTracker, epoch: u64) -> Vec<Vec<u8>> {
         let params = &*tracker.params;
         let store = open(self.dir.path(), TORRENT);
-        let keys = TsKeys::derive(params, &tracker.master, &TORRENT, &self.y, epoch);
+        let keys = TsKeys::derive(params, &tracker.master, &self.member.id, epoch);
         let piece = |piece: u32| {
             let mut stored = vec![0; PIECE_LEN as usize];
             let found = store.read_stored(piece, &mut stored).unwrap();

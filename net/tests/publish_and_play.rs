@@ -83,7 +83,9 @@ impl Setting {
         let secret = SecretKey::generate(&params, &mut rng());
         let y = secret.public_key(&params);
         let master = MasterKey::from_bytes([8; 32]);
-        let ts_keys = TsKeys::derive(&params, &master, &info.seal.torrent_id, &y, EPOCH);
+        let identity = Identity::generate(&mut rng());
+        let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None, epoch: 1 };
+        let ts_keys = TsKeys::derive(&params, &master, &keys.subscriber(&params, &identity), EPOCH);
         let width = params.group().bytes();
         let mut decryption_keys = Vec::new();
         let mut stored = HashMap::new();
@@ -101,9 +103,8 @@ impl Setting {
             DecryptionKey::derive(&params, &r).to_bytes(&params, &mut key).unwrap();
             decryption_keys.extend(key);
         }
-        let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None, epoch: 1 };
         Setting {
-            identity: Identity::generate(&mut rng()),
+            identity,
             keys,
             stored: Stored(stored),
             decryption_keys,
@@ -116,7 +117,7 @@ impl Setting {
         License {
             torrent_id: self.metainfo.info.seal.torrent_id,
             info_hash: self.metainfo.info_hash,
-            subscriber: self.keys.subscriber(&self.metainfo.info.seal.params),
+            subscriber: self.keys.subscriber(&self.metainfo.info.seal.params, &self.identity),
             epoch: EPOCH,
             issued: None,
             played: 0,
@@ -143,7 +144,7 @@ impl Setting {
     }
 
     fn policy_state(&self) -> PolicyState {
-        let subscriber = self.keys.subscriber(&self.metainfo.info.seal.params);
+        let subscriber = self.keys.subscriber(&self.metainfo.info.seal.params, &self.identity);
         PolicyState::load(self.play_files(), &self.identity, &subscriber).unwrap()
     }
 
@@ -580,7 +581,7 @@ fn the_policy_is_enforced_and_plays_are_counted() {
     assert!(matches!(none, Err(Error::NoPlaysLeft { allowed: 2 })));
     assert!(matches!(begin(policy(), NOW - 10_000), Err(Error::ClockSetBack { seconds: 10_000, seen: NOW })));
     fs::write(setting.state.path().join("plays"), b"d5:playsi0ee").unwrap();
-    let subscriber = setting.keys.subscriber(&setting.metainfo.info.seal.params);
+    let subscriber = setting.keys.subscriber(&setting.metainfo.info.seal.params, &setting.identity);
     let edited = PolicyState::load(setting.play_files(), &setting.identity, &subscriber);
     assert!(matches!(edited, Err(Error::TamperedPolicyState { .. })));
 }

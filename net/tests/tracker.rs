@@ -196,8 +196,9 @@ impl Device {
         let params = published.params();
         let secret = SecretKey::generate(params, &mut UnwrapErr(SysRng));
         let public = secret.public_key(params);
-        let id = SubscriberId::of(params, &published.id(), &public);
-        Device { identity: Identity::generate(&mut UnwrapErr(SysRng)), secret, public, id }
+        let identity = Identity::generate(&mut UnwrapErr(SysRng));
+        let id = identity.subscriber(params, &published.id(), &public);
+        Device { identity, secret, public, id }
     }
 
     async fn subscribed(tracker: &Running, published: &Published) -> (Self, Subscribed) {

@@ -82,7 +82,7 @@ impl Torrent {
         let nonce = challenge(connection)?;
         let subscribe = Subscribe::new(self.params(), self.id(), (&secret, &public), &identity, nonce, rng)?;
         let subscribed: Subscribed = call(connection, "subscribe", &subscribe)?;
-        let id = SubscriberId::of(self.params(), &self.id(), &public);
+        let id = identity.subscriber(self.params(), &self.id(), &public);
         let token = open_session(connection, &identity, id)?;
         Ok(Member { id, identity, token, passkey: subscribed.passkey, epoch: subscribed.epoch })
     }

@@ -8,7 +8,7 @@ use rand_core::UnwrapErr;
 use serde_json::json;
 use swarmseal_core::{
     EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey, SecretKey,
-    SubscriberTables, TorrentId, TsKey, TsKeys, encrypt_piece,
+    SubscriberId, SubscriberTables, TsKey, TsKeys, encrypt_piece,
 };
 
 use super::{Exit, Failure, Output};
@@ -86,7 +86,7 @@ fn measure(kernels: &'static Kernels, budget: Duration) -> Result<Speed, Failure
     let params = Params::new(Profile::Sealed, Group::ffdhe2048(kernels), Exponents::Short).map_err(failed)?;
     let y: PublicKey = SecretKey::generate(&params, rng).public_key(&params);
     let r: Vec<TsKey> = {
-        let keys = TsKeys::derive(&params, &MasterKey::from_bytes([7; 32]), &TorrentId([7; 32]), &y, 0);
+        let keys = TsKeys::derive(&params, &MasterKey::from_bytes([7; 32]), &SubscriberId([7; 32]), 0);
         (0..8).map(|piece| keys.key(piece)).collect()
     };
     let mut words = vec![0; SubscriberTables::words(&params)];

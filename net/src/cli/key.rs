@@ -88,7 +88,7 @@ fn import(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let path = dir.subscriber();
     let file = exported.subscriber.to_key_file(params);
     file.write(&path, existing(args.force)).map_err(at(&path))?;
-    let id = exported.subscriber.subscriber(params);
+    let id = exported.subscriber.subscriber(params, &exported.identity);
     output.result(
         format!("Imported the subscription {id}"),
         json!({ "event": "imported", "subscriber": id.to_string() }),

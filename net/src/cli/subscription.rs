@@ -189,7 +189,7 @@ impl Subscription {
         keys: SubscriberKeys,
     ) -> Result<Self, Failure> {
         let public_key = keys.secret.public_key(&metainfo.info.seal.params);
-        let id = SubscriberId::of(&metainfo.info.seal.params, &metainfo.info.seal.torrent_id, &public_key);
+        let id = keys.subscriber(&metainfo.info.seal.params, &identity);
         Ok(Subscription { metainfo, dir, identity, keys, public_key, id })
     }
 

@@ -72,7 +72,7 @@ fn open(params: &Params, secret: &SecretKey, license: &[u8], first: u32) -> Vec<
 mod tests {
     use getrandom::SysRng;
     use rand_core::UnwrapErr;
-    use swarmseal_core::{Exponents, Group, MasterKey, Profile, TorrentId, TsKeys};
+    use swarmseal_core::{Exponents, Group, MasterKey, Profile, SubscriberId, TsKeys};
 
     use super::*;
 
@@ -82,8 +82,7 @@ mod tests {
         let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
         let width = params.group().bytes();
         let secret = SecretKey::generate(&params, &mut UnwrapErr(SysRng));
-        let public = secret.public_key(&params);
-        let r = TsKeys::derive(&params, &MasterKey::from_bytes([1; 32]), &TorrentId([2; 32]), &public, 0);
+        let r = TsKeys::derive(&params, &MasterKey::from_bytes([1; 32]), &SubscriberId([2; 32]), 0);
         let (pieces, bad) = (KEPT as u32 * TOGETHER + 88, 11);
         let mut license = vec![0; pieces as usize * width];
         let entries: Vec<DecryptionKey> =

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use swarmseal_core::{MasterKey, Proof, PublicKey, SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{KeyCommitment, MasterKey, Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use super::clock;
 use super::connection::Remote;
@@ -72,7 +72,8 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
     Proof::from_bytes(params, &request.proof)
         .and_then(|proof| proof.verify(params, &public, &request.statement()))
         .map_err(|_| ApiError::BadProof)?;
-    let subscriber = SubscriberId::of(params, &torrent.id, &public);
+    let keys = KeyCommitment::of(params, &request.device, &public);
+    let subscriber = SubscriberId::of(&torrent.id, &request.identity, &keys);
     let now = clock::now();
     let fresh = SubscriberRecord {
         torrent_id: torrent.id,
@@ -188,7 +189,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
-    let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
     let pair = (session.id, request.ticket.downloader);
     tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
     count(&tracker.counters.rekey_calls, 1);
@@ -211,7 +212,7 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
-    let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
+    let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
     let pair = (session.id, request.ticket.downloader);
     tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);

@@ -12,7 +12,7 @@ use axum::body::Body as RequestBody;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use swarmseal_core::{PublicKey, SubscriberId, TorrentId};
+use swarmseal_core::{KeyCommitment, PublicKey, SubscriberId, TorrentId};
 use tokio::time::timeout;
 
 use super::calls::{Body, Shared, bearer, in_session, respond};
@@ -96,7 +96,7 @@ fn open_case(tracker: &Tracker, session: &Session, request: Accuse) -> Result<Ac
     };
     let finding = with_holder(tracker, &torrent, &own, statement.epoch, |holder| {
         let hash = piece_hash(tracker, &torrent, piece)?;
-        Ok(judge::examine(&torrent.params, &torrent.id, (piece, &hash), holder, &ciphertext)?)
+        Ok(judge::examine(&torrent.params, (piece, &hash), holder, &ciphertext)?)
     })?;
     case.outcome = match finding {
         Finding::Good => Outcome::FalseAccusation,
@@ -171,8 +171,7 @@ fn hear(tracker: &Tracker, session: &Session, request: &Defend) -> Result<Defend
     let accuser = tracker.store.subscriber(&case.accuser)?.ok_or(ApiError::UnknownCase)?;
     let input = with_holder(tracker, &torrent, &accuser, case.epoch, |accuser| {
         with_holder(tracker, &torrent, &own, statement.epoch, |sender| {
-            let (params, id) = (&torrent.params, &torrent.id);
-            Ok(judge::input_hash(params, id, case.piece, (accuser, &ciphertext), sender)?)
+            Ok(judge::input_hash(&torrent.params, case.piece, (accuser, &ciphertext), sender)?)
         })
     })?;
     let fits = input == stated.hash;
@@ -223,7 +222,9 @@ fn with_holder<T>(
     job: impl FnOnce(&Holder<'_>) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     let public = PublicKey::from_bytes(&torrent.params, &record.y)?;
-    job(&Holder { public: &public, master: &*master(tracker, torrent, epoch)?, epoch })
+    let keys = KeyCommitment::of(&torrent.params, &record.device, &public);
+    let id = SubscriberId::of(&torrent.id, &record.identity, &keys);
+    job(&Holder { id, public: &public, master: &*master(tracker, torrent, epoch)?, epoch })
 }
 
 /// SHA-1 of a packaged piece. Cases are rare: the .torrent is read for each.

@@ -3,20 +3,21 @@
 
 use sha1::{Digest, Sha1};
 use swarmseal_core::{
-    Error, MasterKey, OpenedKey, Params, PublicKey, ReKey, TorrentId, TsKey, TsKeys, check_piece,
+    Error, MasterKey, OpenedKey, Params, PublicKey, ReKey, SubscriberId, TsKey, TsKeys, check_piece,
     decrypt_piece_with, re_encrypt_piece,
 };
 
 /// A subscriber in one epoch.
 pub(super) struct Holder<'a> {
+    pub(super) id: SubscriberId,
     pub(super) public: &'a PublicKey,
     pub(super) master: &'a MasterKey,
     pub(super) epoch: u64,
 }
 
 impl Holder<'_> {
-    fn ts_key(&self, params: &Params, torrent: &TorrentId, piece: u32) -> TsKey {
-        TsKeys::derive(params, self.master, torrent, self.public, self.epoch).key(piece)
+    fn ts_key(&self, params: &Params, piece: u32) -> TsKey {
+        TsKeys::derive(params, self.master, &self.id, self.epoch).key(piece)
     }
 }
 
@@ -35,7 +36,6 @@ pub(super) enum Finding {
 /// blocks.
 pub(super) fn examine(
     params: &Params,
-    torrent: &TorrentId,
     (piece, hash): (u32, &[u8; 20]),
     holder: &Holder<'_>,
     ciphertext: &[u8],
@@ -45,7 +45,7 @@ pub(super) fn examine(
         checked => checked?,
     }
     let mut opened = zeroize::Zeroizing::new(ciphertext.to_vec());
-    let key = OpenedKey::derive(params, holder.public, &holder.ts_key(params, torrent, piece));
+    let key = OpenedKey::derive(params, holder.public, &holder.ts_key(params, piece));
     decrypt_piece_with(params, &key, &mut opened)?;
     let good = <[u8; 20]>::from(Sha1::digest(&opened)) == *hash;
     Ok(if good { Finding::Good } else { Finding::Bad })
@@ -54,12 +54,11 @@ pub(super) fn examine(
 /// BLAKE3 of what `sender` must have held if it made the holder's ciphertext of it by T.
 pub(super) fn input_hash(
     params: &Params,
-    torrent: &TorrentId,
     piece: u32,
     (holder, ciphertext): (&Holder<'_>, &[u8]),
     sender: &Holder<'_>,
 ) -> Result<[u8; 32], Error> {
-    let (r_k, r_j) = (holder.ts_key(params, torrent, piece), sender.ts_key(params, torrent, piece));
+    let (r_k, r_j) = (holder.ts_key(params, piece), sender.ts_key(params, piece));
     let back = ReKey::derive(params, (holder.public, &r_k), (sender.public, &r_j));
     let mut input = ciphertext.to_vec();
     re_encrypt_piece(params, &back, &mut input)?;
@@ -74,8 +73,6 @@ mod tests {
 
     use super::*;
 
-    const TORRENT: TorrentId = TorrentId([5; 32]);
-
     #[test]
     fn bad_pieces_are_told_and_followed_back() {
         let group = Group::ffdhe2048(crate::backend::kernels());
@@ -83,11 +80,11 @@ mod tests {
         let public = || SecretKey::generate(&params, &mut UnwrapErr(SysRng)).public_key(&params);
         let (y_j, y_k) = (public(), public());
         let (first, second) = (MasterKey::from_bytes([1; 32]), MasterKey::from_bytes([2; 32]));
-        let j = Holder { public: &y_j, master: &first, epoch: 1 };
-        let k = Holder { public: &y_k, master: &second, epoch: 2 };
+        let j = Holder { id: SubscriberId([1; 32]), public: &y_j, master: &first, epoch: 1 };
+        let k = Holder { id: SubscriberId([2; 32]), public: &y_k, master: &second, epoch: 2 };
         let packaged: Vec<u8> = (0..1024).map(|i| (i % 100) as u8 + 1).collect();
         let hash = Sha1::digest(&packaged).into();
-        let [r_j, r_k] = [&j, &k].map(|holder| holder.ts_key(&params, &TORRENT, 3));
+        let [r_j, r_k] = [&j, &k].map(|holder| holder.ts_key(&params, 3));
 
         let mut held = packaged.clone();
         encrypt_piece(&params, &EncryptionKey::derive(&params, &y_j, &r_j), &mut held).unwrap();
@@ -97,16 +94,16 @@ mod tests {
             re_encrypt_piece(&params, &rho, &mut sent).unwrap();
             sent
         };
-        let look = |bytes: &[u8]| examine(&params, &TORRENT, (3, &hash), &k, bytes).unwrap();
+        let look = |bytes: &[u8]| examine(&params, (3, &hash), &k, bytes).unwrap();
         assert_eq!(look(&sent(&held)), Finding::Good);
         assert_eq!(look(&held), Finding::Bad);
         assert_eq!(look(&[0xFF; 1024]), Finding::Improper);
-        assert!(examine(&params, &TORRENT, (3, &hash), &k, &[1; 7]).is_err());
+        assert!(examine(&params, (3, &hash), &k, &[1; 7]).is_err());
         // Whatever j had, it is found again from what k got.
         held[700] ^= 1;
         let bad = sent(&held);
         assert_eq!(look(&bad), Finding::Bad);
-        let found = input_hash(&params, &TORRENT, 3, (&k, &bad), &j).unwrap();
+        let found = input_hash(&params, 3, (&k, &bad), &j).unwrap();
         assert_eq!(found, *blake3::hash(&held).as_bytes());
     }
 }

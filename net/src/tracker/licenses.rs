@@ -15,7 +15,6 @@ use swarmseal_core::SubscriberId;
 use super::calls::{Body, Shared, in_session, read, respond};
 use super::epochs::master;
 use super::metrics::count;
-use super::records::SubscriberRecord;
 use super::refusal::Refusal;
 use super::sessions::Session;
 use super::state::{Torrent, Tracker};
@@ -51,7 +50,7 @@ fn make_license(
     }
     let epoch = request.epoch.unwrap_or_else(|| torrent.epochs.current());
     let voucher = request.voucher.as_deref();
-    let license = granted(tracker, &torrent, (session.id, &subscriber), epoch, voucher)?;
+    let license = granted(tracker, &torrent, session.id, epoch, voucher)?;
     let license = seal(tracker, &license, &subscriber.device)?;
     // Noted before it leaves.
     tracker.store.note_license(&session.id, epoch, clock::now())?;
@@ -87,7 +86,7 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
     tracker.nonces.use_up(now, &word.nonce)?;
     let epoch = word.epoch.unwrap_or_else(|| torrent.epochs.current());
     let voucher = word.voucher.as_deref();
-    let license = granted(tracker, &torrent, (word.subscriber, &subscriber), epoch, voucher)?;
+    let license = granted(tracker, &torrent, word.subscriber, epoch, voucher)?;
     let license = seal(tracker, &license, &server.device)?;
     tracker.store.note_license(&word.subscriber, epoch, now)?;
     count(&tracker.counters.licenses, 1);
@@ -113,7 +112,7 @@ fn license_server<'t>(tracker: &'t Tracker, torrent: &Torrent) -> Result<&'t Lic
 fn granted(
     tracker: &Tracker,
     torrent: &Torrent,
-    (id, subscriber): (SubscriberId, &SubscriberRecord),
+    id: SubscriberId,
     epoch: u64,
     voucher: Option<&str>,
 ) -> Result<License, Refusal> {
@@ -143,10 +142,9 @@ fn granted(
     let plays = grant.policy.plays.map(|plays| plays.saturating_add(device.before));
     let keys = rekey::decryption_keys(
         &torrent.params,
-        &torrent.id,
         &*master(tracker, torrent, epoch)?,
         epoch,
-        &subscriber.y,
+        &id,
         &torrent.sealed_pieces(),
     )?;
     Ok(License {

@@ -157,7 +157,7 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
         let to = Party { tables: &tables, master: &master, epoch };
         // The hash of a clear piece is known without a key, in whose place are zeros.
         let pieces: Vec<u32> = (first..last).filter(|&piece| !torrent.is_clear(piece)).collect();
-        let made = rekey::encryption_keys(params, &torrent.id, &to, &pieces)?;
+        let made = rekey::encryption_keys(params, &to, &pieces)?;
         let width = params.group().bytes();
         let mut keys = vec![0; (last - first) as usize * width];
         for (&piece, key) in pieces.iter().zip(made.chunks_exact(width)) {
@@ -285,7 +285,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
-    let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }
@@ -356,7 +356,7 @@ fn make_pull_keys(
     let to_tables = tracker.tables.tables(params, &session.id, &own.y)?;
     let from = Party { tables: &from_tables, master: &from_master, epoch: personal.epoch };
     let to = Party { tables: &to_tables, master: &to_master, epoch: request.epoch };
-    let keys = rekey::rekeys(params, &torrent.id, &from, &to, &request.pieces)?;
+    let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now })
 }
@@ -381,7 +381,7 @@ fn make_seed_keys(
     let params = &torrent.params;
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
-    let keys = rekey::encryption_keys(params, &torrent.id, &to, &request.pieces)?;
+    let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }

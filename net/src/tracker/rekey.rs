@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Error, FixedBase, MasterKey, Params, PublicKey, ReKey, SubscriberId,
-    SubscriberTables, TorrentId, TsKey, TsKeys, Word,
+    SubscriberTables, TsKey, TsKeys, Word,
 };
 use zeroize::Zeroizing;
 
-/// A subscriber's public key with the powers of y and y^−1 that make keys cheap.
+/// A subscriber with the powers of y and y^−1 that make keys cheap.
 pub(super) struct Tables {
-    public: PublicKey,
+    id: SubscriberId,
     words: Box<[Word]>,
 }
 
 impl Tables {
-    fn new(params: &Params, y: &[u8]) -> Result<Self, Error> {
+    fn new(params: &Params, id: SubscriberId, y: &[u8]) -> Result<Self, Error> {
         let public = PublicKey::from_bytes(params, y)?;
         let mut words = vec![0; SubscriberTables::words(params)].into_boxed_slice();
         SubscriberTables::new(params, &public, &mut words)?;
-        Ok(Tables { public, words })
+        Ok(Tables { id, words })
     }
 
     fn bytes(&self) -> usize {
@@ -55,7 +55,7 @@ impl TableCache {
             return Ok(tables);
         }
         // Outside the lock: two calls that meet here both make them, and the later ones are kept.
-        let tables = Arc::new(Tables::new(params, y)?);
+        let tables = Arc::new(Tables::new(params, *id, y)?);
         lock().keep(*id, Arc::clone(&tables), self.limit);
         Ok(tables)
     }
@@ -105,20 +105,19 @@ pub(super) struct Party<'a> {
 }
 
 impl Party<'_> {
-    fn ts_keys<'p>(&self, params: &'p Params, torrent: &TorrentId) -> TsKeys<'p> {
-        TsKeys::derive(params, self.master, torrent, &self.tables.public, self.epoch)
+    fn ts_keys<'p>(&self, params: &'p Params) -> TsKeys<'p> {
+        TsKeys::derive(params, self.master, &self.tables.id, self.epoch)
     }
 }
 
 /// ρ from j to k for each piece, W bytes each in the order given.
 pub(super) fn rekeys(
     params: &Params,
-    torrent: &TorrentId,
     uploader: &Party<'_>,
     downloader: &Party<'_>,
     pieces: &[u32],
 ) -> Result<Vec<u8>, Error> {
-    let (r_j, r_k) = (uploader.ts_keys(params, torrent), downloader.ts_keys(params, torrent));
+    let (r_j, r_k) = (uploader.ts_keys(params), downloader.ts_keys(params));
     let j = SubscriberTables::from_words(params, &uploader.tables.words)?;
     let k = SubscriberTables::from_words(params, &downloader.tables.words)?;
     let mut keys = Encoded::new(params, pieces.len());
@@ -134,11 +133,10 @@ pub(super) fn rekeys(
 /// K_ik for each piece, for an original seed.
 pub(super) fn encryption_keys(
     params: &Params,
-    torrent: &TorrentId,
     downloader: &Party<'_>,
     pieces: &[u32],
 ) -> Result<Vec<u8>, Error> {
-    let r = downloader.ts_keys(params, torrent);
+    let r = downloader.ts_keys(params);
     let k = SubscriberTables::from_words(params, &downloader.tables.words)?;
     let mut keys = Encoded::new(params, pieces.len());
     for pieces in pieces.chunks(BATCH) {
@@ -152,14 +150,12 @@ pub(super) fn encryption_keys(
 /// (g^−1)^r for each of the sealed pieces of a torrent, for a license.
 pub(super) fn decryption_keys(
     params: &Params,
-    torrent: &TorrentId,
     master: &MasterKey,
     epoch: u64,
-    y: &[u8],
+    subscriber: &SubscriberId,
     pieces: &[u32],
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let public = PublicKey::from_bytes(params, y)?;
-    let r = TsKeys::derive(params, master, torrent, &public, epoch);
+    let r = TsKeys::derive(params, master, subscriber, epoch);
     let mut words = vec![0; FixedBase::words(params)];
     let table = DecryptionKey::table(params, &mut words)?;
     let mut keys = Encoded::new(params, pieces.len());
@@ -209,7 +205,8 @@ mod tests {
     use getrandom::SysRng;
     use rand_core::UnwrapErr;
     use swarmseal_core::{
-        Exponents, Group, Kernels, Profile, SecretKey, decrypt_piece, encrypt_piece, re_encrypt_piece,
+        Exponents, Group, Kernels, KeyCommitment, Profile, SecretKey, TorrentId, decrypt_piece,
+        encrypt_piece, re_encrypt_piece,
     };
 
     use super::*;
@@ -225,7 +222,8 @@ mod tests {
         let public = secret.public_key(params);
         let mut y = vec![0; params.group().bytes()];
         public.to_bytes(params, &mut y).unwrap();
-        (secret, SubscriberId::of(params, &TORRENT, &public), y)
+        let keys = KeyCommitment::of(params, &[1; 32], &public);
+        (secret, SubscriberId::of(&TORRENT, &[2; 32], &keys), y)
     }
 
     #[test]
@@ -242,9 +240,9 @@ mod tests {
         let downloader = Party { tables: &tables_k, master: &second, epoch: 2 };
         let pieces = [3, 0];
 
-        let k_ij = encryption_keys(&params, &TORRENT, &uploader, &pieces).unwrap();
-        let rho = rekeys(&params, &TORRENT, &uploader, &downloader, &pieces).unwrap();
-        let license = decryption_keys(&params, &TORRENT, &second, 2, &y_k, &[0, 1, 2, 3]).unwrap();
+        let k_ij = encryption_keys(&params, &uploader, &pieces).unwrap();
+        let rho = rekeys(&params, &uploader, &downloader, &pieces).unwrap();
+        let license = decryption_keys(&params, &second, 2, &k, &[0, 1, 2, 3]).unwrap();
         assert_eq!((k_ij.len(), rho.len(), license.len()), (2 * width, 2 * width, 4 * width));
         for (at, piece) in pieces.into_iter().enumerate() {
             let plain: Vec<u8> = (0..2 * width).map(|i| (i % 100) as u8 + 1).collect();
@@ -269,7 +267,7 @@ mod tests {
     fn the_cache_keeps_what_was_used_last() {
         let params = params();
         let subscribers: Vec<_> = (0..3).map(|_| subscriber(&params)).collect();
-        let one = Tables::new(&params, &subscribers[0].2).unwrap().bytes();
+        let one = Tables::new(&params, subscribers[0].1, &subscribers[0].2).unwrap().bytes();
         let cache = TableCache::new(2 * one);
         let tables = |n: usize| cache.tables(&params, &subscribers[n].1, &subscribers[n].2).unwrap();
         let (first, second) = (tables(0), tables(1));

@@ -6,6 +6,7 @@ use ed25519_dalek::{Signer, VerifyingKey};
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, Serializable};
 use rand_core::CryptoRng;
+use swarmseal_core::{KeyCommitment, Params, PublicKey, SubscriberId, TorrentId};
 use zeroize::{Zeroize, Zeroizing};
 
 /// What a signature is for. Each is a domain of its own: a signature made for one never verifies for another.
@@ -136,6 +137,16 @@ impl Identity {
     /// The X25519 public key: the device key.
     pub fn device_public(&self) -> [u8; 32] {
         self.device_public
+    }
+
+    /// What this device says of its other keys to peers; `y`: its public key for a torrent.
+    pub fn commitment(&self, params: &Params, y: &PublicKey) -> KeyCommitment {
+        KeyCommitment::of(params, &self.device_public, y)
+    }
+
+    /// Who this device is in a torrent; `y`: its public key for it.
+    pub fn subscriber(&self, params: &Params, torrent: &TorrentId, y: &PublicKey) -> SubscriberId {
+        SubscriberId::of(torrent, &self.public(), &self.commitment(params, y))
     }
 
     /// Signs a message for one purpose (see [`purpose`]).

@@ -225,7 +225,8 @@ mod tests {
     use getrandom::SysRng;
     use rand_core::UnwrapErr;
     use swarmseal_core::{
-        EncryptionKey, Exponents, Group, Kernels, MasterKey, TorrentId, TsKeys, encrypt_piece, package,
+        EncryptionKey, Exponents, Group, Kernels, MasterKey, SubscriberId, TorrentId, TsKeys, encrypt_piece,
+        package,
     };
 
     /// Whether each attack opens one piece of a torrent whose attacker has what the demo collects.
@@ -241,7 +242,7 @@ mod tests {
         let secrets: Vec<SecretKey> = (0..3).map(|_| SecretKey::generate(&params, &mut rng)).collect();
         let publics: Vec<_> = secrets.iter().map(|s| s.public_key(&params)).collect();
         let rs: Vec<_> =
-            publics.iter().map(|y| TsKeys::derive(&params, &master, &torrent, y, 1).key(0)).collect();
+            (0..3).map(|i| TsKeys::derive(&params, &master, &SubscriberId([i; 32]), 1).key(0)).collect();
         let ciphertexts: Vec<Vec<u8>> = (0..3)
             .map(|i| {
                 let mut piece = packaged.clone();

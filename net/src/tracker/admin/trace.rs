@@ -197,9 +197,7 @@ fn with_key(
     for (&epoch, master) in masters {
         let parties: Vec<_> = publics
             .iter()
-            .map(|(_, public)| {
-                (public, TsKeys::derive(params, master, &torrent.id, public, epoch).key(piece))
-            })
+            .map(|(id, public)| (public, TsKeys::derive(params, master, id, epoch).key(piece)))
             .collect();
         EncryptionKey::derive_each(params, &parties, |i, derived| {
             if derived.to_bytes(params, &mut made).is_ok() && *made == *key.0 {

@@ -65,8 +65,8 @@ impl SubscriberKeys {
     pub const KIND: &'static str = "subscriber";
 
     /// Who this is to the tracker and to peers.
-    pub fn subscriber(&self, params: &Params) -> SubscriberId {
-        SubscriberId::of(params, &self.torrent_id, &self.secret.public_key(params))
+    pub fn subscriber(&self, params: &Params, identity: &Identity) -> SubscriberId {
+        identity.subscriber(params, &self.torrent_id, &self.secret.public_key(params))
     }
 
     /// The key file.
@@ -267,7 +267,10 @@ mod tests {
         let read = ExportedKeys::from_key_file(&file, &seal).unwrap();
         assert_eq!(read.identity.device_public(), identity.device_public());
         assert_eq!(read.identity.public(), identity.public());
-        assert_eq!(read.subscriber.subscriber(&seal.params), subscriber.subscriber(&seal.params));
+        assert_eq!(
+            read.subscriber.subscriber(&seal.params, &identity),
+            subscriber.subscriber(&seal.params, &identity)
+        );
         assert_eq!(read.subscriber.passkey, subscriber.passkey);
         assert_eq!(read.subscriber.epoch, 3);
         assert!(matches!(ExportedKeys::from_key_file(&file, &self::seal(2)), Err(Error::WrongTorrent)));
@@ -275,7 +278,7 @@ mod tests {
 
         let file = reread(subscriber.to_key_file(&seal.params));
         let read = SubscriberKeys::from_key_file(&file, &seal).unwrap();
-        assert_eq!(read.subscriber(&seal.params), subscriber.subscriber(&seal.params));
+        assert_eq!(read.subscriber(&seal.params, &identity), subscriber.subscriber(&seal.params, &identity));
         let file = reread(identity.to_key_file());
         assert_eq!(Identity::from_key_file(&file).unwrap().public(), identity.public());
     }

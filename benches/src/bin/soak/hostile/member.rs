@@ -48,7 +48,7 @@ impl Member {
         let secret = SecretKey::generate(&params, rng);
         let y = secret.public_key(&params);
         let identity = Identity::generate(rng);
-        let id = SubscriberId::of(&params, &torrent_id, &y);
+        let id = identity.subscriber(&params, &torrent_id, &y);
         let key = identity.signing_key().clone();
         let mut client = Client::new(&metainfo.announce)?;
         let (mut passkey, mut epoch) = (None, 1);
