@@ -1,12 +1,10 @@
 //! A node: one listener, many torrents, and the limits that they share.
 
 mod announce;
-mod defence;
 mod dht;
 mod dialer;
 mod discovery;
 mod epoch;
-mod hashes;
 mod link;
 mod listen;
 mod lsd;
@@ -15,6 +13,7 @@ mod opening;
 mod personal;
 mod place;
 mod torrent;
+mod witness;
 mod work;
 mod workers;
 

@@ -35,7 +35,7 @@ impl Swarm {
         }
         let stuck = self.now.elapsed.saturating_sub(connection.revealed.last_have) > STUCK;
         let open = |piece: &u32| {
-            self.pieces.vouched().has(*piece) && !told.has(*piece) && !connection.have.has(*piece)
+            self.pieces.have().has(*piece) && !told.has(*piece) && !connection.have.has(*piece)
         };
         let key = |piece: u32| (self.revealed[piece as usize], self.pieces.availability(piece));
         let lowest = (0..self.pieces.count()).filter(open).map(key).min()?;
