@@ -225,7 +225,7 @@ async fn until_told(
         }
         node.shutdown_now().await;
     } else {
-        // The last statements and receipts are worth some seconds.
+        // The last statements are worth some seconds.
         node.shutdown().await;
     }
     Ok(())

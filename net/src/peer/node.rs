@@ -14,7 +14,6 @@ mod mapping;
 mod opening;
 mod personal;
 mod place;
-mod receipts;
 mod torrent;
 mod work;
 mod workers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use swarmseal_core::SubscriberId;
 
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
+use crate::wire::seal::Statement;
 
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -71,17 +71,6 @@ pub enum KeyError {
     /// We are refused, or the tracker cannot be reached: asked again later.
     #[error("no keys from the tracker: {0}")]
     Unavailable(String),
-}
-
-/// Why the tracker did not take receipts.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiptError {
-    /// It cannot be reached, or has too much to do.
-    #[error("receipts have to wait: {0}")]
-    Now(String),
-    /// One of them is not what it takes.
-    #[error("the tracker refuses receipts: {0}")]
-    Never(String),
 }
 
 /// Whose personal torrent an info-hash is: what a client that nobody modified names in its handshake.
@@ -193,15 +182,6 @@ pub trait Tracker: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<bool, String>> {
         let _ = (case, uploader, statement);
         Box::pin(async { Ok(false) })
-    }
-
-    /// Hands in receipts for what we sent, with who signed each: the last of each connection. How many bytes are credited now.
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        let _ = receipts;
-        Box::pin(async { Ok(0) })
     }
 
     /// The tracker's time as well as we know it, in seconds since 1970.

@@ -1,5 +1,5 @@
-//! The extension `ss_seal` of the peer protocol: its part of BEP 10's handshake, and the messages *ticket*, *want*,
-//! *statement* and *receipt*, bencoded.
+//! The extension `ss_seal` of the peer protocol: its part of BEP 10's handshake, and the messages *ticket*, *want*
+//! and *statement*, bencoded.
 
 use serde::{Deserialize, Serialize};
 use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
@@ -58,7 +58,7 @@ pub struct ExtendedHandshake {
 pub struct Hello {
     /// Subscriber id, or an original seed's.
     pub id: SubscriberId,
-    /// The Ed25519 key that its tickets, statements and receipts are signed with.
+    /// The Ed25519 key that its tickets and statements are signed with.
     pub identity: [u8; 32],
     /// Its epoch.
     pub epoch: u64,
@@ -158,8 +158,6 @@ pub enum SealMessage {
     Want(Vec<u32>),
     /// What the sender sent.
     Statement(Box<Statement>),
-    /// What the sender got.
-    Receipt(Box<Receipt>),
 }
 
 /// The uploader's signed word on which ciphertexts it sent: what blame follows.
@@ -325,8 +323,6 @@ fn entries_from_bytes(bytes: &[u8]) -> Option<Vec<Entry>> {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Raw {
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     entries: Option<Vec<u8>>,
     #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
@@ -335,15 +331,11 @@ struct Raw {
     pieces: Option<Vec<u8>>,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     signature: Option<[u8; 64]>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    since: Option<u64>,
     t: String,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     ticket: Option<Vec<u8>>,
     #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
     time: Option<u64>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
 }
 
 impl SealMessage {
@@ -364,15 +356,6 @@ impl SealMessage {
                 time: Some(statement.time),
                 entries: Some(entries_to_bytes(&statement.entries)),
                 signature: Some(statement.signature),
-                ..Raw::default()
-            },
-            SealMessage::Receipt(receipt) => Raw {
-                t: "receipt".into(),
-                bytes: Some(receipt.bytes),
-                count: Some(receipt.pieces),
-                since: Some(receipt.since),
-                time: Some(receipt.time),
-                signature: Some(receipt.signature),
                 ..Raw::default()
             },
         };
@@ -410,17 +393,6 @@ impl SealMessage {
                 let entries = entries_from_bytes(&entries).ok_or(SealError::Bad("statement"))?;
                 SealMessage::Statement(Box::new(Statement { epoch, time, entries, signature }))
             }
-            "receipt" => match raw {
-                Raw {
-                    bytes: Some(bytes),
-                    count: Some(pieces),
-                    since: Some(since),
-                    time: Some(time),
-                    signature: Some(signature),
-                    ..
-                } => SealMessage::Receipt(Box::new(Receipt { since, bytes, pieces, time, signature })),
-                _ => return Err(SealError::Bad("receipt")),
-            },
             _ => return Ok(None),
         }))
     }
@@ -450,7 +422,6 @@ mod tests {
     fn message() -> impl Strategy<Value = SealMessage> {
         let entry = (any::<u32>(), any::<[u8; 32]>()).prop_map(|(piece, hash)| Entry { piece, hash });
         let key = SigningKey::from_bytes(&[9; 32]);
-        let other = key.clone();
         prop_oneof![
             (any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(|(id, epoch, expires)| {
                 SealMessage::Ticket(Box::new(Ticket {
@@ -468,14 +439,6 @@ mod tests {
                     SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, time, entries)))
                 }
             ),
-            any::<[u64; 3]>().prop_map(move |[bytes, pieces, time]| {
-                SealMessage::Receipt(Box::new(Receipt::sign(
-                    &other,
-                    &PARTIES,
-                    (bytes, pieces),
-                    (time, time + 1),
-                )))
-            }),
         ]
     }
 

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal::peer::simulation::whole_story;
-use swarmseal::peer::{SignedWord, StatementLog, Store, StoredPiece};
+use swarmseal::peer::{StatementLog, Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
 };
@@ -23,7 +23,7 @@ use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
-use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Receipt, SealMessage, Statement};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
@@ -244,8 +244,8 @@ pub(crate) fn all() -> Vec<Seed> {
     for (name, puts) in [("fresh", 0), ("three-records", 3)] {
         add("piece_index", name, index(puts));
     }
-    for (name, words) in [("fresh", 0), ("two-words", 2)] {
-        add("statement_log", name, statement_log(words));
+    for (name, statements) in [("fresh", 0), ("two", 2)] {
+        add("statement_log", name, statement_log(statements));
     }
     for (name, bytes) in play_records() {
         add("play_record", name, bytes);
@@ -272,17 +272,11 @@ fn play_records() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn statement_log(words: usize) -> Vec<u8> {
+fn statement_log(statements: usize) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("statements.log");
     let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
-    let receipt =
-        Receipt::sign(&license_key(), &OWNER.from(ID), (1 << 40, 3), (1_700_000_000, 1_700_000_005));
-    let words = &[
-        SignedWord::Statement { uploader: ID, statement: statement() },
-        SignedWord::Receipt { downloader: ID, receipt },
-    ][..words];
-    words.iter().for_each(|word| log.add(word).unwrap());
+    (0..statements).for_each(|_| log.add(ID, &statement()).unwrap());
     std::fs::read(path).unwrap()
 }
 
@@ -721,15 +715,11 @@ fn extended_handshake() -> ExtendedHandshake {
 }
 
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
-    let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
-    let statement = statement();
-    let receipt = Receipt::sign(&license_key(), &parties, (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     vec![
         ("handshake", extended_handshake().to_bytes()),
         ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),
         ("want", SealMessage::Want(vec![0, 7, u32::MAX]).to_bytes()),
-        ("statement", SealMessage::Statement(Box::new(statement)).to_bytes()),
-        ("receipt", SealMessage::Receipt(Box::new(receipt)).to_bytes()),
+        ("statement", SealMessage::Statement(Box::new(statement())).to_bytes()),
     ]
 }
 

@@ -10,18 +10,15 @@ use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Question, ReceiptError, Tracker,
+    Question, Tracker,
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{
-    self, ApiError, Defend, Keys, MAX_PIECES, MAX_RECEIPTS, Passkey, PersonalKeysRequest, Receipts,
-    SignedReceipt,
-};
+use crate::wire::api::{self, ApiError, Defend, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
+use crate::wire::seal::Statement;
 
 /// A member's way to its tracker. The tracker gives re-keys to subscribers and encryption keys to seeds alone.
 pub(crate) struct TrackerLink {
@@ -259,30 +256,6 @@ impl Tracker for TrackerLink {
                 Err(error) if error.code() == Some(ApiError::BadStatement) => Ok(false),
                 Err(error) => Err(error.to_string()),
             }
-        })
-    }
-
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        Box::pin(async move {
-            let mut credited = 0;
-            for batch in receipts.chunks(MAX_RECEIPTS) {
-                let signed = batch.iter().map(|(downloader, receipt)| SignedReceipt {
-                    downloader: *downloader,
-                    receipt: receipt.clone(),
-                });
-                let body = Receipts { torrent_id: self.torrent, receipts: signed.collect() };
-                let answer = self.client.receipts(&body).await.map_err(|error| match error.code() {
-                    Some(ApiError::BadReceipt | ApiError::BadRequest) => {
-                        ReceiptError::Never(error.to_string())
-                    }
-                    _ => ReceiptError::Now(error.to_string()),
-                });
-                credited += answer?.credited;
-            }
-            Ok(credited)
         })
     }
 

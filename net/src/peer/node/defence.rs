@@ -76,8 +76,8 @@ async fn find(
     Question { piece, before, .. }: Question,
 ) -> Result<Vec<(SubscriberId, Statement)>, String> {
     let job = move || -> Result<_, StoreError> {
-        let words = read_statements(&path, &owner)?;
-        Ok(statements_of(&words, &store.history()?, piece, before))
+        let stated = read_statements(&path, &owner)?;
+        Ok(statements_of(&stated, &store.history()?, piece, before))
     };
     let found = tokio::task::spawn_blocking(job).await.map_err(|error| error.to_string())?;
     found.map_err(|error| error.to_string())
