@@ -336,7 +336,6 @@ pub fn api_bodies(data: &[u8]) {
         PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
         LicenseWord LicenseOrder LicenseFilled DevicesRequest RevokeDevice Devices
         PasskeyRequest PasskeyReply
-        Receipts Credited
     }
 }
 

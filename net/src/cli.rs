@@ -14,7 +14,6 @@ mod get;
 mod glue;
 mod inspect;
 mod key;
-mod ledger;
 mod license;
 mod license_server;
 mod output;
@@ -42,10 +41,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
-    (
-        "Operator",
-        &["tracker", "token", "audit", "cases", "ledger", "epochs", "backup", "restore", "license-server"],
-    ),
+    ("Operator", &["tracker", "token", "audit", "cases", "epochs", "backup", "restore", "license-server"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -131,8 +127,6 @@ enum Verb {
     Audit(token::AuditArgs),
     /// List bad pieces and who sent them, or pardon a subscriber
     Cases(blame::Args),
-    /// List what subscribers sent and got
-    Ledger(ledger::Args),
     /// List the epochs of torrents, begin one, or retire old ones
     Epochs(epochs::Args),
     /// Copy a tracker's store while it runs
@@ -241,7 +235,6 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
         Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
-        Verb::Ledger(args) => block_on(ledger::run(args, data()?, output)),
         Verb::Epochs(args) => block_on(epochs::run(args, data()?, output)),
         Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
         Verb::Restore(args) => backup::restore(args, data()?, output),

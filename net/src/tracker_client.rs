@@ -27,11 +27,11 @@ use self::clock::TrackerClock;
 use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
-    Defended, Device, Devices, DevicesRequest, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled,
+    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Defend, Defended,
+    Device, Devices, DevicesRequest, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled,
     LicenseOrder, LicenseReply, LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply,
     PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, PlayRecord, Question, Questions,
-    QuestionsRequest, ReKeyRequest, Receipts, RevokeDevice, Role, SeedKeysRequest, SessionOpened, Subscribe,
+    QuestionsRequest, ReKeyRequest, RevokeDevice, Role, SeedKeysRequest, SessionOpened, Subscribe,
     Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
@@ -365,14 +365,6 @@ impl Client {
         let reply: Accused = self.call_in_session("accuse", accuse, api::MAX_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         Ok(reply.case)
-    }
-
-    /// Hands in receipts for what the client's subscriber or seed has sent, 1 to [`api::MAX_RECEIPTS`] of them. Errors:
-    /// [`ApiError::BadReceipt`].
-    pub async fn receipts(&self, receipts: &Receipts) -> Result<Credited, Error> {
-        let reply: Credited = self.call_in_session("receipts", receipts, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply)
     }
 
     /// Bad pieces whose senders the subscriber is to name, and seconds until the next look makes sense.

@@ -10,8 +10,6 @@ mod cases;
 mod devices;
 #[path = "tracker/epochs.rs"]
 mod epochs;
-#[path = "tracker/ledger.rs"]
-mod ledger;
 #[path = "tracker/license_server.rs"]
 mod license_server;
 #[path = "tracker/selection.rs"]

@@ -616,7 +616,6 @@ mod tests {
                 "get /admin/epochs",
                 "get /admin/grants",
                 "get /admin/grants/{id}/devices",
-                "get /admin/ledger",
                 "get /admin/license-key",
                 "get /admin/revocations",
                 "get /admin/stats",

@@ -13,7 +13,7 @@ use axum::{Router, middleware};
 
 use super::metrics::Call;
 use super::state::Tracker;
-use super::{admin, announce, backup, calls, cases, devices, epochs, ledger, licenses, personal};
+use super::{admin, announce, backup, calls, cases, devices, epochs, licenses, personal};
 use crate::wire::api;
 
 /// Every route.
@@ -39,7 +39,6 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/personal/rekey", post(personal::personal_rekey))
         .route("/questions", post(cases::questions))
         .route("/defend", post(cases::defend))
-        .route("/receipts", post(ledger::receipts))
         .layer(DefaultBodyLimit::max(api::MAX_BODY));
     // Its body is a piece; how long one is, it finds out for itself.
     let accusations = Router::new().route("/accuse", post(cases::accuse)).layer(DefaultBodyLimit::disable());
@@ -61,7 +60,6 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/backup", post(backup::back_up))
         .route("/admin/cases", get(admin::cases))
         .route("/admin/epochs", get(epochs::list).post(epochs::rotate))
-        .route("/admin/ledger", get(ledger::list))
         .route("/admin/retire", post(epochs::retire_epochs))
         .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))

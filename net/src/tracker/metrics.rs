@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 27] = [
+pub(super) const CALLS: [(&str, &str); 26] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -21,7 +21,6 @@ pub(super) const CALLS: [(&str, &str); 27] = [
     ("license_order", "/license/order"),
     ("devices", "/devices"),
     ("devices_revoke", "/devices/revoke"),
-    ("receipts", "/receipts"),
     ("seed_keys", "/seed/keys"),
     ("seed_work", "/seed/work"),
     ("seed_hashes", "/seed/hashes"),
@@ -177,8 +176,6 @@ counters! {
     false_accusations,
     /// Bad pieces whose first sender was found.
     blamed,
-    /// Bytes credited to those who sent them.
-    credited_bytes,
     /// Calls refused.
     calls_refused,
     /// Calls, announces and wrong admin tokens refused because there were too many.

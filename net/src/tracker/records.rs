@@ -120,31 +120,6 @@ pub(super) struct LicenseRecord {
     pub(super) count: u64,
 }
 
-/// What a subscriber or seed sent and got. Bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BalanceRecord {
-    /// By its own receipts.
-    pub(super) got: u64,
-    /// For which keys to it were made. Who gets keys and signs nothing is seen by that.
-    pub(super) keyed: u64,
-    /// By others' receipts.
-    pub(super) sent: u64,
-}
-
-/// What there is between an uploader and a downloader. Bytes, but for times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PairRecord {
-    /// Credited, of all connections.
-    pub(super) credited: u64,
-    /// For which keys were made.
-    pub(super) keyed: u64,
-    /// The newest connection: when it opened, and the bytes of its last receipt.
-    pub(super) since: u64,
-    pub(super) bytes: u64,
-    /// When anything happened last.
-    pub(super) touched: u64,
-}
-
 /// A bad piece, and who has to answer for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CaseRecord {

@@ -136,7 +136,6 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::BadStatement => {
             "the statement is not the uploader's word to this subscriber about such a piece"
         }
-        ApiError::BadReceipt => "a receipt is not its signer's word to this uploader, or is too old",
         ApiError::NotBad => "the piece is what it should be",
         ApiError::UnknownCase => "there is no such case, or it does not concern this subscriber any more",
         ApiError::Barred => "this subscriber sent bad pieces, or accused others of good ones",

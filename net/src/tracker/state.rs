@@ -18,7 +18,6 @@ use super::budgets::Budgets;
 use super::connection::Front;
 use super::epochs::Epochs;
 use super::hash_work::HashWork;
-use super::ledger::Ledger;
 use super::limits::Limits;
 use super::masters::Masters;
 use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
@@ -137,7 +136,6 @@ pub(super) struct Tracker {
     pub(super) verifiers: Workers,
     /// Accusations in memory at once: each has a whole piece.
     pub(super) accusing: Semaphore,
-    pub(super) ledger: Ledger,
     /// One backup at a time: each takes as much room as the store.
     pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
@@ -203,7 +201,6 @@ impl Tracker {
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
             accusing: Semaphore::new(MAX_ACCUSATIONS),
-            ledger: Ledger::default(),
             backing_up: Arc::new(Semaphore::new(1)),
             barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),

@@ -10,7 +10,6 @@ mod cases;
 mod database;
 mod devices;
 mod epochs;
-mod ledger;
 mod listings;
 mod passkeys;
 mod schema;
@@ -19,7 +18,6 @@ pub(super) use backup::examine;
 pub(super) use cases::Next;
 pub(super) use devices::{Limit, devices_of};
 pub(super) use epochs::mark;
-pub(super) use ledger::Pair;
 
 use std::io;
 use std::path::{Path, PathBuf};

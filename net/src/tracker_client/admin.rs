@@ -334,12 +334,6 @@ impl AdminClient {
         self.post("admin/retire", &body).await
     }
 
-    /// A page of what a torrent's subscribers sent and got, as the tracker's JSON has it.
-    pub async fn ledger(&self, torrent: TorrentId, after: Option<SubscriberId>) -> Result<Value, Error> {
-        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
-        self.get(&format!("admin/ledger?torrent_id={torrent}{after}")).await
-    }
-
     /// Writes a copy of the tracker's store as it is now to `to`, for [`restore`](crate::tracker::restore); names the key files
     /// that are not in it. Errors: as other calls, and [`Error::Write`].
     pub async fn back_up(&self, to: &mut impl std::io::Write) -> Result<Vec<String>, Error> {

@@ -23,7 +23,6 @@
 //! | `/accuse` | [`Accuse`] | [`Accused`] |
 //! | `/questions` | [`QuestionsRequest`] | [`Questions`]: pieces whose senders the session's subscriber is to name |
 //! | `/defend` | [`Defend`] | [`Defended`] |
-//! | `/receipts` | [`Receipts`] | [`Credited`] |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
 //! All but the first three, and those of a license server apart, go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
@@ -36,7 +35,7 @@ use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use crate::wire::bencode::{self, optional};
 use crate::wire::identity::{Identity, SigningKey, is_public_key, purpose};
-use crate::wire::seal::{MAX_STATEMENT, Receipt, Statement};
+use crate::wire::seal::{MAX_STATEMENT, Statement};
 
 /// Pieces that one call may ask keys for.
 pub const MAX_PIECES: usize = 512;
@@ -46,8 +45,6 @@ pub const MAX_BODY: usize = 16 * 1024;
 pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
 /// Ordinary clients in one answer.
 pub const MAX_CLIENTS: usize = 50;
-/// Receipts in one call.
-pub const MAX_RECEIPTS: usize = 64;
 /// Questions in one answer.
 pub const MAX_QUESTIONS: usize = 100;
 /// Bytes of the longest name of a device.
@@ -146,8 +143,6 @@ codes! {
     BadHashes = "bad-hashes", 409;
     /// The statement is not the uploader's word to this subscriber about such a piece.
     BadStatement = "bad-statement", 403;
-    /// A receipt is not its signer's word to this uploader, is too old, or there are none or too many.
-    BadReceipt = "bad-receipt", 403;
     /// The accused piece is what it should be.
     NotBad = "not-bad", 409;
     /// There is no such case, or it does not concern this subscriber any more.
@@ -855,55 +850,6 @@ pub struct Defended {
     pub now: u64,
 }
 
-/// What the session's subscriber or seed has sent to others, by their signed words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipts {
-    /// The torrent.
-    #[serde(rename = "torrent id", with = "id")]
-    pub torrent_id: TorrentId,
-    /// 1 … [`MAX_RECEIPTS`].
-    pub receipts: Vec<SignedReceipt>,
-}
-
-/// The last receipt of one connection: it has in it what those before it had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedReceipt {
-    /// Who signed it.
-    #[serde(with = "id")]
-    pub downloader: SubscriberId,
-    /// Its word.
-    #[serde(with = "receipt")]
-    pub receipt: Receipt,
-}
-
-mod receipt {
-    use serde::{Deserializer, Serializer};
-
-    use crate::wire::seal::{RECEIPT_LEN, Receipt};
-
-    pub(super) fn serialize<S: Serializer>(receipt: &Receipt, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(&receipt.to_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Receipt, D::Error> {
-        let bytes: [u8; RECEIPT_LEN] = serde_bytes::deserialize(from)?;
-        Ok(Receipt::from_bytes(&bytes))
-    }
-}
-
-/// What became of receipts. Numbers are bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credited {
-    /// Credited now: what was credited before does not count again, nor what there were no keys for.
-    pub credited: u64,
-    /// What the subscriber got, by its own receipts.
-    pub got: u64,
-    /// The tracker's clock.
-    pub now: u64,
-    /// What it sent, by others' receipts.
-    pub sent: u64,
-}
-
 /// Asks for the license of the session's subscriber.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseRequest {
@@ -1265,18 +1211,6 @@ mod tests {
             prop_assert!(bencode::to_bytes(&accuse).len() <= max_accusation(accuse.ciphertext.len() as u32));
             round_trip(accuse)?;
             round_trip(Accused { case: ids[2], now: numbers.2 })?;
-            let receipt = Receipt {
-                since: numbers.0,
-                bytes: numbers.1,
-                pieces: numbers.2,
-                time: numbers.0,
-                signature: [piece as u8; 64],
-            };
-            let receipts = vec![SignedReceipt { downloader: uploader, receipt }; MAX_RECEIPTS];
-            let receipts = Receipts { torrent_id, receipts };
-            prop_assert!(bencode::to_bytes(&receipts).len() <= MAX_BODY);
-            round_trip(receipts)?;
-            round_trip(Credited { credited: numbers.0, got: numbers.1, now: numbers.2, sent: 3 })?;
             let question = Question { case: ids[2], piece, before: numbers.0, deadline: numbers.1 };
             round_trip(Questions { questions: vec![question; 3], interval: piece, now: numbers.2 })?;
             round_trip(Defend { torrent_id, case: ids[2], uploader, statement })?;

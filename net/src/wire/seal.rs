@@ -183,26 +183,7 @@ pub struct Entry {
     pub hash: [u8; 32],
 }
 
-/// Bytes of [`Receipt::to_bytes`].
-pub const RECEIPT_LEN: usize = 4 * 8 + 64;
-
-/// The downloader's signed word on how much it got: what the tracker's ledger credits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// When this connection opened, in seconds since 1970 by the tracker's clock. No two connections with one uploader have
-    /// the same, and later ones have later times: so each byte is credited once.
-    pub since: u64,
-    /// Bytes from this uploader since this connection opened.
-    pub bytes: u64,
-    /// Pieces from this uploader since this connection opened.
-    pub pieces: u64,
-    /// When, in seconds since 1970 by the tracker's clock.
-    pub time: u64,
-    /// The downloader's signature.
-    pub signature: [u8; 64],
-}
-
-/// Whose transfer a statement or receipt is about.
+/// Whose transfer a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parties {
     /// The torrent.
@@ -259,52 +240,6 @@ impl Statement {
         input.extend_from_slice(&epoch.to_be_bytes());
         input.extend_from_slice(&time.to_be_bytes());
         input.extend_from_slice(&entries_to_bytes(entries));
-        input
-    }
-}
-
-impl Receipt {
-    /// The downloader signs.
-    pub fn sign(key: &SigningKey, parties: &Parties, counts: (u64, u64), (since, time): (u64, u64)) -> Self {
-        let (bytes, pieces) = counts;
-        let mut receipt = Receipt { since, bytes, pieces, time, signature: [0; 64] };
-        receipt.signature = key.sign(purpose::RECEIPT, &receipt.signing_input(parties));
-        receipt
-    }
-
-    /// since (8) ‖ bytes (8) ‖ pieces (8) ‖ time (8) ‖ signature (64).
-    pub fn to_bytes(&self) -> [u8; RECEIPT_LEN] {
-        let mut out = [0; RECEIPT_LEN];
-        let numbers = [self.since, self.bytes, self.pieces, self.time];
-        for (place, number) in out.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        out[32..].copy_from_slice(&self.signature);
-        out
-    }
-
-    /// Reads [`Receipt::to_bytes`]. No signature is checked here.
-    pub fn from_bytes(bytes: &[u8; RECEIPT_LEN]) -> Self {
-        let number = |at: usize| {
-            let mut number = [0; 8];
-            number.copy_from_slice(&bytes[8 * at..][..8]);
-            u64::from_be_bytes(number)
-        };
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&bytes[32..]);
-        Receipt { since: number(0), bytes: number(1), pieces: number(2), time: number(3), signature }
-    }
-
-    /// Checks it against the downloader's identity key.
-    pub fn verify(&self, identity: &[u8; 32], parties: &Parties) -> Result<(), BadSignature> {
-        verify(identity, purpose::RECEIPT, &self.signing_input(parties), &self.signature)
-    }
-
-    fn signing_input(&self, parties: &Parties) -> Vec<u8> {
-        let mut input = parties.signing_input();
-        for number in [self.since, self.bytes, self.pieces, self.time] {
-            input.extend_from_slice(&number.to_be_bytes());
-        }
         input
     }
 }
@@ -475,12 +410,6 @@ mod tests {
         assert!(statement.verify(&key.public(), &other).is_err());
         assert!(Statement { epoch: 2, ..statement.clone() }.verify(&key.public(), &PARTIES).is_err());
         assert!(Statement { time: 8, ..statement }.verify(&key.public(), &PARTIES).is_err());
-        let receipt = Receipt::sign(&key, &PARTIES, (10, 1), (4, 5));
-        assert_eq!(Receipt::from_bytes(&receipt.to_bytes()), receipt);
-        assert!(Receipt { since: 5, ..receipt.clone() }.verify(&key.public(), &PARTIES).is_err());
-        assert!(receipt.verify(&key.public(), &PARTIES).is_ok());
-        assert!(receipt.verify(&key.public(), &other).is_err());
-        assert!(Receipt { bytes: 11, ..receipt }.verify(&key.public(), &PARTIES).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
-use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Receipt, SealMessage, Statement};
+use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, SealMessage, Statement};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
@@ -501,23 +501,6 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
             bencode::to_bytes(&filled)
         }),
-        (
-            "receipts",
-            bencode::to_bytes(&api::Receipts {
-                torrent_id,
-                receipts: vec![api::SignedReceipt {
-                    downloader: ID,
-                    receipt: Receipt {
-                        since: now,
-                        bytes: 1 << 20,
-                        pieces: 4,
-                        time: now + 9,
-                        signature: [5; 64],
-                    },
-                }],
-            }),
-        ),
-        ("credited", bencode::to_bytes(&api::Credited { credited: 1 << 20, sent: 1 << 30, got: 7, now })),
         (
             "accuse",
             bencode::to_bytes(&api::Accuse {

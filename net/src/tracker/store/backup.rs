@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::database::{Database, Reading};
-use super::{META, Store, StoreError, admin, cases, devices, epochs, ledger, schema};
+use super::{META, Store, StoreError, admin, cases, devices, epochs, schema};
 
 /// What meta has the time of a backup under.
 const MADE: &str = "backup made";
@@ -46,8 +46,6 @@ impl Store {
             cases::LOST,
             epochs::EPOCHS,
             epochs::MARKS,
-            ledger::BALANCES,
-            ledger::PAIRS,
             admin::TOKENS,
             admin::AUDIT,
         );

@@ -3,7 +3,7 @@
 //! | schema | what it added |
 //! |---|---|
 //! | 1 | everything up to cases |
-//! | 2 | licenses issued, times of revocations, epochs of torrents, marks of keys, the ledger, admin tokens, the audit log |
+//! | 2 | licenses issued, times of revocations, epochs of torrents, marks of keys, admin tokens, the audit log |
 //! | 3 | devices: names, plays, when they were enrolled |
 
 use std::fs::File;
@@ -16,7 +16,7 @@ use swarmseal_core::TorrentId;
 use super::database::Database;
 use super::{
     ACCOUNTS, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS, SUBSCRIBERS,
-    StoreError, TORRENTS, VOUCHERS, admin, cases, decode, devices, encode, epochs, ledger, member_range,
+    StoreError, TORRENTS, VOUCHERS, admin, cases, decode, devices, encode, epochs, member_range,
 };
 use crate::atomic_file::{Access, Existing, PendingFile};
 use crate::tracker::records::{EpochsRecord, SubscriberRecord};
@@ -100,8 +100,7 @@ fn make_tables_2(write: &WriteTransaction) -> Result<(), StoreError> {
     write.open_table(LICENSES)?;
     write.open_table(REVOCATIONS)?;
     epochs::make_tables(write)?;
-    admin::make_tables(write)?;
-    ledger::make_tables(write)
+    admin::make_tables(write)
 }
 
 fn migrate(database: &Database, from: u64, first_epoch: u64) -> Result<(), StoreError> {
