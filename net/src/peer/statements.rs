@@ -137,25 +137,6 @@ pub fn read_statements(path: &Path, owner: &Owner) -> Result<Vec<Stated>, StoreE
     Ok(parse(&bytes, path, owner)?.0)
 }
 
-/// The statements by which a stored piece came, the newest first: those of before `before` (tracker time) that say just what
-/// was stored.
-pub fn statements_of(
-    statements: &[Stated],
-    stored: &[(u32, StoredPiece)],
-    piece: u32,
-    before: u64,
-) -> Vec<Stated> {
-    let stored: HashSet<_> = keys(stored).filter(|(index, ..)| *index == piece).collect();
-    let matching = |(uploader, statement): &&Stated| {
-        let entry = statement.entry(piece);
-        let ours = entry.is_some_and(|entry| stored.contains(&(piece, entry.hash, *uploader)));
-        ours && statement.time < before
-    };
-    let mut matching: Vec<_> = statements.iter().filter(matching).cloned().collect();
-    matching.sort_by_key(|(_, statement)| std::cmp::Reverse(statement.time));
-    matching
-}
-
 /// Statements by what they say: piece, BLAKE3 and uploader. Of several that say the same, the last one read.
 pub fn statements_by_entry(statements: &[Stated]) -> HashMap<(u32, [u8; 32], SubscriberId), &Statement> {
     let entries = statements.iter().flat_map(|(uploader, statement)| {
@@ -320,20 +301,5 @@ mod tests {
         assert!(!log.is_large());
         let kept = read_statements(&path, &OWNER).unwrap();
         assert_eq!(kept, [(UPLOADER, statement(10, 0..3, 1))]);
-    }
-
-    #[test]
-    fn the_statements_of_a_piece_say_what_was_stored_before() {
-        let statements = [statement(10, 0..3, 1), statement(20, 1..2, 2), statement(30, 1..2, 3)];
-        let statements = statements.map(|statement| (UPLOADER, statement));
-        let stored = [stored(1, 1), stored(1, 2)];
-        let times = |piece, before| -> Vec<u64> {
-            let found = statements_of(&statements, &stored, piece, before);
-            found.into_iter().map(|(_, statement)| statement.time).collect()
-        };
-        assert_eq!(times(1, u64::MAX), [20, 10]);
-        assert_eq!(times(1, 20), [10]);
-        assert_eq!(times(1, 10), [0; 0]);
-        assert_eq!(times(2, u64::MAX), [0; 0]);
     }
 }

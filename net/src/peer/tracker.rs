@@ -8,7 +8,6 @@ use std::time::Duration;
 use swarmseal_core::SubscriberId;
 
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::Statement;
 
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -95,17 +94,6 @@ pub struct OrdinaryClient {
     pub complete: bool,
 }
 
-/// A bad piece that we handed on: from whom did we have it?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Names the case.
-    pub case: [u8; 32],
-    /// The piece.
-    pub piece: u32,
-    /// Time of our own statement, in tracker time: the other's must be older.
-    pub before: u64,
-}
-
 /// The tracker that a torrent names, with our session and passkey.
 pub trait Tracker: Send + Sync + 'static {
     /// Announces. Errors are shown to the user: no passkey in them.
@@ -166,22 +154,6 @@ pub trait Tracker: Send + Sync + 'static {
     fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
         let _ = first;
         Box::pin(async { Ok((0, Vec::new())) })
-    }
-
-    /// Bad pieces that we handed on, and how long what was said holds.
-    fn questions(&self) -> BoxFuture<'_, Result<(Vec<Question>, Duration), String>> {
-        Box::pin(async { Ok((Vec::new(), Duration::MAX)) })
-    }
-
-    /// Shows by whose statement a bad piece came to us; whether that clears us.
-    fn defend(
-        &self,
-        case: [u8; 32],
-        uploader: SubscriberId,
-        statement: Statement,
-    ) -> BoxFuture<'_, Result<bool, String>> {
-        let _ = (case, uploader, statement);
-        Box::pin(async { Ok(false) })
     }
 
     /// The tracker's time as well as we know it, in seconds since 1970.

@@ -16,7 +16,7 @@ use super::dialer::Dialer;
 use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
-use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
+use super::{Joined, Shared, announce, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::{CipherHashes, PieceCheck};
 use crate::peer::clear::ClearPieces;
@@ -151,7 +151,7 @@ pub struct TorrentConfig {
     pub check: Option<Arc<dyn PieceCheck>>,
     /// It is asked from the first piece on.
     pub suspicious: bool,
-    /// A subscriber's: where statements are kept. Without it nobody else can be blamed for what we hand on.
+    /// A subscriber's: where statements are kept.
     pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
     pub transcript: Option<PathBuf>,
@@ -597,8 +597,6 @@ impl Task {
             inputs: self.inputs.downgrade(),
         };
         tokio::spawn(keep_up(mover, self.epoch.subscribe(), stop.clone()));
-        let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
-        tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
         let stop = stopping(stop);
         tokio::pin!(stop);
