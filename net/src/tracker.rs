@@ -1,7 +1,7 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, cases, audit log
+//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, audit log
 //! <data>/masters/N.key  the master key of epoch N, 0600: in no backup
 //! <data>/license.key    what licenses are signed with, or what a license server needs for them, 0600
 //! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
@@ -13,7 +13,6 @@ mod announce;
 mod backup;
 mod budgets;
 mod calls;
-mod cases;
 mod clock;
 mod config;
 mod connection;
@@ -23,7 +22,6 @@ mod epochs;
 pub mod filling;
 mod hash_work;
 mod http;
-mod judge;
 pub mod license_server;
 mod licenses;
 mod limits;
@@ -220,7 +218,6 @@ impl Server {
                 let mut ticks = tokio::time::interval(SWEEP);
                 while is_time(&mut ticks, &mut stopped).await {
                     tracker.sweep();
-                    cases::end_overdue(&tracker).await;
                 }
             }
         });

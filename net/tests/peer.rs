@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 use swarmseal::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, ClearPieces, FileStore, KeyError, Member, Node,
     NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
-    read_statements, statements_of,
+    read_statements, statements_by_entry,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{Identity, SigningKey, purpose, verify};
@@ -290,10 +290,12 @@ async fn a_seed_and_three_peers() {
     }
     for subscriber in &subscribers {
         let owner = Owner { torrent_id: TORRENT, subscriber: subscriber.member.id };
-        let words = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
-        let stored = open(subscriber.dir.path(), TORRENT).history().unwrap();
+        let statements = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
+        let statements = statements_by_entry(&statements);
+        let stored = open(subscriber.dir.path(), TORRENT);
         for piece in 0..PIECES {
-            assert!(!statements_of(&words, &stored, piece, u64::MAX).is_empty(), "piece {piece}");
+            let stored = stored.piece(piece).unwrap();
+            assert!(statements.contains_key(&(piece, stored.hash, stored.sender.unwrap())), "piece {piece}");
         }
     }
 }

@@ -4,8 +4,6 @@
 mod access;
 #[path = "tracker/admin.rs"]
 mod admin;
-#[path = "tracker/cases.rs"]
-mod cases;
 #[path = "tracker/devices.rs"]
 mod devices;
 #[path = "tracker/epochs.rs"]

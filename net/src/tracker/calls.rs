@@ -175,10 +175,6 @@ const FEW_PIECES: usize = 8;
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    // To itself: it moves what it has to another epoch.
-    if tracker.is_barred(&session.id) && request.ticket.downloader != session.id {
-        return Err(ApiError::Barred.into());
-    }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
     let own_master = master(tracker, &torrent, request.epoch)?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 26] = [
+pub(super) const CALLS: [(&str, &str); 23] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -30,9 +30,6 @@ pub(super) const CALLS: [(&str, &str); 26] = [
     ("personal_clients", "/personal/clients"),
     ("personal_pull", "/personal/pull"),
     ("personal_rekey", "/personal/rekey"),
-    ("questions", "/questions"),
-    ("defend", "/defend"),
-    ("accuse", "/accuse"),
     ("admin", "/admin"),
     ("metrics", "/metrics"),
     ("other", ""),
@@ -170,12 +167,6 @@ counters! {
     cipher_hashes,
     /// Licenses issued.
     licenses,
-    /// Bad pieces of which somebody was accused.
-    accusations,
-    /// Accusations of pieces that were good.
-    false_accusations,
-    /// Bad pieces whose first sender was found.
-    blamed,
     /// Calls refused.
     calls_refused,
     /// Calls, announces and wrong admin tokens refused because there were too many.

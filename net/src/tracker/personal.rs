@@ -270,9 +270,6 @@ pub(super) async fn personal_rekey(tracker: Shared, headers: HeaderMap, body: Bo
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    if tracker.is_barred(&session.id) {
-        return Err(ApiError::Barred.into());
-    }
     torrent.check_pieces(&request.pieces)?;
     let (personal, downloader) = downloader(tracker, &torrent, &request.info_hash)?;
     let own_master = master(tracker, &torrent, request.epoch)?;

@@ -301,22 +301,6 @@ impl AdminClient {
         self.get(&format!("admin/subscribers?torrent_id={torrent}{after}")).await
     }
 
-    /// A page of the cases of bad pieces, as the tracker's JSON has them.
-    pub async fn cases(&self, after: Option<&str>) -> Result<Value, Error> {
-        let after = after.map(|id| format!("?after={id}")).unwrap_or_default();
-        self.get(&format!("admin/cases{after}")).await
-    }
-
-    /// Holds the cases that a subscriber lost no longer against it; how many those were.
-    pub async fn pardon(&self, id: SubscriberId) -> Result<u64, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            pardoned: u64,
-        }
-        let answer: Answer = self.post("admin/pardon", &json!({ "subscriber": id.to_string() })).await?;
-        Ok(answer.pardoned)
-    }
-
     /// The epochs of every torrent, as the tracker's JSON has them.
     pub async fn epochs(&self) -> Result<Value, Error> {
         self.get("admin/epochs").await

@@ -501,30 +501,6 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
             bencode::to_bytes(&filled)
         }),
-        (
-            "accuse",
-            bencode::to_bytes(&api::Accuse {
-                torrent_id,
-                piece: 1,
-                uploader: ID,
-                statement: statement(),
-                ciphertext: vec![5; 64],
-            }),
-        ),
-        ("accused", bencode::to_bytes(&api::Accused { case: nonce, now })),
-        (
-            "questions",
-            bencode::to_bytes(&api::Questions {
-                questions: vec![api::Question { case: nonce, piece: 1, before: now, deadline: now }; 2],
-                interval: 60,
-                now,
-            }),
-        ),
-        (
-            "defend",
-            bencode::to_bytes(&api::Defend { torrent_id, case: nonce, uploader: ID, statement: statement() }),
-        ),
-        ("defended", bencode::to_bytes(&api::Defended { cleared: 1, now })),
         ("hashes-request", bencode::to_bytes(&api::HashesRequest { torrent_id, first: 2, wanted: 1 })),
         ("hashes", bencode::to_bytes(&api::Hashes { epoch: 1, hashes: vec![6; 40], now })),
         (
