@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
 use crate::peer::{
-    ClearPieces, PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
+    PlainSource, Published, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
 };
 use crate::platform::{self, read_at};
 use crate::player::{PieceReader, Player};
@@ -128,8 +128,8 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 
 /// A torrent to join, with nothing out of the ordinary.
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
-    let clear = ClearPieces::of(metainfo);
-    TorrentConfig { clear, ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker) }
+    let published = Some(Published::of(metainfo));
+    TorrentConfig { published, ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker) }
 }
 
 /// A seed's plaintext, as the node asks for it.

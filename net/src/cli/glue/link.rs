@@ -9,7 +9,7 @@ use swarmseal_core::{Ticket, TorrentId};
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, OrdinaryClient, Personal,
     Tracker,
 };
 use crate::tracker_client::{Client, Error};
@@ -220,13 +220,6 @@ impl Tracker for TrackerLink {
         Box::pin(self.keys(pieces, move |pieces| async move {
             self.client.pull_keys(&self.personal_request(info_hash, own_epoch, pieces)).await
         }))
-    }
-
-    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
-        Box::pin(async move {
-            let hashes = self.client.hashes(self.torrent, self.piece_count, first, false).await;
-            hashes.map_err(|error| error.to_string())
-        })
     }
 
     fn now(&self) -> u64 {

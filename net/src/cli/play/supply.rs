@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::cli::channel::{Channel, Notices, call};
 use crate::cli::glue::{self, NodeArgs};
 use crate::cli::subscription::Subscription;
-use crate::cli::{Exit, Failure, Output, get, play};
+use crate::cli::{Exit, Failure, Output, get};
 use crate::peer::{Node, StoreError, StoreReader};
 use crate::player::serve::{BoxFuture, Supply};
-use crate::player::{BadPiece, Fault, PieceReader};
+use crate::player::PieceReader;
 use crate::wire::channel::{MAX_PIECES, Notice, Request};
 
 /// Between two tries to reach somebody who fetches.
@@ -59,7 +59,6 @@ struct Progress {
 
 /// A subscription's store, while somebody fetches into it.
 pub(super) struct Fetched {
-    subscription: Arc<Subscription>,
     reader: Arc<StoreReader>,
     wanted: watch::Sender<Vec<u32>>,
     bad: mpsc::Sender<(u32, [u8; 32])>,
@@ -97,7 +96,7 @@ impl Fetched {
         let (progress, progress_seen) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
         let fetcher = Fetcher {
-            subscription: subscription.clone(),
+            subscription,
             reader: reader.clone(),
             node,
             wanted: wanted.subscribe(),
@@ -108,7 +107,7 @@ impl Fetched {
         let task = tokio::spawn(fetcher.run());
         let fetching = Fetching { stop, task };
         let progress = progress_seen;
-        let fetched = Fetched { subscription, reader, wanted, bad, progress, patience, output };
+        let fetched = Fetched { reader, wanted, bad, progress, patience, output };
         Ok((Arc::new(fetched), fetching))
     }
 
@@ -216,15 +215,11 @@ impl Supply for Fetched {
         Box::pin(async move {
             let Some(stored) = self.reader.piece(index) else { return Ok(()) };
             let before = self.reader.records(index).map_err(|error| error.to_string())?;
-            let path = self.subscription.dir.bad_pieces();
-            let found = BadPiece { index, fault: Fault::Corrupt };
-            play::note_bad_pieces(&path, &[found]).map_err(|failure| failure.message)?;
             self.output.note(format!("Piece {index} is corrupt: it is fetched again"));
             self.bad.send((index, stored.hash)).await.map_err(|_| "the player stops".to_owned())?;
             let replaced =
                 move |store: &StoreReader| Ok(store.piece(index).is_some() && store.records(index)? > before);
-            self.until(replaced).await?;
-            play::forget_bad_piece(&path, index).map_err(|failure| failure.message)
+            self.until(replaced).await
         })
     }
 }

@@ -1,6 +1,6 @@
 //! One torrent of a node: the task that feeds the state machine and does what it commands.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -323,8 +323,7 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
-    let swarm_config = swarm_config(&config, &shared, stated.as_deref())?;
-    drop(stated);
+    let swarm_config = swarm_config(&config, &shared)?;
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {

@@ -1,7 +1,7 @@
 //! Our witness keys as the tracker gave them, until the pieces that they check are here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use swarmseal_core::{Params, WitnessKey};
 use zeroize::Zeroizing;

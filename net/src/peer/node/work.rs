@@ -54,7 +54,7 @@ pub(super) enum PrepareError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Core(#[from] swarmseal_core::Error),
+    Core(#[from] Error),
 }
 
 impl PrepareError {
