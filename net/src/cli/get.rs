@@ -87,10 +87,8 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             }),
         );
     }
-    let config = TorrentConfig {
-        transcript: args.transcript.clone(),
-        ..torrent_config(&subscription, store)?
-    };
+    let config =
+        TorrentConfig { transcript: args.transcript.clone(), ..torrent_config(&subscription, store)? };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;

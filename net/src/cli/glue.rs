@@ -129,7 +129,10 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 /// A torrent to join, with nothing out of the ordinary.
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
     let published = Some(Published::of(metainfo));
-    TorrentConfig { published, ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker) }
+    TorrentConfig {
+        published,
+        ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker)
+    }
 }
 
 /// A seed's plaintext, as the node asks for it.

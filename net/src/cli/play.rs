@@ -3,7 +3,6 @@
 mod serve;
 mod supply;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use serde_json::json;
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
-use crate::atomic_file::{self, Access, Existing};
+use crate::atomic_file::Existing;
 use crate::date::now;
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
 use crate::wire::license::License;

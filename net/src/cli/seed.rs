@@ -19,6 +19,7 @@ use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, TorrentConfig};
 use crate::publish::{PackageCache, Packager};
 use crate::tracker_client::Client;
 use crate::wire::keyfile::{KeyFile, SeedFile};
+use crate::wire::seal::Hello;
 
 /// Arguments of `seed`.
 #[derive(Debug, clap::Args)]
@@ -165,6 +166,7 @@ fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, F
     let packager = Arc::new(packager);
     let seal = &metainfo.info.seal;
     let member = Member {
+        hello: Hello::Seed { key: seed.signing_key.public() },
         torrent_id: seal.torrent_id,
         params: seal.params.clone(),
         id: seed.seed(),

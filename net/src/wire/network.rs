@@ -29,8 +29,7 @@ impl Network {
 pub fn source_address(listen: IpAddr, remote: IpAddr) -> Option<IpAddr> {
     let (listen, remote) = (listen.to_canonical(), remote.to_canonical());
     let of_a_link = matches!(listen, IpAddr::V6(address) if address.is_unicast_link_local());
-    let reaches =
-        listen.is_ipv4() == remote.is_ipv4() && (remote.is_loopback() || !listen.is_loopback());
+    let reaches = listen.is_ipv4() == remote.is_ipv4() && (remote.is_loopback() || !listen.is_loopback());
     (reaches && !listen.is_unspecified() && !of_a_link).then_some(listen)
 }
 
@@ -67,7 +66,8 @@ mod tests {
 
     #[test]
     fn connections_leave_from_the_address_that_is_listened_on() {
-        let source = |listen, remote| source_address(ip(listen), ip(remote)).map(|address| address.to_string());
+        let source =
+            |listen, remote| source_address(ip(listen), ip(remote)).map(|address| address.to_string());
         assert_eq!(source("192.0.2.1", "198.51.100.1").as_deref(), Some("192.0.2.1"));
         assert_eq!(source("::ffff:192.0.2.1", "198.51.100.1").as_deref(), Some("192.0.2.1"));
         assert_eq!(source("192.0.2.1", "127.0.0.1").as_deref(), Some("192.0.2.1"));

@@ -261,7 +261,8 @@ mod tests {
     fn a_hello_names_a_subscriber_or_a_seed() {
         let id = "i".repeat(32);
         let hello = |fields: &[&str], v: u64| {
-            let fields: String = fields.iter().map(|field| format!("{}:{field}32:{id}", field.len())).collect();
+            let fields: String =
+                fields.iter().map(|field| format!("{}:{field}32:{id}", field.len())).collect();
             ExtendedHandshake::from_bytes(format!("d7:ss_seald{fields}1:vi{v}eee").as_bytes())
         };
         let read = |fields: &[&str]| hello(fields, 1).map(|read| read.hello);

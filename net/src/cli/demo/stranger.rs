@@ -87,7 +87,8 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
                     let theirs = ExtendedHandshake::from_bytes(&payload)
                         .map_err(|error| invalid(error.to_string()))?;
                     if let (Some(their_id), Some(hello)) = (theirs.seal_id, theirs.hello) {
-                        let forged = forged_ticket(metainfo, &identity, hello.id(&metainfo.info.seal.torrent_id), id);
+                        let forged =
+                            forged_ticket(metainfo, &identity, hello.id(&metainfo.info.seal.torrent_id), id);
                         let ticket = SealMessage::Ticket(Box::new(forged)).to_bytes();
                         send(&mut stream, &Message::Extended { id: their_id, payload: ticket.into() })
                             .await?;

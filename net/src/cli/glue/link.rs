@@ -9,8 +9,7 @@ use swarmseal_core::{Ticket, TorrentId};
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, OrdinaryClient, Personal,
-    Tracker,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, OrdinaryClient, Personal, Tracker,
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
@@ -26,7 +25,6 @@ pub(crate) struct TrackerLink {
     /// Replaced when the tracker has another.
     passkey: Mutex<Passkey>,
     width: usize,
-    piece_count: u32,
 }
 
 impl TrackerLink {
@@ -49,8 +47,8 @@ impl TrackerLink {
             )
         })?;
         let seal = &metainfo.info.seal;
-        let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
-        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width, piece_count })
+        let width = seal.params.group().bytes();
+        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width })
     }
 
     fn personal_request(&self, info_hash: &[u8; 20], epoch: u64, pieces: &[u32]) -> PersonalKeysRequest {
@@ -220,6 +218,10 @@ impl Tracker for TrackerLink {
         Box::pin(self.keys(pieces, move |pieces| async move {
             self.client.pull_keys(&self.personal_request(info_hash, own_epoch, pieces)).await
         }))
+    }
+
+    fn witness_keys<'a>(&'a self, _: u64, _: &'a [u32]) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(KeyError::Unavailable(String::new())) })
     }
 
     fn now(&self) -> u64 {

@@ -17,8 +17,8 @@ use crate::cli::glue::{self, NodeArgs};
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure, Output, get};
 use crate::peer::{Node, StoreError, StoreReader};
-use crate::player::serve::{BoxFuture, Supply};
 use crate::player::PieceReader;
+use crate::player::serve::{BoxFuture, Supply};
 use crate::wire::channel::{MAX_PIECES, Notice, Request};
 
 /// Between two tries to reach somebody who fetches.

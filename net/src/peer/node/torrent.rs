@@ -24,7 +24,9 @@ use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
 use crate::peer::published::Published;
-use crate::peer::state::{Claim, Command, Config, ConnectionId, Event, Now, Seal, StoreFailure, Swarm, Unready};
+use crate::peer::state::{
+    Claim, Command, Config, ConnectionId, Event, Now, Seal, StoreFailure, Swarm, Unready,
+};
 use crate::peer::store::{NOT_ENCRYPTED, Shape, Store, StoreError};
 use crate::peer::tracker::{AnnounceReply, OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
@@ -361,13 +363,9 @@ pub(super) fn start(
         decoder: Decoder::new(config.layout),
         info_hash: config.info_hash,
         layout: config.layout,
-        buffers,
+        buffers: buffers.clone(),
         role: Arc::new(config.role),
-        checks: Checks {
-            published: config.published,
-            keys: Arc::new(WitnessKeys::default()),
-            buffers: buffers.clone(),
-        },
+        checks: Checks { published: config.published, keys: Arc::new(WitnessKeys::default()), buffers },
         epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
@@ -433,7 +431,7 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
         }
         Role::Seed { .. } | Role::PlainSeed { .. } => {
             vec![Some(NOT_ENCRYPTED); layout.piece_count() as usize]
-        },
+        }
     };
     let mut seed = [0; 8];
     // A fixed seed does no harm: nothing secret hangs on it.

@@ -73,11 +73,7 @@ impl WitnessKeys {
     }
 }
 
-fn keep(
-    known: &mut HashMap<(u64, u32), Zeroizing<Vec<u8>>>,
-    of: (u64, u32),
-    key: Zeroizing<Vec<u8>>,
-) {
+fn keep(known: &mut HashMap<(u64, u32), Zeroizing<Vec<u8>>>, of: (u64, u32), key: Zeroizing<Vec<u8>>) {
     if known.len() < MAX_KEYS || known.contains_key(&of) {
         known.insert(of, key);
     }
@@ -96,4 +92,3 @@ pub(super) async fn ask(
     }
     Ok(keys)
 }
-

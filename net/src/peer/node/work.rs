@@ -100,11 +100,7 @@ pub(super) fn prepare(
 }
 
 /// Makes a clear piece ready, which is the same for everybody.
-pub(super) fn prepare_clear(
-    role: &Role,
-    piece: u32,
-    mut data: Buffer,
-) -> Result<Bytes, PrepareError> {
+pub(super) fn prepare_clear(role: &Role, piece: u32, mut data: Buffer) -> Result<Bytes, PrepareError> {
     match role {
         Role::Seed { source, .. } => {
             if !source.read_packaged(piece, &mut data)? {

@@ -11,9 +11,7 @@ use super::network::{Happening, Network, NodeId, Place, StreamId};
 use super::{Link, Model, NanosPerByte, Outcome};
 use crate::peer::buffers::Buffers;
 use crate::peer::node::NodeConfig;
-use crate::peer::state::{
-    Command, Config, ConnectionId, Event, Now, Random, Seal, Swarm,
-};
+use crate::peer::state::{Command, Config, ConnectionId, Event, Now, Random, Seal, Swarm};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Message};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarmseal_core::{SubscriberId, Ticket};
 
+use super::Claim;
 use super::bits::Bits;
 use super::rate::Rate;
-use super::Claim;
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::tracker::Personal;
 use crate::wire::message::{BLOCK, Block};
@@ -58,11 +58,6 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whose ciphertext it sends.
-    pub(crate) fn subscriber(&self) -> Option<SubscriberId> {
-        self.hello.map(|(_, id)| id).or(self.personal.map(|personal| personal.subscriber))
-    }
-
     /// What entitles us to its keys, if anything yet.
     pub(crate) fn claim(&self) -> Option<Claim> {
         match (&self.personal, &self.upload.ticket) {

@@ -13,18 +13,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use swarmseal_core::{KeyCommitment, SubscriberId, Ticket, TorrentId};
 
-use super::{
-    Bits, Command, Config, ConnectionId, Event, Now, REQQ, Seal, StoreFailure, Swarm, Unready,
-};
+use super::{Bits, Command, Config, ConnectionId, Event, Now, REQQ, Seal, StoreFailure, Swarm, Unready};
 use crate::peer::buffers::Buffers;
 use crate::peer::tracker::{KeyError, Personal};
 use crate::wire::dont_have;
 use crate::wire::identity::{SigningKey, purpose, verify};
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Block, Decoder, Message};
-use crate::wire::seal::{
-    self, ExtendedHandshake, Hello, MAX_WANT, SealMessage,
-};
+use crate::wire::seal::{self, ExtendedHandshake, Hello, MAX_WANT, SealMessage};
 use crate::wire::selection::{Kind, Selection};
 
 const PIECES: u32 = 24;
@@ -101,7 +97,6 @@ impl Script<'_> {
 /// What passed over one connection.
 struct Line {
     slot: usize,
-    peer_id: [u8; 20],
     personal: Option<Personal>,
     hello: Option<Hello>,
     have: Bits,
@@ -334,7 +329,6 @@ impl World {
         let peer_id = [if manner & 0x78 == 0x78 { 1 } else { 100 + slot as u8 }; 20];
         let line = Line {
             slot,
-            peer_id,
             personal,
             hello: None,
             have: Bits::new(PIECES),
@@ -514,8 +508,10 @@ impl World {
             }
             Command::FetchKeys { id, ref claim, ref pieces, .. } => {
                 let line = &self.lines[&id];
-                let whose =
-                    line.personal.map(|personal| personal.subscriber).or(line.hello.map(|it| it.id(&TORRENT)));
+                let whose = line
+                    .personal
+                    .map(|personal| personal.subscriber)
+                    .or(line.hello.map(|it| it.id(&TORRENT)));
                 assert_eq!(Some(claim.downloader().0), whose, "keys for somebody else");
                 if let super::Claim::Ticket(ticket) = claim {
                     let Some(Hello::Subscriber { identity, .. }) = line.hello else {
@@ -660,7 +656,10 @@ impl World {
 fn hello(slot: usize, manner: u8) -> Message {
     let lies = |bit: u8| manner & 7 == bit;
     let hello = match manner & 7 {
-        1 => Hello::Subscriber { identity: SigningKey::from_bytes(&[1; 32]).public(), keys: KeyCommitment([1; 32]) },
+        1 => Hello::Subscriber {
+            identity: SigningKey::from_bytes(&[1; 32]).public(),
+            keys: KeyCommitment([1; 32]),
+        },
         2 => Hello::Seed { key: key(slot).public() },
         3 => hello_of(SEED_SLOT),
         _ => hello_of(slot),

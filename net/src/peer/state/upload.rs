@@ -41,7 +41,9 @@ impl Config {
 
 impl Swarm {
     pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get(&id)) else { return Ok(()) };
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get(&id)) else {
+            return Ok(());
+        };
         let Some((hello, downloader)) = connection.hello else { return Ok(()) };
         // A seed has nothing to fetch.
         let Hello::Subscriber { identity, .. } = hello else { return Err(Reason::BadTicket) };

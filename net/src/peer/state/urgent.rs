@@ -92,7 +92,6 @@ impl Swarm {
                 && connection.have.has(piece)
                 && !download.fetches(piece)
                 && !self.avoids(id, piece)
-
         };
         let others = self.connections.iter().filter(|(id, it)| among(**id) && usable(**id, it));
         let etas = others.map(|(&id, connection)| (id, self.eta(connection), connection.download.snubbed));

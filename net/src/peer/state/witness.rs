@@ -190,7 +190,9 @@ impl Swarm {
                 return;
             }
             self.witness.calls += 1;
-            pieces.iter().for_each(|&piece| drop(self.witness.asked.insert(piece)));
+            for &piece in pieces {
+                self.witness.asked.insert(piece);
+            }
             self.out.push(Command::FetchWitness { epoch: self.epoch(), pieces: pieces.to_vec() });
         }
     }
