@@ -4,7 +4,7 @@ mod integrity;
 mod ordinary;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +117,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         check: Some(licensed.clone()),
         suspicious: licensed.checks_early() || args.repair,
         transcript: args.transcript.clone(),
-        ..torrent_config(&subscription, store.clone())?
+        ..torrent_config(&subscription, store.clone(), address.ip())?
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     // Where players of this device say what they read next.
@@ -139,10 +139,11 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     outcome
 }
 
-/// A subscription's torrent, fetched into its own store.
+/// A subscription's torrent, fetched into its own store by a node that listens on `listen`.
 pub(super) fn torrent_config(
     subscription: &Subscription,
     store: Arc<crate::peer::Store>,
+    listen: IpAddr,
 ) -> Result<TorrentConfig, Failure> {
     let seal = &subscription.metainfo.info.seal;
     let member = Member {
@@ -152,7 +153,7 @@ pub(super) fn torrent_config(
         key: subscription.identity.signing_key().clone(),
         epoch: subscription.keys.epoch,
     };
-    let tracker = Arc::new(TrackerLink::of_subscriber(subscription)?);
+    let tracker = Arc::new(TrackerLink::of_subscriber(subscription, listen)?);
     Ok(TorrentConfig {
         statements: Some(subscription.dir.statements()),
         ..glue::torrent_config(&subscription.metainfo, Role::Peer { member, store }, tracker)

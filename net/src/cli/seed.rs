@@ -173,9 +173,10 @@ fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, F
     };
     let secret = seed.package_secret.clone();
     let role = Role::Seed { member, source: packager.clone(), secret };
+    let link = TrackerLink::of_seed(&metainfo, &seed, node.local_addr().ip())?;
     let config = TorrentConfig {
         super_seed: args.super_seed,
-        ..glue::torrent_config(&metainfo, role, Arc::new(TrackerLink::of_seed(&metainfo, &seed)?))
+        ..glue::torrent_config(&metainfo, role, Arc::new(link))
     };
     node.add_torrent(config).map_err(glue::add_failure)?;
     let client = glue::seed_client(&metainfo, &seed)?;

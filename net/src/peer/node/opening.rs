@@ -1,11 +1,11 @@
 //! How a connection is opened, by them or by us: handshakes in plain or obfuscated.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -15,6 +15,7 @@ use super::{HANDSHAKE, Shared, personal};
 use crate::peer::tracker::Personal;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::mse::{self, Ciphers, Initiator, Progress, Responder, TorrentName};
+use crate::wire::network::source_address;
 
 /// Room for one read.
 const READ: usize = 4096;
@@ -218,7 +219,7 @@ pub(super) async fn call(
     let place = shared.places.take(addr.ip())?;
     let mut failed = io::ErrorKind::ConnectionRefused.into();
     for &opening in shared.config.obfuscation.attempts() {
-        let tcp = timeout(HANDSHAKE, TcpStream::connect(addr)).await??;
+        let tcp = timeout(HANDSHAKE, connect(shared.config.listen.ip(), addr)).await??;
         let mut stream = Stream::new(tcp);
         match timeout(HANDSHAKE, introduce(&mut stream, opening, info_hash, shared)).await {
             Ok(Ok(handshake)) => {
@@ -229,6 +230,15 @@ pub(super) async fn call(
         }
     }
     Err(failed)
+}
+
+/// Connects from the address that is listened on: the other side sees the same one, whichever side connects.
+async fn connect(listen: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(own) = source_address(listen, addr.ip()) {
+        socket.bind((own, 0).into())?;
+    }
+    socket.connect(addr).await
 }
 
 /// Says who we are; who answers.
