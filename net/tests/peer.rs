@@ -29,7 +29,7 @@ use swarmseal_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 const PIECE_LEN: u32 = 32 * 1024;
@@ -545,6 +545,46 @@ async fn attack(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let cut = timeout(DEADLINE, stream.read_to_end(&mut sink)).await;
     assert!(cut.is_ok(), "the node keeps a hostile connection");
     sink
+}
+
+/// A connection from an address of loopback.
+async fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(from).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_keep_nobody_out() {
+    // Of one address, and of more addresses than there are slots. None of them ends by itself.
+    for addresses in [1, 50] {
+        let patient = NodeConfig { handshake_time: Duration::ZERO, ..local() };
+        let mut silent = Vec::new();
+        fetch_plain(patient, local(), async |seed| {
+            let addresses: Vec<_> = (0..addresses).map(|_| own_address()).collect();
+            for from in addresses.iter().cycle().take(200) {
+                silent.push(connect_from(*from, seed).await);
+            }
+            seed
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_takes_a_newcomer_and_parts_from_who_has_been_least_use() {
+    let mut idle = Vec::new();
+    fetch_plain(NodeConfig { max_connections: 2, ..local() }, local(), async |seed| {
+        for number in 0..2 {
+            let mut stream = connect_from(own_address(), seed).await;
+            let hello = Handshake::new(INFO_HASH, [number; 20]).to_bytes();
+            stream.write_all(&hello).await.unwrap();
+            stream.read_exact(&mut [0; handshake::LEN]).await.unwrap();
+            idle.push(stream);
+        }
+        seed
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

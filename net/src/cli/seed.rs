@@ -41,12 +41,8 @@ pub(super) struct Args {
     /// Bytes a second to send at most, with K, M or G [default: no limit]
     #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
     upload_limit: Option<u64>,
-    /// Connections at most
-    #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
-    max_peers: usize,
-    /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
-    #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
-    max_peers_per_address: usize,
+    #[command(flatten)]
+    bounds: glue::BoundArgs,
     /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
     #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
     obfuscation: Obfuscation,
@@ -76,12 +72,10 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     let told = glue::told_to_stop();
     let node = Node::bind(NodeConfig {
         listen: args.listen,
-        max_connections: args.max_peers,
-        max_per_address: args.max_peers_per_address,
         obfuscation: args.obfuscation,
         port_mapping: args.mapping.port_mapping(args.listen),
         upload_limit: args.upload_limit,
-        ..NodeConfig::default()
+        ..args.bounds.config()
     })
     .await
     .map_err(|error| glue::listen_failure(args.listen, &error))?;

@@ -37,10 +37,7 @@ use self::connection::{Connection, Download, Revealed, Upload};
 use self::download::Avoided;
 pub(crate) use self::pieces::Have;
 use self::pieces::Pieces;
-#[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::random::Random;
-#[cfg(not(any(test, feature = "simulation")))]
-use self::random::Random;
 use self::rate::Rate;
 use super::buffers::{Buffer, Buffers};
 use super::store::NOT_ENCRYPTED;
@@ -196,6 +193,8 @@ pub(crate) enum Event {
     Urgent {
         pieces: Vec<u32>,
     },
+    /// All connections are taken and another waits.
+    Crowded,
     Tick,
     /// We are about to leave: the last statements and receipts are given.
     Leaving,
@@ -354,6 +353,9 @@ pub(crate) enum Reason {
     EpochLeft,
     #[error("neither side needs anything from the other")]
     Useless,
+    /// It may come back at once.
+    #[error("it has been least use, and another waits for its place")]
+    LeastUse,
 }
 
 impl Reason {
@@ -483,6 +485,7 @@ impl Swarm {
             Event::Retired { pieces } => self.retired(&pieces),
             Event::FoundBad { piece, senders } => self.found_bad(piece, &senders),
             Event::Urgent { pieces } => self.prioritize(&pieces),
+            Event::Crowded => self.part_from_least_used(),
             Event::Tick => self.tick(),
             Event::Leaving => self.ids().into_iter().for_each(|id| {
                 self.state_uploads(id);
@@ -638,6 +641,7 @@ impl Swarm {
             optimistic: false,
             last_received: now,
             last_sent: now,
+            last_use: now,
             down: Rate::default(),
             up: Rate::default(),
             download: Download {
@@ -886,6 +890,14 @@ impl Swarm {
             self.download_all_idle();
         }
         Ok(())
+    }
+
+    /// Least use is to have moved no bytes, either way, for the longest.
+    fn part_from_least_used(&mut self) {
+        let least = self.connections.iter().min_by_key(|(_, connection)| connection.last_use);
+        if let Some((&id, _)) = least {
+            self.disconnect(id, Reason::LeastUse);
+        }
     }
 
     /// Two complete peers have nothing to say to each other, but for the last statement.
