@@ -9,6 +9,7 @@ mod ordinary;
 mod trust;
 mod udp;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub use ordinary::OrdinaryTrackers;
 pub use trust::{TrustError, trust};
 
 use self::clock::TrackerClock;
-use self::families::{Families, literal};
+use self::families::Families;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
     self, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Device, Devices, DevicesRequest,
@@ -179,7 +180,7 @@ impl Client {
     pub fn new(base: impl AsRef<str>) -> Result<Self, Error> {
         Ok(Client {
             http: http_client().build()?,
-            families: Families::new(http_client)?,
+            families: Families::new(http_client, Ipv6Addr::UNSPECIFIED.into())?,
             base: base_url(base.as_ref())?,
             credential: None,
             patience: PATIENCE,
@@ -191,6 +192,12 @@ impl Client {
     /// if not told otherwise. Zero: it is told at once.
     pub fn with_patience(&self, patience: Duration) -> Self {
         Client { patience, ..self.clone() }
+    }
+
+    /// The same client, whose announces leave from the address that is listened on, so that the tracker tells others of that one.
+    /// An unspecified address: they leave as the system chooses. Errors: [`Error::Unreachable`], as [`Client::new`].
+    pub fn announcing_from(&self, listen: IpAddr) -> Result<Self, Error> {
+        Ok(Client { families: Families::new(http_client, listen)?, ..self.clone() })
     }
 
     /// The client of a subscriber, which can open sessions.
@@ -444,14 +451,14 @@ impl Client {
         Ok(filled)
     }
 
-    /// Announces under a passkey, by each address family that the tracker has.
+    /// Announces under a passkey: from [`Client::announcing_from`], or by each address family that the tracker has.
     pub async fn announce(&self, passkey: &Passkey, request: &Announce) -> Result<AnnounceReply, Error> {
         let query = &request.to_query();
         let ask = |http: reqwest::Client| async move {
             let bytes = self.query(&http, passkey, "announce", query).await?;
             AnnounceReply::from_bytes(&bytes).map_err(announce_error)
         };
-        let reply = self.families.announce(literal(&self.base), ask).await?;
+        let reply = self.families.announce(&self.base, ask).await?;
         if let Some(now) = reply.now {
             self.shared.clock.heard(now);
         }

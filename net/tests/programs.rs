@@ -364,7 +364,8 @@ fn an_ordinary_client_fetches_a_personal_torrent() {
     let bob = world.get("bob", &[]);
     bob.event("complete");
     seed.kill();
-    let (to, client) = (world.file("downloads"), ["--listen", "127.0.0.1:0", "--exit"]);
+    let (to, listen) = (world.file("downloads"), world.listen());
+    let client = ["--listen", &listen, "--exit"];
     let fetch =
         |code| world.expect("client", &[&["get", &personal, "--output", &to], &client[..]].concat(), code);
     assert_eq!(fetch(0)["event"], "complete");
@@ -377,10 +378,8 @@ fn an_ordinary_client_fetches_a_personal_torrent() {
     world.play("bob", &["--pieces", &sealed, "--voucher", &code], 10);
     let others = fs::read(world.torrent_dir("bob").join("pieces.bin")).unwrap();
     fs::write(&sealed, others).unwrap();
-    let client = Running::start(
-        &world.path("client"),
-        &["get", &personal, "--output", &to, "--listen", "127.0.0.1:0"],
-    );
+    let client =
+        Running::start(&world.path("client"), &["get", &personal, "--output", &to, "--listen", &listen]);
     assert_eq!(client.event("listening")["pieces"], 0);
     // What is left of it is fetched again.
     client.event("complete");
@@ -412,7 +411,8 @@ fn a_torrent_that_is_partly_clear_goes_through_everything() {
     bob.event("complete");
     seed.kill();
     let to = world.file("downloads");
-    let client = ["get", &personal, "--output", &to, "--listen", "127.0.0.1:0"];
+    let listen = world.listen();
+    let client = ["get", &personal, "--output", &to, "--listen", &listen];
     let client = Running::start(&world.path("client"), &client);
     client.event("complete");
     let code = world.voucher(&[]);
@@ -485,7 +485,8 @@ fn an_ordinary_client_is_a_source_for_peers() {
     // Her hashes are there as well: without them she would take nothing that nobody vouches for.
     world.expect("carol", &["subscribe", &torrent, "--personal"], 0);
     let to = world.file("downloads");
-    let client = ["get", &personal, "--output", &to, "--listen", "127.0.0.1:0"];
+    let listen = world.listen();
+    let client = ["get", &personal, "--output", &to, "--listen", &listen];
     let client = Running::start(&world.path("client"), &client);
     client.event("complete");
     seed.kill();

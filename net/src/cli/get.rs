@@ -2,7 +2,7 @@
 
 mod ordinary;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,8 +87,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             }),
         );
     }
-    let config =
-        TorrentConfig { transcript: args.transcript.clone(), ..torrent_config(&subscription, store)? };
+    let config = TorrentConfig {
+        transcript: args.transcript.clone(),
+        ..torrent_config(&subscription, store, address.ip())?
+    };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
@@ -98,10 +100,11 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     outcome
 }
 
-/// A subscription's torrent, fetched into its own store.
+/// A subscription's torrent, fetched into its own store by a node that listens on `listen`.
 pub(super) fn torrent_config(
     subscription: &Subscription,
     store: Arc<crate::peer::Store>,
+    listen: IpAddr,
 ) -> Result<TorrentConfig, Failure> {
     let seal = &subscription.metainfo.info.seal;
     let member = Member {
@@ -112,7 +115,7 @@ pub(super) fn torrent_config(
         key: subscription.identity.signing_key().clone(),
         epoch: subscription.keys.epoch,
     };
-    let tracker = Arc::new(TrackerLink::of_subscriber(subscription)?);
+    let tracker = Arc::new(TrackerLink::of_subscriber(subscription, listen)?);
     Ok(glue::torrent_config(&subscription.metainfo, Role::Peer { member, store }, tracker))
 }
 

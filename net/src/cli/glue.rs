@@ -32,7 +32,7 @@ pub(super) use failure::{
     publish_failure, serving_failure, store_failure, tracker_failure,
 };
 pub(super) use link::TrackerLink;
-pub(super) use node::NodeArgs;
+pub(super) use node::{BoundArgs, NodeArgs};
 pub(super) use ordinary::OrdinaryLink;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};

@@ -36,10 +36,7 @@ use swarmseal_core::{SubscriberId, Ticket, TorrentId};
 use self::bits::Bits;
 use self::connection::{Connection, Download, Revealed, Upload};
 use self::pieces::Pieces;
-#[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::random::Random;
-#[cfg(not(any(test, feature = "simulation")))]
-use self::random::Random;
 use self::rate::Rate;
 use self::witness::{AvoidedPieces, Witness};
 use super::buffers::{Buffer, Buffers};
@@ -201,6 +198,8 @@ pub(crate) enum Event {
     Urgent {
         pieces: Vec<u32>,
     },
+    /// All connections are taken and another waits.
+    Crowded,
     Tick,
 }
 
@@ -338,6 +337,9 @@ pub(crate) enum Reason {
     EpochLeft,
     #[error("neither side needs anything from the other")]
     Useless,
+    /// It may come back at once.
+    #[error("it has been least use, and another waits for its place")]
+    LeastUse,
 }
 
 impl Reason {
@@ -440,6 +442,7 @@ impl Swarm {
             Event::Retired { pieces } => self.retired(&pieces),
             Event::FoundBad { piece } => self.found_bad(piece),
             Event::Urgent { pieces } => self.prioritize(&pieces),
+            Event::Crowded => self.part_from_least_used(),
             Event::Tick => self.tick(),
         }
         out.append(&mut self.out);
@@ -580,6 +583,7 @@ impl Swarm {
             optimistic: false,
             last_received: now,
             last_sent: now,
+            last_use: now,
             down: Rate::default(),
             up: Rate::default(),
             download: Download { ramp: Some(0), last_data: now, epoch: self.epoch(), ..Download::default() },
@@ -793,6 +797,14 @@ impl Swarm {
             self.download_all_idle();
         }
         Ok(())
+    }
+
+    /// Least use is to have moved no bytes, either way, for the longest.
+    fn part_from_least_used(&mut self) {
+        let least = self.connections.iter().min_by_key(|(_, connection)| connection.last_use);
+        if let Some((&id, _)) = least {
+            self.disconnect(id, Reason::LeastUse);
+        }
     }
 
     /// Two complete peers have nothing to say to each other.

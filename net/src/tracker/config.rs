@@ -196,8 +196,8 @@ settings! {
     /// Connections at once.
     max_connections: usize = 4096,
         Number "max-connections" "SWARMSEAL_TRACKER_MAX_CONNECTIONS" "COUNT";
-    /// Connections at once of one address (of IPv6: one network of 64 bits); 0: any number. This machine's own processes and
-    /// trusted proxies are not limited.
+    /// Connections at once of one address (of IPv6: one network of 64 bits); 0: any number. 127.0.0.1, ::1 and trusted
+    /// proxies are not limited.
     max_connections_per_address: usize = 1024,
         Number "max-connections-per-address" "SWARMSEAL_TRACKER_MAX_CONNECTIONS_PER_ADDRESS" "COUNT";
     /// Seconds for a TLS handshake.

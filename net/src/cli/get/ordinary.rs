@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
             }),
         );
     }
-    let trackers = OrdinaryTrackers::new(&torrent.trackers).map_err(glue::client_failure)?;
+    let trackers = OrdinaryTrackers::new(&torrent.trackers, address.ip()).map_err(glue::client_failure)?;
     let (role, tracker) = (Role::PlainPeer { store: Arc::new(store) }, Arc::new(OrdinaryLink(trackers)));
     let config = TorrentConfig {
         peers: args.peers.clone(),

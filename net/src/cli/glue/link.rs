@@ -1,6 +1,6 @@
 //! What a peer or seed asks of a tracker, over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,18 +28,25 @@ pub(crate) struct TrackerLink {
 }
 
 impl TrackerLink {
-    /// A subscriber's. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never registered.
-    pub(crate) fn of_subscriber(subscription: &Subscription) -> Result<Self, Failure> {
+    /// A subscriber's that listens on `listen`. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never
+    /// registered.
+    pub(crate) fn of_subscriber(subscription: &Subscription, listen: IpAddr) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
-        Self::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref())
+        Self::new(&subscription.metainfo, client, listen, subscription.keys.passkey.as_deref())
     }
 
     /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
-    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
-        Self::new(metainfo, super::seed_client(metainfo, seed)?, seed.passkey.as_deref())
+    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile, listen: IpAddr) -> Result<Self, Failure> {
+        Self::new(metainfo, super::seed_client(metainfo, seed)?, listen, seed.passkey.as_deref())
     }
 
-    fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
+    fn new(
+        metainfo: &Metainfo,
+        client: Client,
+        listen: IpAddr,
+        passkey: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let client = client.announcing_from(listen).map_err(super::client_failure)?;
         let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,

@@ -359,13 +359,13 @@ impl Fetcher {
             }
             Err(failure) => return Ended::Lost(failure.message),
         };
-        let config = match get::torrent_config(&self.subscription, store) {
-            Ok(config) => config,
-            Err(failure) => return Ended::Lost(failure.message),
-        };
         let node = match Node::bind(self.node.config()).await {
             Ok(node) => node,
             Err(error) => return Ended::Lost(glue::listen_failure(self.node.listen, &error).message),
+        };
+        let config = match get::torrent_config(&self.subscription, store, node.local_addr().ip()) {
+            Ok(config) => config,
+            Err(failure) => return Ended::Lost(failure.message),
         };
         let torrent = match node.add_torrent(config) {
             Ok(torrent) => torrent,

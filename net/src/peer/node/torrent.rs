@@ -16,6 +16,7 @@ use super::dialer::Dialer;
 use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
+use super::place::Held;
 use super::witness::WitnessKeys;
 use super::work::Checks;
 use super::{Joined, Shared, announce, discovery, personal, stopping, work};
@@ -25,7 +26,7 @@ use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
 use crate::peer::published::Published;
 use crate::peer::state::{
-    Claim, Command, Config, ConnectionId, Event, Now, Seal, StoreFailure, Swarm, Unready,
+    Claim, Command, Config, ConnectionId, Event, Now, Reason, Seal, StoreFailure, Swarm, Unready,
 };
 use crate::peer::store::{NOT_ENCRYPTED, Shape, Store, StoreError};
 use crate::peer::tracker::{AnnounceReply, OrdinaryClient, Personal, Tracker};
@@ -328,13 +329,14 @@ pub(super) fn start(
     let swarm_config = swarm_config(&config, &shared)?;
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
     let (inputs, receiver) = mpsc::channel(QUEUE);
+    let places = Held::default();
     {
         let mut torrents = shared.torrents();
         if torrents.contains_key(&config.info_hash) {
             return Err(AddError::Duplicate);
         }
         let tracker = config.role.member().map(|_| config.tracker.clone());
-        torrents.insert(config.info_hash, Joined { inputs: inputs.clone(), tracker });
+        torrents.insert(config.info_hash, Joined { inputs: inputs.clone(), places: places.clone(), tracker });
     }
     let mut dialer = Dialer::default();
     config.peers.iter().for_each(|&peer| dialer.add(peer, None));
@@ -369,6 +371,7 @@ pub(super) fn start(
         epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
+        places,
         swarm,
         dialer,
         links: HashMap::new(),
@@ -455,7 +458,10 @@ fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddEr
         names_ahead: true,
         super_seed: config.super_seed && matches!(role, Role::Seed { .. } | Role::PlainSeed { .. }),
         ready_bytes: shared.config.ready_bytes,
-        max_connections: shared.config.max_connections,
+        max_connections: match shared.config.max_connections {
+            0 => usize::MAX,
+            most => most,
+        },
         seed: u64::from_le_bytes(seed),
     })
 }
@@ -493,6 +499,7 @@ struct Task {
     epoch: watch::Sender<u64>,
     tracker: Arc<dyn Tracker>,
     shared: Arc<Shared>,
+    places: Held,
     swarm: Swarm,
     dialer: Dialer,
     links: HashMap<ConnectionId, (Link, Instant)>,
@@ -686,8 +693,9 @@ impl Task {
         for (addr, personal) in self.dialer.due(MAX_CALLS - self.calls, |addr| swarm.is_connected_to(addr)) {
             self.calls += 1;
             let (shared, inputs, info_hash) = (self.shared.clone(), self.inputs.clone(), self.info_hash);
+            let places = self.places.clone();
             tokio::spawn(async move {
-                let input = match call(addr, info_hash, personal, &shared).await {
+                let input = match call(addr, info_hash, personal, &places, &shared).await {
                     Ok(new) => Input::Connection(Box::new(new)),
                     Err(error) => {
                         tracing::debug!(%addr, %error, "call failed");
@@ -714,6 +722,10 @@ impl Task {
                     if let Some((link, since)) = self.links.remove(&id) {
                         if link.outgoing {
                             self.dialer.ended(link.addr, reason.lasting(), since.elapsed() > SERVED);
+                        }
+                        if reason == Reason::LeastUse {
+                            // Somebody waits for its place.
+                            link.cut();
                         }
                     }
                 }

@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) optimistic: bool,
     pub(crate) last_received: Duration,
     pub(crate) last_sent: Duration,
+    /// When bytes of a block that was asked for moved last, either way, or the connection began.
+    pub(crate) last_use: Duration,
     pub(crate) down: Rate,
     pub(crate) up: Rate,
     pub(crate) download: Download,

@@ -208,6 +208,7 @@ impl Swarm {
                 Ok(())
             };
         };
+        connection.last_use = now;
         download.outstanding -= 1;
         download.probe.came(piece, begin, now);
         download.ramp = download.ramp.map(|ramp| ramp.saturating_add(1));

@@ -277,6 +277,7 @@ impl World {
                 self.epoch += 1;
                 self.event(Event::Epoch { epoch: self.epoch });
             }
+            21 => self.event(Event::Crowded),
             22 => {
                 let piece = script.piece();
                 if self.swarm.have().has(piece) && self.is_sealed(piece) {

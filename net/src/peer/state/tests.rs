@@ -700,6 +700,27 @@ fn of_two_contributors_the_liar_answers_for_its_piece_in_the_end_game_too() {
 }
 
 #[test]
+fn a_full_peer_parts_from_the_connection_that_has_been_least_use() {
+    let mut lone = Lone::new();
+    let second = Duration::from_secs(1);
+    for id in 1..=3 {
+        lone.connect(id);
+        lone.elapsed += second;
+    }
+    // What was asked for counts, and nothing else that a peer may say or send.
+    lone.send(1, 0, 1);
+    lone.elapsed += second;
+    lone.send(2, 0, 1);
+    lone.message(2, Message::KeepAlive);
+    let mut parted = Vec::new();
+    for _ in 0..4 {
+        lone.event(Event::Crowded);
+        parted.extend(lone.parted());
+    }
+    assert_eq!(parted, [2, 3, 1].map(|id| (id, Reason::LeastUse)));
+}
+
+#[test]
 fn what_one_peer_began_no_other_finishes() {
     // A choke, a snub, a lost connection.
     let ends: [fn(&mut Lone); 3] = [

@@ -354,6 +354,7 @@ impl Swarm {
 
     pub(super) fn sent(&mut self, id: ConnectionId, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(&id) {
+            connection.last_use = self.now.elapsed;
             connection.upload.in_flight = connection.upload.in_flight.saturating_sub(bytes);
             self.upload_to(id);
         }
