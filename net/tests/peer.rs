@@ -12,20 +12,21 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, ClearPieces, FileStore, KeyError, Member, Node,
-    NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
-    read_statements, statements_by_entry,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, Expected, FileStore, KeyError, Member, Node,
+    NodeConfig, Obfuscation, PlainSource, Published, Role, Shape, Stats, Store, Torrent, TorrentConfig,
+    Tracker,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{Identity, SigningKey, purpose, verify};
 use swarmseal::wire::layout::Layout;
-use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator};
 use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
+use swarmseal::wire::seal::Hello;
 use swarmseal::wire::selection::Selection;
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
-    SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, package,
+    SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, WitnessExponents, WitnessFactor, WitnessKey,
+    WitnessSecret, decrypt_piece, package, witness_hash,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -47,6 +48,7 @@ fn params() -> Arc<Params> {
 struct FakeTracker {
     params: Arc<Params>,
     master: MasterKey,
+    witness: WitnessSecret,
     subscribers: Mutex<HashMap<SubscriberId, (PublicKey, [u8; 32])>>,
     swarm: Mutex<HashSet<SocketAddr>>,
     completed: Mutex<u32>,
@@ -61,6 +63,7 @@ impl FakeTracker {
         Arc::new(FakeTracker {
             params: params(),
             master: MasterKey::from_bytes([3; 32]),
+            witness: WitnessSecret::from_bytes([4; 32]),
             subscribers: Mutex::default(),
             swarm: Mutex::default(),
             completed: Mutex::default(),
@@ -160,6 +163,25 @@ impl Tracker for Session {
         })
     }
 
+    fn witness_keys<'a>(
+        &'a self,
+        epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        let FakeTracker { params, master, witness, .. } = &*self.tracker;
+        let y = self.tracker.subscribers.lock().unwrap()[&self.us].0.clone();
+        let (w, r) = (
+            WitnessExponents::derive(params, witness, &TORRENT),
+            TsKeys::derive(params, master, &self.us, epoch),
+        );
+        let key = |&piece: &u32| {
+            let key = WitnessKey::derive(params, &w.exponent(piece), (&y, &r.key(piece)));
+            self.tracker.bytes(|out| key.to_bytes(params, out).unwrap())
+        };
+        let keys = pieces.iter().map(key).collect();
+        Box::pin(async move { Ok(keys) })
+    }
+
     fn now(&self) -> u64 {
         1_000_000
     }
@@ -183,6 +205,28 @@ fn pattern(index: u32, len: usize) -> Vec<u8> {
     out
 }
 
+fn package_secret() -> package::PackageSecret {
+    package::PackageSecret::from_bytes([5; 32])
+}
+
+/// What a torrent of [`Pattern`] says of its pieces.
+fn published(tracker: &FakeTracker, selection: Option<Arc<Selection>>) -> Arc<Published> {
+    let params = &*tracker.params;
+    let w = WitnessExponents::derive(params, &tracker.witness, &TORRENT);
+    let expected = |piece: u32| {
+        if selection.as_ref().is_some_and(|selection| selection.is_clear(piece)) {
+            return Expected::Clear(Sha1::digest(pattern(piece, PIECE_LEN as usize)).into());
+        }
+        let mut data = pattern(piece, params.payload_bytes(PIECE_LEN as usize));
+        data.resize(PIECE_LEN as usize, 0);
+        package::pack(params, &package_secret(), &TORRENT, piece, &mut data).unwrap();
+        let factor = WitnessFactor::derive(params, &w.exponent(piece));
+        Expected::Witness(witness_hash(params, &factor, &mut data).unwrap())
+    };
+    let pieces = (0..PIECES).map(expected).collect();
+    Published::new(selection.clone(), pieces)
+}
+
 fn config(role: Role, tracker: &Arc<FakeTracker>, us: SubscriberId, node: &Node) -> TorrentConfig {
     let layout = Layout::of_whole(PIECES, PIECE_LEN).unwrap();
     let session = Session { tracker: tracker.clone(), us, address: node.local_addr().ip() };
@@ -201,10 +245,14 @@ fn local() -> NodeConfig {
 }
 
 async fn seed(tracker: &Arc<FakeTracker>, limit: Option<u64>) -> (Node, Torrent) {
-    let key = SigningKey::generate(&mut UnwrapErr(SysRng));
+    seed_as(tracker, SigningKey::generate(&mut UnwrapErr(SysRng)), limit).await
+}
+
+async fn seed_as(tracker: &Arc<FakeTracker>, key: SigningKey, limit: Option<u64>) -> (Node, Torrent) {
     let id = SubscriberId::of_seed(&TORRENT, &key.public());
-    let member = Member { torrent_id: TORRENT, params: tracker.params.clone(), id, key, epoch: 0 };
-    let secret = package::PackageSecret::from_bytes([5; 32]);
+    let hello = Hello::Seed { key: key.public() };
+    let member = Member { torrent_id: TORRENT, params: tracker.params.clone(), hello, id, key, epoch: 0 };
+    let secret = package_secret();
     let node = Node::bind(NodeConfig { upload_limit: limit, ..local() }).await.unwrap();
     let role = Role::Seed { member, source: Arc::new(Pattern), secret };
     let torrent = node.add_torrent(config(role, tracker, id, &node)).unwrap();
@@ -215,7 +263,6 @@ async fn seed(tracker: &Arc<FakeTracker>, limit: Option<u64>) -> (Node, Torrent)
 struct Subscriber {
     member: Member,
     secret: SecretKey,
-    y: PublicKey,
     dir: tempfile::TempDir,
 }
 
@@ -229,8 +276,9 @@ impl Subscriber {
         let key = identity.signing_key().clone();
         let id = identity.subscriber(&params, &TORRENT, &y);
         tracker.subscribers.lock().unwrap().insert(id, (y.clone(), key.public()));
-        let member = Member { torrent_id: TORRENT, params, id, key, epoch: 1 };
-        Subscriber { member, secret, y, dir: tempfile::tempdir().unwrap() }
+        let hello = Hello::Subscriber { identity: key.public(), keys: identity.commitment(&params, &y) };
+        let member = Member { torrent_id: TORRENT, params, hello, id, key, epoch: 1 };
+        Subscriber { member, secret, dir: tempfile::tempdir().unwrap() }
     }
 
     async fn join(&self, tracker: &Arc<FakeTracker>) -> (Node, Torrent) {
@@ -238,7 +286,7 @@ impl Subscriber {
         let role = Role::Peer { member: self.member.clone(), store };
         let node = Node::bind(local()).await.unwrap();
         let mut config = config(role, tracker, self.member.id, &node);
-        config.statements = Some(self.dir.path().join("statements"));
+        config.published = Some(published(tracker, None));
         config.transcript = Some(self.dir.path().join("transcript"));
         let torrent = node.add_torrent(config).unwrap();
         (node, torrent)
@@ -297,16 +345,6 @@ async fn a_seed_and_three_peers() {
     for piece in 0..PIECES as usize {
         let distinct: HashSet<_> = stored.iter().map(|pieces| &pieces[piece]).collect();
         assert_eq!(distinct.len(), subscribers.len(), "two peers store the same bytes");
-    }
-    for subscriber in &subscribers {
-        let owner = Owner { torrent_id: TORRENT, subscriber: subscriber.member.id };
-        let statements = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
-        let statements = statements_by_entry(&statements);
-        let stored = open(subscriber.dir.path(), TORRENT);
-        for piece in 0..PIECES {
-            let stored = stored.piece(piece).unwrap();
-            assert!(statements.contains_key(&(piece, stored.hash, stored.sender.unwrap())), "piece {piece}");
-        }
     }
 }
 
@@ -621,20 +659,13 @@ async fn hostile_peers_are_cut_off_and_stall_nobody() {
     subscriber.opened(&tracker);
 }
 
-/// A seed that offers everything and sends blocks that no group element has: all bytes 0xff.
-async fn garbage_seed(listener: TcpListener) {
+/// A seed that says that it is somebody, offers everything, and sends blocks of that byte. All bytes 0xff are no group element.
+async fn garbage_seed(listener: TcpListener, name: [u8; 20], hello: Hello, fill: u8) {
     use swarmseal::wire::message::Message;
-    use swarmseal::wire::seal::{ExtendedHandshake, Hello, OUR_ID};
+    use swarmseal::wire::seal::{ExtendedHandshake, OUR_ID};
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { return };
         tokio::spawn(async move {
-            let key = SigningKey::from_bytes(&[8; 32]);
-            let hello = Hello {
-                id: SubscriberId([0xbb; 32]),
-                identity: key.public(),
-                epoch: 1,
-                profile: Profile::Sealed,
-            };
             let extended = ExtendedHandshake {
                 seal_id: Some(OUR_ID),
                 dont_have_id: None,
@@ -643,15 +674,14 @@ async fn garbage_seed(listener: TcpListener) {
                 port: None,
                 hello: Some(hello),
             };
-            let mut out =
-                bytes::BytesMut::from(&Handshake::new(INFO_HASH, handshake::peer_id([2; 12])).to_bytes()[..]);
+            let mut out = bytes::BytesMut::from(&Handshake::new(INFO_HASH, name).to_bytes()[..]);
             Message::Extended { id: 0, payload: extended.to_bytes().into() }.encode(&mut out);
             Message::Bitfield(vec![0xff, 0xf0].into()).encode(&mut out);
             Message::Unchoke.encode(&mut out);
             let mut theirs = [0; handshake::LEN];
             stream.read_exact(&mut theirs).await?;
             stream.write_all(&out).await?;
-            answer_requests(stream, 0xff).await
+            answer_requests(stream, fill).await
         });
     }
 }
@@ -733,45 +763,55 @@ async fn who_lies_is_not_called_again_and_who_does_not_goes_on() {
     lying.abort();
 }
 
+/// What a node says its BEP 3 peer id is.
+async fn peer_id(node: &Node) -> [u8; 20] {
+    let mut stream = connect_from(own_address(), node.local_addr()).await;
+    stream.write_all(&Handshake::new(INFO_HASH, [0; 20]).to_bytes()).await.unwrap();
+    let mut theirs = [0; handshake::LEN];
+    stream.read_exact(&mut theirs).await.unwrap();
+    Handshake::from_bytes(&theirs).unwrap().peer_id
+}
+
+/// What is no group element, and what is one and not what was published, under a name of one's own and under those of the real
+/// seed: nothing of it is stored, and the real seed serves all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn blocks_that_are_no_group_elements_are_refused_and_fetched_elsewhere() {
-    let tracker = FakeTracker::new();
-    let listener = TcpListener::bind(own_address()).await.unwrap();
-    tracker.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
-    let garbage = tokio::spawn(garbage_seed(listener));
-    let subscriber = Subscriber::new(&tracker);
-    let (node, torrent) = subscriber.join(&tracker).await;
-    // The hostile seed is all there is at first.
-    until(&torrent, |stats| stats.rejected > 0).await;
-    let (seed, _) = seed(&tracker, None).await;
-    let stats = until(&torrent, |stats| stats.complete).await;
-    assert!(stats.rejected >= 1);
-    node.shutdown().await;
-    seed.shutdown().await;
-    garbage.abort();
-    subscriber.opened(&tracker);
+async fn garbage_is_refused_and_fetched_elsewhere_whatever_name_it_comes_under() {
+    for (borrowed, fill) in [(false, 0xff), (false, 1), (true, 0xff), (true, 1)] {
+        let tracker = FakeTracker::new();
+        let key = SigningKey::generate(&mut UnwrapErr(SysRng));
+        let (seed, _) = seed_as(&tracker, key.clone(), None).await;
+        let (name, hello) = if borrowed {
+            (peer_id(&seed).await, Hello::Seed { key: key.public() })
+        } else {
+            (handshake::peer_id([2; 12]), Hello::Seed { key: [8; 32] })
+        };
+        // The hostile seed is all there is at first.
+        tracker.swarm.lock().unwrap().clear();
+        let listener = TcpListener::bind(own_address()).await.unwrap();
+        tracker.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
+        let garbage = tokio::spawn(garbage_seed(listener, name, hello, fill));
+        let subscriber = Subscriber::new(&tracker);
+        let (node, torrent) = subscriber.join(&tracker).await;
+        let stats = until(&torrent, |stats| stats.rejected > 0).await;
+        assert_eq!(stats.pieces, 0);
+        torrent.add_peers(vec![seed.local_addr()]).await;
+        let stats = until(&torrent, |stats| stats.complete).await;
+        assert!(stats.from_seeds >= u64::from(PIECES * PIECE_LEN));
+        node.shutdown().await;
+        seed.shutdown().await;
+        garbage.abort();
+        subscriber.opened(&tracker);
+    }
 }
 
 /// Of the twelve pieces, these are clear.
 const CLEAR: [u32; 7] = [1, 2, 4, 5, 7, 10, 11];
 
-/// A torrent of [`Pattern`] with the pieces of [`CLEAR`] clear.
-fn clear_pieces(tracker: &FakeTracker) -> Arc<ClearPieces> {
+/// Those, as a torrent says it.
+fn selection() -> Arc<Selection> {
     let mut bits = [0xff, 0xf0];
     CLEAR.iter().for_each(|piece| bits[*piece as usize / 8] ^= 0x80 >> (piece % 8));
-    let info = Info {
-        name: "A film".into(),
-        piece_length: PIECE_LEN,
-        piece_count: PIECES,
-        pieces: (0..PIECES).map(|piece| Sha1::digest(pattern(piece, PIECE_LEN as usize)).into()).collect(),
-        private: true,
-        seal: Seal {
-            version: 2,
-            selection: Some(Arc::new(Selection::from_bytes(&bits, PIECES).unwrap())),
-            ..Seal::new(TORRENT, tracker.params.clone(), SigningKey::from_bytes(&[1; 32]).public())
-        },
-    };
-    ClearPieces::of(&Metainfo::new("http://tracker.example/announce".into(), info).unwrap()).unwrap()
+    Arc::new(Selection::from_bytes(&bits, PIECES).unwrap())
 }
 
 async fn mixed_seed(
@@ -781,12 +821,13 @@ async fn mixed_seed(
 ) -> (Node, Torrent) {
     let key = SigningKey::generate(&mut UnwrapErr(SysRng));
     let id = SubscriberId::of_seed(&TORRENT, &key.public());
-    let member = Member { torrent_id: TORRENT, params: tracker.params.clone(), id, key, epoch: 0 };
-    let secret = package::PackageSecret::from_bytes([5; 32]);
+    let hello = Hello::Seed { key: key.public() };
+    let member = Member { torrent_id: TORRENT, params: tracker.params.clone(), hello, id, key, epoch: 0 };
+    let secret = package_secret();
     let node = Node::bind(NodeConfig { upload_limit: limit, ..local() }).await.unwrap();
     let role = Role::Seed { member, source: Arc::new(source), secret };
-    let clear = Some(clear_pieces(tracker));
-    let torrent = node.add_torrent(TorrentConfig { clear, ..config(role, tracker, id, &node) }).unwrap();
+    let published = Some(published(tracker, Some(selection())));
+    let torrent = node.add_torrent(TorrentConfig { published, ..config(role, tracker, id, &node) }).unwrap();
     (node, torrent)
 }
 
@@ -795,9 +836,8 @@ impl Subscriber {
         let store = Arc::new(open(self.dir.path(), TORRENT));
         let role = Role::Peer { member: self.member.clone(), store };
         let node = Node::bind(local()).await.unwrap();
-        let statements = Some(self.dir.path().join("statements"));
-        let clear = Some(clear_pieces(tracker));
-        let config = TorrentConfig { statements, clear, ..config(role, tracker, self.member.id, &node) };
+        let published = Some(published(tracker, Some(selection())));
+        let config = TorrentConfig { published, ..config(role, tracker, self.member.id, &node) };
         let torrent = node.add_torrent(config).unwrap();
         (node, torrent)
     }
@@ -853,20 +893,6 @@ async fn clear_pieces_go_from_hand_to_hand_without_a_key_and_stay_while_an_epoch
     }
     let keyed = tracker.keyed.lock().unwrap().clone();
     assert!(keyed.len() >= 10 && keyed.iter().all(|piece| !CLEAR.contains(piece)), "{keyed:?}");
-
-    // Statements are about sealed pieces alone.
-    let statements = |of: &Subscriber| {
-        let owner = Owner { torrent_id: TORRENT, subscriber: of.member.id };
-        read_statements(&of.dir.path().join("statements"), &owner).unwrap()
-    };
-    let mut stated = HashSet::new();
-    for (uploader, statement) in statements(&bob).iter().chain(&statements(&alice)) {
-        assert!(statement.entries.iter().all(|entry| !CLEAR.contains(&entry.piece)));
-        if *uploader == alice.member.id {
-            stated.extend(statement.entries.iter().map(|entry| entry.piece));
-        }
-    }
-    assert_eq!(stated, (0..PIECES).filter(|piece| !CLEAR.contains(piece)).collect());
 }
 
 /// Like [`Pattern`], but for one clear piece.
