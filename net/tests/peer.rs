@@ -699,6 +699,7 @@ fn clear_pieces(tracker: &FakeTracker) -> Arc<ClearPieces> {
         seal: Seal {
             version: 2,
             selection: Some(Arc::new(Selection::from_bytes(&bits, PIECES).unwrap())),
+            witness: vec![[0; 32]; PIECES as usize - CLEAR.len()].into(),
             ..Seal::new(TORRENT, tracker.params.clone(), SigningKey::from_bytes(&[1; 32]).public())
         },
     };

@@ -1,5 +1,5 @@
 //! The .torrent file: ordinary metainfo (BEP 3) of `name`, `length`, `piece length`, `pieces`, `private`, and a
-//! dictionary `swarmseal` in `info` that says how pieces are sealed. No file names or sizes are in clear.
+//! dictionary `swarmseal` in `info` that says how pieces are sealed and what they are checked by. No file names or sizes are in clear.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, Torr
 
 use super::integrity::Integrity;
 use super::layout::Layout;
-use super::selection::{self, Selection};
+use super::selection::{self, Kind, Selection};
 use super::{bencode, identity};
 
 /// The newest version of `info.swarmseal` that is understood: that of a torrent in which some pieces are clear.
@@ -110,13 +110,15 @@ pub struct Seal {
     pub integrity: Integrity,
     /// Which pieces are sealed; `None`: all are.
     pub selection: Option<Arc<Selection>>,
+    /// BLAKE3 of the witness's ciphertext of each sealed piece, in order.
+    pub witness: Arc<[[u8; 32]]>,
 }
 
 impl Seal {
-    /// A seal in which everything that a publisher need not choose is as it is by default.
+    /// A seal in which everything that a publisher need not choose is as it is by default, and no witness hashes yet.
     pub fn new(torrent_id: TorrentId, params: Arc<Params>, license_key: [u8; 32]) -> Self {
         let (version, integrity) = (FULL_VERSION, Integrity::default());
-        Seal { version, torrent_id, params, license_key, integrity, selection: None }
+        Seal { version, torrent_id, params, license_key, integrity, selection: None, witness: Arc::new([]) }
     }
 
     /// The version that a torrent is written in: the oldest that says what it says.
@@ -127,6 +129,16 @@ impl Seal {
     /// Whether a piece is clear: the same bytes at every peer, with no key.
     pub fn is_clear(&self, piece: u32) -> bool {
         self.selection.as_ref().is_some_and(|selection| selection.is_clear(piece))
+    }
+
+    /// BLAKE3 of the witness's ciphertext of a piece; `None` where the piece is clear, or there is no such piece.
+    pub fn witness_hash(&self, piece: u32) -> Option<&[u8; 32]> {
+        let place = match &self.selection {
+            Some(selection) if selection.is_clear(piece) => return None,
+            Some(selection) if piece < selection.count() => selection.rank(Kind::Sealed, piece),
+            _ => piece,
+        };
+        self.witness.get(place as usize)
     }
 }
 
@@ -223,10 +235,13 @@ impl Metainfo {
             });
         }
         if info.piece_count == 0 || raw_info.len() > MAX_FILE - 4096 {
-            return Err(Error::Bad { what: "pieces", expected: "1 to about 3 million pieces" });
+            return Err(Error::Bad { what: "pieces", expected: "1 to about 1.2 million pieces" });
         }
         if !info.private {
             return Err(Error::Bad { what: "private", expected: "1" });
+        }
+        if u32::try_from(info.seal.witness.len()) != Ok(info.sealed_count()) {
+            return Err(Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" });
         }
         if !identity::is_public_key(&info.seal.license_key) {
             return Err(Error::Bad { what: "swarmseal.license key", expected: "an Ed25519 public key" });
@@ -301,6 +316,8 @@ struct SealIn<'a> {
     #[serde(borrow, default, with = "bencode::optional_bytes")]
     selection: Option<&'a [u8]>,
     v: u64,
+    #[serde(with = "serde_bytes")]
+    witness: &'a [u8],
 }
 
 impl SealIn<'_> {
@@ -323,6 +340,9 @@ impl SealIn<'_> {
             GroupIn::Parts { p, g } => Group::from_parts(kernels, &p, &g)?,
         };
         let selection = self.selection.map(|bits| Selection::from_bytes(bits, piece_count)).transpose()?;
+        let (witness, []) = self.witness.as_chunks::<32>() else {
+            return Err(Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" });
+        };
         Ok(Seal {
             version: self.v,
             torrent_id: TorrentId(self.id),
@@ -330,6 +350,7 @@ impl SealIn<'_> {
             license_key: self.license_key,
             integrity,
             selection: selection.map(Arc::new),
+            witness: witness.into(),
         })
     }
 }
@@ -402,6 +423,8 @@ struct SealOut<'a> {
     #[serde(with = "bencode::optional_bytes", skip_serializing_if = "Option::is_none")]
     selection: Option<&'a [u8]>,
     v: u64,
+    #[serde(with = "serde_bytes")]
+    witness: &'a [u8],
 }
 
 #[derive(Serialize)]
@@ -448,6 +471,7 @@ impl<'a> InfoOut<'a> {
                 profile: seal.params.profile().name(),
                 selection: seal.selection.as_ref().map(|selection| selection.as_bytes()),
                 v: seal.version,
+                witness: seal.witness.as_flattened(),
             },
         }
     }
