@@ -16,6 +16,7 @@ pub mod lsd;
 pub mod message;
 pub mod metainfo;
 pub mod mse;
+pub mod network;
 pub mod personal;
 pub mod plain;
 pub mod seal;

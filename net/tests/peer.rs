@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, ClearPieces, FileStore, KeyError, Member, Node,
-    NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, SignedWord, Stats, Store, Torrent,
-    TorrentConfig, Tracker, read_statements, statements_of,
+    NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+    read_statements, statements_by_entry,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{Identity, SigningKey, purpose, verify};
@@ -28,7 +29,7 @@ use swarmseal_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 const PIECE_LEN: u32 = 32 * 1024;
@@ -101,11 +102,12 @@ impl FakeTracker {
 struct Session {
     tracker: Arc<FakeTracker>,
     us: SubscriberId,
+    address: IpAddr,
 }
 
 impl Tracker for Session {
     fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
-        let us = SocketAddr::from(([127, 0, 0, 1], announce.port));
+        let us = SocketAddr::new(self.address, announce.port);
         let mut swarm = self.tracker.swarm.lock().unwrap();
         match announce.event {
             AnnounceEvent::Stopped => swarm.remove(&us),
@@ -181,13 +183,21 @@ fn pattern(index: u32, len: usize) -> Vec<u8> {
     out
 }
 
-fn config(role: Role, tracker: &Arc<FakeTracker>, us: SubscriberId) -> TorrentConfig {
+fn config(role: Role, tracker: &Arc<FakeTracker>, us: SubscriberId, node: &Node) -> TorrentConfig {
     let layout = Layout::of_whole(PIECES, PIECE_LEN).unwrap();
-    TorrentConfig::new(INFO_HASH, layout, role, Arc::new(Session { tracker: tracker.clone(), us }))
+    let session = Session { tracker: tracker.clone(), us, address: node.local_addr().ip() };
+    TorrentConfig::new(INFO_HASH, layout, role, Arc::new(session))
+}
+
+/// An address of loopback that nobody else in these tests has, with any port.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let first = Ipv4Addr::new(127, 2, 0, 0).to_bits();
+    SocketAddr::from((Ipv4Addr::from_bits(first + NEXT.fetch_add(1, Ordering::Relaxed)), 0))
 }
 
 fn local() -> NodeConfig {
-    NodeConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..NodeConfig::default() }
+    NodeConfig { listen: own_address(), ..NodeConfig::default() }
 }
 
 async fn seed(tracker: &Arc<FakeTracker>, limit: Option<u64>) -> (Node, Torrent) {
@@ -197,7 +207,7 @@ async fn seed(tracker: &Arc<FakeTracker>, limit: Option<u64>) -> (Node, Torrent)
     let secret = package::PackageSecret::from_bytes([5; 32]);
     let node = Node::bind(NodeConfig { upload_limit: limit, ..local() }).await.unwrap();
     let role = Role::Seed { member, source: Arc::new(Pattern), secret };
-    let torrent = node.add_torrent(config(role, tracker, id)).unwrap();
+    let torrent = node.add_torrent(config(role, tracker, id, &node)).unwrap();
     (node, torrent)
 }
 
@@ -227,7 +237,7 @@ impl Subscriber {
         let store = Arc::new(open(self.dir.path(), TORRENT));
         let role = Role::Peer { member: self.member.clone(), store };
         let node = Node::bind(local()).await.unwrap();
-        let mut config = config(role, tracker, self.member.id);
+        let mut config = config(role, tracker, self.member.id, &node);
         config.statements = Some(self.dir.path().join("statements"));
         config.transcript = Some(self.dir.path().join("transcript"));
         let torrent = node.add_torrent(config).unwrap();
@@ -290,10 +300,12 @@ async fn a_seed_and_three_peers() {
     }
     for subscriber in &subscribers {
         let owner = Owner { torrent_id: TORRENT, subscriber: subscriber.member.id };
-        let words = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
-        let stored = open(subscriber.dir.path(), TORRENT).history().unwrap();
+        let statements = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
+        let statements = statements_by_entry(&statements);
+        let stored = open(subscriber.dir.path(), TORRENT);
         for piece in 0..PIECES {
-            assert!(!statements_of(&words, &stored, piece, u64::MAX).is_empty(), "piece {piece}");
+            let stored = stored.piece(piece).unwrap();
+            assert!(statements.contains_key(&(piece, stored.hash, stored.sender.unwrap())), "piece {piece}");
         }
     }
 }
@@ -339,7 +351,7 @@ async fn fetch_plain(seed: NodeConfig, peer: NodeConfig, reach: impl AsyncFnOnce
     // The last piece is short, and its last block too.
     let layout = Layout::new(u64::from(PIECES * PIECE_LEN) - 20_001, PIECE_LEN).unwrap();
     let role = Role::PlainSeed { source: Arc::new(Pattern) };
-    let seeding = TorrentConfig { layout, ..config(role, &FakeTracker::new(), us) };
+    let seeding = TorrentConfig { layout, ..config(role, &FakeTracker::new(), us, &seed) };
     let _seeding = seed.add_torrent(seeding).unwrap();
     let content: Vec<Vec<u8>> =
         (0..PIECES).map(|piece| pattern(piece, layout.len_of(piece) as usize)).collect();
@@ -359,7 +371,7 @@ async fn fetch_plain(seed: NodeConfig, peer: NodeConfig, reach: impl AsyncFnOnce
     let node = Node::bind(peer).await.unwrap();
     let role = Role::PlainPeer { store };
     let peers = vec![reach(seed.local_addr()).await];
-    let fetching = TorrentConfig { layout, peers, ..config(role, &FakeTracker::new(), us) };
+    let fetching = TorrentConfig { layout, peers, ..config(role, &FakeTracker::new(), us, &node) };
     let torrent = node.add_torrent(fetching).unwrap();
     let last = until(&torrent, |stats| stats.complete).await;
     assert_eq!((last.left, last.from_peers + last.from_seeds), (0, layout.length()));
@@ -371,6 +383,19 @@ async fn fetch_plain(seed: NodeConfig, peer: NodeConfig, reach: impl AsyncFnOnce
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_torrent_moves_too() {
     fetch_plain(local(), local(), async |seed| seed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_leave_from_the_address_that_is_listened_on() {
+    let listener = TcpListener::bind(own_address()).await.unwrap();
+    let node = Node::bind(local()).await.unwrap();
+    let role = Role::PlainSeed { source: Arc::new(Pattern) };
+    let peers = vec![listener.local_addr().unwrap()];
+    let seeding = config(role, &FakeTracker::new(), SubscriberId([0; 32]), &node);
+    let _seeding = node.add_torrent(TorrentConfig { peers, ..seeding }).unwrap();
+    let (_stream, from) = timeout(DEADLINE, listener.accept()).await.expect("it connects").unwrap();
+    assert_eq!(from.ip(), node.local_addr().ip());
+    node.shutdown_now().await;
 }
 
 fn at(listen: &str) -> NodeConfig {
@@ -410,7 +435,7 @@ async fn tap(to: SocketAddr, noted: Arc<Mutex<Vec<Vec<u8>>>>) -> SocketAddr {
         let _ = to.shutdown().await;
         noted.lock().unwrap().push(passed);
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(own_address()).await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
@@ -464,7 +489,8 @@ async fn what_obfuscation_rules_out_is_refused_without_a_word() {
     for (obfuscation, bytes) in [(Obfuscation::Require, &hello[..]), (Obfuscation::Off, &obfuscated_hello)] {
         let node = Node::bind(obfuscated(obfuscation)).await.unwrap();
         let role = Role::PlainSeed { source: Arc::new(Pattern) };
-        let _seeding = node.add_torrent(config(role, &FakeTracker::new(), SubscriberId([0; 32]))).unwrap();
+        let _seeding =
+            node.add_torrent(config(role, &FakeTracker::new(), SubscriberId([0; 32]), &node)).unwrap();
         assert_eq!(attack(node.local_addr(), bytes).await, b"");
         node.shutdown().await;
     }
@@ -483,7 +509,8 @@ async fn the_cheapest_method_in_common_is_selected() {
     ] {
         let node = Node::bind(obfuscated(obfuscation)).await.unwrap();
         let role = Role::PlainSeed { source: Arc::new(Pattern) };
-        let _seeding = node.add_torrent(config(role, &FakeTracker::new(), SubscriberId([0; 32]))).unwrap();
+        let _seeding =
+            node.add_torrent(config(role, &FakeTracker::new(), SubscriberId([0; 32]), &node)).unwrap();
         let hello = Handshake::new(INFO_HASH, handshake::peer_id([1; 12]));
         let mut initiator = Initiator::new(&[1; mse::ENTROPY], INFO_HASH, provide, hello.to_bytes());
         let mut stream = TcpStream::connect(node.local_addr()).await.unwrap();
@@ -525,6 +552,46 @@ async fn attack(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let cut = timeout(DEADLINE, stream.read_to_end(&mut sink)).await;
     assert!(cut.is_ok(), "the node keeps a hostile connection");
     sink
+}
+
+/// A connection from an address of loopback.
+async fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(from).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_keep_nobody_out() {
+    // Of one address, and of more addresses than there are slots. None of them ends by itself.
+    for addresses in [1, 50] {
+        let patient = NodeConfig { handshake_time: Duration::ZERO, ..local() };
+        let mut silent = Vec::new();
+        fetch_plain(patient, local(), async |seed| {
+            let addresses: Vec<_> = (0..addresses).map(|_| own_address()).collect();
+            for from in addresses.iter().cycle().take(200) {
+                silent.push(connect_from(*from, seed).await);
+            }
+            seed
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_takes_a_newcomer_and_parts_from_who_has_been_least_use() {
+    let mut idle = Vec::new();
+    fetch_plain(NodeConfig { max_connections: 2, ..local() }, local(), async |seed| {
+        for number in 0..2 {
+            let mut stream = connect_from(own_address(), seed).await;
+            let hello = Handshake::new(INFO_HASH, [number; 20]).to_bytes();
+            stream.write_all(&hello).await.unwrap();
+            stream.read_exact(&mut [0; handshake::LEN]).await.unwrap();
+            idle.push(stream);
+        }
+        seed
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -629,12 +696,12 @@ async fn plain_liar(listener: TcpListener, calls: Arc<Mutex<u32>>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_lies_is_not_called_again_and_who_does_not_goes_on() {
     let us = SubscriberId([0; 32]);
-    let (listener, calls) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::default());
+    let (listener, calls) = (TcpListener::bind(own_address()).await.unwrap(), Arc::default());
     let liar = listener.local_addr().unwrap();
     let lying = tokio::spawn(plain_liar(listener, Arc::clone(&calls)));
     let seed = Node::bind(local()).await.unwrap();
     let role = Role::PlainSeed { source: Arc::new(Pattern) };
-    let _seeding = seed.add_torrent(config(role, &FakeTracker::new(), us)).unwrap();
+    let _seeding = seed.add_torrent(config(role, &FakeTracker::new(), us, &seed)).unwrap();
     let content: Vec<_> = (0..PIECES).map(|piece| pattern(piece, PIECE_LEN as usize)).collect();
     let hashes: Vec<[u8; 20]> = content.iter().map(|piece| Sha1::digest(piece).into()).collect();
     let plain = PlainTorrent {
@@ -650,8 +717,10 @@ async fn who_lies_is_not_called_again_and_who_does_not_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(FileStore::open(dir.path(), &metainfo, &|_| {}).unwrap());
     let node = Node::bind(local()).await.unwrap();
-    let fetching =
-        TorrentConfig { peers: vec![liar], ..config(Role::PlainPeer { store }, &FakeTracker::new(), us) };
+    let fetching = TorrentConfig {
+        peers: vec![liar],
+        ..config(Role::PlainPeer { store }, &FakeTracker::new(), us, &node)
+    };
     let torrent = node.add_torrent(fetching).unwrap();
     // The liar is all there is at first.
     until(&torrent, |stats| stats.rejected > 0 && stats.connections == 0).await;
@@ -667,7 +736,7 @@ async fn who_lies_is_not_called_again_and_who_does_not_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_that_are_no_group_elements_are_refused_and_fetched_elsewhere() {
     let tracker = FakeTracker::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(own_address()).await.unwrap();
     tracker.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
     let garbage = tokio::spawn(garbage_seed(listener));
     let subscriber = Subscriber::new(&tracker);
@@ -718,7 +787,7 @@ async fn mixed_seed(
     let node = Node::bind(NodeConfig { upload_limit: limit, ..local() }).await.unwrap();
     let role = Role::Seed { member, source: Arc::new(source), secret };
     let clear = Some(clear_pieces(tracker));
-    let torrent = node.add_torrent(TorrentConfig { clear, ..config(role, tracker, id) }).unwrap();
+    let torrent = node.add_torrent(TorrentConfig { clear, ..config(role, tracker, id, &node) }).unwrap();
     (node, torrent)
 }
 
@@ -729,7 +798,7 @@ impl Subscriber {
         let node = Node::bind(local()).await.unwrap();
         let statements = Some(self.dir.path().join("statements"));
         let clear = Some(clear_pieces(tracker));
-        let config = TorrentConfig { statements, clear, ..config(role, tracker, self.member.id) };
+        let config = TorrentConfig { statements, clear, ..config(role, tracker, self.member.id, &node) };
         let torrent = node.add_torrent(config).unwrap();
         (node, torrent)
     }
@@ -786,29 +855,19 @@ async fn clear_pieces_go_from_hand_to_hand_without_a_key_and_stay_while_an_epoch
     let keyed = tracker.keyed.lock().unwrap().clone();
     assert!(keyed.len() >= 10 && keyed.iter().all(|piece| !CLEAR.contains(piece)), "{keyed:?}");
 
-    // Statements and receipts are about sealed pieces alone.
-    let words = |of: &Subscriber| {
+    // Statements are about sealed pieces alone.
+    let statements = |of: &Subscriber| {
         let owner = Owner { torrent_id: TORRENT, subscriber: of.member.id };
         read_statements(&of.dir.path().join("statements"), &owner).unwrap()
     };
-    let sealed = u64::from(PIECES - CLEAR.len() as u32);
-    let (mut stated, mut receipted) = (HashSet::new(), (0, 0));
-    for word in words(&bob).iter().chain(&words(&alice)) {
-        match word {
-            SignedWord::Statement { uploader, statement } if *uploader == alice.member.id => {
-                stated.extend(statement.entries.iter().map(|entry| entry.piece));
-            }
-            SignedWord::Receipt { downloader, receipt } => {
-                assert_eq!(*downloader, bob.member.id);
-                receipted = receipted.max((receipt.bytes, receipt.pieces));
-            }
-            SignedWord::Statement { statement, .. } => {
-                assert!(statement.entries.iter().all(|entry| !CLEAR.contains(&entry.piece)));
-            }
+    let mut stated = HashSet::new();
+    for (uploader, statement) in statements(&bob).iter().chain(&statements(&alice)) {
+        assert!(statement.entries.iter().all(|entry| !CLEAR.contains(&entry.piece)));
+        if *uploader == alice.member.id {
+            stated.extend(statement.entries.iter().map(|entry| entry.piece));
         }
     }
     assert_eq!(stated, (0..PIECES).filter(|piece| !CLEAR.contains(piece)).collect());
-    assert_eq!(receipted, (sealed * u64::from(PIECE_LEN), sealed));
 }
 
 /// Like [`Pattern`], but for one clear piece.

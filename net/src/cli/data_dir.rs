@@ -105,19 +105,9 @@ impl TorrentDir {
         PlayFiles { record: self.0.join("plays"), journal: root.join("plays.journal") }
     }
 
-    /// Statements and receipts: signed words on who sent what.
-    pub fn statements(&self) -> PathBuf {
-        self.0.join("statements.log")
-    }
-
     /// Where a running `get` hears what a player reads next; see [`crate::wire::channel`].
     pub fn channel(&self) -> PathBuf {
         self.0.join("get.channel")
-    }
-
-    /// Pieces that the player found bad, a decimal number a line.
-    pub fn bad_pieces(&self) -> PathBuf {
-        self.0.join("bad")
     }
 }
 

@@ -6,6 +6,7 @@ mod content;
 mod evidence;
 mod stranger;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -166,31 +167,33 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             &sealed.seed_file,
             &paper.seed_file,
             "--listen",
-            "127.0.0.1:0",
+            &address(1),
             "--super-seed",
             "--upload-limit",
             &limit,
         ],
     )?;
     seed.event("listening", STEP).await?;
-    let get = ["get", &sealed.metainfo, "--listen", "127.0.0.1:0", "--transcript"];
+    let get = ["get", &sealed.metainfo, "--transcript"];
     let mut peers = Vec::new();
     for (i, voucher) in vouchers.iter().enumerate() {
         let name = peer_name(i);
         let dir = work.join(&name);
         let transcript = dir.join("transcript").display().to_string();
-        let args = [&get[..], &[transcript.as_str(), "--voucher", voucher]].concat();
+        let listen = address(2 + i as u8);
+        let args = [&get[..], &[transcript.as_str(), "--voucher", voucher, "--listen", &listen]].concat();
         peers.push(Running::start(&name, &dir, &args)?);
     }
     let attacker_dir = work.join("unlicensed");
     let transcript = attacker_dir.join("transcript").display().to_string();
-    let mut attacker = Running::start("unlicensed", &attacker_dir, &[&get[..], &[&transcript]].concat())?;
-    let first_port =
-        peers[0].event("listening", STEP).await?["port"].as_u64().unwrap_or_default().to_string();
+    let listen = address(2 + LICENSED as u8);
+    let args_of_attacker = [&get[..], &[transcript.as_str(), "--listen", &listen]].concat();
+    let mut attacker = Running::start("unlicensed", &attacker_dir, &args_of_attacker)?;
+    let first = text(&peers[0].event("listening", STEP).await?, "address")?;
     let mut stranger = Running::start(
         "stranger",
         &work.join("stranger"),
-        &["stranger", &sealed.metainfo, "--peer", &format!("127.0.0.1:{first_port}"), "--seconds", "5"],
+        &["stranger", &sealed.metainfo, "--peer", &first, "--seconds", "5"],
     )?;
 
     let (mut from_seeds, mut from_peers) = (0, 0);
@@ -211,7 +214,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             "get",
             &paper.metainfo,
             "--listen",
-            "127.0.0.1:0",
+            &listen,
             "--exit",
             "--insecure-paper-profile",
             "--transcript",
@@ -309,6 +312,14 @@ async fn rekeys_issued(url: &str, token_file: &str) -> Result<u64, Failure> {
         std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
     let admin = AdminClient::new(url, token).map_err(glue::client_failure)?;
     Ok(number(&admin.stats().await.map_err(glue::client_failure)?, "rekeys"))
+}
+
+/// Where a process listens, at any port: an address of its own, so that peers tell it from others as they tell hosts. Where the system
+/// has no more than 127.0.0.1, that one.
+fn address(number: u8) -> String {
+    let own = Ipv4Addr::new(127, 0, 1, number);
+    let has = TcpListener::bind((own, 0)).is_ok();
+    format!("{}:0", if has { own } else { Ipv4Addr::LOCALHOST })
 }
 
 fn peer_name(index: usize) -> String {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
 use crate::peer::{
-    ClearPieces, PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
+    PlainSource, Published, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
 };
 use crate::platform::{self, read_at};
 use crate::player::{PieceReader, Player};
@@ -32,7 +32,7 @@ pub(super) use failure::{
     publish_failure, serving_failure, store_failure, tracker_failure,
 };
 pub(super) use link::TrackerLink;
-pub(super) use node::NodeArgs;
+pub(super) use node::{BoundArgs, NodeArgs};
 pub(super) use ordinary::OrdinaryLink;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
@@ -128,8 +128,11 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 
 /// A torrent to join, with nothing out of the ordinary.
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
-    let clear = ClearPieces::of(metainfo);
-    TorrentConfig { clear, ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker) }
+    let published = Some(Published::of(metainfo));
+    TorrentConfig {
+        published,
+        ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker)
+    }
 }
 
 /// A seed's plaintext, as the node asks for it.

@@ -179,7 +179,6 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
         row("epoch", record.epoch),
         row("blake3", hex::encode(record.hash)),
         row("blake3 holds", blake3::hash(&piece).as_bytes() == &record.hash),
-        row("sender", record.sender.map(|sender| sender.to_string())),
         row("blocks", blocks),
     ])
 }

@@ -15,6 +15,7 @@ use crate::wire::api::Passkey;
 use crate::wire::identity::Identity;
 use crate::wire::keyfile::{self, KeyFile, SubscriberKeys};
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
+use crate::wire::seal::Hello;
 
 impl From<keyfile::Error> for Failure {
     fn from(error: keyfile::Error) -> Self {
@@ -164,6 +165,12 @@ impl Subscription {
             output.note(format!("Subscribed as {}", subscription.id));
         }
         Ok(subscription)
+    }
+
+    /// What it says of itself to peers.
+    pub(super) fn hello(&self) -> Hello {
+        let keys = self.identity.commitment(&self.metainfo.info.seal.params, &self.public_key);
+        Hello::Subscriber { identity: self.identity.public(), keys }
     }
 
     /// Keeps another passkey, which the tracker gave instead of the old one.

@@ -11,7 +11,7 @@ use crate::hostile::{Hostile, Kind};
 use crate::process::faketime;
 use crate::random::Random;
 use crate::round::{Plan, Round, State, note};
-use crate::world::{END, World, free_port};
+use crate::world::{END, World, free_address};
 
 /// The clocks of peers, as `faketime` understands them: right, minutes or days off, fast and slow.
 const CLOCKS: [(u64, Option<&str>); 7] = [
@@ -233,13 +233,13 @@ impl Chaos {
                 }
             }
             Mishap::Join => {
-                let (kind, port) = (self.random.weighted(&Kind::ALL), free_port(&mut self.noise)?);
+                let (kind, address) = (self.random.weighted(&Kind::ALL), free_address(&mut self.noise)?);
                 let random = self.noise.fork();
                 if self.hostile.len() < self.most_hostile {
                     self.joined += 1;
                     let data = round.path(&format!("hostile-{}", self.joined));
                     let scene = round.scene.clone();
-                    self.hostile.push(Hostile::join(self.joined, kind, scene, port, data, random));
+                    self.hostile.push(Hostile::join(self.joined, kind, scene, address, data, random));
                     *report.hostile.entry(format!("{}: members", kind.name())).or_default() += 1;
                 }
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use swarmseal::wire::metainfo::Metainfo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -124,14 +124,14 @@ impl Hostile {
         number: u64,
         kind: Kind,
         scene: Scene,
-        port: u16,
+        address: SocketAddr,
         data: PathBuf,
         random: Random,
     ) -> Self {
         let task = tokio::spawn(async move {
             let outcome = match kind {
-                Kind::Polluter => polluter::run(scene, port, data, random).await,
-                _ => run(kind, scene, port, random).await,
+                Kind::Polluter => polluter::run(scene, address, data, random).await,
+                _ => run(kind, scene, address, random).await,
             };
             if let Err(error) = outcome {
                 // The tracker is down as it would subscribe, most likely: there are others.
@@ -149,10 +149,10 @@ impl Drop for Hostile {
 }
 
 /// Calls everybody again and again, and takes calls, until it is dropped.
-async fn run(kind: Kind, scene: Scene, port: u16, mut random: Random) -> Result<()> {
+async fn run(kind: Kind, scene: Scene, address: SocketAddr, mut random: Random) -> Result<()> {
     let subscribed = kind != Kind::Stranger;
-    let member = Arc::new(Member::join(&scene.metainfo, port, subscribed, &mut random).await?);
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let member = Arc::new(Member::join(&scene.metainfo, address, subscribed, &mut random).await?);
+    let listener = TcpListener::bind(address).await?;
     let mut sessions = JoinSet::new();
     let mut every = tokio::time::interval(Duration::from_secs(2));
     loop {
@@ -162,7 +162,7 @@ async fn run(kind: Kind, scene: Scene, port: u16, mut random: Random) -> Result<
                 // A tracker that is down is tried again.
                 let _ = member.announce().await;
                 let target = *random.one(&scene.targets);
-                match timeout(Duration::from_secs(2), TcpStream::connect(target)).await {
+                match timeout(Duration::from_secs(2), connect(address, target)).await {
                     Ok(Ok(stream)) => stream,
                     _ => continue,
                 }
@@ -175,6 +175,13 @@ async fn run(kind: Kind, scene: Scene, port: u16, mut random: Random) -> Result<
             sessions.spawn(timeout(lifetime, session::run(member, kind, stream, random, sent)));
         }
     }
+}
+
+/// Connects from the address that is listened on, as honest peers do.
+async fn connect(from: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from.ip(), 0).into())?;
+    socket.connect(to).await
 }
 
 /// How long one connection is kept up.

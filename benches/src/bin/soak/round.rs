@@ -13,7 +13,7 @@ use crate::chaos::Chaos;
 use crate::hostile::{Scene, Sent};
 use crate::process::Process;
 use crate::random::Random;
-use crate::world::{END, STEP, World, free_port, read_log};
+use crate::world::{END, STEP, World, free_address, read_log};
 use crate::{Report, content};
 
 /// How long the peers have, in peace, to get what is missing.
@@ -47,7 +47,7 @@ pub(crate) enum State {
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) data: PathBuf,
-    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     licensed: bool,
     /// Subscriber id.
     id: String,
@@ -63,7 +63,7 @@ pub(crate) struct Round {
     dir: PathBuf,
     torrent: String,
     seed_file: String,
-    seed_port: u16,
+    seed_address: SocketAddr,
     /// Whether the seed computes cipher hashes, so that peers can check pieces as they arrive.
     hashes: bool,
     pub(crate) seed: State,
@@ -122,21 +122,20 @@ impl Round {
             let args = if licensed { &license[..] } else { &["subscribe", &torrent] };
             let subscribed = world.expect(&name, &data, args).await?;
             let id = subscribed["subscriber"].as_str().context("no subscriber")?.to_owned();
-            let (port, clock) = (free_port(random)?, None);
+            let (address, clock) = (free_address(random)?, None);
             let (state, was_complete) = (State::Down, false);
-            peers.push(Peer { name, data, port, licensed, id, clock, state, was_complete });
+            peers.push(Peer { name, data, address, licensed, id, clock, state, was_complete });
         }
-        let seed_port = free_port(random)?;
+        let seed_address = free_address(random)?;
         let bytes = fs::read(&torrent)?;
         let metainfo = Metainfo::from_bytes(&bytes, swarmseal_accel::detect())?;
-        let ports = peers.iter().map(|peer| peer.port).chain([seed_port]);
         let scene = Scene {
             metainfo: Arc::new(metainfo),
-            targets: ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect(),
+            targets: peers.iter().map(|peer| peer.address).chain([seed_address]).collect(),
             sent: Sent::default(),
         };
         let hashes = plan.number.is_multiple_of(2);
-        Ok(Round { dir, torrent, seed_file, seed_port, hashes, seed: State::Down, peers, scene })
+        Ok(Round { dir, torrent, seed_file, seed_address, hashes, seed: State::Down, peers, scene })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -145,7 +144,7 @@ impl Round {
 
     /// It is slow enough that peers must get most of it from each other, and that there is time for chaos.
     pub(crate) fn start_seed(&mut self, world: &World) -> Result<()> {
-        let listen = format!("127.0.0.1:{}", self.seed_port);
+        let listen = self.seed_address.to_string();
         let seed = ["seed", &self.seed_file, "--listen", &listen, "--upload-limit", "1500K"];
         let none = ["--cipher-hashes", "0"];
         let args = if self.hashes { seed.to_vec() } else { [&seed[..], &none].concat() };
@@ -157,7 +156,7 @@ impl Round {
     pub(crate) fn start_peer(&mut self, world: &World, peer: usize) -> Result<()> {
         let torrent = self.torrent.clone();
         let peer = &mut self.peers[peer];
-        let listen = format!("127.0.0.1:{}", peer.port);
+        let listen = peer.address.to_string();
         let args = ["get", &torrent, "--listen", &listen, "--download-limit", "700K"];
         peer.state =
             State::Running(Process::start(&world.program, &peer.name, &peer.data, &args, peer.clock)?);
@@ -242,7 +241,7 @@ impl Round {
             ensure!(code == 10 || code == 11, "{name}: play: {last}");
             self.stop(peer, report).await?;
             report.repairs += 1;
-            let listen = format!("127.0.0.1:{}", self.peers[peer].port);
+            let listen = self.peers[peer].address.to_string();
             let get = ["get", &torrent, "--listen", &listen, "--repair", "--exit"];
             let (code, last) = world.call(&name, &data, &get, 2 * STEP).await?;
             ensure!(code == 0, "{name}: get --repair: {last}");

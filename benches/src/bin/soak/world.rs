@@ -1,6 +1,6 @@
 //! What outlives the rounds: the program, a directory, a tracker.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ pub(crate) struct World {
     pub(crate) program: PathBuf,
     dir: PathBuf,
     pub(crate) tracker: Option<Process>,
-    tracker_port: u16,
+    tracker_address: SocketAddr,
     pub(crate) url: String,
 }
 
 impl World {
     /// Starts the tracker.
     pub(crate) async fn start(program: PathBuf, dir: PathBuf) -> Result<Self> {
-        let tracker_port = free_port(&mut Random::new(u64::from(std::process::id())))?;
-        let url = format!("http://127.0.0.1:{tracker_port}");
-        let mut world = World { program, dir, tracker: None, tracker_port, url };
+        let tracker_address = free_address(&mut Random::new(u64::from(std::process::id())))?;
+        let url = format!("http://{tracker_address}");
+        let mut world = World { program, dir, tracker: None, tracker_address, url };
         world.start_tracker()?;
         world.tracker_listens().await?;
         Ok(world)
@@ -41,7 +41,7 @@ impl World {
     }
 
     pub(crate) fn start_tracker(&mut self) -> Result<()> {
-        let listen = format!("127.0.0.1:{}", self.tracker_port);
+        let listen = self.tracker_address.to_string();
         let args = ["tracker", "--listen", &listen, "--announce-interval", "5"];
         self.tracker = Some(Process::start(&self.program, "tracker", &self.path("operator"), &args, None)?);
         Ok(())
@@ -89,15 +89,22 @@ impl World {
     }
 }
 
-/// A port below those that the system gives to outgoing connections, so that none of them takes it while its owner is down.
-pub(crate) fn free_port(random: &mut Random) -> Result<u16> {
+/// An address of loopback, so that peers tell one process from another as they tell hosts, and a port below those that the system
+/// gives to outgoing connections, so that none of them takes it while its owner is down.
+pub(crate) fn free_address(random: &mut Random) -> Result<SocketAddr> {
     for _ in 0..1000 {
-        let port = random.between(20_000, 31_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
+        let host = Ipv4Addr::new(
+            127,
+            random.between(1, 255) as u8,
+            random.below(256) as u8,
+            random.between(1, 254) as u8,
+        );
+        let address = SocketAddr::from((host, random.between(20_000, 31_000) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
         }
     }
-    anyhow::bail!("no free port")
+    anyhow::bail!("no free address")
 }
 
 /// What a process wrote to its log: panics, why it hung up, whom it banned. `honest`: subscribers that never lie.
@@ -117,8 +124,8 @@ pub(crate) fn read_log(data: &Path, honest: &[String], report: &mut Report) -> R
             && let Some(reason) = reason()
             && honest.iter().any(|id| line.contains(id))
         {
-            if ["stated another hash", "bad signature"].iter().any(|accusation| reason.contains(accusation)) {
-                report.fail(format!("{name}: an honest peer is accused: {line}"));
+            if ["stated another hash", "bad signature"].iter().any(|lie| reason.contains(lie)) {
+                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
             }
             *report.honest_banned.entry(reason).or_default() += 1;
         }

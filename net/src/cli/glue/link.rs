@@ -1,27 +1,22 @@
 //! What a peer or seed asks of a tracker, over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use swarmseal_core::{SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{Ticket, TorrentId};
 
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Question, ReceiptError, Tracker,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, OrdinaryClient, Personal, Tracker,
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{
-    self, ApiError, Defend, Keys, MAX_PIECES, MAX_RECEIPTS, Passkey, PersonalKeysRequest, Receipts,
-    SignedReceipt,
-};
+use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
 
 /// A member's way to its tracker. The tracker gives re-keys to subscribers and encryption keys to seeds alone.
 pub(crate) struct TrackerLink {
@@ -30,22 +25,28 @@ pub(crate) struct TrackerLink {
     /// Replaced when the tracker has another.
     passkey: Mutex<Passkey>,
     width: usize,
-    piece_count: u32,
 }
 
 impl TrackerLink {
-    /// A subscriber's. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never registered.
-    pub(crate) fn of_subscriber(subscription: &Subscription) -> Result<Self, Failure> {
+    /// A subscriber's that listens on `listen`. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never
+    /// registered.
+    pub(crate) fn of_subscriber(subscription: &Subscription, listen: IpAddr) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
-        Self::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref())
+        Self::new(&subscription.metainfo, client, listen, subscription.keys.passkey.as_deref())
     }
 
     /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
-    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
-        Self::new(metainfo, super::seed_client(metainfo, seed)?, seed.passkey.as_deref())
+    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile, listen: IpAddr) -> Result<Self, Failure> {
+        Self::new(metainfo, super::seed_client(metainfo, seed)?, listen, seed.passkey.as_deref())
     }
 
-    fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
+    fn new(
+        metainfo: &Metainfo,
+        client: Client,
+        listen: IpAddr,
+        passkey: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let client = client.announcing_from(listen).map_err(super::client_failure)?;
         let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
@@ -53,8 +54,8 @@ impl TrackerLink {
             )
         })?;
         let seal = &metainfo.info.seal;
-        let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
-        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width, piece_count })
+        let width = seal.params.group().bytes();
+        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width })
     }
 
     fn personal_request(&self, info_hash: &[u8; 20], epoch: u64, pieces: &[u32]) -> PersonalKeysRequest {
@@ -226,64 +227,8 @@ impl Tracker for TrackerLink {
         }))
     }
 
-    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
-        Box::pin(async move {
-            let hashes = self.client.hashes(self.torrent, self.piece_count, first, false).await;
-            hashes.map_err(|error| error.to_string())
-        })
-    }
-
-    fn questions(&self) -> BoxFuture<'_, Result<(Vec<Question>, Duration), String>> {
-        Box::pin(async move {
-            let answer = self.client.questions(self.torrent).await;
-            let (questions, interval) = answer.map_err(|error| error.to_string())?;
-            let questions = questions.into_iter().map(|question| {
-                let api::Question { case, piece, before, .. } = question;
-                Question { case, piece, before }
-            });
-            Ok((questions.collect(), Duration::from_secs(interval.into())))
-        })
-    }
-
-    fn defend(
-        &self,
-        case: [u8; 32],
-        uploader: SubscriberId,
-        statement: Statement,
-    ) -> BoxFuture<'_, Result<bool, String>> {
-        let defend = Defend { torrent_id: self.torrent, case, uploader, statement };
-        Box::pin(async move {
-            match self.client.defend(&defend).await {
-                Ok(cleared) => Ok(cleared),
-                // Not what the tracker takes: perhaps another is.
-                Err(error) if error.code() == Some(ApiError::BadStatement) => Ok(false),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-    }
-
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        Box::pin(async move {
-            let mut credited = 0;
-            for batch in receipts.chunks(MAX_RECEIPTS) {
-                let signed = batch.iter().map(|(downloader, receipt)| SignedReceipt {
-                    downloader: *downloader,
-                    receipt: receipt.clone(),
-                });
-                let body = Receipts { torrent_id: self.torrent, receipts: signed.collect() };
-                let answer = self.client.receipts(&body).await.map_err(|error| match error.code() {
-                    Some(ApiError::BadReceipt | ApiError::BadRequest) => {
-                        ReceiptError::Never(error.to_string())
-                    }
-                    _ => ReceiptError::Now(error.to_string()),
-                });
-                credited += answer?.credited;
-            }
-            Ok(credited)
-        })
+    fn witness_keys<'a>(&'a self, _: u64, _: &'a [u32]) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(KeyError::Unavailable(String::new())) })
     }
 
     fn now(&self) -> u64 {

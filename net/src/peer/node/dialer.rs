@@ -1,14 +1,14 @@
 //! Whom to call: addresses from the tracker, each with a back-off of its own.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::listen::canonical;
-use super::place::household;
 use crate::peer::tracker::Personal;
+use crate::wire::network::Network;
 
 const MAX_CANDIDATES: usize = 2000;
 const FIRST: Duration = Duration::from_secs(1);
@@ -32,8 +32,7 @@ struct Candidate {
 pub(super) struct Dialer {
     candidates: HashMap<SocketAddr, Candidate>,
     banned: HashSet<SocketAddr>,
-    /// By household.
-    strikes: HashMap<IpAddr, u32>,
+    strikes: HashMap<Network, u32>,
 }
 
 impl Dialer {
@@ -94,13 +93,14 @@ impl Dialer {
         self.candidates.remove(&addr);
         if self.banned.len() < MAX_CANDIDATES && self.strikes.len() < MAX_CANDIDATES {
             let strike = u32::from(self.banned.insert(addr));
-            *self.strikes.entry(household(addr.ip())).or_default() += strike;
+            *self.strikes.entry(Network::of(addr.ip())).or_default() += strike;
         }
     }
 
     pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
-        let ip = household(addr.ip());
-        let struck = !ip.is_loopback() && self.strikes.get(&ip).is_some_and(|&strikes| strikes >= STRIKES);
+        let network = Network::of(addr.ip());
+        let struck = !network.is_this_machine()
+            && self.strikes.get(&network).is_some_and(|&strikes| strikes >= STRIKES);
         struck || self.banned.contains(&addr)
     }
 }
@@ -151,7 +151,7 @@ mod tests {
         }
         assert!(dialer.is_banned("192.0.2.1:99".parse().unwrap()));
         assert!(!dialer.is_banned("192.0.2.2:1".parse().unwrap()));
-        // A household has more IPv6 addresses than anybody can ban.
+        // A network has more IPv6 addresses than anybody can ban.
         for host in 1..=3 {
             let addr = format!("[2001:db8::{host}]:7").parse().unwrap();
             assert!(!dialer.is_banned(addr));

@@ -1,4 +1,4 @@
-//! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent, statements given.
+//! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 use swarmseal_core::Ticket;
 
 use super::connection::{Outgoing, Stage};
-use super::{Command, Config, ConnectionId, Evidence, REQQ, Reason, Swarm, Unready};
+use super::{Command, Config, ConnectionId, REQQ, Reason, Swarm, Unready};
 use crate::peer::store::NOT_ENCRYPTED;
 use crate::peer::tracker::KeyError;
 use crate::wire::identity::{purpose, verify};
 use crate::wire::message::{Block, Message};
-use crate::wire::seal::{Entry, MAX_WANT, Receipt, SealMessage, Statement};
+use crate::wire::seal::{Hello, MAX_WANT};
 
 /// Requests beyond what we announced that a peer may have in flight all the same.
 const REQUEST_SLACK: usize = 64;
@@ -26,13 +26,6 @@ const KEYS_AT_ONCE: usize = 32;
 const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
-const STATEMENT_PIECES: usize = 32;
-/// Bytes of pieces that are sent and not stated. A peer parts from who owes it the statements of 16 MiB.
-const STATEMENT_BYTES: usize = 4 << 20;
-/// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
-const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
-/// Seconds by which a receipt's time may be off.
-const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 impl Config {
@@ -48,26 +41,31 @@ impl Config {
 
 impl Swarm {
     pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
-        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
-        let ours = ticket.torrent_id == parties.torrent_id
-            && ticket.uploader == parties.uploader
-            && ticket.downloader == parties.downloader;
-        if !ours || ticket.expires <= self.now.unix {
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get(&id)) else {
+            return Ok(());
+        };
+        let Some((hello, downloader)) = connection.hello else { return Ok(()) };
+        // A seed has nothing to fetch.
+        let Hello::Subscriber { identity, .. } = hello else { return Err(Reason::BadTicket) };
+        let ours = ticket.torrent_id == seal.torrent_id
+            && ticket.uploader == seal.id
+            && ticket.downloader == downloader;
+        let signed = verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature);
+        if !ours || signed.is_err() {
             return Err(Reason::BadTicket);
         }
-        verify(&hello.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
-            .map_err(|_| Reason::BadTicket)?;
-        self.out.push(Command::Keep(Evidence::Ticket(Box::new(ticket.clone()))));
-        let now = self.now.elapsed;
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        // What was made for another epoch it would take for this one's.
-        if connection.upload.epoch.is_some_and(|epoch| epoch != ticket.epoch) {
-            connection.upload.start_over(now);
-            self.state_uploads(id);
+        if ticket.expires <= self.now.unix {
+            return Err(Reason::ExpiredTicket);
         }
+        self.out.push(Command::Keep(Box::new(ticket.clone())));
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.upload.epoch = Some(ticket.epoch);
-            connection.upload.ticket = Some(ticket);
+            let upload = &mut connection.upload;
+            // What was made for another epoch it would take for this one's.
+            if upload.epoch.is_some_and(|epoch| epoch != ticket.epoch) {
+                upload.pieces.clear();
+            }
+            upload.epoch = Some(ticket.epoch);
+            upload.ticket = Some(ticket);
         }
         self.fill_slots();
         self.upload_to(id);
@@ -125,7 +123,7 @@ impl Swarm {
         let revealed = self.connections.get(&id).map(|connection| &connection.revealed.all);
         match revealed {
             Some(Some(revealed)) => revealed.has(piece),
-            Some(None) => self.pieces.vouched().has(piece),
+            Some(None) => self.pieces.have().has(piece),
             None => false,
         }
     }
@@ -289,10 +287,10 @@ impl Swarm {
         id: ConnectionId,
         piece: u32,
         made_for: u64,
-        ready: Result<(Bytes, [u8; 32]), Unready>,
+        ready: Result<Bytes, Unready>,
     ) {
         if ready == Err(Unready::Damaged) {
-            self.found_bad(piece, &[]);
+            self.found_bad(piece);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
@@ -302,9 +300,7 @@ impl Swarm {
         // Nobody waits for it where the peer was choked meanwhile, or is in another epoch.
         let Some(place) = place else { return };
         match ready {
-            Ok((data, hash)) => {
-                upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
-            }
+            Ok(data) => upload.pieces[place].stage = Stage::Ready { data, sent: 0 },
             // There is another key for it, where it has one.
             Err(Unready::Moved) => upload.pieces[place].stage = self.config.first_stage(piece),
             Err(Unready::Damaged | Unready::Failed) => {
@@ -331,33 +327,22 @@ impl Swarm {
             let next = upload.requests.pieces().find_map(|piece| Some((piece, ready(piece)?)));
             let Some((piece, place)) = next else { break };
             let Some(block) = upload.requests.pop(piece) else { break };
-            let Stage::Ready { data, hash, sent, unstated } = &mut upload.pieces[place].stage else { break };
+            let Stage::Ready { data, sent } = &mut upload.pieces[place].stage else { break };
             let range = block.begin as usize..(block.begin + block.len) as usize;
             let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
             let bytes = block.len as usize;
-            let sealed = self.config.is_sealed(block.piece);
             *sent += bytes;
-            *unstated = sealed;
-            let whole = *sent >= data.len();
-            let entry = Entry { piece: block.piece, hash: *hash };
-            if whole {
+            if *sent >= data.len() {
                 upload.pieces.remove(place);
                 upload.wanted.retain(|&piece| piece != block.piece);
-                if sealed {
-                    upload.will_state(entry, self.now.elapsed);
-                }
                 self.totals.sent_pieces += 1;
                 finished = true;
             }
             upload.in_flight += bytes;
             upload.bytes += bytes as u64;
-            upload.sealed_bytes += if sealed { bytes as u64 } else { 0 };
             connection.up.add(bytes);
             self.totals.sent += bytes as u64;
             self.send(id, message);
-            if whole {
-                self.state_uploads_if_due(id);
-            }
         }
         if finished {
             // There is room for the next one.
@@ -369,6 +354,7 @@ impl Swarm {
 
     pub(super) fn sent(&mut self, id: ConnectionId, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(&id) {
+            connection.last_use = self.now.elapsed;
             connection.upload.in_flight = connection.upload.in_flight.saturating_sub(bytes);
             self.upload_to(id);
         }
@@ -379,78 +365,15 @@ impl Swarm {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.upload.requests.clear();
             connection.upload.wanted.clear();
-            connection.upload.gather_unstated(self.now.elapsed);
             connection.upload.pieces.clear();
         }
-        self.state_uploads(id);
     }
 
     pub(super) fn drop_idle_uploads(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         if upload.requests.is_empty() && self.now.elapsed.saturating_sub(upload.last_request) > IDLE {
-            upload.gather_unstated(self.now.elapsed);
             upload.pieces.clear();
         }
-    }
-
-    pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
-        let piece_len = self.piece_len();
-        let most = (STATEMENT_BYTES / self.piece_len()).clamp(1, STATEMENT_PIECES);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let upload = &mut connection.upload;
-        upload.gather_unstated(self.now.elapsed);
-        if upload.unstated.is_empty() {
-            return;
-        }
-        let waited = self.now.elapsed.saturating_sub(upload.unstated_since) >= STATEMENT_INTERVAL;
-        // A statement follows its pieces through the socket's queue. What is queued behind them meanwhile holds it up: on a
-        // slow link for many seconds, in which nobody may hand them on.
-        let sent_meanwhile = upload.pace(self.now.elapsed) * STATEMENT_INTERVAL.as_secs_f64();
-        let slow = (upload.unstated.len() * piece_len) as f64 >= sent_meanwhile;
-        if waited || slow || upload.unstated.len() >= most {
-            self.state_uploads(id);
-        }
-    }
-
-    /// Signs a statement of all pieces sent since the last one.
-    pub(super) fn state_uploads(&mut self, id: ConnectionId) {
-        let Some((parties, hello)) = self.parties(id, true) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
-            return;
-        };
-        let entries = std::mem::take(&mut connection.upload.unstated);
-        if !entries.is_empty() {
-            let epoch = connection.upload.epoch.unwrap_or(hello.epoch);
-            // We had each piece before.
-            let before = entries.iter().map(|entry| self.pieces.stated_at(entry.piece)).max();
-            let time = self.now.unix.max(before.map_or(0, |before| before.saturating_add(1)));
-            let statement = Statement::sign(&seal.key, &parties, epoch, time, entries);
-            self.send_seal(id, &SealMessage::Statement(Box::new(statement)));
-        }
-    }
-
-    pub(super) fn receipt(&mut self, id: ConnectionId, receipt: Box<Receipt>) -> Result<(), Reason> {
-        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
-        receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
-        // The tracker would not take it.
-        let skew = receipt.time.abs_diff(self.now.unix);
-        if skew > MAX_SKEW {
-            return Err(Reason::WrongTime(skew));
-        }
-        if receipt.since > receipt.time {
-            return Err(Reason::Protocol("a receipt from before its connection"));
-        }
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        let upload = &mut connection.upload;
-        if receipt.bytes > upload.sealed_bytes || receipt.bytes <= upload.receipted {
-            return Err(Reason::Protocol("a receipt for what was not sent"));
-        }
-        if upload.session != 0 && receipt.since != upload.session {
-            return Err(Reason::Protocol("a receipt of another connection"));
-        }
-        (upload.receipted, upload.session) = (receipt.bytes, receipt.since);
-        self.out.push(Command::Keep(Evidence::Receipt(parties, receipt)));
-        Ok(())
     }
 }

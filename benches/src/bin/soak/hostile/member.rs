@@ -30,7 +30,7 @@ pub(super) struct Member {
     pub(super) key: SigningKey,
     pub(super) epoch: u64,
     pub(super) peer_id: [u8; 20],
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     client: Client,
     passkey: Option<Passkey>,
 }
@@ -39,7 +39,7 @@ impl Member {
     /// Makes keys, and subscribes with them if that is wanted.
     pub(super) async fn join(
         metainfo: &Metainfo,
-        port: u16,
+        address: SocketAddr,
         subscribed: bool,
         random: &mut Random,
     ) -> Result<Self> {
@@ -50,7 +50,7 @@ impl Member {
         let identity = Identity::generate(rng);
         let id = identity.subscriber(&params, &torrent_id, &y);
         let key = identity.signing_key().clone();
-        let mut client = Client::new(&metainfo.announce)?;
+        let mut client = Client::new(&metainfo.announce)?.announcing_from(address.ip())?;
         let (mut passkey, mut epoch) = (None, 1);
         if subscribed {
             let answer = client.subscribe(&params, torrent_id, (&secret, &y), &identity).await?;
@@ -68,7 +68,7 @@ impl Member {
             key,
             epoch,
             peer_id: handshake::peer_id(name),
-            port,
+            address,
             client,
             passkey,
         })
@@ -80,7 +80,7 @@ impl Member {
         let said = Announce {
             info_hash: self.info_hash,
             peer_id: self.peer_id,
-            port: self.port,
+            port: self.address.port(),
             uploaded: 0,
             downloaded: 0,
             left: 0,

@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +17,14 @@ use super::{Kind, Scene};
 use crate::random::Random;
 
 /// Runs until it is dropped.
-pub(super) async fn run(scene: Scene, port: u16, data: PathBuf, mut random: Random) -> Result<()> {
-    let member = Arc::new(Member::join(&scene.metainfo, port, true, &mut random).await?);
+pub(super) async fn run(scene: Scene, address: SocketAddr, data: PathBuf, mut random: Random) -> Result<()> {
+    let member = Arc::new(Member::join(&scene.metainfo, address, true, &mut random).await?);
     std::fs::create_dir_all(&data)?;
     let layout = member.layout;
     let (piece_len, piece_count) = (layout.piece_len(), layout.piece_count());
     let store =
         Arc::new(Store::open(&data, Shape { torrent_id: member.torrent_id, piece_len, piece_count })?);
-    let node = Node::bind(NodeConfig {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        ..NodeConfig::default()
-    })
-    .await?;
+    let node = Node::bind(NodeConfig { listen: address, ..NodeConfig::default() }).await?;
     let identity = Identity {
         torrent_id: member.torrent_id,
         params: member.params.clone(),

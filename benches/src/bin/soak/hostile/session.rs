@@ -82,7 +82,7 @@ impl Session {
             dont_have_id: None,
             client: "hostile".to_owned(),
             reqq: 512,
-            port: Some(self.member.port),
+            port: Some(self.member.address.port()),
             hello: Some(self.member.hello()),
         };
         Message::Extended { id: 0, payload: handshake.to_bytes().into() }.encode(&mut self.out);
