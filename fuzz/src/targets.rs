@@ -101,8 +101,8 @@ impl Cast {
         let master = MasterKey::from_bytes([4; 32]);
         let (s_j, s_k) = (secret(&params, 5), secret(&params, 6));
         let (y_j, y_k) = (s_j.public_key(&params), s_k.public_key(&params));
-        let r_j = TsKeys::derive(&params, &master, &TORRENT, &y_j, 1).key(0);
-        let r_k = TsKeys::derive(&params, &master, &TORRENT, &y_k, 1).key(0);
+        let r_j = TsKeys::derive(&params, &master, &SubscriberId([1; 32]), 1).key(0);
+        let r_k = TsKeys::derive(&params, &master, &SubscriberId([2; 32]), 1).key(0);
         Cast {
             encryption: EncryptionKey::derive(&params, &y_j, &r_j),
             rekey: ReKey::derive(&params, (&y_j, &r_j), (&y_k, &r_k)),

@@ -26,7 +26,7 @@ use swarmseal::wire::{bencode, content};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, SecretKey,
-    TorrentId, TsKeys, encrypt_piece,
+    TorrentId, TsKeys, WitnessExponents, WitnessFactor, encrypt_piece, witness_hash,
 };
 use zeroize::Zeroizing;
 
@@ -201,7 +201,7 @@ fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
 fn published(group: &str, piece_length: Option<u32>) -> (tempfile::TempDir, Metainfo, SeedFile) {
     let source = tempfile::tempdir().unwrap();
     write_files(source.path());
-    let (metainfo, seed) =
+    let (metainfo, seed, _) =
         publish(&options(source.path(), group, piece_length), &mut rng(), &|_| {}).unwrap();
     (source, metainfo, seed)
 }
@@ -233,7 +233,10 @@ fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
         piece_count: pieces.len() as u32,
         pieces: pieces.iter().map(|piece| Sha1::digest(piece).into()).collect(),
         private: true,
-        seal: Seal::new(torrent_id, params, license_key().public()),
+        seal: Seal {
+            witness: vec![[0; 32]; pieces.len()].into(),
+            ..Seal::new(torrent_id, params, license_key().public())
+        },
     };
     let metainfo = Metainfo::new("http://tracker.example/announce".into(), info).unwrap();
     Setting::new(metainfo, |index, piece| piece.copy_from_slice(&pieces[index as usize]))
@@ -268,7 +271,7 @@ fn mixed(clear: &[std::ops::Range<u64>], group: &str, piece_length: u32) -> (tem
     write_files(source.path());
     let runs = Runs::of_clear(clear, FILES.iter().map(|(_, len)| *len as u64).sum()).unwrap();
     let options = Options { runs, ..options(source.path(), group, Some(piece_length)) };
-    let (metainfo, seed) = publish(&options, &mut rng(), &|_| {}).unwrap();
+    let (metainfo, seed, _) = publish(&options, &mut rng(), &|_| {}).unwrap();
     let seed = SeedFile::from_key_file(&seed.to_key_file()).unwrap();
     let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
     let setting = Setting::new(metainfo.clone(), |index, piece| {
@@ -348,7 +351,7 @@ fn a_clear_piece_is_the_files_own_bytes_and_a_bad_one_is_found() {
         runs: Runs::of_clear(&[5..90_005], 123_339).unwrap(),
         ..options(source.path(), "ffdhe2048", Some(16 << 10))
     };
-    let (metainfo, seed) = publish(&options, &mut rng(), &|_| {}).unwrap();
+    let (metainfo, seed, _) = publish(&options, &mut rng(), &|_| {}).unwrap();
     let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
     let mut piece = vec![0; 16 << 10];
     packager.read_packaged(clear[1], &mut piece).unwrap();
@@ -368,7 +371,7 @@ fn a_manifest_that_does_not_fit_the_selection_is_refused() {
     let options = |runs| Options { runs, ..options(source.path(), "ffdhe2048", Some(16 << 10)) };
     // Whatever is not worth a clear piece is sealed.
     let little = Runs::of_clear(&[5_000..15_000], 123_339).unwrap();
-    let (metainfo, _) = publish(&options(little), &mut rng(), &|_| {}).unwrap();
+    let (metainfo, ..) = publish(&options(little), &mut rng(), &|_| {}).unwrap();
     assert_eq!((metainfo.info.seal.selection, metainfo.info.seal.version), (None, 1));
     let short = Runs::of_clear(&[5_000..100_000], 123_338).unwrap();
     let refused = publish(&options(short), &mut rng(), &|_| {});
@@ -407,7 +410,7 @@ fn a_manifest_that_does_not_fit_the_selection_is_refused() {
 #[test]
 fn the_default_piece_length_at_3072_bits_is_no_power_of_two() {
     let (_source, metainfo, _) = published("ffdhe3072", None);
-    assert_eq!(metainfo.info.piece_length, 144 << 10);
+    assert_eq!(metainfo.info.piece_length, 288 << 10);
     assert!(!metainfo.info.piece_length.is_power_of_two());
 }
 
@@ -417,7 +420,7 @@ fn a_single_file_goes_to_a_pipe_and_any_range_is_read() {
     let path = source.path().join("film.mp4");
     let bytes = noise(9, 50_000);
     fs::write(&path, &bytes).unwrap();
-    let (metainfo, seed) =
+    let (metainfo, seed, _) =
         publish(&options(&path, "ffdhe2048", Some(16 << 10)), &mut rng(), &|_| {}).unwrap();
     let packager = Packager::open(&path, &seed, &metainfo).unwrap();
     let setting = Setting::new(metainfo, |index, piece| packager.read_packaged(index, piece).unwrap());
@@ -817,6 +820,37 @@ fn packages_have_bounds_and_foreign_and_newer_files_are_refused() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     assert!(matches!(open(ANY_ROOM).map(drop), Err(CacheError::Io { .. })));
+}
+
+#[test]
+fn the_witness_opens_what_the_torrent_has_hashes_of() {
+    for (group, piece_length, clear) in [
+        ("ffdhe2048", 16 << 10, vec![5_000..100_000]),
+        ("ffdhe2048", 16 << 10, vec![]),
+        ("ffdhe3072", 48 << 10, vec![]),
+        ("modp768", 48 << 10, vec![1..60_000]),
+    ] {
+        let source = tempfile::tempdir().unwrap();
+        write_files(source.path());
+        let runs = Runs::of_clear(&clear, FILES.iter().map(|(_, len)| *len as u64).sum()).unwrap();
+        let options = Options { runs, ..options(source.path(), group, Some(piece_length)) };
+        let (metainfo, seed, secret) = publish(&options, &mut rng(), &|_| {}).unwrap();
+        let (params, seal) = (&metainfo.info.seal.params, &metainfo.info.seal);
+        let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
+        let exponents = WitnessExponents::derive(params, &secret, &seal.torrent_id);
+        let mut piece = vec![0; piece_length as usize];
+        for index in 0..metainfo.info.piece_count {
+            packager.read_packaged(index, &mut piece).unwrap();
+            assert_eq!(metainfo.info.pieces[index as usize], <[u8; 20]>::from(Sha1::digest(&piece)));
+            let factor = WitnessFactor::derive(params, &exponents.exponent(index));
+            let hash = witness_hash(params, &factor, &mut piece).unwrap();
+            assert_eq!(seal.witness_hash(index), (!seal.is_clear(index)).then_some(&hash), "{group} {index}");
+        }
+        // Another publication of the same files has another witness.
+        let (again, _, other) = publish(&options, &mut rng(), &|_| {}).unwrap();
+        assert_ne!(other.as_bytes(), secret.as_bytes());
+        assert_ne!(again.info.seal.witness_hash(0), seal.witness_hash(0));
+    }
 }
 
 #[test]

@@ -165,11 +165,14 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         piece_count: PIECES,
         pieces: vec![Sha1::digest(packaged()).into(); PIECES as usize],
         private: true,
-        seal: Seal::new(
-            TorrentId(id),
-            Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
-            license_key,
-        ),
+        seal: Seal {
+            witness: vec![[0; 32]; PIECES as usize].into(),
+            ..Seal::new(
+                TorrentId(id),
+                Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
+                license_key,
+            )
+        },
     };
     Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
 }

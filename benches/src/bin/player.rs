@@ -242,7 +242,8 @@ impl Content {
         }
         store.sync()?;
         let license_key = SigningKey::from_bytes(&[77; 32]);
-        let seal = Seal::new(TORRENT, params.clone(), license_key.public());
+        let witness = vec![[0; 32]; piece_count as usize].into();
+        let seal = Seal { witness, ..Seal::new(TORRENT, params.clone(), license_key.public()) };
         let info = Info { name: "bench".into(), piece_length, piece_count, pieces, private: true, seal };
         let metainfo = Metainfo::new("http://127.0.0.1:1/announce".into(), info)?;
         fs::write(directory.join("meta.torrent"), metainfo.to_bytes())?;

@@ -103,7 +103,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
     let drawn = bar.clone();
     let furthest = AtomicU64::new(0);
-    let (metainfo, mut seed) = tokio::task::spawn_blocking(move || {
+    let (metainfo, mut seed, _witness) = tokio::task::spawn_blocking(move || {
         publish(&options, &mut UnwrapErr(SysRng), &|progress| {
             drawn.set_length(progress.total.into());
             drawn.set_position(

@@ -219,7 +219,7 @@ mod tests {
             piece_length: Some(16 << 10),
             runs: None,
         };
-        let (metainfo, seed) = publish(&options, &mut UnwrapErr(SysRng), &|_| ()).unwrap();
+        let (metainfo, seed, _) = publish(&options, &mut UnwrapErr(SysRng), &|_| ()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut cache = PackageCache::open(dir.path(), &metainfo, 1 << 30).unwrap();
         let mut piece = vec![0; 16 << 10];

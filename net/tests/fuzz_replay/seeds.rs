@@ -300,7 +300,7 @@ fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
         piece_count: pieces,
         pieces: (0..pieces).map(|i| [i as u8; 20]).collect(),
         private: true,
-        seal: seal(params),
+        seal: Seal { witness: (0..pieces).map(|i| [0x40 + i as u8; 32]).collect(), ..seal(params) },
     };
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }
@@ -310,6 +310,7 @@ fn mixed_torrent() -> Metainfo {
     let mut info = torrent(sealed(kernels()), 1 << 18, 5).info;
     info.seal.version = 2;
     let selection = Selection::from_bytes(&[0b1010_1000], 5).expect("of both");
+    info.seal.witness = info.seal.witness[..selection.sealed_count() as usize].into();
     info.seal.selection = Some(Arc::new(selection));
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }

@@ -20,6 +20,7 @@ async fn partly_clear(tracker: &Running) -> Published {
     let bits: u8 = (0..PIECES).filter(|piece| !CLEAR.contains(piece)).map(|piece| 0x80 >> piece).sum();
     info.seal.version = 2;
     info.seal.selection = Some(Arc::new(Selection::from_bytes(&[bits], PIECES).unwrap()));
+    info.seal.witness = info.seal.witness[CLEAR.len()..].into();
     Published::of(tracker, Metainfo::new(full.announce, info).unwrap()).await
 }
 

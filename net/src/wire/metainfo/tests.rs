@@ -15,12 +15,20 @@ fn info(profile: Profile, group: &str, piece_length: u32, pieces: usize) -> Info
         piece_count: pieces as u32,
         pieces: (0..pieces).map(|i| [i as u8; 20]).collect(),
         private: true,
-        seal: Seal::new(
-            TorrentId([7; 32]),
-            Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
-            SigningKey::from_bytes(&[3; 32]).public(),
-        ),
+        seal: Seal {
+            witness: hashes(pieces),
+            ..Seal::new(
+                TorrentId([7; 32]),
+                Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
+                SigningKey::from_bytes(&[3; 32]).public(),
+            )
+        },
     }
+}
+
+/// Witness hashes that differ.
+fn hashes(count: usize) -> Arc<[[u8; 32]]> {
+    (0..count).map(|i| [0x40 + i as u8; 32]).collect()
 }
 
 fn sample() -> Metainfo {
@@ -33,6 +41,7 @@ fn mixed() -> Metainfo {
     let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 3);
     info.seal.version = 2;
     info.seal.selection = Some(Arc::new(Selection::from_bytes(&[0b1010_0000], 3).unwrap()));
+    info.seal.witness = hashes(2);
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }
 
@@ -65,6 +74,7 @@ fn files_round_trip() {
         assert_eq!(read.info_hash, made.info_hash);
         assert_eq!(read.announce, made.announce);
         assert_eq!(read.info.pieces, made.info.pieces);
+        assert_eq!(read.info.seal.witness, made.info.seal.witness);
         assert_eq!(read.info.length(), 5 * u64::from(piece_length));
         assert_eq!(read.info.seal.params.group().name(), Some(group));
         assert_eq!(read.info.seal.params.profile(), profile);
@@ -200,6 +210,35 @@ fn a_selection_makes_version_2_and_has_one_form() {
     assert!(matches!(refused, Error::Bad { what: "swarmseal.selection", .. }));
 }
 
+#[test]
+fn each_sealed_piece_has_its_witness_hash() {
+    let of = |file: Metainfo| {
+        let read = Metainfo::from_bytes(&file.to_bytes(), kernels()).unwrap();
+        [0, 1, 2, 3, u32::MAX].map(|piece| read.info.seal.witness_hash(piece).map(|hash| hash[0]))
+    };
+    assert_eq!(of(sample()), [Some(0x40), Some(0x41), Some(0x42), None, None]);
+    assert_eq!(of(mixed()), [Some(0x40), None, Some(0x41), None, None]);
+
+    for (good, other) in [(sample(), 2), (sample(), 4), (mixed(), 1), (mixed(), 3)] {
+        let length = |count: usize| format!("7:witness{}:", 32 * count).into_bytes();
+        let mut info = good.info.clone();
+        info.seal.witness = hashes(other);
+        let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+        let bad = Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" };
+        assert_eq!(refused, bad);
+        let from = [length(good.info.seal.witness.len()), good.info.seal.witness.concat()].concat();
+        let file = good.to_bytes();
+        let at = file.windows(from.len()).position(|window| window == from).unwrap();
+        for to in [length(other), b"7:witness95:".to_vec()] {
+            let filling = if to == length(other) { 32 * other } else { 95 };
+            let file = [&file[..at], &to, &vec![7; filling], &file[at + from.len()..]].concat();
+            assert_eq!(Metainfo::from_bytes(&file, kernels()).unwrap_err(), bad);
+        }
+        let without = [&file[..at], &file[at + from.len()..]].concat();
+        assert!(matches!(Metainfo::from_bytes(&without, kernels()), Err(Error::Bencode(_))));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -207,7 +246,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_byte_is_read_or_refused(at in 0usize..450, to: u8, some_clear: bool) {
+    fn a_flipped_byte_is_read_or_refused(at in 0usize..600, to: u8, some_clear: bool) {
         let mut bytes = if some_clear { mixed() } else { sample() }.to_bytes();
         let at = at % bytes.len();
         bytes[at] = to;
