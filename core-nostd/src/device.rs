@@ -8,9 +8,9 @@ use crate::exponent::Exponent;
 use crate::kdf::Kdf;
 use crate::{MAX_BYTES, Params, SecretKey, TorrentId};
 
-/// 32 secret bytes of an installation: a copy of them restores everything that it ever bought. Zeroized on drop.
+/// 32 secret bytes of an installation. With a copy of them, another machine opens everything that this one bought. Zeroized on drop.
 ///
-/// What is derived for one torrent says nothing about another's, so that nobody but the device can link the two.
+/// The keys of one torrent say nothing about those of another, so that others cannot tell that both are of one device.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct DeviceRoot([u8; 32]);
 
@@ -29,7 +29,7 @@ impl DeviceRoot {
         &self.0
     }
 
-    /// s for one torrent. The parameters are inputs: a metainfo that names a torrent with a weaker group gets another s.
+    /// s for one torrent. Profile, p and g are inputs: a forged metainfo with the same torrent id and a weaker group gets another s.
     pub fn secret_key(&self, params: &Params, torrent: &TorrentId) -> SecretKey {
         let group = params.group();
         let (mut p, mut g) = ([0; MAX_BYTES], [0; MAX_BYTES]);
@@ -40,17 +40,17 @@ impl DeviceRoot {
         SecretKey::from_exponent(Exponent::from_kdf(group, params.short_secret_bytes(), kdf))
     }
 
-    /// RFC 8032's private key of the Ed25519 identity key for one torrent.
+    /// The private key (RFC 8032) of the Ed25519 identity key for one torrent.
     pub fn identity_key(&self, torrent: &TorrentId) -> DerivedSecret {
         DerivedSecret(self.kdf("swarmseal v1 device identity", &torrent.0).finish())
     }
 
-    /// RFC 7748's private key of the X25519 device key for one torrent, before it is clamped.
+    /// The private key (RFC 7748, before it is clamped) of the X25519 device key for one torrent.
     pub fn device_key(&self, torrent: &TorrentId) -> DerivedSecret {
         DerivedSecret(self.kdf("swarmseal v1 device encryption", &torrent.0).finish())
     }
 
-    /// RFC 8032's private key of the Ed25519 seat key, which names this device to one publisher and to nobody else.
+    /// The private key (RFC 8032) of the Ed25519 seat key for one publisher. `publisher`: its Ed25519 public key.
     pub fn seat_key(&self, publisher: &[u8; 32]) -> DerivedSecret {
         DerivedSecret(self.kdf("swarmseal v1 device seat", publisher).finish())
     }

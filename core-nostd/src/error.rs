@@ -30,7 +30,7 @@ pub enum Error {
         /// Index of the first such block in its piece.
         block: usize,
     },
-    /// A received piece, turned into the witness's form, has another hash than the published one.
+    /// A received piece is not what was published, or its witness key is for another piece, subscriber or epoch.
     WitnessMismatch,
     /// A ticket's version is newer than this crate.
     NewerVersion {
@@ -63,7 +63,7 @@ impl fmt::Display for Error {
                 write!(f, "block {block} of the piece is zero or not below the modulus")
             }
             Error::WitnessMismatch => f.write_str(
-                "the piece is not what was published, or its witness key is another piece's, subscriber's or epoch's",
+                "the piece is not what was published, or its witness key is for another piece, subscriber or epoch",
             ),
             Error::NewerVersion { found } => {
                 write!(f, "version {found} is newer than this program understands (1)")

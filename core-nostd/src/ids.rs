@@ -30,25 +30,23 @@ id! {
     TorrentId
 }
 id! {
-    /// One device's subscription to one torrent, or one original seed of it. It fixes the torrent and all of its keys.
+    /// Fixes a subscriber's device key and public key. Peers need neither key: they make the subscriber's id from this.
+    KeyCommitment
+}
+id! {
+    /// Names a device's subscription to a torrent, or an original seed of it. It fixes the torrent and the subscriber's keys.
     SubscriberId
 }
 
-id! {
-    /// What a subscriber says of its device key and public key to peers, who need neither: its id is made of this.
-    KeyCommitment
-}
-
 impl TorrentId {
-    /// `publisher`: the Ed25519 public key that every authority over the torrent is signed with. `random`: 32 bytes, fresh for each
-    /// publication.
+    /// `publisher`: the Ed25519 public key that signs who serves the torrent. `random`: 32 bytes, fresh for each publication.
     pub fn of(publisher: &[u8; 32], random: &[u8; 32]) -> Self {
         TorrentId(Kdf::new("swarmseal v1 torrent id").field(publisher).field(random).finish())
     }
 }
 
 impl KeyCommitment {
-    /// `device`: the X25519 public key that licenses are encrypted to.
+    /// `device`: the X25519 public key that a subscriber's decryption keys are encrypted to.
     pub fn of(params: &Params, device: &[u8; 32], y: &PublicKey) -> Self {
         let mut bytes = [0; MAX_BYTES];
         let bytes = &mut bytes[..params.group().bytes()];
@@ -58,13 +56,13 @@ impl KeyCommitment {
 }
 
 impl SubscriberId {
-    /// The id of a subscriber. `identity`: the Ed25519 public key that it signs with.
+    /// `identity`: the Ed25519 public key that the subscriber signs with.
     pub fn of(torrent: &TorrentId, identity: &[u8; 32], keys: &KeyCommitment) -> Self {
         let kdf = Kdf::new("swarmseal v1 subscriber id").field(&torrent.0).field(identity);
         SubscriberId(kdf.field(&keys.0).finish())
     }
 
-    /// The id of the original seed that signs with this Ed25519 public key.
+    /// `ed25519`: the public key that the original seed signs with.
     pub fn of_seed(torrent: &TorrentId, ed25519: &[u8; 32]) -> Self {
         SubscriberId(Kdf::new("swarmseal v1 seed id").field(&torrent.0).field(ed25519).finish())
     }

@@ -3,7 +3,7 @@
 //! This crate is the arithmetic and the six functions of "Towards digital rights protection in
 //! BitTorrent-like P2P systems" (Zhang, Liu, Chen, Zhang, Sandhu, 2008), Definition 2.2, together
 //! with what it takes to use them safely: validated public keys, proofs of possession, derived
-//! tracker-site keys and an all-or-nothing package around each piece. `SCHEME.md` beside this file's
+//! tracker-site keys, an all-or-nothing package around each piece, and a check of each received piece. `SCHEME.md` beside this file's
 //! folder says every byte.
 //!
 //! | paper | here |
@@ -15,7 +15,8 @@
 //! | PDec | [`decrypt_piece`] |
 //! | T | [`re_encrypt_piece`] |
 //!
-//! [`check_witness`] lets anybody who carries a piece check it without being able to open it.
+//! By [`check_witness`] a peer checks each piece that it carries, without being able to open it. [`DeviceRoot`] gives the keys of all
+//! of a device's subscriptions.
 //!
 //! ```
 //! use swarmseal_core::{Error, Exponents, Group, Kernels, Params, Profile, ReKey, check_piece, re_encrypt_piece};

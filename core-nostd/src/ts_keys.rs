@@ -37,8 +37,8 @@ pub struct TsKeys<'a> {
 }
 
 impl<'a> TsKeys<'a> {
-    /// TGen. The id fixes the torrent and the public key: were the key no input, subscribing twice would open pieces without a
-    /// license.
+    /// TGen. `subscriber` must be [`SubscriberId::of`] the very y that the keys are used with. It stands for the torrent and for y: if r
+    /// did not depend on y, a device that subscribed twice would open pieces without a license.
     pub fn derive(params: &'a Params, master: &MasterKey, subscriber: &SubscriberId, epoch: u64) -> Self {
         let kdf = Kdf::new("swarmseal v1 ts key").field(&master.0).field(&subscriber.0).number(epoch);
         TsKeys { params, kdf }

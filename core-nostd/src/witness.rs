@@ -1,5 +1,7 @@
-//! The witness: a subscriber that does not exist, whose ciphertext of every piece has a published hash. Who is given the key from
-//! its own ciphertext to the witness's can check a piece by T and that hash, without being able to open it.
+//! The witness: a subscriber that does not exist, whose ciphertext of every piece has a published hash.
+//!
+//! A subscriber asks the tracker for the key that turns its own ciphertext of a piece into the witness's. With that key and the
+//! published hash it checks the piece by T, and cannot open it.
 
 use core::{fmt, slice};
 
@@ -19,7 +21,7 @@ use crate::{Error, Params, PublicKey, ReKey, SubscriberTables, TorrentId, TsKey,
 pub struct WitnessSecret([u8; 32]);
 
 impl WitnessSecret {
-    /// From 32 bytes of a good random generator.
+    /// From 32 bytes of a good random generator, drawn for this publication.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         WitnessSecret(bytes)
     }
@@ -43,7 +45,7 @@ pub struct WitnessExponents<'a> {
 }
 
 impl<'a> WitnessExponents<'a> {
-    /// The exponents are of the same kind as the torrent's tracker-site keys.
+    /// Exponents of the same kind as the torrent's tracker-site keys.
     pub fn derive(params: &'a Params, secret: &WitnessSecret, torrent: &TorrentId) -> Self {
         WitnessExponents { params, kdf: Kdf::new("swarmseal v1 witness").field(&secret.0).field(&torrent.0) }
     }
@@ -75,17 +77,7 @@ impl ExponentList for &[WitnessExponent] {
     }
 }
 
-piece_key! {
-    /// V_i = g^{w_i}: what the publisher multiplies a packaged piece by. It opens the witness's form of the piece.
-    WitnessFactor
-}
-piece_key! {
-    /// u_ik = V_i / K_ik: turns subscriber k's ciphertext of piece i into the witness's. To a licensee of k it tells V_i; to
-    /// anybody else it is one more uniform element.
-    WitnessKey
-}
-
-/// Powers of g, which make factors and keys several times cheaper: one table serves a whole group.
+/// Powers of g, which make factors and keys several times cheaper. One table serves all torrents of a group and a kind of exponents.
 #[derive(Clone, Debug)]
 pub struct WitnessTable<'t>(FixedBase<'t>);
 
@@ -100,6 +92,12 @@ impl<'t> WitnessTable<'t> {
         FixedBase::from_words(params, words).map(WitnessTable)
     }
 }
+
+/// V_i = g^{w_i}: the publisher multiplies a packaged piece by it, and it opens the witness's form of the piece. Zeroized on drop.
+///
+/// It cannot be read from bytes: [`witness_hash`] does not check blocks, and must not be used on a received piece.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct WitnessFactor(Element);
 
 impl WitnessFactor {
     /// V = g^w.
@@ -116,6 +114,23 @@ impl WitnessFactor {
     ) {
         FixedBase::pow_batch(params.group(), [(&table.0, &exponents)], |i, v| each(i, WitnessFactor(v)));
     }
+
+    /// Writes W big-endian bytes. Errors: [`Error::BadLength`].
+    pub fn to_bytes(&self, params: &Params, out: &mut [u8]) -> Result<(), Error> {
+        self.0.to_be(params.group(), out)
+    }
+}
+
+impl fmt::Debug for WitnessFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WitnessFactor(..)")
+    }
+}
+
+piece_key! {
+    /// u_ik = V_i / K_ik: turns subscriber k's ciphertext of piece i into the witness's. To a licensee of k it gives V_i away; to
+    /// everybody else it is one more uniform element.
+    WitnessKey
 }
 
 impl WitnessKey {
@@ -158,14 +173,16 @@ impl WitnessKey {
         );
     }
 
-    /// The key of the ciphertext that `rekey` was applied to, from that of what it made: u_j = ρ_{j→k} u_k. A stored piece is so
-    /// checked before its next epoch's form takes its place.
+    /// u_j = ρ_{j→k} u_k: this is the key of what `rekey` makes, the result that of what `rekey` is applied to.
+    ///
+    /// So a stored piece is checked with the key of its next epoch, before the next epoch's ciphertext takes its place.
     pub fn before(&self, params: &Params, rekey: &ReKey) -> Self {
         WitnessKey(params.group().mul(&self.0, &rekey.0))
     }
 }
 
-/// Turns a packaged piece into the witness's form, in place; the hash of it that is published. `piece`: whole blocks of W bytes.
+/// Turns a packaged piece into the witness's form, in place, and hashes that: what the publisher puts into the .torrent. `piece`:
+/// whole blocks of W bytes.
 ///
 /// Errors: [`Error::BadLength`].
 pub fn witness_hash(params: &Params, factor: &WitnessFactor, piece: &mut [u8]) -> Result<[u8; 32], Error> {
@@ -173,14 +190,15 @@ pub fn witness_hash(params: &Params, factor: &WitnessFactor, piece: &mut [u8]) -
     Ok(*blake3::hash(piece).as_bytes())
 }
 
-/// Whether a received ciphertext piece is, in every byte, what was published. `piece`: the subscriber's ciphertext, whole blocks
-/// of W bytes; `key`: the witness key of just this piece, subscriber and epoch; `expected`: the published hash. `scratch`: as long
-/// as the piece; what it holds afterwards is of no use.
+/// Checks that a received ciphertext piece is what was published, in every byte. `piece`: the subscriber's ciphertext, whole blocks of
+/// W bytes; `key`: the witness key of this piece, subscriber and epoch; `expected`: the published hash. `scratch` is as long as the
+/// piece; its content afterwards is of no use.
 ///
-/// Every block must be below p and, under `sealed`, not zero: only then is T injective, so that no other ciphertext gives the same
-/// hash. The time depends on the piece, which is public.
+/// Every block must be below p and, under `sealed`, not zero: only then is T injective, so that no other ciphertext has the same hash.
+/// The time depends on the piece and on the answer, which are public, and not on the key.
 ///
-/// Errors: [`Error::BadBlock`], [`Error::WitnessMismatch`] where the piece or the key is another, [`Error::BadLength`].
+/// Errors: [`Error::BadBlock`]; [`Error::WitnessMismatch`] where the piece differs, or the key is for another piece, subscriber or
+/// epoch; [`Error::BadLength`].
 pub fn check_witness(
     params: &Params,
     key: &WitnessKey,
@@ -191,12 +209,11 @@ pub fn check_witness(
     if scratch.len() != piece.len() {
         return Err(Error::BadLength { expected: piece.len(), found: scratch.len() });
     }
-    check_piece(params, piece)?;
     scratch.copy_from_slice(piece);
-    matches(params, key, expected, scratch)
+    check_witness_in_place(params, key, expected, scratch)
 }
 
-/// [`check_witness`] without a second buffer: the piece is overwritten. Errors: as there; the piece is lost all the same.
+/// [`check_witness`] without a second buffer: `piece` is overwritten, and its content afterwards is of no use. Errors: as there.
 pub fn check_witness_in_place(
     params: &Params,
     key: &WitnessKey,
@@ -204,10 +221,6 @@ pub fn check_witness_in_place(
     piece: &mut [u8],
 ) -> Result<(), Error> {
     check_piece(params, piece)?;
-    matches(params, key, expected, piece)
-}
-
-fn matches(params: &Params, key: &WitnessKey, expected: &[u8; 32], piece: &mut [u8]) -> Result<(), Error> {
     multiply(params, &key.0, piece)?;
     if blake3::hash(piece) == *expected { Ok(()) } else { Err(Error::WitnessMismatch) }
 }

@@ -8,9 +8,9 @@ use crypto_bigint::{Odd, U4096};
 use rand_core::Rng;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, OpenedKey, Params, Profile,
-    PublicKey, ReKey, SecretKey, TorrentId, TsKeys, decrypt_piece, decrypt_piece_with, encrypt_piece,
-    re_encrypt_piece,
+    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, KeyCommitment, MasterKey, OpenedKey,
+    Params, Profile, PublicKey, ReKey, SecretKey, SubscriberId, TorrentId, TsKey, TsKeys, decrypt_piece,
+    decrypt_piece_with, encrypt_piece, re_encrypt_piece,
 };
 
 use self::stream::Stream;
@@ -68,10 +68,15 @@ impl Target {
         self.packaged(&noise(100 + u64::from(index), BLOCKS * self.width), index)
     }
 
+    /// r of a piece.
+    fn ts_key(&self, y: &PublicKey, index: u32) -> TsKey {
+        let id = SubscriberId::of(&TORRENT, &[1; 32], &KeyCommitment::of(&self.params, &[2; 32], y));
+        TsKeys::derive(&self.params, &MasterKey::from_bytes(MASTER), &id, 1).key(index)
+    }
+
     /// The encryption key of a piece, as the tracker makes it.
     fn key(&self, y: &PublicKey, index: u32) -> U4096 {
-        let master = MasterKey::from_bytes(MASTER);
-        let r = TsKeys::derive(&self.params, &master, &TORRENT, y, 1).key(index);
+        let r = self.ts_key(y, index);
         let mut bytes = vec![0; self.width];
         EncryptionKey::derive(&self.params, y, &r).to_bytes(&self.params, &mut bytes).unwrap();
         from_be(&bytes)
@@ -79,9 +84,7 @@ impl Target {
 
     /// The license's entry for a piece: g^-r.
     fn entry(&self, y: &PublicKey, index: u32) -> DecryptionKey {
-        let master = MasterKey::from_bytes(MASTER);
-        let r = TsKeys::derive(&self.params, &master, &TORRENT, y, 1).key(index);
-        DecryptionKey::derive(&self.params, &r)
+        DecryptionKey::derive(&self.params, &self.ts_key(y, index))
     }
 
     /// Every block by a number.

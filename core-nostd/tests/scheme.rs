@@ -8,9 +8,10 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, OpenedKey, Params, Profile,
-    Proof, PublicKey, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys,
-    check_piece, decrypt_piece, decrypt_piece_with, encrypt_piece, have_one_multiplier, re_encrypt_piece,
+    DecryptionKey, DeviceRoot, EncryptionKey, Error, Exponents, Group, Kernels, KeyCommitment, MasterKey,
+    OpenedKey, Params, Profile, Proof, PublicKey, ReKey, SecretKey, SubscriberId, SubscriberTables,
+    TorrentId, TsKey, TsKeys, check_piece, decrypt_piece, decrypt_piece_with, encrypt_piece,
+    have_one_multiplier, re_encrypt_piece,
 };
 
 use self::stream::Stream;
@@ -36,6 +37,7 @@ fn all_params() -> &'static [Params] {
 struct Subscriber {
     secret: SecretKey,
     public: PublicKey,
+    id: SubscriberId,
     r: TsKey,
 }
 
@@ -44,9 +46,9 @@ const TORRENT: TorrentId = TorrentId([7; 32]);
 fn subscriber(params: &Params, seed: u64, piece: u32) -> Subscriber {
     let secret = SecretKey::generate(params, &mut Stream::new(seed));
     let public = secret.public_key(params);
-    let master = MasterKey::from_bytes([9; 32]);
-    let r = TsKeys::derive(params, &master, &TORRENT, &public, 1).key(piece);
-    Subscriber { secret, public, r }
+    let id = SubscriberId::of(&TORRENT, &[1; 32], &KeyCommitment::of(params, &[2; 32], &public));
+    let r = TsKeys::derive(params, &MasterKey::from_bytes([9; 32]), &id, 1).key(piece);
+    Subscriber { secret, public, id, r }
 }
 
 /// A packaged piece of `blocks` blocks, and its payload.
@@ -148,9 +150,9 @@ proptest! {
         // Under `sealed` exponents are short; the small groups of `paper` have full ones.
         for params in all_params().iter().filter(|params| params.group().bits() <= 2048) {
             let (j, k) = (subscriber(params, seed, 0), subscriber(params, seed ^ 1, 0));
-            let (torrent, master) = (TorrentId([3; 32]), MasterKey::from_bytes([seed as u8; 32]));
+            let master = MasterKey::from_bytes([seed as u8; 32]);
             let keys = |of: &Subscriber| -> Vec<TsKey> {
-                let keys = TsKeys::derive(params, &master, &torrent, &of.public, 0);
+                let keys = TsKeys::derive(params, &master, &of.id, 0);
                 (0..count as u32).map(|piece| keys.key(piece)).collect()
             };
             let (r_j, r_k) = (keys(&j), keys(&k));
@@ -240,31 +242,79 @@ proptest! {
     }
 
     #[test]
-    fn ids_and_ts_keys_depend_on_every_input(seed: u64) {
+    fn ts_keys_depend_on_every_input(seed: u64) {
         let params = &all_params()[0];
-        let j = subscriber(params, seed, 0);
-        let k = subscriber(params, seed ^ 1, 0);
-        let key = |master: u8, torrent: u8, y: &PublicKey, epoch: u64, piece: u32| {
-            let r = TsKeys::derive(params, &MasterKey::from_bytes([master; 32]), &TorrentId([torrent; 32]), y, epoch).key(piece);
+        let [j, k] = [seed, seed ^ 1].map(|seed| subscriber(params, seed, 0).id);
+        let key = |master: u8, id: SubscriberId, epoch: u64, piece: u32| {
+            let r = TsKeys::derive(params, &MasterKey::from_bytes([master; 32]), &id, epoch).key(piece);
             let mut out = vec![0; params.group().bytes()];
             DecryptionKey::derive(params, &r).to_bytes(params, &mut out).unwrap();
             out
         };
-        let base = key(1, 1, &j.public, 1, 1);
-        for other in [
-            key(2, 1, &j.public, 1, 1),
-            key(1, 2, &j.public, 1, 1),
-            key(1, 1, &k.public, 1, 1),
-            key(1, 1, &j.public, 2, 1),
-            key(1, 1, &j.public, 1, 2),
-        ] {
-            prop_assert_ne!(&base, &other);
+        let keys = [key(1, j, 1, 1), key(2, j, 1, 1), key(1, k, 1, 1), key(1, j, 2, 1), key(1, j, 1, 2)];
+        for (i, other) in keys.iter().enumerate() {
+            prop_assert!(!keys[..i].contains(other));
         }
-        prop_assert_ne!(SubscriberId::of(params, &TORRENT, &j.public), SubscriberId::of(params, &TORRENT, &k.public));
-        prop_assert_ne!(
-            SubscriberId::of(params, &TORRENT, &j.public),
-            SubscriberId::of(params, &TorrentId([8; 32]), &j.public)
-        );
+    }
+}
+
+#[test]
+fn ids_depend_on_every_input() {
+    let params = &all_params()[0];
+    let [y, y_other] = [1, 2].map(|seed| subscriber(params, seed, 0).public);
+    let id = |publisher: u8, random: u8, identity: u8, device: u8, y: &PublicKey| {
+        let torrent = TorrentId::of(&[publisher; 32], &[random; 32]);
+        SubscriberId::of(&torrent, &[identity; 32], &KeyCommitment::of(params, &[device; 32], y))
+    };
+    let torrent = TorrentId::of(&[0; 32], &[0; 32]);
+    let ids = [
+        id(0, 0, 0, 0, &y),
+        id(1, 0, 0, 0, &y),
+        id(0, 1, 0, 0, &y),
+        id(0, 0, 1, 0, &y),
+        id(0, 0, 0, 1, &y),
+        id(0, 0, 0, 0, &y_other),
+        SubscriberId::of_seed(&torrent, &[0; 32]),
+        SubscriberId::of_seed(&torrent, &[1; 32]),
+        SubscriberId::of_seed(&TorrentId::of(&[0; 32], &[1; 32]), &[0; 32]),
+    ];
+    for (i, id) in ids.iter().enumerate() {
+        assert!(!ids[..i].contains(id), "{i}");
+    }
+}
+
+#[test]
+fn what_a_device_root_gives_depends_on_every_input() {
+    let torrents = [1, 2].map(|random| TorrentId::of(&[0; 32], &[random; 32]));
+    let roots = [1, 2].map(|byte| DeviceRoot::from_bytes([byte; 32]));
+    let mut found = Vec::new();
+    for root in &roots {
+        for torrent in &torrents {
+            found.push(*root.identity_key(torrent).as_bytes());
+            found.push(*root.device_key(torrent).as_bytes());
+        }
+        // A publisher's key of the same bytes as a torrent's id gives another key.
+        found.extend(torrents.map(|torrent| *root.seat_key(&torrent.0).as_bytes()));
+    }
+    for (i, secret) in found.iter().enumerate() {
+        assert!(!found[..i].contains(secret), "{i}");
+    }
+
+    // s is one for both kinds of exponents, which concern r alone.
+    let mut secrets = Vec::new();
+    for params in all_params().iter().filter(|params| params.exponents() == Exponents::Full) {
+        let mut bytes = vec![0; params.group().bytes()];
+        for (root, torrent) in [(0, 0), (0, 1), (1, 0)] {
+            roots[root].secret_key(params, &torrents[torrent]).to_bytes(params, &mut bytes).unwrap();
+            SecretKey::from_bytes(params, &bytes).unwrap();
+            let significant: Vec<u8> = bytes.iter().copied().skip_while(|&byte| byte == 0).take(24).collect();
+            assert!(!secrets.contains(&significant), "{} {}", params.profile(), params.group().bits());
+            secrets.push(significant);
+        }
+        let short = Params::new(params.profile(), params.group().clone(), Exponents::Short).unwrap();
+        let mut same = vec![0; bytes.len()];
+        roots[1].secret_key(&short, &torrents[0]).to_bytes(&short, &mut same).unwrap();
+        assert_eq!(same, bytes);
     }
 }
 

@@ -4,9 +4,10 @@ use serde::Deserialize;
 use sha1::{Digest, Sha1};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, Params, Profile, Proof,
-    PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, decrypt_piece, encrypt_piece,
-    re_encrypt_piece,
+    DecryptionKey, DeviceRoot, EncryptionKey, Error, Exponents, Group, Kernels, KeyCommitment, MasterKey,
+    Params, Profile, Proof, PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys,
+    WitnessExponents, WitnessFactor, WitnessKey, WitnessSecret, check_witness, decrypt_piece, encrypt_piece,
+    re_encrypt_piece, witness_hash,
 };
 
 /// Bytes in hexadecimal.
@@ -48,12 +49,27 @@ impl Piece {
 
 #[derive(Deserialize)]
 struct Peer {
+    root: Hex,
+    identity_secret: Hex,
+    device_secret: Hex,
+    seat_secret: Hex,
     s: Hex,
     y: Hex,
+    identity: Hex,
+    device: Hex,
+    commitment: Hex,
     subscriber: Hex,
     encryption_key: Hex,
     decryption_key: Hex,
+    witness_key: Hex,
     ciphertext: Piece,
+}
+
+#[derive(Deserialize)]
+struct Witness {
+    secret: Hex,
+    factor: Hex,
+    hash: Hex,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +101,8 @@ struct Scheme {
     profile: String,
     group: String,
     exponents: String,
+    publisher: Hex,
+    random: Hex,
     torrent: Hex,
     master: Hex,
     epoch: u64,
@@ -96,6 +114,7 @@ struct Scheme {
     j: Peer,
     k: Peer,
     rekey: Hex,
+    witness: Witness,
     proof: Schnorr,
     seed: Seed,
     ticket: TicketVector,
@@ -110,15 +129,30 @@ fn encoded(params: &Params, write: impl FnOnce(&mut [u8]) -> Result<(), Error>) 
 #[test]
 fn scheme() {
     let vectors: Vec<Scheme> = serde_json::from_str(include_str!("../vectors/scheme.json")).unwrap();
-    assert_eq!(vectors.len(), 9);
     vectors.iter().for_each(check_scheme);
+    let there = |profile: Profile, group: &str, exponents: Exponents| {
+        vectors
+            .iter()
+            .any(|v| (&*v.profile, &*v.group, &*v.exponents) == (profile.name(), group, exponents.name()))
+    };
+    for name in Group::names() {
+        assert!(there(Profile::Paper, name, Exponents::Full), "paper, {name}");
+        let group = Group::by_name(name, Kernels::portable()).unwrap();
+        for exponents in [Exponents::Short, Exponents::Full] {
+            if Params::new(Profile::Sealed, group.clone(), exponents).is_ok() {
+                assert!(there(Profile::Sealed, name, exponents), "sealed, {name}, {exponents}");
+            }
+        }
+    }
+    assert!(there(Profile::Paper, "prime512", Exponents::Short), "`paper` ignores the kind of exponents");
 }
 
 fn check_scheme(v: &Scheme) {
     let group = Group::by_name(&v.group, Kernels::portable()).unwrap();
     let profile = Profile::by_name(&v.profile).unwrap();
     let params = &Params::new(profile, group, Exponents::by_name(&v.exponents).unwrap()).unwrap();
-    let torrent = TorrentId(v.torrent.array());
+    let torrent = TorrentId::of(&v.publisher.array(), &v.random.array());
+    assert_eq!(torrent.0, v.torrent.array());
 
     let mut piece = vec![0; v.length];
     let payload = params.payload_bytes(v.length);
@@ -132,14 +166,30 @@ fn check_scheme(v: &Scheme) {
     v.packaged.assert_is(&piece);
     let packaged = piece;
 
+    let omega = WitnessSecret::from_bytes(v.witness.secret.array());
+    let w = WitnessExponents::derive(params, &omega, &torrent).exponent(v.index);
+    let factor = WitnessFactor::derive(params, &w);
+    assert_eq!(encoded(params, |out| factor.to_bytes(params, out)), v.witness.factor.0);
+    let published = v.witness.hash.array();
+    assert_eq!(witness_hash(params, &factor, &mut packaged.clone()), Ok(published));
+
     let master = MasterKey::from_bytes(v.master.array());
     let [j, k] = [&v.j, &v.k].map(|peer| {
+        let root = DeviceRoot::from_bytes(peer.root.array());
+        assert_eq!(*root.identity_key(&torrent).as_bytes(), peer.identity_secret.array());
+        assert_eq!(*root.device_key(&torrent).as_bytes(), peer.device_secret.array());
+        assert_eq!(*root.seat_key(&v.publisher.array()).as_bytes(), peer.seat_secret.array());
+        let s = root.secret_key(params, &torrent);
+        assert_eq!(encoded(params, |out| s.to_bytes(params, out)), peer.s.0);
         let s = SecretKey::from_bytes(params, &peer.s.0).unwrap();
         let y = s.public_key(params);
         assert_eq!(encoded(params, |out| y.to_bytes(params, out)), peer.y.0);
         assert_eq!(PublicKey::from_bytes(params, &peer.y.0).unwrap(), y);
-        assert_eq!(SubscriberId::of(params, &torrent, &y).0, peer.subscriber.array());
-        let r = TsKeys::derive(params, &master, &torrent, &y, v.epoch).key(v.index);
+        let commitment = KeyCommitment::of(params, &peer.device.array(), &y);
+        assert_eq!(commitment.0, peer.commitment.array());
+        let id = SubscriberId::of(&torrent, &peer.identity.array(), &commitment);
+        assert_eq!(id.0, peer.subscriber.array());
+        let r = TsKeys::derive(params, &master, &id, v.epoch).key(v.index);
         let encryption = EncryptionKey::derive(params, &y, &r);
         assert_eq!(encoded(params, |out| encryption.to_bytes(params, out)), peer.encryption_key.0);
         let decryption = DecryptionKey::derive(params, &r);
@@ -148,6 +198,10 @@ fn check_scheme(v: &Scheme) {
         encrypt_piece(params, &encryption, &mut piece).unwrap();
         peer.ciphertext.assert_is(&piece);
         let ciphertext = piece.clone();
+        let witness_key = WitnessKey::derive(params, &w, (&y, &r));
+        assert_eq!(encoded(params, |out| witness_key.to_bytes(params, out)), peer.witness_key.0);
+        let mut scratch = vec![0; v.length];
+        assert_eq!(check_witness(params, &witness_key, &published, &ciphertext, &mut scratch), Ok(()));
         decrypt_piece(params, &s, &decryption, &mut piece).unwrap();
         assert_eq!(piece, packaged);
         (s, y, r, ciphertext)

@@ -12,14 +12,18 @@ groups.json   [{name, bits, p, k?}]: the named primes; k is the offset that the 
 toys.json     [{p, g, secret, torrent, index, content, ctr, packaged}]: packages over primes just above 2^(n-1), which
               refuse half of all blocks, so that ctr counts retries. g has order (p-1)/2.
 keys.json     [{group, y, why}]: public keys that must be refused.
-scheme.json   one object for each of several profiles, groups and kinds of exponent:
-              profile, group, exponents; torrent, master, epoch, index, package_secret;
-              j, k: {s, y, subscriber, r, encryption_key, decryption_key, ciphertext}; rekey (from j to k);
+scheme.json   one object for every profile, group and kind of exponents, which `paper` ignores, and one of a real piece
+              (16 KiB):
+              profile, group, exponents; publisher, random, torrent; master, epoch, index, package_secret;
+              j, k: {root, identity_secret, device_secret, seat_secret, s, y, identity, device, commitment, subscriber,
+              r, encryption_key, decryption_key, witness_key, ciphertext}; rekey (from j to k);
+              witness: {secret, w, factor, hash};
               proof: {nonce (W+16 bytes), statement [..], encoded} for j;
               seed: {ed25519, id}; ticket: {uploader, downloader, epoch, expires, signature, signed, encoded};
               content (the payload), packaged, ctr (sealed only).
-              Where the piece is a real one (16 KiB), content is absent: byte i of it is (7 i + 3) mod 251; packaged
-              and the ciphertexts are given by their SHA-1.
+              The public keys publisher, identity and device are any 32 bytes: the scheme hashes them only.
+              Where content is absent, byte i of it is (7 i + 3) mod 251, and packaged and the ciphertexts are given by
+              their SHA-1.
 """
 
 import hashlib
@@ -143,17 +147,26 @@ class Params:
     def __init__(self, profile, group, exponents):
         self.profile, self.group, self.exponents = profile, group, exponents
         self.order = "little" if profile == "sealed" else "big"
+        self.short = profile == "sealed" and exponents == "short"
 
-    def secret(self, seed):
-        if self.profile == "sealed":
-            return self.group.short(kdf("vectors secret", seed, length=SHORT[self.group.bits]))
-        return self.group.uniform(kdf("vectors secret", seed, length=self.group.width + 16))
-
-    def ts_key(self, master, torrent, y, epoch, index):
-        short = self.profile == "sealed" and self.exponents == "short"
+    def exponent(self, short, purpose, *fields):
         length = SHORT[self.group.bits] if short else self.group.width + 16
-        draw = kdf("ts key", master, torrent, self.group.encode(y), le64(epoch), le64(index), length=length)
+        draw = kdf(purpose, *fields, length=length)
         return self.group.short(draw) if short else self.group.uniform(draw)
+
+    def secret(self, root, torrent):
+        group, e = self.group, self.group.encode
+        fields = (root, torrent, self.profile.encode(), e(group.p), e(group.g))
+        return self.exponent(self.profile == "sealed", "device secret", *fields)
+
+    def ts_key(self, master, subscriber, epoch, index):
+        return self.exponent(self.short, "ts key", master, subscriber, le64(epoch), le64(index))
+
+    def witness(self, secret, torrent, index):
+        return self.exponent(self.short, "witness", secret, torrent, le64(index))
+
+    def commitment(self, device, y):
+        return kdf("subscriber keys", device, self.group.encode(y))
 
     def payload(self, length):
         return length - 32 if self.profile == "sealed" else length // self.group.width * (self.group.width - 1)
@@ -168,6 +181,14 @@ class Params:
             w = self.group.width - 1
             return b"".join(b"\0" + content[i:i + w] for i in range(0, len(content), w)), None
         return seal(self.group, secret, torrent, index, content)
+
+
+def torrent_id(publisher, random):
+    return kdf("torrent id", publisher, random)
+
+
+def subscriber_id(torrent, identity, commitment):
+    return kdf("subscriber id", torrent, identity, commitment)
 
 
 def xor(a, b):
@@ -201,9 +222,12 @@ def prove(group, s, y, wide, statement):
 
 # -- the vectors -----------------------------------------------------------------------------------------------------
 
-TORRENT = kdf("vectors torrent")
+PUBLISHER = kdf("vectors publisher")
+RANDOM = kdf("vectors random")
+TORRENT = torrent_id(PUBLISHER, RANDOM)
 MASTER = kdf("vectors master")
 PACKAGE = kdf("vectors package")
+WITNESS = kdf("vectors witness")
 
 
 def scheme_vector(params, index, epoch, length, brief):
@@ -216,22 +240,38 @@ def scheme_vector(params, index, epoch, length, brief):
     def show(piece):
         return {"sha1": hashlib.sha1(piece).hexdigest()} if brief else {"bytes": piece.hex()}
 
+    w = params.witness(WITNESS, TORRENT, index)
+    factor = pow(group.g, w, group.p)
+    witnessed = params.multiply(packaged, factor)
     peers, ciphertexts = {}, {}
     for name in ("j", "k"):
-        s = params.secret(name.encode())
+        root, identity, device = (kdf(f"vectors {what}", name.encode()) for what in ("root", "identity", "device"))
+        s = params.secret(root, TORRENT)
         y = pow(group.g, s, group.p)
-        r = params.ts_key(MASTER, TORRENT, y, epoch, index)
+        commitment = params.commitment(device, y)
+        subscriber = subscriber_id(TORRENT, identity, commitment)
+        r = params.ts_key(MASTER, subscriber, epoch, index)
         key = pow(y, r, group.p)
         ciphertexts[name] = params.multiply(packaged, key)
         opening = pow(pow(pow(group.g, -1, group.p), r, group.p), s, group.p)
         assert params.multiply(ciphertexts[name], opening) == packaged
+        witness_key = factor * pow(pow(y, -1, group.p), r, group.p) % group.p
+        assert params.multiply(ciphertexts[name], witness_key) == witnessed
         peers[name] = {
+            "root": root.hex(),
+            "identity_secret": kdf("device identity", root, TORRENT).hex(),
+            "device_secret": kdf("device encryption", root, TORRENT).hex(),
+            "seat_secret": kdf("device seat", root, PUBLISHER).hex(),
             "s": e(s).hex(),
             "y": e(y).hex(),
-            "subscriber": kdf("subscriber id", TORRENT, e(y)).hex(),
-            "r": r.to_bytes(group.width, "big").hex(),
+            "identity": identity.hex(),
+            "device": device.hex(),
+            "commitment": commitment.hex(),
+            "subscriber": subscriber.hex(),
+            "r": e(r).hex(),
             "encryption_key": e(key).hex(),
             "decryption_key": e(pow(pow(group.g, -1, group.p), r, group.p)).hex(),
+            "witness_key": e(witness_key).hex(),
             "ciphertext": show(ciphertexts[name]),
         }
     keys = {name: int(peer["encryption_key"], 16) for name, peer in peers.items()}
@@ -247,11 +287,14 @@ def scheme_vector(params, index, epoch, length, brief):
     signature = bytes(range(64))
     return {
         "profile": params.profile, "group": group.name, "exponents": params.exponents,
-        "torrent": TORRENT.hex(), "master": MASTER.hex(), "epoch": epoch, "index": index,
-        "package_secret": PACKAGE.hex(),
+        "publisher": PUBLISHER.hex(), "random": RANDOM.hex(), "torrent": TORRENT.hex(),
+        "master": MASTER.hex(), "epoch": epoch, "index": index, "package_secret": PACKAGE.hex(),
         **({} if brief else {"content": content.hex()}),
         "length": length, "packaged": show(packaged), "ctr": ctr,
         **peers, "rekey": e(rho).hex(),
+        "witness": {
+            "secret": WITNESS.hex(), "w": e(w).hex(), "factor": e(factor).hex(), "hash": blake3(witnessed).hexdigest(),
+        },
         "proof": {
             "nonce": wide.hex(), "statement": [field.hex() for field in statement],
             "encoded": prove(group, s, y, wide, statement).hex(),
@@ -292,13 +335,14 @@ def vectors():
     primes = named_primes()
     groups = {name: Group(name, p) for name, (p, _) in primes.items()}
     scheme = []
-    for profile, name, exponents, blocks in (
-        ("sealed", "ffdhe2048", "short", 3), ("sealed", "ffdhe2048", "full", 3), ("sealed", "ffdhe3072", "short", 2),
-        ("sealed", "ffdhe3072", "full", 2), ("sealed", "ffdhe4096", "short", 2), ("paper", "prime512", "short", 4),
-        ("paper", "modp1024", "short", 3), ("paper", "ffdhe2048", "short", 2),
-    ):
-        params = Params(profile, groups[name], exponents)
-        scheme.append(scheme_vector(params, 7, 3, blocks * groups[name].width, False))
+    for profile, smallest in (("sealed", "ffdhe2048"), ("paper", "prime512")):
+        for name, group in groups.items():
+            if profile == "sealed" and group.bits not in SHORT:
+                continue
+            # `paper` ignores the kind: both give the same vector.
+            for exponents in ("short", "full") if profile == "sealed" or name == smallest else ("full",):
+                params = Params(profile, group, exponents)
+                scheme.append(scheme_vector(params, 7, 3, 3 * group.width, name != smallest))
     scheme.append(scheme_vector(Params("sealed", groups["ffdhe2048"], "short"), 4294967295, 1, 16384, True))
     return {
         "groups.json": [
