@@ -785,13 +785,15 @@ async fn garbage_is_refused_and_fetched_elsewhere_whatever_name_it_comes_under()
         } else {
             (handshake::peer_id([2; 12]), Hello::Seed { key: [8; 32] })
         };
-        // The hostile seed is all there is at first.
-        tracker.swarm.lock().unwrap().clear();
+        // The hostile seed is all that the subscriber's tracker knows at first.
+        let theirs = FakeTracker::new();
         let listener = TcpListener::bind(own_address()).await.unwrap();
-        tracker.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
+        theirs.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
         let garbage = tokio::spawn(garbage_seed(listener, name, hello, fill));
-        let subscriber = Subscriber::new(&tracker);
-        let (node, torrent) = subscriber.join(&tracker).await;
+        let subscriber = Subscriber::new(&theirs);
+        let subscribers = theirs.subscribers.lock().unwrap().clone();
+        tracker.subscribers.lock().unwrap().extend(subscribers);
+        let (node, torrent) = subscriber.join(&theirs).await;
         let stats = until(&torrent, |stats| stats.rejected > 0).await;
         assert_eq!(stats.pieces, 0);
         torrent.add_peers(vec![seed.local_addr()]).await;
