@@ -727,14 +727,6 @@ fn pollute(world: &World, who: &str, piece: u32) {
     store.put(piece, &bytes, StoredPiece { hash, ..stored }).unwrap();
 }
 
-fn subscriber(world: &World, who: &str) -> SubscriberId {
-    let torrent = world.torrent();
-    let known = world.expect(who, &["subscribe", &torrent], 0);
-    let mut id = [0; 32];
-    hex::decode_to_slice(known["subscriber"].as_str().unwrap(), &mut id).unwrap();
-    SubscriberId(id)
-}
-
 /// A world in which Mallory has everything, of which these pieces are bad, and nobody else has anything.
 fn polluted(bytes: usize, bad: std::ops::Range<u32>) -> (World, Running) {
     let world = World::publish(bytes, [127, 0, 0, 1].into(), &["--piece-length", "64K"]);
