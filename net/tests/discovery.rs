@@ -51,6 +51,10 @@ impl Tracker for NoTracker {
         Box::pin(async { Err(KeyError::Unavailable(String::new())) })
     }
 
+    fn witness_keys<'a>(&'a self, _: u64, _: &'a [u32]) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(KeyError::Unavailable(String::new())) })
+    }
+
     fn now(&self) -> u64 {
         1_000_000
     }
