@@ -20,7 +20,9 @@ use swarmseal::wire::channel::{self, Endpoint, MAX_LINE, Notice, Request};
 use swarmseal::wire::content::{FileList, Manifest, PREFIX};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::{
+    ExportedKeys, KeyFile, SealedMaster, SealedWitness, SeedFile, SubscriberKeys,
+};
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::lsd::Search;
@@ -269,6 +271,9 @@ pub fn keyfile(data: &[u8]) {
     if let Ok(sealed) = SealedMaster::from_key_file(&file) {
         assert_eq!(SealedMaster::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
     }
+    if let Ok(sealed) = SealedWitness::from_key_file(&file) {
+        assert_eq!(SealedWitness::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
     if let Ok(seed) = SeedFile::from_key_file(&file) {
         let again = SeedFile::from_key_file(&seed.to_key_file()).expect("it was valid");
         assert_eq!(again.seed(), seed.seed());
@@ -330,6 +335,7 @@ pub fn api_bodies(data: &[u8]) {
     }
     round_trip! {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
+        WitnessRequest WitnessKeys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
         PersonalKeysRequest ClientsRequest Clients
         LicenseWord LicenseOrder LicenseFilled DevicesRequest RevokeDevice Devices

@@ -1,11 +1,12 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, audit log
-//! <data>/masters/N.key  the master key of epoch N, 0600: in no backup
-//! <data>/license.key    what licenses are signed with, or what a license server needs for them, 0600
-//! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
-//! <data>/lock           held while a tracker runs
+//! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, audit log
+//! <data>/masters/N.key     the master key of epoch N, 0600: in no backup
+//! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
+//! <data>/license.key       what licenses are signed with, or what a license server needs for them, 0600
+//! <data>/admin.token       bearer token of the admin API, 0600, made on the first start
+//! <data>/lock              held while a tracker runs
 //! ```
 
 mod admin;
@@ -41,6 +42,7 @@ mod swarm;
 mod tickets;
 mod tls;
 mod voucher;
+mod witnesses;
 mod workers;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -66,6 +68,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Names in the data directory.
 const STORE: &str = "tracker.redb";
 const MASTERS: &str = "masters";
+const WITNESSES: &str = "witnesses";
 const LICENSE_KEY: &str = "license.key";
 const ADMIN_TOKEN: &str = "admin.token";
 

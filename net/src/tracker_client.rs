@@ -32,7 +32,7 @@ use crate::wire::api::{
     Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest,
     LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
     PersonalKeysRequest, PersonalRequest, PlayRecord, ReKeyRequest, RevokeDevice, Role, SeedKeysRequest,
-    SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
+    SessionOpened, Subscribe, Subscribed, Token, WitnessKeys, WitnessRequest, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -275,6 +275,23 @@ impl Client {
             ReKeyRequest { torrent_id: torrent, epoch, ticket: ticket.clone(), pieces: pieces.to_vec() };
         let keys: Keys = self.call_in_session("rekey", &request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
+        Ok(keys)
+    }
+
+    /// The witness keys of the client's own subscriber in `epoch`: W bytes for each of at most [`api::MAX_WITNESS_PIECES`] sealed
+    /// pieces.
+    pub async fn witness(
+        &self,
+        torrent: TorrentId,
+        epoch: u64,
+        pieces: &[u32],
+    ) -> Result<WitnessKeys, Error> {
+        let request = WitnessRequest { torrent_id: torrent, epoch, pieces: pieces.to_vec() };
+        let keys: WitnessKeys = self.call_in_session("witness", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(keys.now);
+        if keys.epoch != epoch {
+            return Err(Error::BadAnswer("witness keys of another epoch".to_owned()));
+        }
         Ok(keys)
     }
 

@@ -112,8 +112,10 @@ fn no_log_says_a_secret_and_nobody_else_reads_a_file_with_one() {
     let mut secrets: Vec<Secret> = Vec::new();
     let files = files_below(world.dir.path());
     files.iter().for_each(|path| secrets.extend(secrets_in(path)));
-    // Two subscribers' four each, the seed's, the tracker's three, a copy of alice's, a token.
-    assert!(secrets.len() >= 18, "{}", secrets.len());
+    // Two subscribers' four each, the seed's, the tracker's four, a copy of alice's, a token.
+    assert!(secrets.len() >= 19, "{}", secrets.len());
+    let witness = secrets.iter().filter(|secret| secret.place.contains("witnesses")).count();
+    assert_eq!(witness, 1);
     let logs = world.logs();
     assert!(logs.len() >= 18, "{}", logs.len());
     assert!(logs.iter().any(|(_, log)| log.contains("TRACE")));

@@ -16,6 +16,8 @@ mod selection;
 mod storage;
 #[path = "tracker/trace.rs"]
 mod trace;
+#[path = "tracker/witness.rs"]
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +27,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::tracker::{Config, Error as TrackerError, Reloader, Server};
-use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
+use swarmseal::tracker_client::{AdminClient, Client, Error, Registered, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
 use swarmseal::wire::api::{
     ApiError, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
@@ -38,7 +40,8 @@ use swarmseal::wire::mse::{TorrentName, hidden_name};
 use swarmseal::wire::personal::PersonalTorrent;
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Params, Profile, PublicKey, ReKey, SecretKey,
-    SubscriberId, Ticket, TorrentId, decrypt_piece, encrypt_piece, re_encrypt_piece,
+    SubscriberId, Ticket, TorrentId, WitnessExponents, WitnessFactor, WitnessSecret, decrypt_piece,
+    encrypt_piece, re_encrypt_piece, witness_hash,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -93,6 +96,12 @@ impl Running {
         AdminClient::new(&self.url, &self.token).unwrap()
     }
 
+    /// Registers a torrent of [`metainfo`], with a seed.
+    async fn register(&self, metainfo: &Metainfo, seed_key: &[u8; 32]) -> Result<Registered, Error> {
+        let secret = witness_secret(&metainfo.info.seal.torrent_id);
+        self.admin().register_torrent(metainfo, seed_key, &secret).await
+    }
+
     /// Sends a request as it is; gives the whole answer.
     async fn raw(&self, request: &[u8]) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -126,7 +135,7 @@ impl Published {
 
     async fn of(tracker: &Running, metainfo: Metainfo) -> Self {
         let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
-        let registered = tracker.admin().register_torrent(&metainfo, &seed_key.public()).await.unwrap();
+        let registered = tracker.register(&metainfo, &seed_key.public()).await.unwrap();
         assert_eq!(
             registered.seed,
             SubscriberId::of_seed(&metainfo.info.seal.torrent_id, &seed_key.public())
@@ -159,22 +168,28 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
     };
     let mut id = [0; 32];
     getrandom::fill(&mut id).unwrap();
+    let params = Arc::new(Params::new(profile, group, Exponents::Short).unwrap());
+    let seal = Seal::new(TorrentId(id), Arc::clone(&params), license_key);
+    let secret = witness_secret(&seal.torrent_id);
+    let exponents = WitnessExponents::derive(&params, &secret, &seal.torrent_id);
+    let hash = |piece| {
+        let factor = WitnessFactor::derive(&params, &exponents.exponent(piece));
+        witness_hash(&params, &factor, &mut packaged()).unwrap()
+    };
     let info = Info {
         name: "a film".to_owned(),
         piece_length,
         piece_count: PIECES,
         pieces: vec![Sha1::digest(packaged()).into(); PIECES as usize],
         private: true,
-        seal: Seal {
-            witness: vec![[0; 32]; PIECES as usize].into(),
-            ..Seal::new(
-                TorrentId(id),
-                Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
-                license_key,
-            )
-        },
+        seal: Seal { witness: (0..PIECES).map(hash).collect(), ..seal },
     };
     Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
+}
+
+/// The witness secret of a torrent of [`metainfo`].
+fn witness_secret(torrent: &TorrentId) -> WitnessSecret {
+    WitnessSecret::from_bytes(blake3::derive_key("a witness secret of a test", &torrent.0))
 }
 
 /// What every piece is, packaged.
@@ -752,13 +767,13 @@ async fn the_paper_profile_needs_permission() {
     let tracker = Running::start(directory.path()).await;
     let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Paper);
     let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng)).public();
-    let refused = tracker.admin().register_torrent(&metainfo, &seed_key).await.unwrap_err();
+    let refused = tracker.register(&metainfo, &seed_key).await.unwrap_err();
     assert!(refused.to_string().contains("insecure_paper_profile"), "{refused}");
     tracker.stop().await;
 
     let insecure = Config { insecure_paper_profile: true, ..Config::new(directory.path()) };
     let tracker = Running::start_with(insecure).await;
-    tracker.admin().register_torrent(&metainfo, &seed_key).await.unwrap();
+    tracker.register(&metainfo, &seed_key).await.unwrap();
     tracker.stop().await;
     let refused = Server::bind(Config::new(directory.path())).await.err().unwrap();
     assert!(matches!(refused, TrackerError::PaperProfile { .. }), "{refused}");
@@ -770,17 +785,17 @@ async fn a_torrent_is_registered_for_this_tracker_and_once() {
     let tracker = Running::start(directory.path()).await;
     let admin = tracker.admin();
     let published = Published::new(&tracker).await;
-    let again = admin.register_torrent(&published.metainfo, &published.seed_key.public()).await.unwrap();
+    let again = tracker.register(&published.metainfo, &published.seed_key.public()).await.unwrap();
     assert_eq!(again.seed_passkey, published.seed_passkey);
     let other_seed = SigningKey::generate(&mut UnwrapErr(SysRng));
-    let other = admin.register_torrent(&published.metainfo, &other_seed.public()).await.unwrap();
+    let other = tracker.register(&published.metainfo, &other_seed.public()).await.unwrap();
     assert_ne!(other.seed_passkey, published.seed_passkey);
 
     let foreign = metainfo(SigningKey::from_bytes(&[5; 32]).public(), Profile::Sealed);
-    assert_eq!(code(admin.register_torrent(&foreign, &other_seed.public()).await), ApiError::BadRequest);
+    assert_eq!(code(tracker.register(&foreign, &other_seed.public()).await), ApiError::BadRequest);
     let info = Info { name: "another".to_owned(), ..published.metainfo.info.clone() };
     let renamed = Metainfo::new(published.metainfo.announce.clone(), info).unwrap();
-    assert_eq!(code(admin.register_torrent(&renamed, &other_seed.public()).await), ApiError::BadRequest);
+    assert_eq!(code(tracker.register(&renamed, &other_seed.public()).await), ApiError::BadRequest);
 
     let list = admin.torrents().await.unwrap();
     assert_eq!(list["torrents"].as_array().unwrap().len(), 1);

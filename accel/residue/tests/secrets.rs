@@ -12,7 +12,9 @@ use getrandom::SysRng;
 use rand_core::{TryCryptoRng, TryRng, UnwrapErr};
 use swarmseal::atomic_file::Existing;
 use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::{
+    ExportedKeys, KeyFile, Passphrase, SealedMaster, SealedWitness, SeedFile, SubscriberKeys,
+};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::Seal;
 use swarmseal::wire::{api, channel, content};
@@ -297,12 +299,16 @@ fn key_files_leave_nothing_between_disk_and_key() {
 }
 
 #[test]
-fn master_keys_leave_nothing_when_they_are_sealed_and_opened() {
+fn master_keys_and_witness_secrets_leave_nothing_when_they_are_sealed_and_opened() {
     let passphrase = || Passphrase::new(Zeroizing::new("correct horse battery".into())).unwrap();
     let left = residues(&[&SECRET, b"correct horse battery"], || {
         let sealed = SealedMaster::seal(3, &SECRET, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
         let text = sealed.to_key_file().to_text();
         let read = SealedMaster::from_key_file(&KeyFile::parse(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(*read.open(&passphrase()).unwrap(), SECRET);
+        let sealed = SealedWitness::seal(TORRENT, &SECRET, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
+        let text = sealed.to_key_file().to_text();
+        let read = SealedWitness::from_key_file(&KeyFile::parse(text.as_bytes()).unwrap()).unwrap();
         assert_eq!(*read.open(&passphrase()).unwrap(), SECRET);
     });
     assert_eq!(left, 0);

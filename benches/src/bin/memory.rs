@@ -151,6 +151,14 @@ impl Tracker for AnyKey {
         self.keys(pieces)
     }
 
+    fn witness_keys<'a>(
+        &'a self,
+        _: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        self.keys(pieces)
+    }
+
     fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }

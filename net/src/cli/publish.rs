@@ -103,7 +103,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
     let drawn = bar.clone();
     let furthest = AtomicU64::new(0);
-    let (metainfo, mut seed, _witness) = tokio::task::spawn_blocking(move || {
+    let (metainfo, mut seed, witness) = tokio::task::spawn_blocking(move || {
         publish(&options, &mut UnwrapErr(SysRng), &|progress| {
             drawn.set_length(progress.total.into());
             drawn.set_position(
@@ -141,8 +141,11 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             ));
         }
     }
-    let registered =
-        admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::client_failure)?;
+    let registered = admin
+        .register_torrent(&metainfo, &seed.signing_key.public(), &witness)
+        .await
+        .map_err(glue::client_failure)?;
+    drop(witness);
     seed.passkey = Some(registered.seed_passkey.to_hex());
     seed.content = Some(absolute(&args.source)?);
     seed.metainfo = Some(absolute(&torrent)?);

@@ -1,4 +1,4 @@
-//! The bencoded calls: challenge, subscribe, session, re-key, seed keys.
+//! The bencoded calls: challenge, subscribe, session, re-key, witness keys, seed keys.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use super::epochs::master;
 use super::metrics::count;
 use super::records::SubscriberRecord;
 use super::refusal::{Refusal, bencoded};
-use super::rekey::{self, Party};
+use super::rekey::{self, Party, Witness};
 use super::sessions::Session;
 use super::state::{self, Torrent, Tracker, random};
 use crate::wire::api::{
     self, ApiError, Challenge, Keys, OpenSession, Passkey, PasskeyReply, PasskeyRequest, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, WitnessKeys, WitnessRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, purpose};
@@ -189,6 +189,42 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     count(&tracker.counters.rekey_calls, 1);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
+}
+
+/// `POST /witness`: what the session's subscriber checks received pieces with.
+pub(super) async fn witness(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    let is_short = |tracker: &Tracker, session: &Session, request: &WitnessRequest| {
+        request.pieces.len() <= FEW_PIECES && tracker.tables.has(&session.id)
+    };
+    in_session_or_at_once(tracker, headers, body, is_short, make_witness_keys).await
+}
+
+fn make_witness_keys(
+    tracker: &Tracker,
+    session: &Session,
+    request: &WitnessRequest,
+) -> Result<WitnessKeys, Refusal> {
+    let WitnessRequest { torrent_id, epoch, pieces } = request;
+    let torrent = tracker.torrent(torrent_id)?;
+    let own = tracker.subscriber_of(session, &torrent.id)?;
+    if pieces.len() > api::MAX_WITNESS_PIECES {
+        return Err(Refusal::new(
+            ApiError::BadPiece,
+            "expected 1 to 256 pieces, each a sealed one of the torrent",
+        ));
+    }
+    torrent.check_pieces(pieces)?;
+    let master = master(tracker, &torrent, *epoch)?;
+    let spent = tracker.witness_budgets.spend((session.id, session.id), *epoch, pieces, clock::now());
+    spent.map_err(|wait| Refusal::wait(ApiError::Rate, wait))?;
+    let params = &torrent.params;
+    let tables = tracker.tables.tables(params, &session.id, &own.y)?;
+    let witness = Witness { tables: &tracker.witness_tables, secret: &torrent.witness, torrent: &torrent.id };
+    let party = Party { tables: &tables, master: &master, epoch: *epoch };
+    let keys = rekey::witness_keys(params, &witness, &party, pieces)?;
+    count(&tracker.counters.witness_calls, 1);
+    count(&tracker.counters.witness_keys, pieces.len() as u64);
+    Ok(WitnessKeys { epoch: *epoch, keys, now: clock::now() })
 }
 
 /// `POST /seed/keys`: the only call that gives encryption keys out.

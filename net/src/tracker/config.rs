@@ -92,7 +92,7 @@ macro_rules! settings {
             /// Directory of everything that lasts; made, 0700, if it is not there.
             pub data: PathBuf,
             $($(#[doc = $doc])+ pub $name: $type,)+
-            /// What master keys are sealed with, if they are: it stands in no file of settings.
+            /// What master keys and witness secrets are sealed with, if they are: it stands in no file of settings.
             #[serde(skip)]
             pub master_passphrase: Option<Passphrase>,
         }
@@ -183,8 +183,8 @@ settings! {
     /// Such calls at once, after silence.
     address_calls_burst: u32 = 1000,
         Number "address-calls-burst" "SWARMSEAL_TRACKER_ADDRESS_CALLS_BURST" "COUNT";
-    /// Times a day that one uploader may have the key of one piece for one downloader: both may have lost it, more than once; 0:
-    /// any number.
+    /// Times a day that one uploader may have the key of one piece for one downloader, and one subscriber its witness key of one piece:
+    /// they may have lost it, more than once; 0: any number.
     keys_per_day: u8 = 16,
         Number "keys-per-day" "SWARMSEAL_TRACKER_KEYS_PER_DAY" "COUNT";
     /// Announces and scrapes a second under one passkey; 0: any number. To refuse one costs as much as to answer it.

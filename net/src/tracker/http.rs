@@ -24,6 +24,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/session", post(calls::session))
         .route("/passkey", post(calls::passkey))
         .route("/rekey", post(calls::rekey))
+        .route("/witness", post(calls::witness))
         .route("/license", post(licenses::license))
         .route("/license/order", post(licenses::order))
         .route("/devices", post(devices::devices))

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 23] = [
+pub(super) const CALLS: [(&str, &str); 24] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -17,6 +17,7 @@ pub(super) const CALLS: [(&str, &str); 23] = [
     ("session", "/session"),
     ("passkey", "/passkey"),
     ("rekey", "/rekey"),
+    ("witness", "/witness"),
     ("license", "/license"),
     ("license_order", "/license/order"),
     ("devices", "/devices"),
@@ -161,6 +162,10 @@ counters! {
     rekey_calls,
     /// Re-keys issued.
     rekeys,
+    /// Calls for witness keys answered.
+    witness_calls,
+    /// Witness keys issued.
+    witness_keys,
     /// Encryption keys issued to seeds.
     encryption_keys,
     /// Cipher hashes that seeds computed.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
-use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
+use swarmseal_core::{Params, Profile, SubscriberId, TorrentId, WitnessSecret};
 use tokio::sync::Semaphore;
 
 use super::admin::Tokens;
@@ -25,15 +25,16 @@ use super::nonces::Nonces;
 use super::personal::Personals;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
-use super::rekey::TableCache;
+use super::rekey::{TableCache, WitnessTables};
 use super::sessions::{Session, Sessions};
 use super::store::{Member, Store, Totals, mark};
 use super::swarm::Swarms;
 use super::tickets::CheckedTickets;
+use super::witnesses::Witnesses;
 use super::workers::Workers;
 use super::{
-    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, announce, backup, calls, clock, connection,
-    secret_files,
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, announce, backup, calls, clock,
+    connection, secret_files,
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
@@ -60,10 +61,17 @@ pub(super) struct Torrent {
     /// The operator's.
     pub(super) name: String,
     pub(super) epochs: Epochs,
+    /// What its witness keys come from.
+    pub(super) witness: WitnessSecret,
 }
 
 impl Torrent {
-    pub(super) fn new(metainfo: &Metainfo, name: String, epochs: EpochsRecord) -> Self {
+    pub(super) fn new(
+        metainfo: &Metainfo,
+        name: String,
+        epochs: EpochsRecord,
+        witness: WitnessSecret,
+    ) -> Self {
         Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
@@ -76,6 +84,7 @@ impl Torrent {
             label: metainfo.info.name.clone(),
             name,
             epochs: Epochs::new(epochs),
+            witness,
         }
     }
 
@@ -110,17 +119,21 @@ pub(super) struct Tracker {
     pub(super) config: Config,
     pub(super) store: Store,
     masters: RwLock<Masters>,
+    pub(super) witnesses: Witnesses,
     pub(super) license_key: SigningKey,
     pub(super) tokens: Tokens,
     pub(super) nonces: Nonces,
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
     pub(super) tables: TableCache,
+    pub(super) witness_tables: WitnessTables,
     pub(super) tickets: CheckedTickets,
     pub(super) hash_work: HashWork,
     pub(super) personals: Personals,
     /// What uploaders may have on their downloaders' word.
     pub(super) budgets: Budgets,
+    /// Witness keys that subscribers may have.
+    pub(super) witness_budgets: Budgets,
     pub(super) counters: Counters,
     pub(super) times: CallTimes,
     pub(super) limits: Limits,
@@ -149,7 +162,9 @@ impl Tracker {
     pub(super) fn open(config: Config) -> Result<Opened, Error> {
         let directory = config.data.clone();
         backup::clear(&directory);
-        let mut masters = Masters::open(&directory.join(MASTERS), config.master_passphrase.clone())?;
+        let passphrase = || config.master_passphrase.clone();
+        let mut masters = Masters::open(&directory.join(MASTERS), passphrase())?;
+        let witnesses = Witnesses::open(&directory.join(WITNESSES), passphrase())?;
         let store = Store::open(&directory.join(STORE), config.check_store)?;
         // Keys are made on the first start alone: others would not fit what the store has.
         if let Some(path) = backup::missing_keys(&store, &masters.epochs(), &directory)?.into_iter().next() {
@@ -162,30 +177,40 @@ impl Tracker {
             return Err(Error::OtherKey { name: other });
         }
         let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
-        let mut torrents = HashMap::new();
+        let (mut torrents, mut marks) = (HashMap::new(), Vec::new());
         for (record, epochs) in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
-            let torrent = Torrent::new(&metainfo, record.name, epochs);
+            let id = metainfo.info.seal.torrent_id;
+            let missing = || Error::MissingKey { path: Witnesses::path(&directory.join(WITNESSES), &id) };
+            let witness = witnesses.find(&id)?.ok_or_else(missing)?;
+            marks.push((Witnesses::mark_name(&id), mark(witness.as_bytes())));
+            let torrent = Torrent::new(&metainfo, record.name, epochs, witness);
             if torrent.params.profile() == Profile::Paper && !config.insecure_paper_profile {
                 return Err(Error::PaperProfile { torrent: torrent.id });
             }
             torrents.insert(torrent.id, Arc::new(torrent));
+        }
+        if let Some(other) = store.check_marks(&marks)?.into_iter().next() {
+            return Err(Error::OtherKey { name: other });
         }
         let members = store.members()?.into_iter().collect();
         let workers =
             config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let tracker = Tracker {
             masters: RwLock::new(masters),
+            witnesses,
             license_key: SigningKey::from_bytes(&license_key),
             tokens: Tokens::new(&admin, store.tokens()?),
             nonces: Nonces::new(random()?, config.nonce_seconds),
             sessions: Sessions::default(),
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
+            witness_tables: WitnessTables::default(),
             tickets: CheckedTickets::default(),
             hash_work: HashWork::new(config.cipher_hash_bytes),
             personals: Personals::new(store.personals()?),
             budgets: Budgets::new(config.keys_per_day),
+            witness_budgets: Budgets::new(config.keys_per_day),
             counters: Counters::default(),
             times: CallTimes::default(),
             limits: Limits::new(&config),

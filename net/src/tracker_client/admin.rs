@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use swarmseal_core::{SubscriberId, TorrentId};
+use swarmseal_core::{SubscriberId, TorrentId, WitnessSecret};
 use zeroize::Zeroizing;
 
 use super::{Error, base_url, http_client, join, read};
@@ -52,6 +52,8 @@ pub struct Registered {
 pub struct Traced {
     /// Those that it is of, as the tracker's JSON has them.
     pub matches: Vec<Value>,
+    /// It is the witness's form of a piece, which is nobody's.
+    pub witness: bool,
     /// Keys, or subscribers, that were compared.
     pub tried: u64,
     /// Epochs whose keys were compared.
@@ -87,22 +89,33 @@ impl AdminClient {
         bytes(&answer.license_key)
     }
 
-    /// Registers a torrent and the public key of its seeds. The same again changes nothing; another key adds a seed.
+    /// Registers a torrent, the public key of its seeds, and the witness secret that it was published with. The same again changes
+    /// nothing; another key adds a seed.
     pub async fn register_torrent(
         &self,
         metainfo: &Metainfo,
         seed_key: &[u8; 32],
+        witness: &WitnessSecret,
     ) -> Result<Registered, Error> {
+        #[derive(Serialize)]
+        struct Body<'b> {
+            metainfo: String,
+            seed_key: String,
+            witness: &'b str,
+            name: &'b str,
+        }
         #[derive(Deserialize)]
         struct Answer {
             seed: String,
             seed_passkey: String,
         }
-        let body = json!({
-            "metainfo": hex::encode(metainfo.to_bytes()),
-            "seed_key": hex::encode(seed_key),
-            "name": metainfo.info.name,
-        });
+        let witness = Zeroizing::new(hex::encode(witness.as_bytes()));
+        let body = Body {
+            metainfo: hex::encode(metainfo.to_bytes()),
+            seed_key: hex::encode(seed_key),
+            witness: &witness,
+            name: &metainfo.info.name,
+        };
         let answer: Answer = self.post("admin/torrents", &body).await?;
         Ok(Registered {
             seed: SubscriberId(bytes(&answer.seed)?),
@@ -265,6 +278,7 @@ impl AdminClient {
         #[derive(Deserialize)]
         struct Answer {
             matches: Vec<Value>,
+            witness: bool,
             tried: u64,
             epochs: Vec<u64>,
             missing: Vec<u64>,
@@ -275,6 +289,7 @@ impl AdminClient {
         loop {
             let answer: Answer = self.post("admin/trace", &body(after)).await?;
             traced.matches.extend(answer.matches);
+            traced.witness = answer.witness;
             traced.tried += answer.tried;
             (traced.epochs, traced.missing) = (answer.epochs, answer.missing);
             after = answer.next;

@@ -7,6 +7,7 @@
 //! | `/session` | [`OpenSession`] | [`SessionOpened`] |
 //! | `/passkey` | [`PasskeyRequest`] | [`PasskeyReply`]: the current one, or another instead |
 //! | `/rekey` | [`ReKeyRequest`] | [`Keys`]: re-keys |
+//! | `/witness` | [`WitnessRequest`] | [`WitnessKeys`]: the subscriber's own |
 //! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
 //! | `/license` of a license server apart | [`LicenseWord`] | [`LicenseReply`] |
 //! | `/license/order` | [`LicenseOrder`] | [`LicenseFilled`] |
@@ -35,6 +36,8 @@ use crate::wire::identity::{Identity, SigningKey, is_public_key, purpose};
 
 /// Pieces that one call may ask keys for.
 pub const MAX_PIECES: usize = 512;
+/// Pieces that one call may ask witness keys for.
+pub const MAX_WITNESS_PIECES: usize = 256;
 /// Bytes of the longest body that a client sends.
 pub const MAX_BODY: usize = 16 * 1024;
 /// Bytes of the longest answer, but for licenses.
@@ -503,6 +506,18 @@ pub struct ReKeyRequest {
     pub pieces: Vec<u32>,
 }
 
+/// Asks for the witness keys of the session's subscriber.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The epoch of the ciphertext that is to be checked.
+    pub epoch: u64,
+    /// 1 … [`MAX_WITNESS_PIECES`] indices of sealed pieces.
+    pub pieces: Vec<u32>,
+}
+
 /// Asks, as a seed, for the encryption keys of the one who signed the ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKeysRequest {
@@ -548,6 +563,30 @@ impl fmt::Debug for Keys {
 }
 
 impl Drop for Keys {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.keys);
+    }
+}
+
+/// W bytes for each piece, in the order asked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessKeys {
+    /// The epoch that they are of.
+    pub epoch: u64,
+    /// u for each piece.
+    #[serde(with = "serde_bytes")]
+    pub keys: Vec<u8>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+impl fmt::Debug for WitnessKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WitnessKeys({} bytes, epoch {})", self.keys.len(), self.epoch)
+    }
+}
+
+impl Drop for WitnessKeys {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.keys);
     }
@@ -1035,6 +1074,8 @@ mod tests {
         ) {
             let torrent_id = TorrentId(torrent);
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
+            round_trip(WitnessRequest { torrent_id, epoch, pieces: pieces.clone() })?;
+            round_trip(WitnessKeys { epoch, keys: keys.clone(), now: epoch })?;
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
             round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None, record: None })?;
@@ -1106,6 +1147,7 @@ mod tests {
         let shown = format!("{:?} {:?}", Passkey::new([0xAB; 16]), Token::new([0xAB; 32]));
         assert!(!shown.to_lowercase().contains("ab"), "{shown}");
         assert!(!format!("{:?}", Keys { keys: vec![171; 4], now: 0 }).contains("171"));
+        assert!(!format!("{:?}", WitnessKeys { epoch: 1, keys: vec![171; 4], now: 0 }).contains("171"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::atomic_file::{self, Access, Existing};
 
 pub use kinds::{ExportedKeys, SeedFile, SubscriberKeys};
-pub use sealed::{Passphrase, SealedMaster};
+pub use sealed::{Passphrase, SealedMaster, SealedWitness};
 
 /// The newest version of the text form that is understood.
 pub const VERSION: u64 = 1;

@@ -16,7 +16,9 @@ use swarmseal::wire::bencode;
 use swarmseal::wire::channel::{self, Endpoint, Notice};
 use swarmseal::wire::content::{FileEntry, FileList, Manifest};
 use swarmseal::wire::handshake::Handshake;
-use swarmseal::wire::keyfile::{ExportedKeys, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::{
+    ExportedKeys, Passphrase, SealedMaster, SealedWitness, SeedFile, SubscriberKeys,
+};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Block, Message};
@@ -145,6 +147,8 @@ pub(crate) fn all() -> Vec<Seed> {
     let passphrase = Passphrase::new(Zeroizing::new("horse battery".to_owned())).unwrap();
     let master = SealedMaster::seal(2, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
     add("keyfile", "sealed-master", master.to_key_file().to_text().as_bytes().to_vec());
+    let witness = SealedWitness::seal(TORRENT, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
+    add("keyfile", "sealed-witness", witness.to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "seed", seed_file().to_key_file().to_text().as_bytes().to_vec());
     let subscriber = subscriber_keys(&sealed(kernels()));
     let text = subscriber.to_key_file(&sealed(kernels())).to_text();
@@ -426,6 +430,11 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
             "session-opened",
             bencode::to_bytes(&api::SessionOpened { token: Token::new([2; 32]), expires: now, now }),
         ),
+        (
+            "witness-request",
+            bencode::to_bytes(&api::WitnessRequest { torrent_id, epoch: 2, pieces: pieces.clone() }),
+        ),
+        ("witness-keys", bencode::to_bytes(&api::WitnessKeys { epoch: 2, keys: vec![3; 2 * 256], now })),
         (
             "rekey-request",
             bencode::to_bytes(&api::ReKeyRequest {

@@ -127,7 +127,7 @@ async fn each_torrent_has_epochs_of_its_own() {
     let third = Published::new(&tracker).await;
     assert_eq!(current(&third).await, 3);
     tracker.admin().begin_epoch(Some(third.id())).await.unwrap();
-    tracker.admin().register_torrent(&third.metainfo, &third.seed_key.public()).await.unwrap();
+    tracker.register(&third.metainfo, &third.seed_key.public()).await.unwrap();
     assert_eq!(current(&third).await, 4);
     // Epoch 1 is still served: no key is without use.
     assert_eq!(tracker.admin().epochs().await.unwrap()["unused_keys"], serde_json::json!([]));

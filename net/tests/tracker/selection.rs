@@ -20,7 +20,11 @@ async fn partly_clear(tracker: &Running) -> Published {
     let bits: u8 = (0..PIECES).filter(|piece| !CLEAR.contains(piece)).map(|piece| 0x80 >> piece).sum();
     info.seal.version = 2;
     info.seal.selection = Some(Arc::new(Selection::from_bytes(&[bits], PIECES).unwrap()));
-    info.seal.witness = info.seal.witness[CLEAR.len()..].into();
+    info.seal.witness = (0..PIECES)
+        .zip(&*info.seal.witness)
+        .filter(|(piece, _)| !CLEAR.contains(piece))
+        .map(|(_, &h)| h)
+        .collect();
     Published::of(tracker, Metainfo::new(full.announce, info).unwrap()).await
 }
 
@@ -38,6 +42,7 @@ async fn no_call_gives_a_key_of_a_clear_piece() {
     for pieces in [&[1][..], &[0, 3], &[2, 1, 0]] {
         assert_eq!(code(seed.seed_keys(torrent, &to_seed, pieces).await), ApiError::BadPiece);
         assert_eq!(code(j_client.rekey(torrent, 1, &to_j, pieces).await), ApiError::BadPiece);
+        assert_eq!(code(j_client.witness(torrent, 1, pieces).await), ApiError::BadPiece);
         let request = PersonalKeysRequest {
             torrent_id: torrent,
             epoch: 1,

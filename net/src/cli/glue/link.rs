@@ -13,7 +13,7 @@ use crate::peer::{
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
+use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, MAX_WITNESS_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::mse::TorrentName;
@@ -91,13 +91,18 @@ impl TrackerLink {
         let mut all = Vec::with_capacity(pieces.len());
         for batch in pieces.chunks(MAX_PIECES) {
             let answer = call(batch).await.map_err(refusal)?;
-            let keys = &answer.keys;
-            if keys.len() != batch.len() * self.width {
-                return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
-            }
-            all.extend(keys.chunks_exact(self.width).map(<[u8]>::to_vec));
+            self.split(&answer.keys, batch.len(), &mut all)?;
         }
         Ok(all)
+    }
+
+    /// Adds so many keys, of W bytes each.
+    fn split(&self, keys: &[u8], count: usize, all: &mut Vec<Vec<u8>>) -> Result<(), KeyError> {
+        if keys.len() != count * self.width {
+            return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
+        }
+        all.extend(keys.chunks_exact(self.width).map(<[u8]>::to_vec));
+        Ok(())
     }
 }
 
@@ -150,6 +155,14 @@ fn refusal(error: Error) -> KeyError {
     }
 }
 
+/// There is no ticket that could be refused: what is not retired is asked for again later.
+fn witness_refusal(error: Error) -> KeyError {
+    match error.code() {
+        Some(ApiError::RetiredEpoch) => KeyError::Retired,
+        _ => KeyError::Unavailable(error.to_string()),
+    }
+}
+
 impl Tracker for TrackerLink {
     fn announce<'a>(&'a self, announce: &'a Announce) -> BoxFuture<'a, Result<AnnounceReply, String>> {
         Box::pin(self.announce(announce))
@@ -177,6 +190,22 @@ impl Tracker for TrackerLink {
         Box::pin(async move {
             let ticket = &parse(ticket)?;
             self.keys(pieces, |pieces| client.seed_keys(*torrent, ticket, pieces)).await
+        })
+    }
+
+    fn witness_keys<'a>(
+        &'a self,
+        epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(pieces.len());
+            for batch in pieces.chunks(MAX_WITNESS_PIECES) {
+                let answer =
+                    self.client.witness(self.torrent, epoch, batch).await.map_err(witness_refusal)?;
+                self.split(&answer.keys, batch.len(), &mut all)?;
+            }
+            Ok(all)
         })
     }
 
@@ -225,10 +254,6 @@ impl Tracker for TrackerLink {
         Box::pin(self.keys(pieces, move |pieces| async move {
             self.client.pull_keys(&self.personal_request(info_hash, own_epoch, pieces)).await
         }))
-    }
-
-    fn witness_keys<'a>(&'a self, _: u64, _: &'a [u32]) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
-        Box::pin(async { Err(KeyError::Unavailable(String::new())) })
     }
 
     fn now(&self) -> u64 {

@@ -162,6 +162,18 @@ impl Tracker for Member {
         Box::pin(async { Err(KeyError::Unavailable("only original seeds have them".to_owned())) })
     }
 
+    fn witness_keys<'a>(
+        &'a self,
+        epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async move {
+            let answer = self.client.witness(self.torrent_id, epoch, pieces).await;
+            let answer = answer.map_err(|error| KeyError::Unavailable(error.to_string()))?;
+            Ok(answer.keys.chunks(self.params.group().bytes()).map(<[u8]>::to_vec).collect())
+        })
+    }
+
     fn now(&self) -> u64 {
         Member::now(self)
     }
