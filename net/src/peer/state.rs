@@ -24,7 +24,7 @@ mod tests;
 mod upload;
 mod urgent;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,6 @@ const LAST_STATEMENT: Duration = Duration::from_secs(10);
 const ASLEEP: Duration = Duration::from_secs(5);
 /// Two calls between the same peers within this time are one mistake.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
-const MAX_BANS: usize = 4096;
 /// How often a peer may lose each of its pieces, on average.
 const MAX_LOSSES: u32 = 8;
 
@@ -318,14 +317,15 @@ pub(crate) enum Reason {
     NotSealed,
     #[error("it belongs to another profile")]
     OtherProfile,
-    #[error("it was banned before")]
-    Banned,
     #[error("bad extension message: {0}")]
     Extension(#[from] seal::SealError),
     #[error("bad signature")]
     BadSignature,
     #[error("bad ticket")]
     BadTicket,
+    /// Its clock may be off, or the message was long on its way.
+    #[error("its ticket has expired")]
+    ExpiredTicket,
     #[error("the tracker refuses its ticket: {0}")]
     TicketRefused(String),
     #[error("there is no key to transform what it sends")]
@@ -359,22 +359,17 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// Whether the peer is not to come back in this run.
-    pub(crate) fn bans(&self) -> bool {
-        matches!(self, Reason::BadPiece | Reason::FalseStatement | Reason::NoStatement | Reason::BadSignature)
+    /// Whether it is no honest mistake: it counts against the peer's address as a bad piece does, which counts when it is refused.
+    pub(crate) fn is_dishonest(&self) -> bool {
+        matches!(
+            self,
+            Reason::BadSignature | Reason::BadTicket | Reason::FalseStatement | Reason::NoStatement
+        )
     }
 
     /// Whether another try soon would end the same way.
     pub(crate) fn lasting(&self) -> bool {
-        self.bans()
-            || matches!(
-                self,
-                Reason::Ourselves
-                    | Reason::NotSealed
-                    | Reason::OtherProfile
-                    | Reason::Banned
-                    | Reason::Useless
-            )
+        matches!(self, Reason::Ourselves | Reason::NotSealed | Reason::OtherProfile | Reason::Useless)
     }
 }
 
@@ -399,9 +394,6 @@ pub(crate) struct Swarm {
     random: Random,
     pieces: Pieces,
     connections: BTreeMap<ConnectionId, Connection>,
-    banned: HashSet<SubscriberId>,
-    /// Those who have no subscriber id, by peer id. It costs nothing to change: the driver bans addresses.
-    banned_peers: HashSet<[u8; 20]>,
     /// Pieces of which bad copies came.
     avoid: HashMap<u32, Avoided>,
     /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
@@ -442,8 +434,6 @@ impl Swarm {
             pieces,
             now,
             connections: BTreeMap::new(),
-            banned: HashSet::new(),
-            banned_peers: HashSet::new(),
             totals: Totals::default(),
             storing_bytes: 0,
             storing_epochs: HashMap::new(),
@@ -605,12 +595,10 @@ impl Swarm {
         let speaks_seal = self.sealed() && personal.is_none();
         let refusal = if peer_id == self.config.peer_id {
             Some(Reason::Ourselves)
-        } else if !speaks_seal && self.banned_peers.contains(&peer_id) {
-            Some(Reason::Banned)
         } else if speaks_seal && !extended {
             Some(Reason::NotSealed)
         } else {
-            self.settle_duplicate(peer_id, outgoing)
+            self.settle_duplicate(peer_id, addr, outgoing)
         };
         if let Some(reason) = refusal {
             self.out.push(Command::Disconnect { id, reason });
@@ -685,10 +673,12 @@ impl Swarm {
         }
     }
 
-    /// Two peers that call each other at once keep the call of the one with the smaller peer id; otherwise the older stays.
-    fn settle_duplicate(&mut self, peer_id: [u8; 20], outgoing: bool) -> Option<Reason> {
-        let (&old, connection) =
-            self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
+    /// Two peers that connect to each other at once keep the connection of the one with the smaller peer id; otherwise the older stays.
+    /// The same peer id at another IP address is another peer: an id can be borrowed.
+    fn settle_duplicate(&mut self, peer_id: [u8; 20], addr: SocketAddr, outgoing: bool) -> Option<Reason> {
+        let same =
+            |connection: &Connection| (connection.peer_id, connection.addr.ip()) == (peer_id, addr.ip());
+        let (&old, connection) = self.connections.iter().find(|(_, connection)| same(connection))?;
         let keep_outgoing = self.config.peer_id < peer_id;
         let young = self.now.elapsed.saturating_sub(connection.since) < SIMULTANEOUS;
         if young && connection.outgoing != outgoing && outgoing == keep_outgoing {
@@ -703,24 +693,9 @@ impl Swarm {
         if !self.connections.contains_key(&id) {
             return;
         }
-        if let Some(connection) = self.connections.get(&id).filter(|_| reason.bans()) {
-            let (hello, peer_id) = (connection.hello, connection.peer_id);
-            if let Some(hello) = hello {
-                tracing::debug!(subscriber = %hello.id, %reason, "banned");
-            }
-            self.ban(hello.map(|hello| hello.id), peer_id);
-        }
         self.state_uploads(id);
         self.forget(id);
         self.out.push(Command::Disconnect { id, reason });
-    }
-
-    fn ban(&mut self, id: Option<SubscriberId>, peer_id: [u8; 20]) {
-        match id {
-            Some(id) if self.banned.len() < MAX_BANS => drop(self.banned.insert(id)),
-            None if self.banned_peers.len() < MAX_BANS => drop(self.banned_peers.insert(peer_id)),
-            _ => {}
-        }
     }
 
     fn forget(&mut self, id: ConnectionId) {
@@ -816,9 +791,6 @@ impl Swarm {
         if hello.id == seal.id {
             return Err(Reason::Ourselves);
         }
-        if self.banned.contains(&hello.id) {
-            return Err(Reason::Banned);
-        }
         if connection.ready {
             return if connection.hello == Some(hello) {
                 Ok(())
@@ -881,8 +853,8 @@ impl Swarm {
             return Err(Reason::Protocol("it loses and gets pieces again and again"));
         }
         // If it was a bad copy, its next one is another.
-        if let (Some(avoided), Some(id)) = (self.avoid.get_mut(&piece), connection.subscriber()) {
-            avoided.senders.remove(&id);
+        if let Some(avoided) = self.avoid.get_mut(&piece) {
+            avoided.forgive(connection);
         }
         let was_asked_for = self.take_back(id, piece);
         self.update_interest(id);

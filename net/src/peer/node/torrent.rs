@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use swarmseal_core::{Params, SubscriberId, TorrentId, package::PackageSecret};
@@ -404,6 +405,7 @@ pub(super) fn start(
         places,
         swarm,
         dialer,
+        refused: 0,
         links: HashMap::new(),
         next_id: 0,
         calls: 0,
@@ -568,6 +570,8 @@ struct Task {
     places: Held,
     swarm: Swarm,
     dialer: Dialer,
+    /// Of [`Shared::refused`], those that were parted from.
+    refused: usize,
     links: HashMap<ConnectionId, (Link, Instant)>,
     next_id: ConnectionId,
     calls: usize,
@@ -633,6 +637,7 @@ impl Task {
                 }
                 () = &mut stop => break,
             }
+            self.part_from_refused();
         }
         self.shared.torrents().remove(&self.info_hash);
         let _ = timeout(self.shared.within(LAST_STATEMENTS), self.leave(&mut receiver)).await;
@@ -703,9 +708,12 @@ impl Task {
             Input::Event(event) => {
                 match &event {
                     Event::Disconnected { id } => self.link_ended(*id, false),
+                    Event::Stored { sender, stored: Ok(_), .. } => {
+                        self.shared.reputation().good(sender.addr.ip());
+                    }
                     // Though it may have left meanwhile.
                     Event::Stored { sender, stored: Err(StoreFailure::BadPiece), .. } => {
-                        self.dialer.ban(sender.addr);
+                        self.shared.hold_against(sender.addr.ip());
                     }
                     _ => {}
                 }
@@ -728,16 +736,17 @@ impl Task {
             Input::Announced(Ok(reply)) => {
                 self.announce_error = None;
                 self.in_epoch(reply.epoch);
-                reply.peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
-                self.call_peers();
+                self.add_peers(reply.peers);
             }
             Input::Found(peers) => {
-                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
-                self.call_peers();
+                self.add_peers(peers);
             }
             Input::OrdinaryClients(clients) => {
                 let swarm = &self.swarm;
-                for client in clients.into_iter().filter(|client| swarm.has_use_for(client)) {
+                let wanted = |client: &OrdinaryClient| {
+                    swarm.has_use_for(client) && !self.shared.refuses(client.addr.ip())
+                };
+                for client in clients.into_iter().filter(wanted) {
                     self.dialer.add(client.addr, Some(client.personal));
                 }
                 self.call_peers();
@@ -774,7 +783,7 @@ impl Task {
 
     fn connect(&mut self, new: NewConnection) {
         self.calls -= usize::from(new.outgoing);
-        if self.dialer.is_banned(new.addr) {
+        if self.shared.refuses(new.addr.ip()) {
             return;
         }
         let id = self.next_id;
@@ -798,6 +807,31 @@ impl Task {
         {
             self.dialer.ended(link.addr, lasting, since.elapsed() > SERVED);
         }
+    }
+
+    /// Those of addresses that have gone too far, in this torrent or another.
+    fn part_from_refused(&mut self) {
+        let refused = self.shared.refused.load(Ordering::Relaxed);
+        if refused == self.refused {
+            return;
+        }
+        self.refused = refused;
+        let shared = self.shared.clone();
+        self.dialer.forget(|address| shared.refuses(address));
+        let links = self.links.iter().filter(|(_, (link, _))| shared.refuses(link.addr.ip()));
+        for id in links.map(|(&id, _)| id).collect::<Vec<_>>() {
+            if let Some((link, _)) = self.links.remove(&id) {
+                link.cut();
+                self.event(Event::Disconnected { id });
+            }
+        }
+    }
+
+    fn add_peers(&mut self, peers: Vec<SocketAddr>) {
+        for peer in peers.into_iter().filter(|peer| !self.shared.refuses(peer.ip())) {
+            self.dialer.add(peer, None);
+        }
+        self.call_peers();
     }
 
     fn call_peers(&mut self) {
@@ -833,18 +867,16 @@ impl Task {
                     }
                 }
                 Command::Disconnect { id, reason } => {
-                    tracing::debug!(id, %reason, "disconnecting");
                     if let Some((link, since)) = self.links.remove(&id) {
-                        if reason.bans() {
-                            self.dialer.ban(link.addr);
-                            link.cut();
-                            continue;
+                        tracing::debug!(id, addr = %link.addr, %reason, "disconnecting");
+                        if reason.is_dishonest() {
+                            self.shared.hold_against(link.addr.ip());
                         }
                         if link.outgoing {
                             self.dialer.ended(link.addr, reason.lasting(), since.elapsed() > SERVED);
                         }
-                        if reason == Reason::LeastUse {
-                            // Somebody waits for its place.
+                        // It has nothing to say that is worth hearing, or somebody waits for its place.
+                        if reason.is_dishonest() || matches!(reason, Reason::BadPiece | Reason::LeastUse) {
                             link.cut();
                         }
                     }

@@ -12,6 +12,7 @@ use crate::peer::store::NOT_ENCRYPTED;
 use crate::wire::dont_have;
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
+use crate::wire::network::Network;
 use crate::wire::seal::{MAX_WANT, Receipt, SealMessage, Statement};
 
 /// How long a ticket serves, and how long before its end it is renewed.
@@ -55,9 +56,26 @@ const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Avoided {
     /// Who sent them, and did not say since that they lost theirs.
-    pub(super) senders: HashSet<SubscriberId>,
+    senders: HashSet<SubscriberId>,
+    /// Where those came from that were refused as they came.
+    networks: HashSet<Network>,
     /// When the last one was found to be bad.
     last: Duration,
+}
+
+impl Avoided {
+    fn has(&self, connection: &Connection) -> bool {
+        connection.subscriber().is_some_and(|id| self.senders.contains(&id))
+            || self.networks.contains(&Network::of(connection.addr.ip()))
+    }
+
+    /// Its next copy is another.
+    pub(super) fn forgive(&mut self, connection: &Connection) {
+        if let Some(id) = connection.subscriber() {
+            self.senders.remove(&id);
+        }
+        self.networks.remove(&Network::of(connection.addr.ip()));
+    }
 }
 
 /// Whether a peer sent a bad copy of a piece, so that it is not asked for another. It is, once nobody else has the piece.
@@ -69,10 +87,9 @@ pub(super) fn avoided(
     piece: u32,
 ) -> bool {
     let Some(avoided) = avoid.get(&piece) else { return false };
-    let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.senders.contains(&id));
     let waited = now.saturating_sub(avoided.last) > AVOID;
-    avoids(connection)
-        && !(waited && connections.values().all(|other| !other.have.has(piece) || avoids(other)))
+    avoided.has(connection)
+        && !(waited && connections.values().all(|other| !other.have.has(piece) || avoided.has(other)))
 }
 
 impl Swarm {
@@ -326,8 +343,7 @@ impl Swarm {
             Ok(hash) => self.have_piece(id, piece, epoch, hash),
             Err(StoreFailure::BadPiece) => {
                 self.totals.rejected += 1;
-                // Though it may have left meanwhile.
-                self.ban(sender.id, sender.peer_id);
+                self.avoid_from(piece, Network::of(sender.addr.ip()));
                 self.disconnect(id, Reason::BadPiece);
                 self.download_all();
             }
@@ -337,7 +353,7 @@ impl Swarm {
         }
     }
 
-    /// The piece is fetched from somebody else if there is anybody. Nobody is banned for it: who sent it may have no cipher hashes, or
+    /// The piece is fetched from somebody else if there is anybody. It counts against nobody: who sent it may have no cipher hashes, or
     /// none yet, and been deceived itself. Where we have them it is left after a few such pieces, and elsewhere once most of what it has is
     /// of no use.
     fn wrong_hash(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
@@ -368,6 +384,15 @@ impl Swarm {
         avoided.last = self.now.elapsed;
         if avoided.senders.len() < MAX_AVOIDED {
             avoided.senders.extend(sender);
+        }
+    }
+
+    /// The same, which was refused as it came: who sent it may have borrowed its id.
+    fn avoid_from(&mut self, piece: u32, network: Network) {
+        let avoided = self.avoid.entry(piece).or_default();
+        avoided.last = self.now.elapsed;
+        if avoided.networks.len() < MAX_AVOIDED && !network.is_this_machine() {
+            avoided.networks.insert(network);
         }
     }
 

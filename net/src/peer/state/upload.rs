@@ -52,8 +52,11 @@ impl Swarm {
         let ours = ticket.torrent_id == parties.torrent_id
             && ticket.uploader == parties.uploader
             && ticket.downloader == parties.downloader;
-        if !ours || ticket.expires <= self.now.unix {
+        if !ours {
             return Err(Reason::BadTicket);
+        }
+        if ticket.expires <= self.now.unix {
+            return Err(Reason::ExpiredTicket);
         }
         verify(&hello.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
             .map_err(|_| Reason::BadTicket)?;
@@ -255,6 +258,7 @@ impl Swarm {
                     };
                 }
             }
+            Err(KeyError::BadTicket) => return self.disconnect(id, Reason::BadTicket),
             Err(KeyError::TicketRefused(why)) => return self.disconnect(id, Reason::TicketRefused(why)),
             // Our pieces move meanwhile, or are given up.
             Err(KeyError::Unavailable(_) | KeyError::Retired) => {

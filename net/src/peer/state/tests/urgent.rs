@@ -199,7 +199,7 @@ fn a_swarm_in_which_everybody_waits_for_something_completes() {
         }
         simulation.step();
     }
-    assert!(simulation.peers.iter().all(|peer| !peer.parted.iter().any(Reason::bans)));
+    assert!(simulation.peers.iter().all(|peer| !peer.parted.iter().any(blames)));
 }
 
 #[test]
