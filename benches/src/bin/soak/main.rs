@@ -85,8 +85,8 @@ struct Report {
     repairs: u32,
     /// Why honest peers hung up on others, and how often.
     hung_up: BTreeMap<String, u64>,
-    /// Why honest peers banned honest ones. To take one for a liar is a failure; these need not be.
-    honest_banned: BTreeMap<String, u64>,
+    /// How often an honest peer dealt with an honest one no more. False accusations are failures; these need not be.
+    honest_refused: u64,
     /// The most memory that one process had, by role, in MiB.
     peak_mib: BTreeMap<String, u64>,
     /// What must not happen. Empty: nothing was lost.
@@ -121,13 +121,13 @@ impl Report {
             ("events", &self.events),
             ("hostile members", &self.hostile),
             ("why honest peers hung up", &self.hung_up),
-            ("honest peers banned by honest peers", &self.honest_banned),
             ("peak memory of one process, MiB", &self.peak_mib),
         ] {
             println!("{heading}");
             counts.iter().for_each(|(what, count)| println!("  {what:<58} {count:>7}"));
         }
         println!("pieces refused {}", self.refused);
+        println!("honest addresses that honest peers dealt with no more {}", self.honest_refused);
         println!("damaged pieces noticed at a start {}", self.damage_noticed);
         println!("repairs that the player asked for {}", self.repairs);
         self.failures.iter().for_each(|failure| println!("LOST: {failure}"));

@@ -1,6 +1,6 @@
 //! What outlives the rounds: the program, a directory, a tracker.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -107,27 +107,32 @@ pub(crate) fn free_address(random: &mut Random) -> Result<SocketAddr> {
     anyhow::bail!("no free address")
 }
 
-/// What a process wrote to its log: panics, why it hung up, whom it banned. `honest`: subscribers that never lie.
-pub(crate) fn read_log(data: &Path, honest: &[String], report: &mut Report) -> Result<()> {
+/// What a process wrote to its log: panics, why it hung up, whom it deals with no more. `honest`: addresses of those that never lie.
+pub(crate) fn read_log(data: &Path, honest: &[IpAddr], report: &mut Report) -> Result<()> {
     let path = data.join("log");
     let log = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for line in log.lines() {
-        let reason = || line.split_once("reason=").map(|(_, reason)| without_numbers(reason));
+        let reason = line.split_once("reason=").map_or("", |(_, reason)| reason);
+        let is_honest = |field: &str| {
+            let address = line.split_once(field).and_then(|(_, rest)| rest.split_whitespace().next());
+            let ip = address.and_then(|text| {
+                text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+            });
+            ip.is_some_and(|ip| honest.contains(&ip))
+        };
         if line.contains("panicked at") || line.contains("stack overflow") {
             report.fail(format!("{name}: {line}"));
         } else if line.contains("a stored piece is damaged") {
             report.damage_noticed += 1;
         } else if line.contains("disconnecting") {
-            *report.hung_up.entry(reason().unwrap_or_default()).or_default() += 1;
-        } else if line.contains(" banned ")
-            && let Some(reason) = reason()
-            && honest.iter().any(|id| line.contains(id))
-        {
-            if ["stated another hash", "bad signature"].iter().any(|lie| reason.contains(lie)) {
-                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
+            let lies = ["stated another hash", "bad signature", "bad ticket"];
+            if lies.iter().any(|lie| reason.contains(lie)) && is_honest("addr=") {
+                report.fail(format!("{name}: an honest peer is accused: {line}"));
             }
-            *report.honest_banned.entry(reason).or_default() += 1;
+            *report.hung_up.entry(without_numbers(reason)).or_default() += 1;
+        } else if line.contains("not dealt with") && is_honest("address=") {
+            report.honest_refused += 1;
         }
     }
     Ok(())

@@ -282,6 +282,7 @@ impl Swarm {
                     };
                 }
             }
+            Err(KeyError::BadTicket) => return self.disconnect(id, Reason::BadTicket),
             Err(KeyError::TicketRefused(why)) => return self.disconnect(id, Reason::TicketRefused(why)),
             // Our pieces move meanwhile, or are given up.
             Err(KeyError::Unavailable(_) | KeyError::Retired) => {
