@@ -10,9 +10,7 @@ use bytes::BytesMut;
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U4096};
 use swarmseal::peer::simulation::among_strangers;
-use swarmseal::peer::{
-    Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
-};
+use swarmseal::peer::{Owner, Shape, StatementLog, Store, StoreReader, StoredPiece, read_statements};
 use swarmseal::player::{plays_in_record, records_in_journal};
 use swarmseal::publish::media::clear_ranges_of;
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
@@ -30,7 +28,7 @@ use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::{Metainfo, Seal};
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
-use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
+use swarmseal::wire::seal::{ExtendedHandshake, Parties, SealMessage, Statement};
 use swarmseal::wire::selection::{Kind, Selection};
 use swarmseal::wire::udp_tracker::{self, Response};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
@@ -333,10 +331,9 @@ pub fn api_bodies(data: &[u8]) {
     round_trip! {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
-        PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
+        PersonalKeysRequest ClientsRequest Clients
         LicenseWord LicenseOrder LicenseFilled DevicesRequest RevokeDevice Devices
         PasskeyRequest PasskeyReply
-        Receipts Credited
     }
 }
 
@@ -474,10 +471,8 @@ pub fn seal_messages(data: &[u8]) {
     if let Ok(Some(read)) = SealMessage::from_bytes(data) {
         let id = SubscriberId([1; 32]);
         let parties = Parties { torrent_id: TORRENT, uploader: id, downloader: id };
-        match &read {
-            SealMessage::Statement(statement) => drop(statement.verify(&license_key().public(), &parties)),
-            SealMessage::Receipt(receipt) => drop(receipt.verify(&license_key().public(), &parties)),
-            SealMessage::Ticket(_) | SealMessage::Want(_) => {}
+        if let SealMessage::Statement(statement) = &read {
+            let _ = statement.verify(&license_key().public(), &parties);
         }
         assert_eq!(SealMessage::from_bytes(&read.to_bytes()), Ok(Some(read)));
     }
@@ -605,7 +600,7 @@ pub fn piece_index(data: &[u8]) {
 /// Whose statements are read.
 pub const OWNER: Owner = Owner { torrent_id: TORRENT, subscriber: SubscriberId([8; 32]) };
 
-/// A log of statements and receipts: whatever it holds, what was read stays, and what is added next is there at the next start.
+/// A log of statements: whatever it holds, what was read stays, and what is added next is there at the next start.
 pub fn statement_log(data: &[u8]) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("statements.log");
@@ -613,30 +608,18 @@ pub fn statement_log(data: &[u8]) {
     let Ok(before) = read_statements(&path, &OWNER) else { return };
     // Every piece that it names was stored as it says, so that nothing is dropped.
     let mut stored = Vec::new();
-    for word in &before {
-        if let SignedWord::Statement { uploader, statement } = word {
-            stored.extend(statement.entries.iter().map(|entry| {
-                (
-                    entry.piece,
-                    StoredPiece { epoch: statement.epoch, hash: entry.hash, sender: Some(*uploader) },
-                )
-            }));
-        }
+    for (uploader, statement) in &before {
+        stored.extend(statement.entries.iter().map(|entry| {
+            (entry.piece, StoredPiece { epoch: statement.epoch, hash: entry.hash, sender: Some(*uploader) })
+        }));
     }
     let mut log = StatementLog::open(&path, OWNER, &stored).expect("it could be read before");
-    let receipt = Receipt { since: 2, bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
-    let added = SignedWord::Receipt { downloader: SubscriberId([6; 32]), receipt };
-    log.add(&added).expect("there is room");
+    let added =
+        (SubscriberId([6; 32]), Statement { epoch: 2, time: 3, entries: Vec::new(), signature: [4; 64] });
+    log.add(added.0, &added.1).expect("there is room");
     let after = read_statements(&path, &OWNER).expect("it could be read before");
     assert_eq!(after.last(), Some(&added));
     assert_eq!(after[..after.len() - 1], before);
-    for &(piece, _) in stored.iter().take(8) {
-        let found = statements_of(&after, &stored, piece, u64::MAX);
-        assert!(found.is_sorted_by(|(_, newer), (_, older)| newer.time >= older.time));
-        assert!(
-            found.iter().all(|(_, statement)| statement.time < u64::MAX && statement.entry(piece).is_some())
-        );
-    }
 }
 
 /// A peer's state machine, to which strangers say the bytes' story.

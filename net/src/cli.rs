@@ -1,7 +1,6 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
 mod backup;
-mod blame;
 mod channel;
 mod completions;
 mod cpu;
@@ -14,7 +13,6 @@ mod get;
 mod glue;
 mod inspect;
 mod key;
-mod ledger;
 mod license;
 mod license_server;
 mod output;
@@ -42,10 +40,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
-    (
-        "Operator",
-        &["tracker", "token", "audit", "cases", "ledger", "epochs", "backup", "restore", "license-server"],
-    ),
+    ("Operator", &["tracker", "token", "audit", "epochs", "backup", "restore", "license-server"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -129,10 +124,6 @@ enum Verb {
     LicenseServer(license_server::Args),
     /// Show what was done by the admin API, and by whom
     Audit(token::AuditArgs),
-    /// List bad pieces and who sent them, or pardon a subscriber
-    Cases(blame::Args),
-    /// List what subscribers sent and got
-    Ledger(ledger::Args),
     /// List the epochs of torrents, begin one, or retire old ones
     Epochs(epochs::Args),
     /// Copy a tracker's store while it runs
@@ -240,8 +231,6 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Trace(args) => block_on(trace::run(args, data()?, output)),
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
-        Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
-        Verb::Ledger(args) => block_on(ledger::run(args, data()?, output)),
         Verb::Epochs(args) => block_on(epochs::run(args, data()?, output)),
         Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
         Verb::Restore(args) => backup::restore(args, data()?, output),

@@ -23,9 +23,9 @@ pub use node::{
     Torrent, TorrentConfig,
 };
 pub use plain::PlainSource;
-pub use statements::{Owner, SignedWord, StatementLog, read_statements, statements_by_entry, statements_of};
+pub use statements::{Owner, Stated, StatementLog, read_statements, statements_by_entry};
 pub use store::{Shape, Store, StoreError, StoreReader, StoredPiece, stored_pieces};
 pub use tracker::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Question, ReceiptError, Tracker,
+    Tracker,
 };

@@ -1,7 +1,7 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, cases, ledger, audit log
+//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, audit log
 //! <data>/masters/N.key  the master key of epoch N, 0600: in no backup
 //! <data>/license.key    what licenses are signed with, or what a license server needs for them, 0600
 //! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
@@ -13,7 +13,6 @@ mod announce;
 mod backup;
 mod budgets;
 mod calls;
-mod cases;
 mod clock;
 mod config;
 mod connection;
@@ -23,8 +22,6 @@ mod epochs;
 pub mod filling;
 mod hash_work;
 mod http;
-mod judge;
-mod ledger;
 pub mod license_server;
 mod licenses;
 mod limits;
@@ -65,8 +62,6 @@ pub use tls::TlsError;
 
 /// Seconds between two looks for what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
-/// Seconds between two writings of the ledger: what a kill may lose.
-const LEDGER: Duration = Duration::from_secs(1);
 
 /// Names in the data directory.
 const STORE: &str = "tracker.redb";
@@ -218,22 +213,11 @@ impl Server {
         let router = http::router(Arc::clone(&self.tracker));
         let (stop, stopped) = watch::channel(());
         let sweeper = tokio::spawn({
-            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped.clone());
+            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped);
             async move {
                 let mut ticks = tokio::time::interval(SWEEP);
                 while is_time(&mut ticks, &mut stopped).await {
                     tracker.sweep();
-                    sweep_ledger(&tracker).await;
-                    cases::end_overdue(&tracker).await;
-                }
-            }
-        });
-        let bookkeeper = tokio::spawn({
-            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped);
-            async move {
-                let mut ticks = tokio::time::interval(LEDGER);
-                while is_time(&mut ticks, &mut stopped).await {
-                    write_ledger(&tracker).await;
                 }
             }
         });
@@ -241,10 +225,8 @@ impl Server {
         connection::serve(self.listener, router, front, self.tls, shutdown).await;
         drop(stop);
         let rest = async {
-            for task in [sweeper, bookkeeper] {
-                // What it has begun has a hold on the store.
-                let _ = task.await;
-            }
+            // What it has begun has a hold on the store.
+            let _ = sweeper.await;
             self.tracker.workers.finish().await;
             self.tracker.verifiers.finish().await;
         };
@@ -253,7 +235,6 @@ impl Server {
         if tokio::time::timeout(grace, rest).await.is_err() {
             tracing::warn!("stopped with jobs under way");
         }
-        write_ledger(&self.tracker).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -307,23 +288,6 @@ async fn is_time(ticks: &mut tokio::time::Interval, stopped: &mut watch::Receive
     tokio::select! {
         _ = ticks.tick() => true,
         _ = stopped.changed() => false,
-    }
-}
-
-/// Off the async threads, and beside the workers: it must not wait for them.
-async fn write_ledger(tracker: &Arc<state::Tracker>) {
-    let shared = Arc::clone(tracker);
-    let written = tokio::task::spawn_blocking(move || shared.ledger.write(&shared.store)).await;
-    if let Ok(Err(error)) = written {
-        tracing::error!(%error, "the ledger cannot be written");
-    }
-}
-
-async fn sweep_ledger(tracker: &Arc<state::Tracker>) {
-    let shared = Arc::clone(tracker);
-    let swept = tokio::task::spawn_blocking(move || shared.ledger.sweep(&shared.store, clock::now())).await;
-    if let Ok(Err(error)) = swept {
-        tracing::error!(%error, "the ledger cannot be swept");
     }
 }
 

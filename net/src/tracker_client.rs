@@ -27,12 +27,11 @@ use self::clock::TrackerClock;
 use self::families::{Families, literal};
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
-    Defended, Device, Devices, DevicesRequest, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled,
-    LicenseOrder, LicenseReply, LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply,
-    PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, PlayRecord, Question, Questions,
-    QuestionsRequest, ReKeyRequest, Receipts, RevokeDevice, Role, SeedKeysRequest, SessionOpened, Subscribe,
-    Subscribed, Token, Work, WorkRequest,
+    self, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Device, Devices, DevicesRequest,
+    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest,
+    LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
+    PersonalKeysRequest, PersonalRequest, PlayRecord, ReKeyRequest, RevokeDevice, Role, SeedKeysRequest,
+    SessionOpened, Subscribe, Subscribed, Token, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -357,38 +356,6 @@ impl Client {
         let keys: Keys = self.call_in_session("personal/pull", request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
         Ok(keys)
-    }
-
-    /// Accuses the sender of a piece that turned out to be bad; names the case. Errors: [`ApiError::NotBad`] where it is good,
-    /// [`ApiError::BadStatement`].
-    pub async fn accuse(&self, accuse: &Accuse) -> Result<[u8; 32], Error> {
-        let reply: Accused = self.call_in_session("accuse", accuse, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply.case)
-    }
-
-    /// Hands in receipts for what the client's subscriber or seed has sent, 1 to [`api::MAX_RECEIPTS`] of them. Errors:
-    /// [`ApiError::BadReceipt`].
-    pub async fn receipts(&self, receipts: &Receipts) -> Result<Credited, Error> {
-        let reply: Credited = self.call_in_session("receipts", receipts, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply)
-    }
-
-    /// Bad pieces whose senders the subscriber is to name, and seconds until the next look makes sense.
-    pub async fn questions(&self, torrent: TorrentId) -> Result<(Vec<Question>, u32), Error> {
-        let request = QuestionsRequest { torrent_id: torrent };
-        let reply: Questions = self.call_in_session("questions", &request, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok((reply.questions, reply.interval))
-    }
-
-    /// Shows the statement by which a bad piece came; whether it clears the subscriber. Errors: [`ApiError::UnknownCase`],
-    /// [`ApiError::BadStatement`].
-    pub async fn defend(&self, defend: &Defend) -> Result<bool, Error> {
-        let reply: Defended = self.call_in_session("defend", defend, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply.cleared != 0)
     }
 
     /// The envelope of the subscriber's license, from the tracker or the license server that it names; a voucher is redeemed

@@ -12,8 +12,8 @@ use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, ClearPieces, FileStore, KeyError, Member, Node,
-    NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, SignedWord, Stats, Store, Torrent,
-    TorrentConfig, Tracker, read_statements, statements_of,
+    NodeConfig, Obfuscation, Owner, PlainSource, Role, Shape, Stats, Store, Torrent, TorrentConfig, Tracker,
+    read_statements, statements_by_entry,
 };
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::{Identity, SigningKey, purpose, verify};
@@ -290,10 +290,12 @@ async fn a_seed_and_three_peers() {
     }
     for subscriber in &subscribers {
         let owner = Owner { torrent_id: TORRENT, subscriber: subscriber.member.id };
-        let words = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
-        let stored = open(subscriber.dir.path(), TORRENT).history().unwrap();
+        let statements = read_statements(&subscriber.dir.path().join("statements"), &owner).unwrap();
+        let statements = statements_by_entry(&statements);
+        let stored = open(subscriber.dir.path(), TORRENT);
         for piece in 0..PIECES {
-            assert!(!statements_of(&words, &stored, piece, u64::MAX).is_empty(), "piece {piece}");
+            let stored = stored.piece(piece).unwrap();
+            assert!(statements.contains_key(&(piece, stored.hash, stored.sender.unwrap())), "piece {piece}");
         }
     }
 }
@@ -785,29 +787,19 @@ async fn clear_pieces_go_from_hand_to_hand_without_a_key_and_stay_while_an_epoch
     let keyed = tracker.keyed.lock().unwrap().clone();
     assert!(keyed.len() >= 10 && keyed.iter().all(|piece| !CLEAR.contains(piece)), "{keyed:?}");
 
-    // Statements and receipts are about sealed pieces alone.
-    let words = |of: &Subscriber| {
+    // Statements are about sealed pieces alone.
+    let statements = |of: &Subscriber| {
         let owner = Owner { torrent_id: TORRENT, subscriber: of.member.id };
         read_statements(&of.dir.path().join("statements"), &owner).unwrap()
     };
-    let sealed = u64::from(PIECES - CLEAR.len() as u32);
-    let (mut stated, mut receipted) = (HashSet::new(), (0, 0));
-    for word in words(&bob).iter().chain(&words(&alice)) {
-        match word {
-            SignedWord::Statement { uploader, statement } if *uploader == alice.member.id => {
-                stated.extend(statement.entries.iter().map(|entry| entry.piece));
-            }
-            SignedWord::Receipt { downloader, receipt } => {
-                assert_eq!(*downloader, bob.member.id);
-                receipted = receipted.max((receipt.bytes, receipt.pieces));
-            }
-            SignedWord::Statement { statement, .. } => {
-                assert!(statement.entries.iter().all(|entry| !CLEAR.contains(&entry.piece)));
-            }
+    let mut stated = HashSet::new();
+    for (uploader, statement) in statements(&bob).iter().chain(&statements(&alice)) {
+        assert!(statement.entries.iter().all(|entry| !CLEAR.contains(&entry.piece)));
+        if *uploader == alice.member.id {
+            stated.extend(statement.entries.iter().map(|entry| entry.piece));
         }
     }
     assert_eq!(stated, (0..PIECES).filter(|piece| !CLEAR.contains(piece)).collect());
-    assert_eq!(receipted, (sealed * u64::from(PIECE_LEN), sealed));
 }
 
 /// Like [`Pattern`], but for one clear piece.

@@ -4,14 +4,10 @@
 mod access;
 #[path = "tracker/admin.rs"]
 mod admin;
-#[path = "tracker/cases.rs"]
-mod cases;
 #[path = "tracker/devices.rs"]
 mod devices;
 #[path = "tracker/epochs.rs"]
 mod epochs;
-#[path = "tracker/ledger.rs"]
-mod ledger;
 #[path = "tracker/license_server.rs"]
 mod license_server;
 #[path = "tracker/selection.rs"]

@@ -105,7 +105,7 @@ impl TorrentDir {
         PlayFiles { record: self.0.join("plays"), journal: root.join("plays.journal") }
     }
 
-    /// Statements and receipts: signed words on who sent what.
+    /// Statements: signed words on who sent what.
     pub fn statements(&self) -> PathBuf {
         self.0.join("statements.log")
     }

@@ -13,7 +13,6 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::integrity::{Completion, Licensed};
-use super::blame::Accusations;
 use super::channel::Channel;
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
@@ -84,7 +83,6 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     }
     let store = glue::open_own_store(&subscription).await?;
     let licensed = Licensed::of(subscription.clone(), output).await?;
-    let mut accusations = Accusations::new(subscription.clone(), output);
     let mut avoid = Vec::new();
     if args.repair {
         let stopped = |error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}"));
@@ -93,8 +91,6 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             let find = move || find_bad(&licensed, &subscription, &store, output);
             tokio::task::spawn_blocking(find).await.map_err(stopped)??
         };
-        // While what came is still there.
-        accusations.make(bad.clone()).await;
         let store = store.clone();
         let discard = move || discard(&store, &bad, output);
         avoid = tokio::task::spawn_blocking(discard).await.map_err(stopped)??;
@@ -123,7 +119,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
     let keeping = tokio::spawn(keep_licensed(licensed.clone(), subscription.clone(), handle.stats(), output));
-    let mut completion = Completion::new(licensed, store, handle.clone(), accusations);
+    let mut completion = Completion::new(licensed, store, handle.clone());
     let completed = async || {
         let good = completion.check(output).await?;
         if good {
@@ -135,7 +131,6 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     };
     let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
     keeping.abort();
-    completion.finish().await;
     outcome
 }
 
@@ -225,7 +220,7 @@ async fn until_told(
         }
         node.shutdown_now().await;
     } else {
-        // The last statements and receipts are worth some seconds.
+        // The last statements are worth some seconds.
         node.shutdown().await;
     }
     Ok(())

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::blame::Accusations;
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
@@ -102,19 +101,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     if let Some(fetching) = fetching {
         fetching.stop().await;
     }
-    let opened = opened?;
-    match &opened {
-        Ok(true) => license::tell_plays(&subscription).await,
-        Ok(false) => {}
-        Err(_) => {
-            // Those found now, or before and not fetched again.
-            let bad = read_bad_pieces(&subscription.dir.bad_pieces())?;
-            let mut accusations = Accusations::new(subscription.clone(), output);
-            accusations.make(bad).await;
-            accusations.finish().await;
-        }
+    if opened?? {
+        license::tell_plays(&subscription).await;
     }
-    opened.map(drop)
+    Ok(())
 }
 
 /// The player, once its license lets it play now. Nothing is counted yet.

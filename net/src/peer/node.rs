@@ -1,7 +1,6 @@
 //! A node: one listener, many torrents, and the limits that they share.
 
 mod announce;
-mod defence;
 mod dht;
 mod dialer;
 mod discovery;
@@ -14,7 +13,6 @@ mod mapping;
 mod opening;
 mod personal;
 mod place;
-mod receipts;
 mod torrent;
 mod work;
 mod workers;

@@ -1,6 +1,6 @@
 //! A swarm in virtual time: the peers' own state machine, many times over, on a model of the links between them.
 //!
-//! Real: every decision of every peer (`state`), the messages with their encoded sizes, tickets, statements and receipts with
+//! Real: every decision of every peer (`state`), the messages with their encoded sizes, tickets and statements with
 //! their signatures. Modelled: the links and TCP (`network`), the tracker's answers (a queue at one core), the time
 //! that hashing and transforming take. Left out: the pieces' bytes (they are all zeros, and nothing is checked), disks,
 //! obfuscation, cipher hashes, ordinary clients.

@@ -49,7 +49,7 @@ use crate::wire::dont_have;
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::Message;
-use crate::wire::seal::{self, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use crate::wire::seal::{self, ExtendedHandshake, Hello, Parties, SealMessage, Statement};
 use crate::wire::selection::Selection;
 
 /// Names a connection; never used twice.
@@ -197,7 +197,7 @@ pub(crate) enum Event {
         pieces: Vec<u32>,
     },
     Tick,
-    /// We are about to leave: the last statements and receipts are given.
+    /// We are about to leave: the last statements are given.
     Leaving,
 }
 
@@ -305,7 +305,6 @@ impl Claim {
 pub(crate) enum Evidence {
     Ticket(Box<Ticket>),
     Statement(Parties, Box<Statement>),
-    Receipt(Parties, Box<Receipt>),
 }
 
 /// Why a connection ends.
@@ -409,8 +408,6 @@ pub(crate) struct Swarm {
     storing_bytes: usize,
     /// The epochs of pieces that are being stored.
     storing_epochs: HashMap<u32, u64>,
-    /// What receipts said last of each uploader: since when we were connected.
-    sessions: HashMap<SubscriberId, u64>,
     /// Whether every piece can be checked by a cipher hash, whoever it comes from.
     hashed: bool,
     /// Why downloading has stopped.
@@ -445,7 +442,6 @@ impl Swarm {
             totals: Totals::default(),
             storing_bytes: 0,
             storing_epochs: HashMap::new(),
-            sessions: HashMap::new(),
             hashed: false,
             failure: None,
             rates_at: now.elapsed,
@@ -484,10 +480,7 @@ impl Swarm {
             Event::FoundBad { piece, senders } => self.found_bad(piece, &senders),
             Event::Urgent { pieces } => self.prioritize(&pieces),
             Event::Tick => self.tick(),
-            Event::Leaving => self.ids().into_iter().for_each(|id| {
-                self.state_uploads(id);
-                self.receipt_if_due(id, true);
-            }),
+            Event::Leaving => self.ids().into_iter().for_each(|id| self.state_uploads(id)),
         }
         out.append(&mut self.out);
     }
@@ -640,13 +633,7 @@ impl Swarm {
             last_sent: now,
             down: Rate::default(),
             up: Rate::default(),
-            download: Download {
-                ramp: Some(0),
-                last_data: now,
-                receipt_at: now,
-                epoch: self.epoch(),
-                ..Download::default()
-            },
+            download: Download { ramp: Some(0), last_data: now, epoch: self.epoch(), ..Download::default() },
             upload: Upload { last_request: now, unstated_since: now, ..Upload::default() },
             revealed: Revealed {
                 // A client that hands nothing on would never be told of more.
@@ -845,7 +832,6 @@ impl Swarm {
             SealMessage::Ticket(ticket) => self.ticket(id, *ticket),
             SealMessage::Want(pieces) => self.want(id, pieces),
             SealMessage::Statement(statement) => self.statement(id, statement),
-            SealMessage::Receipt(receipt) => self.receipt(id, receipt),
         }
     }
 
@@ -1021,7 +1007,6 @@ impl Swarm {
         self.renew_ticket(id);
         self.check_snubbed(id);
         self.download_from(id);
-        self.receipt_if_due(id, false);
         self.drop_idle_uploads(id);
         self.upload_to(id);
         self.state_uploads_if_due(id);

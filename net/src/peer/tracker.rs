@@ -8,7 +8,6 @@ use std::time::Duration;
 use swarmseal_core::SubscriberId;
 
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
 
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -73,17 +72,6 @@ pub enum KeyError {
     Unavailable(String),
 }
 
-/// Why the tracker did not take receipts.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiptError {
-    /// It cannot be reached, or has too much to do.
-    #[error("receipts have to wait: {0}")]
-    Now(String),
-    /// One of them is not what it takes.
-    #[error("the tracker refuses receipts: {0}")]
-    Never(String),
-}
-
 /// Whose personal torrent an info-hash is: what a client that nobody modified names in its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Personal {
@@ -104,17 +92,6 @@ pub struct OrdinaryClient {
     pub personal: Personal,
     /// It has everything: we can transform what it has.
     pub complete: bool,
-}
-
-/// A bad piece that we handed on: from whom did we have it?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Names the case.
-    pub case: [u8; 32],
-    /// The piece.
-    pub piece: u32,
-    /// Time of our own statement, in tracker time: the other's must be older.
-    pub before: u64,
 }
 
 /// The tracker that a torrent names, with our session and passkey.
@@ -177,31 +154,6 @@ pub trait Tracker: Send + Sync + 'static {
     fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
         let _ = first;
         Box::pin(async { Ok((0, Vec::new())) })
-    }
-
-    /// Bad pieces that we handed on, and how long what was said holds.
-    fn questions(&self) -> BoxFuture<'_, Result<(Vec<Question>, Duration), String>> {
-        Box::pin(async { Ok((Vec::new(), Duration::MAX)) })
-    }
-
-    /// Shows by whose statement a bad piece came to us; whether that clears us.
-    fn defend(
-        &self,
-        case: [u8; 32],
-        uploader: SubscriberId,
-        statement: Statement,
-    ) -> BoxFuture<'_, Result<bool, String>> {
-        let _ = (case, uploader, statement);
-        Box::pin(async { Ok(false) })
-    }
-
-    /// Hands in receipts for what we sent, with who signed each: the last of each connection. How many bytes are credited now.
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        let _ = receipts;
-        Box::pin(async { Ok(0) })
     }
 
     /// The tracker's time as well as we know it, in seconds since 1970.

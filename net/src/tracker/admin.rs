@@ -466,69 +466,6 @@ pub(super) async fn subscribers(
     .await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CasesPage {
-    after: Option<Hex32>,
-    limit: Option<usize>,
-}
-
-/// `GET /admin/cases?after=&limit=`
-pub(super) async fn cases(
-    State(tracker): Shared,
-    page: Result<Query<CasesPage>, QueryRejection>,
-) -> Response {
-    let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
-    run(tracker, page, |tracker, page| {
-        super::cases::end_overdue_now(tracker)?;
-        let limit = page_length(page.limit)?;
-        let found = tracker.store.cases(page.after.map(|id| id.0), limit)?;
-        let next = (found.len() == limit).then(|| found.last().map(|(id, _)| hex::encode(id))).flatten();
-        let list: Vec<Value> = found
-            .into_iter()
-            .map(|(id, case)| {
-                json!({
-                    "case": hex::encode(id),
-                    "torrent_id": case.torrent_id.to_string(),
-                    "piece": case.piece,
-                    "accuser": case.accuser.to_string(),
-                    "suspect": case.suspect.to_string(),
-                    "cleared": case.cleared.iter().map(|holder| holder.id.to_string()).collect::<Vec<_>>(),
-                    "opened": case.opened,
-                    "deadline": case.deadline,
-                    "outcome": case.outcome,
-                })
-            })
-            .collect();
-        Ok(json!({ "cases": list, "next": next }))
-    })
-    .await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pardon {
-    subscriber: Hex32,
-}
-
-impl Subject for Pardon {
-    fn subject(&self) -> String {
-        hex::encode(self.subscriber.0)
-    }
-}
-
-/// `POST /admin/pardon`
-pub(super) async fn pardon(State(tracker): Shared, body: Body<Pardon>) -> Response {
-    blocking(tracker, body, |tracker, body| {
-        let id = SubscriberId(body.subscriber.0);
-        tracker.store.subscriber(&id)?.ok_or(ApiError::UnknownSubscriber)?;
-        let pardoned = tracker.pardon(&id)?;
-        tracing::info!(subscriber = %id, pardoned, "pardoned");
-        Ok(json!({ "pardoned": pardoned }))
-    })
-    .await
-}
-
 /// `GET /admin/stats`
 pub(super) async fn stats(State(tracker): Shared) -> Response {
     run(tracker, Ok(()), |tracker, ()| Ok(tracker.stats())).await
@@ -612,11 +549,9 @@ mod tests {
                 "delete /admin/tokens/{id}",
                 "get /admin/accounts",
                 "get /admin/audit",
-                "get /admin/cases",
                 "get /admin/epochs",
                 "get /admin/grants",
                 "get /admin/grants/{id}/devices",
-                "get /admin/ledger",
                 "get /admin/license-key",
                 "get /admin/revocations",
                 "get /admin/stats",
@@ -631,7 +566,6 @@ mod tests {
                 "post /admin/grants",
                 "post /admin/grants/devices/revoke",
                 "post /admin/grants/revoke",
-                "post /admin/pardon",
                 "post /admin/passkey",
                 "post /admin/retire",
                 "post /admin/revoke",

@@ -147,7 +147,7 @@ pub fn restore(backup: &Path, data: &Path) -> Result<Restored, Error> {
     secret_files::create_directory(&data.join(MASTERS))?;
     let epochs = Masters::epochs_in(&data.join(MASTERS))?;
     let restored = {
-        let store = Store::open(&copy, false, epochs.last().copied().unwrap_or(1))?;
+        let store = Store::open(&copy, false)?;
         store.is_restored()?;
         let totals = store.totals()?;
         let missing = missing_keys(&store, &epochs, data)?;

@@ -175,10 +175,6 @@ const FEW_PIECES: usize = 8;
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    // To itself: it moves what it has to another epoch.
-    if tracker.is_barred(&session.id) && request.ticket.downloader != session.id {
-        return Err(ApiError::Barred.into());
-    }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
     let own_master = master(tracker, &torrent, request.epoch)?;
@@ -190,8 +186,6 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
-    let pair = (session.id, request.ticket.downloader);
-    tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
     count(&tracker.counters.rekey_calls, 1);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
@@ -213,8 +207,6 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
-    let pair = (session.id, request.ticket.downloader);
-    tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }

@@ -234,13 +234,6 @@ settings! {
     /// it, those of whoever asks. The default is some hours of one core.
     cipher_hash_bytes: u64 = 4 << 40,
         Bytes "cipher-hash-bytes" "SWARMSEAL_TRACKER_CIPHER_HASH_BYTES" "SIZE";
-    /// Seconds that the sender of a bad piece has to show from whom it had it; then it is to blame. A peer need not run
-    /// every day.
-    defence_seconds: u64 = 7 * 24 * 3600,
-        Seconds "defence-time" "SWARMSEAL_DEFENCE_TIME" "DURATION";
-    /// Bad pieces by which a subscriber may send no more, and false accusations by which it may neither.
-    max_lost_cases: usize = 3,
-        Number "max-lost-cases" "SWARMSEAL_MAX_LOST_CASES" "COUNT";
     /// Devices of one grant that its users may revoke in `change_seconds`, each of which makes room for another; 0: none. Publishers
     /// may revoke any.
     device_changes: u32 = 3,
@@ -338,7 +331,6 @@ impl Config {
             ("unread_seconds", self.unread_seconds),
             ("request_seconds", self.request_seconds),
             ("workers", self.workers.unwrap_or(1) as u64),
-            ("max_lost_cases", self.max_lost_cases as u64),
             ("audit_entries", self.audit_entries),
         ];
         // More is a slip, and would not fit what counts time.
@@ -362,11 +354,8 @@ impl Config {
                 "numbers that a machine has room for",
             );
         }
-        if self.drain_seconds > MOST || self.shutdown_seconds > MOST || self.defence_seconds > MOST {
-            return refused(
-                "drain_seconds, shutdown_seconds, defence_seconds",
-                "times that somebody lives to see",
-            );
+        if self.drain_seconds > MOST || self.shutdown_seconds > MOST {
+            return refused("drain_seconds, shutdown_seconds", "times that somebody lives to see");
         }
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             return refused("tls_certificate and tls_key", "both or neither");

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 27] = [
+pub(super) const CALLS: [(&str, &str); 23] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -21,7 +21,6 @@ pub(super) const CALLS: [(&str, &str); 27] = [
     ("license_order", "/license/order"),
     ("devices", "/devices"),
     ("devices_revoke", "/devices/revoke"),
-    ("receipts", "/receipts"),
     ("seed_keys", "/seed/keys"),
     ("seed_work", "/seed/work"),
     ("seed_hashes", "/seed/hashes"),
@@ -31,9 +30,6 @@ pub(super) const CALLS: [(&str, &str); 27] = [
     ("personal_clients", "/personal/clients"),
     ("personal_pull", "/personal/pull"),
     ("personal_rekey", "/personal/rekey"),
-    ("questions", "/questions"),
-    ("defend", "/defend"),
-    ("accuse", "/accuse"),
     ("admin", "/admin"),
     ("metrics", "/metrics"),
     ("other", ""),
@@ -171,14 +167,6 @@ counters! {
     cipher_hashes,
     /// Licenses issued.
     licenses,
-    /// Bad pieces of which somebody was accused.
-    accusations,
-    /// Accusations of pieces that were good.
-    false_accusations,
-    /// Bad pieces whose first sender was found.
-    blamed,
-    /// Bytes credited to those who sent them.
-    credited_bytes,
     /// Calls refused.
     calls_refused,
     /// Calls, announces and wrong admin tokens refused because there were too many.

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use swarmseal_core::TorrentId;
 
-use super::budgets::Budgets;
+use super::budgets::{Budgets, Pair};
 use super::calls::{Body, Shared, in_session, seed_of};
 use super::clock;
 use super::epochs::master;
@@ -18,7 +18,6 @@ use super::refusal::Refusal;
 use super::rekey::{self, Party};
 use super::sessions::Session;
 use super::state::{Torrent, Tracker, random};
-use super::store::Pair;
 use crate::wire::api::{
     Acknowledged, ApiError, Clients, ClientsRequest, HashJob, Hashes, HashesRequest, Keys, MAX_CLIENTS,
     MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
@@ -271,9 +270,6 @@ pub(super) async fn personal_rekey(tracker: Shared, headers: HeaderMap, body: Bo
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    if tracker.is_barred(&session.id) {
-        return Err(ApiError::Barred.into());
-    }
     torrent.check_pieces(&request.pieces)?;
     let (personal, downloader) = downloader(tracker, &torrent, &request.info_hash)?;
     let own_master = master(tracker, &torrent, request.epoch)?;

@@ -86,7 +86,7 @@ pub(super) struct DeviceRecord {
     /// What its user calls it.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub(super) name: Option<String>,
-    /// Since when it holds its grant; 0 where that was before anybody noted it.
+    /// Since when it holds its grant.
     pub(super) enrolled: u64,
     /// Plays that it told of, of all grants.
     pub(super) plays: u64,
@@ -118,71 +118,6 @@ pub(super) struct LicenseRecord {
     /// When the last was.
     pub(super) last: u64,
     pub(super) count: u64,
-}
-
-/// What a subscriber or seed sent and got. Bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BalanceRecord {
-    /// By its own receipts.
-    pub(super) got: u64,
-    /// For which keys to it were made. Who gets keys and signs nothing is seen by that.
-    pub(super) keyed: u64,
-    /// By others' receipts.
-    pub(super) sent: u64,
-}
-
-/// What there is between an uploader and a downloader. Bytes, but for times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PairRecord {
-    /// Credited, of all connections.
-    pub(super) credited: u64,
-    /// For which keys were made.
-    pub(super) keyed: u64,
-    /// The newest connection: when it opened, and the bytes of its last receipt.
-    pub(super) since: u64,
-    pub(super) bytes: u64,
-    /// When anything happened last.
-    pub(super) touched: u64,
-}
-
-/// A bad piece, and who has to answer for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CaseRecord {
-    #[serde(with = "id")]
-    pub(super) torrent_id: TorrentId,
-    pub(super) piece: u32,
-    /// Who found it.
-    #[serde(with = "id")]
-    pub(super) accuser: SubscriberId,
-    /// The epoch of the accuser's ciphertext.
-    pub(super) epoch: u64,
-    /// Those who showed that they had sent what they had got, the last one last.
-    pub(super) cleared: Vec<Holder>,
-    /// Who is to show the same.
-    #[serde(with = "id")]
-    pub(super) suspect: SubscriberId,
-    /// Time of the suspect's statement, and of its fellow's before.
-    pub(super) stated: u64,
-    /// Statements of others that the suspect has shown in vain.
-    pub(super) attempts: u32,
-    pub(super) opened: u64,
-    /// Until when the suspect may show one.
-    pub(super) deadline: u64,
-    pub(super) outcome: Outcome,
-}
-
-/// How a case stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Outcome {
-    /// The suspect is asked.
-    Open,
-    /// The suspect sent a bad piece and showed no bad input.
-    Blamed,
-    /// The piece was good: the accuser lied, or its disk did.
-    FalseAccusation,
-    /// The suspect showed a statement of an epoch that is retired: nobody can tell any more.
-    Lapsed,
 }
 
 /// A subscriber's id in a list.

@@ -133,13 +133,6 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::UnknownToken => "there is no admin token of this id",
         ApiError::UnknownPersonal => "there is no such personal torrent, or nobody announces it",
         ApiError::BadHashes => "the hashes do not follow those that there are",
-        ApiError::BadStatement => {
-            "the statement is not the uploader's word to this subscriber about such a piece"
-        }
-        ApiError::BadReceipt => "a receipt is not its signer's word to this uploader, or is too old",
-        ApiError::NotBad => "the piece is what it should be",
-        ApiError::UnknownCase => "there is no such case, or it does not concern this subscriber any more",
-        ApiError::Barred => "this subscriber sent bad pieces, or accused others of good ones",
         ApiError::Revoked => "this subscription was revoked",
         ApiError::Rate => "too many calls: wait",
         ApiError::Full => "the tracker's disk is full",

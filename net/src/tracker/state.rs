@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,6 @@ use super::budgets::Budgets;
 use super::connection::Front;
 use super::epochs::Epochs;
 use super::hash_work::HashWork;
-use super::ledger::Ledger;
 use super::limits::Limits;
 use super::masters::Masters;
 use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
@@ -28,7 +27,7 @@ use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::TableCache;
 use super::sessions::{Session, Sessions};
-use super::store::{Member, Store, StoreError, Totals, mark};
+use super::store::{Member, Store, Totals, mark};
 use super::swarm::Swarms;
 use super::tickets::CheckedTickets;
 use super::workers::Workers;
@@ -41,9 +40,6 @@ use crate::wire::identity::SigningKey;
 use crate::wire::integrity::Integrity;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::Selection;
-
-/// See [`Tracker::accusing`].
-const MAX_ACCUSATIONS: usize = 4;
 
 /// A torrent as calls need it.
 pub(super) struct Torrent {
@@ -135,15 +131,10 @@ pub(super) struct Tracker {
     pub(super) workers: Workers,
     /// Subscriptions: strangers may not hold up those who are in.
     pub(super) verifiers: Workers,
-    /// Accusations in memory at once: each has a whole piece.
-    pub(super) accusing: Semaphore,
-    pub(super) ledger: Ledger,
     /// One backup at a time: each takes as much room as the store.
     pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
     members: RwLock<HashMap<Passkey, Member>>,
-    /// Those who lost too many cases.
-    barred: RwLock<HashSet<SubscriberId>>,
     started: Instant,
 }
 
@@ -159,7 +150,7 @@ impl Tracker {
         let directory = config.data.clone();
         backup::clear(&directory);
         let mut masters = Masters::open(&directory.join(MASTERS), config.master_passphrase.clone())?;
-        let store = Store::open(&directory.join(STORE), config.check_store, masters.newest())?;
+        let store = Store::open(&directory.join(STORE), config.check_store)?;
         // Keys are made on the first start alone: others would not fit what the store has.
         if let Some(path) = backup::missing_keys(&store, &masters.epochs(), &directory)?.into_iter().next() {
             return Err(Error::MissingKey { path });
@@ -202,10 +193,7 @@ impl Tracker {
             stopping: AtomicBool::new(false),
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
-            accusing: Semaphore::new(MAX_ACCUSATIONS),
-            ledger: Ledger::default(),
             backing_up: Arc::new(Semaphore::new(1)),
-            barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),
             members: RwLock::new(members),
             started: Instant::now(),
@@ -263,34 +251,6 @@ impl Tracker {
         if let Ok(torrent) = self.torrent(&member.torrent_id) {
             self.swarms.expel(&torrent.info_hash, &member.id);
         }
-    }
-
-    /// Whether a subscriber lost too many cases: it may fetch, but neither send nor accuse.
-    pub(super) fn is_barred(&self, id: &SubscriberId) -> bool {
-        self.barred.read().unwrap_or_else(PoisonError::into_inner).contains(id)
-    }
-
-    /// A case ended against a subscriber or seed. A seed is the publisher's: only its log says so. Blocks.
-    pub(super) fn lost_a_case(&self, id: &SubscriberId, torrent: &TorrentId) -> Result<(), StoreError> {
-        if self.store.seed(id)?.is_some() {
-            tracing::error!(seed = %id, %torrent, "an original seed sent a bad piece");
-            return Ok(());
-        }
-        if self.store.lost_cases(id)? >= self.config.max_lost_cases {
-            self.barred.write().unwrap_or_else(PoisonError::into_inner).insert(*id);
-            if let Ok(torrent) = self.torrent(torrent) {
-                self.swarms.expel(&torrent.info_hash, id);
-            }
-            tracing::warn!(subscriber = %id, %torrent, "barred: it lost too many cases of bad pieces");
-        }
-        Ok(())
-    }
-
-    /// What a subscriber lost is forgotten; how many cases that were. Blocks.
-    pub(super) fn pardon(&self, id: &SubscriberId) -> Result<usize, StoreError> {
-        let count = self.store.pardon(id)?;
-        self.barred.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        Ok(count)
     }
 
     /// The public key that licenses of new torrents are signed with: a license server's, or this tracker's own.

@@ -301,22 +301,6 @@ impl AdminClient {
         self.get(&format!("admin/subscribers?torrent_id={torrent}{after}")).await
     }
 
-    /// A page of the cases of bad pieces, as the tracker's JSON has them.
-    pub async fn cases(&self, after: Option<&str>) -> Result<Value, Error> {
-        let after = after.map(|id| format!("?after={id}")).unwrap_or_default();
-        self.get(&format!("admin/cases{after}")).await
-    }
-
-    /// Holds the cases that a subscriber lost no longer against it; how many those were.
-    pub async fn pardon(&self, id: SubscriberId) -> Result<u64, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            pardoned: u64,
-        }
-        let answer: Answer = self.post("admin/pardon", &json!({ "subscriber": id.to_string() })).await?;
-        Ok(answer.pardoned)
-    }
-
     /// The epochs of every torrent, as the tracker's JSON has them.
     pub async fn epochs(&self) -> Result<Value, Error> {
         self.get("admin/epochs").await
@@ -332,12 +316,6 @@ impl AdminClient {
         let mut body = one_or_all(torrent);
         body["oldest"] = oldest.into();
         self.post("admin/retire", &body).await
-    }
-
-    /// A page of what a torrent's subscribers sent and got, as the tracker's JSON has it.
-    pub async fn ledger(&self, torrent: TorrentId, after: Option<SubscriberId>) -> Result<Value, Error> {
-        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
-        self.get(&format!("admin/ledger?torrent_id={torrent}{after}")).await
     }
 
     /// Writes a copy of the tracker's store as it is now to `to`, for [`restore`](crate::tracker::restore); names the key files

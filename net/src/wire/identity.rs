@@ -21,8 +21,6 @@ pub mod purpose {
     pub const SEED_SESSION: &str = "seed session";
     /// An uploader's statement of what it sent.
     pub const STATEMENT: &str = "statement";
-    /// A downloader's receipt.
-    pub const RECEIPT: &str = "receipt";
     /// A license.
     pub const LICENSE: &str = "license";
     /// A subscriber's word to a license server that it wants a license.

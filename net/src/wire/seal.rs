@@ -1,5 +1,5 @@
-//! The extension `ss_seal` of the peer protocol: its part of BEP 10's handshake, and the messages *ticket*, *want*,
-//! *statement* and *receipt*, bencoded.
+//! The extension `ss_seal` of the peer protocol: its part of BEP 10's handshake, and the messages *ticket*, *want*
+//! and *statement*, bencoded.
 
 use serde::{Deserialize, Serialize};
 use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
@@ -58,7 +58,7 @@ pub struct ExtendedHandshake {
 pub struct Hello {
     /// Subscriber id, or an original seed's.
     pub id: SubscriberId,
-    /// The Ed25519 key that its tickets, statements and receipts are signed with.
+    /// The Ed25519 key that its tickets and statements are signed with.
     pub identity: [u8; 32],
     /// Its epoch.
     pub epoch: u64,
@@ -158,8 +158,6 @@ pub enum SealMessage {
     Want(Vec<u32>),
     /// What the sender sent.
     Statement(Box<Statement>),
-    /// What the sender got.
-    Receipt(Box<Receipt>),
 }
 
 /// The uploader's signed word on which ciphertexts it sent: what blame follows.
@@ -185,26 +183,7 @@ pub struct Entry {
     pub hash: [u8; 32],
 }
 
-/// Bytes of [`Receipt::to_bytes`].
-pub const RECEIPT_LEN: usize = 4 * 8 + 64;
-
-/// The downloader's signed word on how much it got: what the tracker's ledger credits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// When this connection opened, in seconds since 1970 by the tracker's clock. No two connections with one uploader have
-    /// the same, and later ones have later times: so each byte is credited once.
-    pub since: u64,
-    /// Bytes from this uploader since this connection opened.
-    pub bytes: u64,
-    /// Pieces from this uploader since this connection opened.
-    pub pieces: u64,
-    /// When, in seconds since 1970 by the tracker's clock.
-    pub time: u64,
-    /// The downloader's signature.
-    pub signature: [u8; 64],
-}
-
-/// Whose transfer a statement or receipt is about.
+/// Whose transfer a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parties {
     /// The torrent.
@@ -265,52 +244,6 @@ impl Statement {
     }
 }
 
-impl Receipt {
-    /// The downloader signs.
-    pub fn sign(key: &SigningKey, parties: &Parties, counts: (u64, u64), (since, time): (u64, u64)) -> Self {
-        let (bytes, pieces) = counts;
-        let mut receipt = Receipt { since, bytes, pieces, time, signature: [0; 64] };
-        receipt.signature = key.sign(purpose::RECEIPT, &receipt.signing_input(parties));
-        receipt
-    }
-
-    /// since (8) ‖ bytes (8) ‖ pieces (8) ‖ time (8) ‖ signature (64).
-    pub fn to_bytes(&self) -> [u8; RECEIPT_LEN] {
-        let mut out = [0; RECEIPT_LEN];
-        let numbers = [self.since, self.bytes, self.pieces, self.time];
-        for (place, number) in out.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        out[32..].copy_from_slice(&self.signature);
-        out
-    }
-
-    /// Reads [`Receipt::to_bytes`]. No signature is checked here.
-    pub fn from_bytes(bytes: &[u8; RECEIPT_LEN]) -> Self {
-        let number = |at: usize| {
-            let mut number = [0; 8];
-            number.copy_from_slice(&bytes[8 * at..][..8]);
-            u64::from_be_bytes(number)
-        };
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&bytes[32..]);
-        Receipt { since: number(0), bytes: number(1), pieces: number(2), time: number(3), signature }
-    }
-
-    /// Checks it against the downloader's identity key.
-    pub fn verify(&self, identity: &[u8; 32], parties: &Parties) -> Result<(), BadSignature> {
-        verify(identity, purpose::RECEIPT, &self.signing_input(parties), &self.signature)
-    }
-
-    fn signing_input(&self, parties: &Parties) -> Vec<u8> {
-        let mut input = parties.signing_input();
-        for number in [self.since, self.bytes, self.pieces, self.time] {
-            input.extend_from_slice(&number.to_be_bytes());
-        }
-        input
-    }
-}
-
 /// Entries one after another: index of the piece (4) ‖ BLAKE3 (32).
 fn entries_to_bytes(entries: &[Entry]) -> Vec<u8> {
     entries.iter().flat_map(|entry| entry.piece.to_be_bytes().into_iter().chain(entry.hash)).collect()
@@ -325,8 +258,6 @@ fn entries_from_bytes(bytes: &[u8]) -> Option<Vec<Entry>> {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Raw {
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     entries: Option<Vec<u8>>,
     #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
@@ -335,15 +266,11 @@ struct Raw {
     pieces: Option<Vec<u8>>,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     signature: Option<[u8; 64]>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    since: Option<u64>,
     t: String,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     ticket: Option<Vec<u8>>,
     #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
     time: Option<u64>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
 }
 
 impl SealMessage {
@@ -364,15 +291,6 @@ impl SealMessage {
                 time: Some(statement.time),
                 entries: Some(entries_to_bytes(&statement.entries)),
                 signature: Some(statement.signature),
-                ..Raw::default()
-            },
-            SealMessage::Receipt(receipt) => Raw {
-                t: "receipt".into(),
-                bytes: Some(receipt.bytes),
-                count: Some(receipt.pieces),
-                since: Some(receipt.since),
-                time: Some(receipt.time),
-                signature: Some(receipt.signature),
                 ..Raw::default()
             },
         };
@@ -410,17 +328,6 @@ impl SealMessage {
                 let entries = entries_from_bytes(&entries).ok_or(SealError::Bad("statement"))?;
                 SealMessage::Statement(Box::new(Statement { epoch, time, entries, signature }))
             }
-            "receipt" => match raw {
-                Raw {
-                    bytes: Some(bytes),
-                    count: Some(pieces),
-                    since: Some(since),
-                    time: Some(time),
-                    signature: Some(signature),
-                    ..
-                } => SealMessage::Receipt(Box::new(Receipt { since, bytes, pieces, time, signature })),
-                _ => return Err(SealError::Bad("receipt")),
-            },
             _ => return Ok(None),
         }))
     }
@@ -450,7 +357,6 @@ mod tests {
     fn message() -> impl Strategy<Value = SealMessage> {
         let entry = (any::<u32>(), any::<[u8; 32]>()).prop_map(|(piece, hash)| Entry { piece, hash });
         let key = SigningKey::from_bytes(&[9; 32]);
-        let other = key.clone();
         prop_oneof![
             (any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(|(id, epoch, expires)| {
                 SealMessage::Ticket(Box::new(Ticket {
@@ -468,14 +374,6 @@ mod tests {
                     SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, time, entries)))
                 }
             ),
-            any::<[u64; 3]>().prop_map(move |[bytes, pieces, time]| {
-                SealMessage::Receipt(Box::new(Receipt::sign(
-                    &other,
-                    &PARTIES,
-                    (bytes, pieces),
-                    (time, time + 1),
-                )))
-            }),
         ]
     }
 
@@ -512,12 +410,6 @@ mod tests {
         assert!(statement.verify(&key.public(), &other).is_err());
         assert!(Statement { epoch: 2, ..statement.clone() }.verify(&key.public(), &PARTIES).is_err());
         assert!(Statement { time: 8, ..statement }.verify(&key.public(), &PARTIES).is_err());
-        let receipt = Receipt::sign(&key, &PARTIES, (10, 1), (4, 5));
-        assert_eq!(Receipt::from_bytes(&receipt.to_bytes()), receipt);
-        assert!(Receipt { since: 5, ..receipt.clone() }.verify(&key.public(), &PARTIES).is_err());
-        assert!(receipt.verify(&key.public(), &PARTIES).is_ok());
-        assert!(receipt.verify(&key.public(), &other).is_err());
-        assert!(Receipt { bytes: 11, ..receipt }.verify(&key.public(), &PARTIES).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal::peer::simulation::whole_story;
-use swarmseal::peer::{SignedWord, StatementLog, Store, StoredPiece};
+use swarmseal::peer::{StatementLog, Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
 };
@@ -23,7 +23,7 @@ use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
-use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, SealMessage, Statement};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
@@ -244,8 +244,8 @@ pub(crate) fn all() -> Vec<Seed> {
     for (name, puts) in [("fresh", 0), ("three-records", 3)] {
         add("piece_index", name, index(puts));
     }
-    for (name, words) in [("fresh", 0), ("two-words", 2)] {
-        add("statement_log", name, statement_log(words));
+    for (name, statements) in [("fresh", 0), ("two", 2)] {
+        add("statement_log", name, statement_log(statements));
     }
     for (name, bytes) in play_records() {
         add("play_record", name, bytes);
@@ -272,17 +272,11 @@ fn play_records() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn statement_log(words: usize) -> Vec<u8> {
+fn statement_log(statements: usize) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("statements.log");
     let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
-    let receipt =
-        Receipt::sign(&license_key(), &OWNER.from(ID), (1 << 40, 3), (1_700_000_000, 1_700_000_005));
-    let words = &[
-        SignedWord::Statement { uploader: ID, statement: statement() },
-        SignedWord::Receipt { downloader: ID, receipt },
-    ][..words];
-    words.iter().for_each(|word| log.add(word).unwrap());
+    (0..statements).for_each(|_| log.add(ID, &statement()).unwrap());
     std::fs::read(path).unwrap()
 }
 
@@ -507,47 +501,6 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
             bencode::to_bytes(&filled)
         }),
-        (
-            "receipts",
-            bencode::to_bytes(&api::Receipts {
-                torrent_id,
-                receipts: vec![api::SignedReceipt {
-                    downloader: ID,
-                    receipt: Receipt {
-                        since: now,
-                        bytes: 1 << 20,
-                        pieces: 4,
-                        time: now + 9,
-                        signature: [5; 64],
-                    },
-                }],
-            }),
-        ),
-        ("credited", bencode::to_bytes(&api::Credited { credited: 1 << 20, sent: 1 << 30, got: 7, now })),
-        (
-            "accuse",
-            bencode::to_bytes(&api::Accuse {
-                torrent_id,
-                piece: 1,
-                uploader: ID,
-                statement: statement(),
-                ciphertext: vec![5; 64],
-            }),
-        ),
-        ("accused", bencode::to_bytes(&api::Accused { case: nonce, now })),
-        (
-            "questions",
-            bencode::to_bytes(&api::Questions {
-                questions: vec![api::Question { case: nonce, piece: 1, before: now, deadline: now }; 2],
-                interval: 60,
-                now,
-            }),
-        ),
-        (
-            "defend",
-            bencode::to_bytes(&api::Defend { torrent_id, case: nonce, uploader: ID, statement: statement() }),
-        ),
-        ("defended", bencode::to_bytes(&api::Defended { cleared: 1, now })),
         ("hashes-request", bencode::to_bytes(&api::HashesRequest { torrent_id, first: 2, wanted: 1 })),
         ("hashes", bencode::to_bytes(&api::Hashes { epoch: 1, hashes: vec![6; 40], now })),
         (
@@ -721,15 +674,11 @@ fn extended_handshake() -> ExtendedHandshake {
 }
 
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
-    let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
-    let statement = statement();
-    let receipt = Receipt::sign(&license_key(), &parties, (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     vec![
         ("handshake", extended_handshake().to_bytes()),
         ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),
         ("want", SealMessage::Want(vec![0, 7, u32::MAX]).to_bytes()),
-        ("statement", SealMessage::Statement(Box::new(statement)).to_bytes()),
-        ("receipt", SealMessage::Receipt(Box::new(receipt)).to_bytes()),
+        ("statement", SealMessage::Statement(Box::new(statement())).to_bytes()),
     ]
 }
 

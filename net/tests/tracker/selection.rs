@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use swarmseal::tracker_client::Terms;
-use swarmseal::wire::api::{Accuse, ApiError, NewHashes, PersonalKeysRequest};
+use swarmseal::wire::api::{ApiError, NewHashes, PersonalKeysRequest};
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::Metainfo;
-use swarmseal::wire::seal::{Entry, Parties, Statement};
 use swarmseal::wire::selection::Selection;
 use swarmseal_core::{DecryptionKey, EncryptionKey, Profile, decrypt_piece, encrypt_piece};
 
@@ -50,15 +49,6 @@ async fn no_call_gives_a_key_of_a_clear_piece() {
     }
     assert!(seed.seed_keys(torrent, &to_seed, &[0, 2]).await.is_ok());
     assert!(j_client.rekey(torrent, 1, &to_j, &[2]).await.is_ok());
-
-    // Nor is anybody to blame for one.
-    let parties = Parties { torrent_id: torrent, uploader: j.id, downloader: k.id };
-    let ciphertext = vec![1; 16384];
-    let entry = Entry { piece: CLEAR[0], hash: *blake3::hash(&ciphertext).as_bytes() };
-    let key = j.identity.signing_key();
-    let statement = Statement::sign(key, &parties, 1, soon() - 3600, vec![entry]);
-    let accuse = Accuse { torrent_id: torrent, piece: CLEAR[0], uploader: j.id, statement, ciphertext };
-    assert_eq!(code(k.client(&tracker).accuse(&accuse).await), ApiError::BadPiece);
 }
 
 #[tokio::test]

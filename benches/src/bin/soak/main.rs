@@ -85,7 +85,7 @@ struct Report {
     repairs: u32,
     /// Why honest peers hung up on others, and how often.
     hung_up: BTreeMap<String, u64>,
-    /// Why honest peers banned honest ones. False accusations are failures; these need not be.
+    /// Why honest peers banned honest ones. To take one for a liar is a failure; these need not be.
     honest_banned: BTreeMap<String, u64>,
     /// The most memory that one process had, by role, in MiB.
     peak_mib: BTreeMap<String, u64>,

@@ -117,8 +117,8 @@ pub(crate) fn read_log(data: &Path, honest: &[String], report: &mut Report) -> R
             && let Some(reason) = reason()
             && honest.iter().any(|id| line.contains(id))
         {
-            if ["stated another hash", "bad signature"].iter().any(|accusation| reason.contains(accusation)) {
-                report.fail(format!("{name}: an honest peer is accused: {line}"));
+            if ["stated another hash", "bad signature"].iter().any(|lie| reason.contains(lie)) {
+                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
             }
             *report.honest_banned.entry(reason).or_default() += 1;
         }

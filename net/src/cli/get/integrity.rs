@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 
-use super::super::blame::Accusations;
 use super::super::subscription::Subscription;
 use super::super::{Exit, Failure, Output, glue, license, play};
 use crate::peer::{PieceCheck, Store, Torrent};
@@ -117,27 +116,16 @@ pub(super) struct Completion {
     licensed: Arc<Licensed>,
     store: Arc<Store>,
     torrent: Torrent,
-    accusations: Accusations,
     rounds: BTreeMap<u32, u32>,
 }
 
 impl Completion {
     /// Nothing was looked at yet.
-    pub(super) fn new(
-        licensed: Arc<Licensed>,
-        store: Arc<Store>,
-        torrent: Torrent,
-        accusations: Accusations,
-    ) -> Self {
-        Completion { licensed, store, torrent, accusations, rounds: BTreeMap::new() }
+    pub(super) fn new(licensed: Arc<Licensed>, store: Arc<Store>, torrent: Torrent) -> Self {
+        Completion { licensed, store, torrent, rounds: BTreeMap::new() }
     }
 
-    /// Nothing is looked at any more.
-    pub(super) async fn finish(mut self) {
-        self.accusations.finish().await;
-    }
-
-    /// Checks with the license, if there is one, what no cipher hash has checked; tells of bad pieces, and has them fetched again from
+    /// Checks with the license, if there is one, what no cipher hash has checked; has bad pieces fetched again from
     /// others. Whether all is good, as far as can be told. Errors: a piece stays bad.
     pub(super) async fn check(&mut self, output: Output) -> Result<bool, Failure> {
         if self.torrent.stats().borrow().hashed {
@@ -164,8 +152,6 @@ impl Completion {
                 output.result("", json!({ "event": "bad_piece", "piece": piece }));
             }
         }
-        // While what came is still there.
-        self.accusations.make(bad.clone()).await;
         for piece in bad {
             if let Some(stored) = self.store.piece(piece) {
                 self.torrent.refetch(piece, stored.hash).await;

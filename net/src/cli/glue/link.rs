@@ -4,24 +4,20 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use swarmseal_core::{SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{Ticket, TorrentId};
 
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Question, ReceiptError, Tracker,
+    Tracker,
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{
-    self, ApiError, Defend, Keys, MAX_PIECES, MAX_RECEIPTS, Passkey, PersonalKeysRequest, Receipts,
-    SignedReceipt,
-};
+use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
 
 /// A member's way to its tracker. The tracker gives re-keys to subscribers and encryption keys to seeds alone.
 pub(crate) struct TrackerLink {
@@ -230,59 +226,6 @@ impl Tracker for TrackerLink {
         Box::pin(async move {
             let hashes = self.client.hashes(self.torrent, self.piece_count, first, false).await;
             hashes.map_err(|error| error.to_string())
-        })
-    }
-
-    fn questions(&self) -> BoxFuture<'_, Result<(Vec<Question>, Duration), String>> {
-        Box::pin(async move {
-            let answer = self.client.questions(self.torrent).await;
-            let (questions, interval) = answer.map_err(|error| error.to_string())?;
-            let questions = questions.into_iter().map(|question| {
-                let api::Question { case, piece, before, .. } = question;
-                Question { case, piece, before }
-            });
-            Ok((questions.collect(), Duration::from_secs(interval.into())))
-        })
-    }
-
-    fn defend(
-        &self,
-        case: [u8; 32],
-        uploader: SubscriberId,
-        statement: Statement,
-    ) -> BoxFuture<'_, Result<bool, String>> {
-        let defend = Defend { torrent_id: self.torrent, case, uploader, statement };
-        Box::pin(async move {
-            match self.client.defend(&defend).await {
-                Ok(cleared) => Ok(cleared),
-                // Not what the tracker takes: perhaps another is.
-                Err(error) if error.code() == Some(ApiError::BadStatement) => Ok(false),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-    }
-
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        Box::pin(async move {
-            let mut credited = 0;
-            for batch in receipts.chunks(MAX_RECEIPTS) {
-                let signed = batch.iter().map(|(downloader, receipt)| SignedReceipt {
-                    downloader: *downloader,
-                    receipt: receipt.clone(),
-                });
-                let body = Receipts { torrent_id: self.torrent, receipts: signed.collect() };
-                let answer = self.client.receipts(&body).await.map_err(|error| match error.code() {
-                    Some(ApiError::BadReceipt | ApiError::BadRequest) => {
-                        ReceiptError::Never(error.to_string())
-                    }
-                    _ => ReceiptError::Now(error.to_string()),
-                });
-                credited += answer?.credited;
-            }
-            Ok(credited)
         })
     }
 

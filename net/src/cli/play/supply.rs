@@ -1,7 +1,6 @@
 //! Where a player's pieces come from: the store, into which a running `get` fetches what is read next or, where none runs, a
 //! node of the player's own.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +8,10 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cli::blame::Accusations;
 use crate::cli::channel::{Channel, Notices, call};
 use crate::cli::glue::{self, NodeArgs};
 use crate::cli::subscription::Subscription;
@@ -67,7 +65,6 @@ pub(super) struct Fetched {
     bad: mpsc::Sender<(u32, [u8; 32])>,
     progress: watch::Receiver<Progress>,
     patience: Duration,
-    accusations: Arc<Mutex<Accusations>>,
     output: Output,
 }
 
@@ -75,15 +72,13 @@ pub(super) struct Fetched {
 pub(super) struct Fetching {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    accusations: Arc<Mutex<Accusations>>,
 }
 
 impl Fetching {
-    /// Ends it in order, within a second; but that reports of bad pieces are waited for.
+    /// Ends it in order, within a second.
     pub(super) async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.task.await;
-        self.accusations.lock().await.finish().await;
     }
 }
 
@@ -111,10 +106,9 @@ impl Fetched {
             stopped,
         };
         let task = tokio::spawn(fetcher.run());
-        let accusations = Arc::new(Mutex::new(Accusations::new(subscription.clone(), output)));
-        let fetching = Fetching { stop, task, accusations: accusations.clone() };
+        let fetching = Fetching { stop, task };
         let progress = progress_seen;
-        let fetched = Fetched { subscription, reader, wanted, bad, progress, patience, accusations, output };
+        let fetched = Fetched { subscription, reader, wanted, bad, progress, patience, output };
         Ok((Arc::new(fetched), fetching))
     }
 
@@ -226,8 +220,6 @@ impl Supply for Fetched {
             let found = BadPiece { index, fault: Fault::Corrupt };
             play::note_bad_pieces(&path, &[found]).map_err(|failure| failure.message)?;
             self.output.note(format!("Piece {index} is corrupt: it is fetched again"));
-            // While what came is still there.
-            self.accusations.lock().await.make(BTreeSet::from([index])).await;
             self.bad.send((index, stored.hash)).await.map_err(|_| "the player stops".to_owned())?;
             let replaced =
                 move |store: &StoreReader| Ok(store.piece(index).is_some() && store.records(index)? > before);

@@ -16,8 +16,7 @@ use super::dialer::Dialer;
 use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
-use super::receipts::{self, Receipts};
-use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
+use super::{Joined, Shared, announce, discovery, hashes, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::cipher_hashes::{CipherHashes, PieceCheck};
 use crate::peer::clear::ClearPieces;
@@ -28,7 +27,7 @@ use crate::peer::state::{
     Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
     Unready,
 };
-use crate::peer::statements::{Owner, SignedWord, StatementLog, statements_by_entry};
+use crate::peer::statements::{Owner, Stated, StatementLog, statements_by_entry};
 use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{AnnounceReply, OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
@@ -44,8 +43,6 @@ const QUEUE: usize = 512;
 const MAX_CALLS: usize = 16;
 /// How long a stop waits for the statements of what came last.
 const LAST_STATEMENTS: Duration = Duration::from_secs(3);
-/// How long a stop waits for the tracker to take receipts. What it does not take then is handed in after the next start.
-const LAST_RECEIPTS: Duration = Duration::from_secs(3);
 /// How long a stop waits for connections and jobs to end.
 const LAST_JOBS: Duration = Duration::from_secs(10);
 /// How long a stop waits for the disk. What it does not see there is in the system's hands, and every piece is hashed at the
@@ -65,7 +62,7 @@ pub struct Member {
     pub params: Arc<Params>,
     /// Our subscriber id, or the original seed's.
     pub id: SubscriberId,
-    /// The identity key, or the seed's, that signs tickets, statements and receipts.
+    /// The identity key, or the seed's, that signs tickets and statements.
     pub key: SigningKey,
     /// The epoch in which we were last; 0 for a seed. If our pieces are of a later one, that counts, and so does what the tracker
     /// says.
@@ -154,7 +151,7 @@ pub struct TorrentConfig {
     pub check: Option<Arc<dyn PieceCheck>>,
     /// It is asked from the first piece on.
     pub suspicious: bool,
-    /// A subscriber's: where statements and receipts are kept. Without it nobody else can be blamed for what we hand on.
+    /// A subscriber's: where statements are kept.
     pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
     pub transcript: Option<PathBuf>,
@@ -352,10 +349,10 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
-    let (statements, words) = open_statements(&config)?.unzip();
-    let swarm_config = swarm_config(&config, &shared, words.as_deref())?;
+    let (statements, stated) = open_statements(&config)?.unzip();
+    let swarm_config = swarm_config(&config, &shared, stated.as_deref())?;
+    drop(stated);
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
-    let receipts = Arc::new(Receipts::of(&words.unwrap_or_default(), config.tracker.now()));
     let (inputs, receiver) = mpsc::channel(QUEUE);
     {
         let mut torrents = shared.torrents();
@@ -409,7 +406,6 @@ pub(super) fn start(
         stats,
         stored,
         announce_error: None,
-        receipts,
         statements,
         transcript,
         inputs: inputs.clone(),
@@ -435,7 +431,7 @@ fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
 }
 
 /// The log, and what is in it.
-fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<SignedWord>)>, AddError> {
+fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<Stated>)>, AddError> {
     match (&config.role, &config.statements) {
         (Role::Peer { member, store }, Some(path)) => {
             let owner = Owner { torrent_id: member.torrent_id, subscriber: member.id };
@@ -446,7 +442,7 @@ fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<S
 }
 
 /// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
-fn have(store: &Store, statements: Option<&[SignedWord]>) -> Vec<Option<Have>> {
+fn have(store: &Store, statements: Option<&[Stated]>) -> Vec<Option<Have>> {
     let statements = statements.map(statements_by_entry);
     // Statements are about pieces as they came, before they moved.
     let vouched = |piece: u32, stored: &StoredPiece| match &statements {
@@ -467,7 +463,7 @@ fn have(store: &Store, statements: Option<&[SignedWord]>) -> Vec<Option<Have>> {
 fn swarm_config(
     config: &TorrentConfig,
     shared: &Shared,
-    statements: Option<&[SignedWord]>,
+    statements: Option<&[Stated]>,
 ) -> Result<Config, AddError> {
     let TorrentConfig { layout, ref role, .. } = *config;
     let member = role.member();
@@ -569,8 +565,6 @@ struct Task {
     stats: watch::Sender<Stats>,
     stored: watch::Sender<u64>,
     announce_error: Option<String>,
-    /// For what we sent, as far as the tracker has not heard of them.
-    receipts: Arc<Receipts>,
     statements: Option<StatementLog>,
     transcript: Option<Journal>,
     inputs: mpsc::Sender<Input>,
@@ -603,9 +597,6 @@ impl Task {
             inputs: self.inputs.downgrade(),
         };
         tokio::spawn(keep_up(mover, self.epoch.subscribe(), stop.clone()));
-        tokio::spawn(receipts::hand_in(self.receipts.clone(), self.tracker.clone(), stop.clone()));
-        let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
-        tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
         let stop = stopping(stop);
         tokio::pin!(stop);
@@ -629,10 +620,7 @@ impl Task {
         }
         self.shared.torrents().remove(&self.info_hash);
         let _ = timeout(self.shared.within(LAST_STATEMENTS), self.leave(&mut receiver)).await;
-        let (receipts, tracker) = (self.receipts.clone(), self.tracker.clone());
-        let within = self.shared.within(LAST_RECEIPTS);
         self.finish(receiver).await;
-        let _ = timeout(within, receipts.hand_in(&*tracker)).await;
         let _ = announcing.await;
     }
 
@@ -977,23 +965,17 @@ impl Task {
 
     /// On the disk before anything follows from it.
     fn keep(&mut self, evidence: Evidence) {
-        let word = match evidence {
+        match evidence {
             Evidence::Ticket(ticket) => {
                 self.transcript.iter_mut().for_each(|transcript| transcript.write(&ticket_line(&ticket)));
-                return;
             }
             Evidence::Statement(parties, statement) => {
-                SignedWord::Statement { uploader: parties.uploader, statement: *statement }
+                if let Some(statements) = &mut self.statements
+                    && let Err(error) = statements.add(parties.uploader, &statement)
+                {
+                    tracing::warn!(%error, "a statement is lost");
+                }
             }
-            Evidence::Receipt(parties, receipt) => {
-                self.receipts.add(parties.downloader, (*receipt).clone());
-                SignedWord::Receipt { downloader: parties.downloader, receipt: *receipt }
-            }
-        };
-        if let Some(statements) = &mut self.statements
-            && let Err(error) = statements.add(&word)
-        {
-            tracing::warn!(%error, "a signed word is lost");
         }
     }
 

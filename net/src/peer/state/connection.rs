@@ -105,14 +105,8 @@ pub(crate) struct Download {
     /// Statements that came before their piece was stored.
     pub(crate) stated: HashMap<u32, Stated>,
     pub(crate) bytes: u64,
-    /// Of those, of sealed pieces: what receipts are for.
-    pub(crate) sealed_bytes: u64,
     /// Sealed pieces, where the torrent is sealed.
     pub(crate) piece_count: u64,
-    pub(crate) receipted: u64,
-    /// What receipts say that the connection is open since; 0 before the first.
-    pub(crate) session: u64,
-    pub(crate) receipt_at: Duration,
     /// Bytes of blocks that were not asked for, since the last one that was.
     pub(crate) unsolicited: usize,
 }
@@ -336,11 +330,6 @@ pub(crate) struct Upload {
     pub(crate) unstated: Vec<Entry>,
     pub(crate) unstated_since: Duration,
     pub(crate) bytes: u64,
-    /// Of those, of sealed pieces: what receipts are for.
-    pub(crate) sealed_bytes: u64,
-    pub(crate) receipted: u64,
-    /// What receipts say that the connection is open since; 0 before the first.
-    pub(crate) session: u64,
 }
 
 impl Upload {

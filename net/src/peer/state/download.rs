@@ -1,4 +1,4 @@
-//! Fetching: which piece from whom, tickets given, blocks taken in, statements checked, receipts given.
+//! Fetching: which piece from whom, tickets given, blocks taken in, statements checked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::peer::store::NOT_ENCRYPTED;
 use crate::wire::dont_have;
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
-use crate::wire::seal::{MAX_WANT, Receipt, SealMessage, Statement};
+use crate::wire::seal::{MAX_WANT, SealMessage, Statement};
 
 /// How long a ticket serves, and how long before its end it is renewed.
 const TICKET_SECONDS: u64 = 3600;
@@ -46,10 +46,6 @@ const MAX_WRONG: u32 = 3;
 const MAX_SKEW: u64 = 600;
 /// A piece that nobody vouches for, and that nobody else has, is handed on after this long all the same.
 const ORPHANED: Duration = Duration::from_secs(60);
-/// Uploaders of whom it is remembered when we were connected last.
-const MAX_SESSIONS: usize = 4096;
-const RECEIPT_PIECES: u64 = 64;
-const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Bad copies of a piece.
 #[derive(Debug, Default)]
@@ -253,7 +249,6 @@ impl Swarm {
         download.last_data = now;
         download.snubbed = false;
         download.bytes += data.len() as u64;
-        download.sealed_bytes += if self.config.is_sealed(piece) { data.len() as u64 } else { 0 };
         let received =
             if connection.original { &mut self.totals.from_seeds } else { &mut self.totals.from_peers };
         *received += data.len() as u64;
@@ -405,8 +400,6 @@ impl Swarm {
         }
         let complete = self.pieces.complete();
         for other in self.ids() {
-            // A seed hangs up once it sees that we are complete: the receipt comes first.
-            self.receipt_if_due(other, complete);
             let Some(connection) = self.connections.get_mut(&other) else { continue };
             connection.useful -= u32::from(connection.have.has(piece));
             self.update_interest(other);
@@ -613,33 +606,5 @@ impl Swarm {
             None => self.part_if_useless(id),
         }
         Ok(())
-    }
-
-    /// Gives the uploader a receipt when enough has come since the last.
-    pub(super) fn receipt_if_due(&mut self, id: ConnectionId, now: bool) {
-        let Some((parties, _)) = self.parties(id, false) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
-            return;
-        };
-        let download = &mut connection.download;
-        let fresh = download.piece_count - download.receipted;
-        let waited = self.now.elapsed.saturating_sub(download.receipt_at) > RECEIPT_INTERVAL;
-        if fresh == 0 || !(now || waited || fresh >= RECEIPT_PIECES) {
-            return;
-        }
-        download.receipted = download.piece_count;
-        download.receipt_at = self.now.elapsed;
-        let counts = (download.sealed_bytes, download.piece_count);
-        if download.session == 0 {
-            if self.sessions.len() >= MAX_SESSIONS {
-                self.sessions.clear();
-            }
-            let last = self.sessions.entry(parties.uploader).or_default();
-            *last = self.now.unix.max(last.saturating_add(1));
-            download.session = *last;
-        }
-        let times = (download.session, self.now.unix.max(download.session));
-        let receipt = Receipt::sign(&seal.key, &parties, counts, times);
-        self.send_seal(id, &SealMessage::Receipt(Box::new(receipt)));
     }
 }

@@ -23,7 +23,7 @@ use crate::wire::identity::{SigningKey, purpose, verify};
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Block, Decoder, Message};
 use crate::wire::seal::{
-    self, Entry, ExtendedHandshake, Hello, MAX_ENTRIES, MAX_WANT, Parties, Receipt, SealMessage, Statement,
+    self, Entry, ExtendedHandshake, Hello, MAX_ENTRIES, MAX_WANT, Parties, SealMessage, Statement,
 };
 use crate::wire::selection::{Kind, Selection};
 
@@ -63,7 +63,7 @@ pub fn whole_story() -> Vec<u8> {
     }
     script.extend([second, 0, second | 2, 0xf8, second | 14, 0, second | 6]);
     script.extend([30; 60]);
-    script.extend([second | 10, 3, 0, second | 10, 3, 1, 28, 28, second | 27, second | 17, 0, 30]);
+    script.extend([second | 10, 3, 0, second | 10, 3, 1, 28, 28, second | 27, 30]);
     script
 }
 
@@ -115,12 +115,10 @@ struct Line {
     wants: HashMap<Block, u32>,
     /// What each block that it sent was filled with.
     gave: HashMap<(u32, u32), HashSet<u8>>,
-    /// Bytes of each piece that it was sent, and of all sealed ones.
+    /// Bytes of each piece that it was sent.
     got: HashMap<u32, u32>,
-    sealed_bytes: u64,
     /// Bytes that it was sent and of which the peer was not told that they are written.
     unwritten: usize,
-    gave_bytes: u64,
 }
 
 struct World {
@@ -270,7 +268,10 @@ impl World {
                 let (manner, pieces) = (script.byte(), script.pieces());
                 self.state(slot, manner, &pieces);
             }
-            17 => self.give_receipt(slot, script.byte()),
+            17 => {
+                let payload = Bytes::copy_from_slice(&dont_have::to_bytes(script.piece()));
+                self.say(id, Message::Extended { id: dont_have::OUR_ID, payload });
+            }
             18 => {
                 let (which, how) = (script.byte(), script.byte());
                 self.do_job(usize::from(which), how);
@@ -311,10 +312,6 @@ impl World {
                 let (fill, asked) = (script.byte(), self.lines.get(&id).map_or(0, |line| line.asked.len()));
                 (0..asked).for_each(|_| self.answer_request(id, fill));
             }
-            31 => {
-                let payload = Bytes::copy_from_slice(&dont_have::to_bytes(script.piece()));
-                self.say(id, Message::Extended { id: dont_have::OUR_ID, payload });
-            }
             _ => self.pass(Duration::from_millis(250)),
         }
     }
@@ -347,9 +344,7 @@ impl World {
             wants: HashMap::new(),
             gave: HashMap::new(),
             got: HashMap::new(),
-            sealed_bytes: 0,
             unwritten: 0,
-            gave_bytes: 0,
         };
         self.lines.insert(id, line);
         let addr = SocketAddr::from(([127, 0, 0, slot as u8 + 1], 1));
@@ -393,7 +388,6 @@ impl World {
                 if let Some(&fill) = data.first() {
                     line.gave.entry((*piece, *begin)).or_default().insert(fill);
                 }
-                line.gave_bytes += data.len() as u64;
                 line.asked.retain(|block| (block.piece, block.begin) != (*piece, *begin));
             }
             Message::Extended { id: dont_have::OUR_ID, payload } => {
@@ -456,16 +450,6 @@ impl World {
         let epoch = if manner & 8 == 0 { self.epoch } else { u64::from(manner >> 4) };
         let statement = Statement::sign(&signer, &parties, epoch, time, entries);
         self.say_seal(self.current[slot], &SealMessage::Statement(Box::new(statement)));
-    }
-
-    fn give_receipt(&mut self, slot: usize, manner: u8) {
-        let Some(line) = self.lines.get(&self.current[slot]) else { return };
-        let bytes = if manner & 1 == 0 { line.sealed_bytes } else { u64::MAX / u64::from(manner) };
-        let parties = Parties { torrent_id: TORRENT, uploader: self.us, downloader: subscriber(slot) };
-        let since = if manner & 2 == 0 { START } else { u64::from(manner) << 30 };
-        let counts = (bytes, bytes / u64::from(PIECE_LEN));
-        let receipt = Receipt::sign(&key(slot), &parties, counts, (since, self.now().unix));
-        self.say_seal(self.current[slot], &SealMessage::Receipt(Box::new(receipt)));
     }
 
     /// The driver has done something, or could not.
@@ -574,7 +558,7 @@ impl World {
         assert_eq!(self.decoder.decode(&mut bytes).as_ref(), Ok(&Some(message.clone())), "it can be read");
         match message {
             Message::Piece { piece, begin, data } => {
-                let (fill, sealed) = (self.ciphertext(id, piece), self.is_sealed(piece));
+                let fill = self.ciphertext(id, piece);
                 let line = self.lines.get_mut(&id).expect("a connection");
                 let block = Block { piece, begin, len: data.len() as u32 };
                 let count =
@@ -582,7 +566,6 @@ impl World {
                 *count -= 1;
                 assert!(data.iter().all(|&byte| byte == fill), "a piece made for somebody else");
                 *line.got.entry(piece).or_default() += block.len;
-                line.sealed_bytes += if sealed { u64::from(block.len) } else { 0 };
                 line.unwritten += data.len();
             }
             Message::Choke => self.lines.get_mut(&id).expect("a connection").wants.clear(),
@@ -642,11 +625,6 @@ impl World {
                     assert_eq!(entry.hash, [entry.piece as u8; 32]);
                 }
             }
-            SealMessage::Receipt(receipt) => {
-                let parties = Parties { torrent_id: TORRENT, uploader: they, downloader: us };
-                receipt.verify(&ours, &parties).expect("our own");
-                assert!(receipt.bytes <= line.gave_bytes);
-            }
         }
     }
 
@@ -665,10 +643,6 @@ impl World {
             Evidence::Statement(parties, statement) => {
                 assert_eq!(parties.downloader, self.us);
                 statement.verify(&signer(parties.uploader), parties).expect("its own");
-            }
-            Evidence::Receipt(parties, receipt) => {
-                assert_eq!(parties.uploader, self.us);
-                receipt.verify(&signer(parties.downloader), parties).expect("its own");
             }
         }
     }

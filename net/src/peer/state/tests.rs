@@ -358,7 +358,7 @@ fn pieces_of_a_retired_epoch_are_fetched_again_and_stay_on_the_disk_until_then()
 }
 
 #[test]
-fn a_sealed_swarm_completes_and_everybody_has_signed_words() {
+fn a_sealed_swarm_completes_and_everybody_has_statements() {
     let mut simulation = Simulation::sealed(&[Honest; 5]);
     simulation.run(&[1, 2, 3, 4]);
     for _ in 0..20 {
@@ -371,15 +371,12 @@ fn a_sealed_swarm_completes_and_everybody_has_signed_words() {
         });
         entries.sum()
     };
-    let received =
-        |peer: &Peer| peer.evidence.iter().any(|evidence| matches!(evidence, Evidence::Receipt(..)));
     for peer in &simulation.peers[1..] {
         assert!(stated(peer) >= PIECES as usize, "{}", stated(peer));
         let totals = peer.swarm.totals();
         assert!(totals.from_seeds + totals.from_peers >= u64::from(PIECES * PIECE_LEN));
         assert!(peer.parted.iter().all(|reason| *reason == Reason::Useless), "{:?}", peer.parted);
     }
-    assert!(received(&simulation.peers[0]));
     assert!(simulation.peers.iter().all(|peer| peer.swarm.connections() == 0));
 }
 

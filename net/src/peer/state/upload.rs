@@ -11,7 +11,7 @@ use crate::peer::store::NOT_ENCRYPTED;
 use crate::peer::tracker::KeyError;
 use crate::wire::identity::{purpose, verify};
 use crate::wire::message::{Block, Message};
-use crate::wire::seal::{Entry, MAX_WANT, Receipt, SealMessage, Statement};
+use crate::wire::seal::{Entry, MAX_WANT, SealMessage, Statement};
 
 /// Requests beyond what we announced that a peer may have in flight all the same.
 const REQUEST_SLACK: usize = 64;
@@ -31,8 +31,6 @@ const STATEMENT_PIECES: usize = 32;
 const STATEMENT_BYTES: usize = 4 << 20;
 /// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
 const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
-/// Seconds by which a receipt's time may be off.
-const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 impl Config {
@@ -351,7 +349,6 @@ impl Swarm {
             }
             upload.in_flight += bytes;
             upload.bytes += bytes as u64;
-            upload.sealed_bytes += if sealed { bytes as u64 } else { 0 };
             connection.up.add(bytes);
             self.totals.sent += bytes as u64;
             self.send(id, message);
@@ -428,29 +425,5 @@ impl Swarm {
             let statement = Statement::sign(&seal.key, &parties, epoch, time, entries);
             self.send_seal(id, &SealMessage::Statement(Box::new(statement)));
         }
-    }
-
-    pub(super) fn receipt(&mut self, id: ConnectionId, receipt: Box<Receipt>) -> Result<(), Reason> {
-        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
-        receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
-        // The tracker would not take it.
-        let skew = receipt.time.abs_diff(self.now.unix);
-        if skew > MAX_SKEW {
-            return Err(Reason::WrongTime(skew));
-        }
-        if receipt.since > receipt.time {
-            return Err(Reason::Protocol("a receipt from before its connection"));
-        }
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        let upload = &mut connection.upload;
-        if receipt.bytes > upload.sealed_bytes || receipt.bytes <= upload.receipted {
-            return Err(Reason::Protocol("a receipt for what was not sent"));
-        }
-        if upload.session != 0 && receipt.since != upload.session {
-            return Err(Reason::Protocol("a receipt of another connection"));
-        }
-        (upload.receipted, upload.session) = (receipt.bytes, receipt.since);
-        self.out.push(Command::Keep(Evidence::Receipt(parties, receipt)));
-        Ok(())
     }
 }
