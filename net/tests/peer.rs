@@ -692,6 +692,7 @@ const CLEAR: [u32; 7] = [1, 2, 4, 5, 7, 10, 11];
 fn clear_pieces(tracker: &FakeTracker) -> Arc<ClearPieces> {
     let mut bits = [0xff, 0xf0];
     CLEAR.iter().for_each(|piece| bits[*piece as usize / 8] ^= 0x80 >> (piece % 8));
+    let key = SigningKey::from_bytes(&[1; 32]).public();
     let info = Info {
         name: "A film".into(),
         piece_length: PIECE_LEN,
@@ -699,9 +700,8 @@ fn clear_pieces(tracker: &FakeTracker) -> Arc<ClearPieces> {
         pieces: (0..PIECES).map(|piece| Sha1::digest(pattern(piece, PIECE_LEN as usize)).into()).collect(),
         private: true,
         seal: Seal {
-            version: 2,
             selection: Some(Arc::new(Selection::from_bytes(&bits, PIECES).unwrap())),
-            ..Seal::new(TORRENT, tracker.params.clone(), SigningKey::from_bytes(&[1; 32]).public())
+            ..Seal::new(key, [9; 32], tracker.params.clone(), key)
         },
     };
     ClearPieces::of(&Metainfo::new("http://tracker.example/announce".into(), info).unwrap()).unwrap()

@@ -98,13 +98,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
 
     let (node, told) = bind(&args).await?;
     let address = node.local_addr();
-    output.note(format!("Listening on {address} as subscriber {}", subscription.id));
+    output.note(format!("Listening on {address} as subscriber {}", subscription.keys.id));
     if output.is_json() {
         output.result(
             "",
             json!({
                 "event": "listening", "address": address.to_string(), "port": address.port(),
-                "subscriber": subscription.id.to_string(), "pieces": store.count(),
+                "subscriber": subscription.keys.id.to_string(), "pieces": store.count(),
             }),
         );
     }
@@ -143,9 +143,9 @@ pub(super) fn torrent_config(
     let member = Member {
         torrent_id: seal.torrent_id,
         params: seal.params.clone(),
-        id: subscription.id,
-        key: subscription.identity.signing_key().clone(),
-        epoch: subscription.keys.epoch,
+        id: subscription.keys.id,
+        key: subscription.keys.identity.signing_key().clone(),
+        epoch: subscription.epoch,
     };
     let tracker = Arc::new(TrackerLink::of_subscriber(subscription)?);
     Ok(TorrentConfig {

@@ -30,27 +30,27 @@ pub(crate) struct TrackerLink {
 }
 
 impl TrackerLink {
-    /// A subscriber's. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never registered.
+    /// A subscriber's. Errors: [`Exit::Usage`] where the announce URL is none.
     pub(crate) fn of_subscriber(subscription: &Subscription) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
-        Self::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref())
+        Ok(Self::new(&subscription.metainfo, client, subscription.passkey))
     }
 
-    /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
+    /// An original seed's. Errors: [`Exit::Usage`] where the announce URL is none, or the seed was never registered.
     pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
-        Self::new(metainfo, super::seed_client(metainfo, seed)?, seed.passkey.as_deref())
-    }
-
-    fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
-        let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
+        let passkey = seed.passkey.as_deref().and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
-                "there is no passkey: expected keys that were registered with the tracker",
+                "there is no passkey: expected a seed file that was registered with the tracker",
             )
         })?;
+        Ok(Self::new(metainfo, super::seed_client(metainfo, seed)?, passkey))
+    }
+
+    fn new(metainfo: &Metainfo, client: Client, passkey: Passkey) -> Self {
         let seal = &metainfo.info.seal;
         let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
-        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width, piece_count })
+        TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width, piece_count }
     }
 
     fn personal_request(&self, info_hash: &[u8; 20], epoch: u64, pieces: &[u32]) -> PersonalKeysRequest {
