@@ -18,6 +18,7 @@ mod license_server;
 mod output;
 mod play;
 mod publish;
+mod publisher;
 mod seed;
 mod subscribe;
 mod subscription;
@@ -100,7 +101,7 @@ enum Verb {
     License(license::Args),
     /// List the devices that share a grant, name this one, or revoke one
     Devices(devices::Args),
-    /// Export or import this device's keys
+    /// Keep a copy of this device's key, or move it to another device
     #[command(subcommand)]
     Key(key::Verb),
     /// Make a .torrent and a seed file, and register them with a tracker

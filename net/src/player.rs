@@ -24,8 +24,7 @@ use crate::date;
 use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
 use crate::wire::content::{self, Manifest};
-use crate::wire::identity::Identity;
-use crate::wire::keyfile::SubscriberKeys;
+use crate::wire::identity::SubscriberKeys;
 use crate::wire::license::{License, LicenseError, Policy};
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::{Interleaving, Kind};
@@ -298,32 +297,21 @@ impl Player {
     ///
     /// Errors: [`Error::WrongKey`], [`Error::WrongTorrent`], [`Error::TamperedLicense`], [`Error::NewerLicense`],
     /// [`Error::MalformedLicense`].
-    pub fn new(
-        metainfo: Metainfo,
-        identity: &Identity,
-        keys: &SubscriberKeys,
-        envelope: &[u8],
-    ) -> Result<Arc<Self>, Error> {
-        Self::with_licenses(metainfo, identity, keys, envelope, &[])
+    pub fn new(metainfo: Metainfo, keys: &SubscriberKeys, envelope: &[u8]) -> Result<Arc<Self>, Error> {
+        Self::with_licenses(metainfo, keys, envelope, &[])
     }
 
     /// The same, with further licenses of other epochs: they open pieces that have not moved, and say nothing of what is
     /// allowed.
     pub fn with_licenses(
         metainfo: Metainfo,
-        identity: &Identity,
         keys: &SubscriberKeys,
         envelope: &[u8],
         others: &[Vec<u8>],
     ) -> Result<Arc<Self>, Error> {
-        let seal = &metainfo.info.seal;
-        if keys.torrent_id != seal.torrent_id {
-            return Err(Error::WrongTorrent);
-        }
-        let subscriber = keys.subscriber(&seal.params, identity);
         let mut licenses = Vec::with_capacity(1 + others.len());
         for envelope in std::iter::once(envelope).chain(others.iter().map(Vec::as_slice)) {
-            let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;
+            let license = License::open_for(envelope, &keys.identity, &metainfo, &keys.id)?;
             licenses.push(Opener { license, opened: OpenedKeys::default() });
         }
         let secret = keys.secret.clone();

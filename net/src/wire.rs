@@ -21,4 +21,5 @@ pub mod personal;
 pub mod plain;
 pub mod seal;
 pub mod selection;
+pub mod subscription;
 pub mod udp_tracker;

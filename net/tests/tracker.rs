@@ -166,10 +166,11 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         Profile::Sealed => (Group::ffdhe2048(kernels), 16384),
         Profile::Paper => (Group::prime512(kernels), 16384),
     };
-    let mut id = [0; 32];
-    getrandom::fill(&mut id).unwrap();
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).unwrap();
     let params = Arc::new(Params::new(profile, group, Exponents::Short).unwrap());
-    let seal = Seal::new(TorrentId(id), Arc::clone(&params), license_key);
+    let publisher = SigningKey::from_bytes(&[2; 32]).public();
+    let seal = Seal::new(publisher, random, Arc::clone(&params), license_key);
     let secret = witness_secret(&seal.torrent_id);
     let exponents = WitnessExponents::derive(&params, &secret, &seal.torrent_id);
     let hash = |piece| {
@@ -409,14 +410,13 @@ async fn subscriptions_that_do_not_hold_are_refused() {
     let second = device.subscribe(&tracker, &published).await.unwrap();
     assert_eq!((second.passkey, second.subscriber), (first.passkey, first.subscriber));
 
-    // The same y under another identity is somebody else's.
-    let thief = Device {
-        identity: Identity::generate(&mut UnwrapErr(SysRng)),
-        secret: device.secret.clone(),
-        public: device.public.clone(),
-        id: device.id,
-    };
-    assert_eq!(code(thief.subscribe(&tracker, &published).await), ApiError::AlreadySubscribed);
+    // The same y under another identity is another subscriber.
+    let identity = Identity::generate(&mut UnwrapErr(SysRng));
+    let id = identity.subscriber(published.params(), &published.id(), &device.public);
+    let (secret, public) = (device.secret.clone(), device.public.clone());
+    let other = Device { identity, secret, public, id }.subscribe(&tracker, &published).await.unwrap();
+    assert_eq!(other.subscriber, id);
+    assert!(id != device.id && other.passkey != first.passkey);
     tracker.stop().await;
 }
 

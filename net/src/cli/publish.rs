@@ -11,6 +11,7 @@ use swarmseal_core::{Exponents, Group, Params, Profile};
 
 use super::glue::{self, AdminArgs};
 use super::output::bytes;
+use super::publisher::PublisherArgs;
 use super::subscription::at;
 use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
@@ -64,6 +65,8 @@ pub(super) struct Args {
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
     #[command(flatten)]
+    publisher: PublisherArgs,
+    #[command(flatten)]
     admin: AdminArgs,
 }
 
@@ -73,6 +76,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let tracker = args.admin.tracker(None)?;
     let admin = args.admin.client(&data, None)?;
     let license_key = admin.license_key().await.map_err(glue::client_failure)?;
+    let publisher_key = args.publisher.open(&data, output)?.public();
     let piece_length = args
         .piece_length
         .map(u32::try_from)
@@ -94,6 +98,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         source: args.source.clone(),
         name: args.name.clone(),
         announce: format!("{}/announce", tracker.trim_end_matches('/')),
+        publisher_key,
         license_key,
         params,
         piece_length,
@@ -165,6 +170,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             "event": "published",
             "name": info.name,
             "torrent_id": info.seal.torrent_id.to_string(),
+            "publisher_key": hex::encode(info.seal.publisher_key),
             "info_hash": hex::encode(metainfo.info_hash),
             "pieces": info.piece_count,
             "sealed_pieces": info.sealed_count(),
