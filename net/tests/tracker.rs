@@ -10,6 +10,8 @@ mod devices;
 mod epochs;
 #[path = "tracker/license_server.rs"]
 mod license_server;
+#[path = "tracker/offload.rs"]
+mod offload;
 #[path = "tracker/selection.rs"]
 mod selection;
 #[path = "tracker/storage.rs"]

@@ -22,6 +22,7 @@ use super::limits::Limits;
 use super::masters::Masters;
 use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
 use super::nonces::Nonces;
+use super::offload::Offload;
 use super::personal::Personals;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
@@ -121,6 +122,8 @@ pub(super) struct Tracker {
     pub(super) personals: Personals,
     /// What uploaders may have on their downloaders' word.
     pub(super) budgets: Budgets,
+    /// How many pieces keys were given out for.
+    pub(super) offload: Offload,
     pub(super) counters: Counters,
     pub(super) times: CallTimes,
     pub(super) limits: Limits,
@@ -186,6 +189,7 @@ impl Tracker {
             hash_work: HashWork::new(config.cipher_hash_bytes),
             personals: Personals::new(store.personals()?),
             budgets: Budgets::new(config.keys_per_day),
+            offload: Offload::default(),
             counters: Counters::default(),
             times: CallTimes::default(),
             limits: Limits::new(&config),
@@ -339,6 +343,17 @@ impl Tracker {
             Role::Subscriber => self.subscriber_of(session, torrent).map(drop).map_err(Refusal::from),
             Role::Seed => calls::seed_of(self, session, torrent),
         }
+    }
+
+    /// Takes note that an uploader was given keys of pieces for a downloader.
+    pub(super) fn keyed(
+        &self,
+        torrent: &Torrent,
+        uploader: (Role, SubscriberId),
+        downloader: SubscriberId,
+        pieces: &[u32],
+    ) {
+        self.offload.keyed(&self.counters, torrent.id, uploader, downloader, pieces.len());
     }
 
     /// Everything that is measured. Blocks.
