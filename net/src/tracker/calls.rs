@@ -90,7 +90,6 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
     if tracker.store.subscriber(&subscriber)?.is_some_and(|now| now.passkey != record.passkey) {
         tracker.forget_passkey(&record.passkey);
     }
-    tracker.hash_work.joined(&torrent.id, subscriber);
     Ok(Subscribed { passkey: record.passkey, subscriber, epoch: torrent.epochs.current(), now })
 }
 

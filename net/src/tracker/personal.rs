@@ -136,7 +136,7 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
     seed_of(tracker, session, &torrent.id)?;
     loop {
         let now = clock::now();
-        let Some(subscriber) = tracker.hash_work.next(&tracker.store, &torrent, now)? else {
+        let Some(subscriber) = tracker.hash_work.next(&torrent.id, now) else {
             return Ok(Work { job: None, now });
         };
         let record = tracker.store.subscriber(&subscriber)?.filter(|record| !record.revoked);
@@ -220,7 +220,7 @@ fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> 
     let hashes = tracker.store.hashes((&session.id, epoch), request.first)?;
     let there = u64::from(request.first) + hashes.len() as u64 / 20;
     if request.wanted != 0 && there < u64::from(torrent.piece_count) {
-        tracker.hash_work.wanted(&tracker.store, &torrent, session.id)?;
+        tracker.hash_work.wanted(&torrent.id, session.id);
     }
     Ok(Hashes { epoch, hashes, now: clock::now() })
 }

@@ -38,7 +38,6 @@ use super::{
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::Selection;
 
@@ -54,8 +53,6 @@ pub(super) struct Torrent {
     pub(super) selection: Option<Arc<Selection>>,
     /// Bytes.
     pub(super) piece_length: u32,
-    /// When subscribers check received pieces.
-    pub(super) integrity: Integrity,
     /// The publisher's public label.
     pub(super) label: String,
     /// The operator's.
@@ -73,16 +70,10 @@ impl Torrent {
             piece_count: metainfo.info.piece_count,
             selection: metainfo.info.seal.selection.clone(),
             piece_length: metainfo.info.piece_length,
-            integrity: metainfo.info.seal.integrity,
             label: metainfo.info.name.clone(),
             name,
             epochs: Epochs::new(epochs),
         }
-    }
-
-    /// Bytes in all.
-    pub(super) fn length(&self) -> u64 {
-        u64::from(self.piece_count) * u64::from(self.piece_length)
     }
 
     /// Whether a piece is clear: nobody needs a key of it.
@@ -186,7 +177,7 @@ impl Tracker {
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
             tickets: CheckedTickets::default(),
-            hash_work: HashWork::new(config.cipher_hash_bytes),
+            hash_work: HashWork::default(),
             personals: Personals::new(store.personals()?),
             budgets: Budgets::new(config.keys_per_day),
             offload: Offload::default(),

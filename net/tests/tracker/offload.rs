@@ -52,11 +52,10 @@ async fn keys_count_for_who_sends_and_who_receives_and_survive_a_restart() {
     j.client(&tracker).rekey(torrent, 1, &own, &[0]).await.unwrap();
     assert_eq!(code(j.client(&tracker).rekey(torrent, 1, &from_j, &[PIECES]).await), ApiError::BadPiece);
     // Nor are keys for hashes.
-    hash_all(&seed, torrent).await;
+    let (_, hashes) = hashes_of(&k, &tracker, &published).await;
     assert_eq!(hours(&tracker, torrent).await, (4, 2));
 
     // An ordinary client is its subscriber.
-    let (_, hashes) = k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
     let info_hash = PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes }.info_hash();
     let client = Announce { info_hash, ..announce(&published, 8, 0) };
     tracker.client().announce(&subscribed.passkey, &client).await.unwrap();

@@ -64,8 +64,6 @@ pub(crate) struct Round {
     torrent: String,
     seed_file: String,
     seed_port: u16,
-    /// Whether the seed computes cipher hashes, so that peers can check pieces as they arrive.
-    hashes: bool,
     pub(crate) seed: State,
     pub(crate) peers: Vec<Peer>,
     pub(crate) scene: Scene,
@@ -79,12 +77,7 @@ pub(crate) async fn run(
     report: &mut Report,
 ) -> Result<()> {
     let mut round = Round::prepare(world, plan, &mut random).await.context("before any chaos")?;
-    eprintln!(
-        "round {}: {} licensed peers, {}",
-        plan.number,
-        plan.peers,
-        if round.hashes { "with cipher hashes" } else { "without cipher hashes" }
-    );
+    eprintln!("round {}: {} licensed peers", plan.number, plan.peers);
     round.start_seed(world)?;
     (0..round.peers.len()).try_for_each(|peer| round.start_peer(world, peer))?;
     Chaos::new(plan, random.fork()).run(world, &mut round, report).await?;
@@ -135,8 +128,7 @@ impl Round {
             targets: ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect(),
             sent: Sent::default(),
         };
-        let hashes = plan.number.is_multiple_of(2);
-        Ok(Round { dir, torrent, seed_file, seed_port, hashes, seed: State::Down, peers, scene })
+        Ok(Round { dir, torrent, seed_file, seed_port, seed: State::Down, peers, scene })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -147,10 +139,8 @@ impl Round {
     pub(crate) fn start_seed(&mut self, world: &World) -> Result<()> {
         let listen = format!("127.0.0.1:{}", self.seed_port);
         let seed = ["seed", &self.seed_file, "--listen", &listen, "--upload-limit", "1500K"];
-        let none = ["--cipher-hashes", "0"];
-        let args = if self.hashes { seed.to_vec() } else { [&seed[..], &none].concat() };
         let data = self.path("seed");
-        self.seed = State::Running(Process::start(&world.program, "seed", &data, &args, None)?);
+        self.seed = State::Running(Process::start(&world.program, "seed", &data, &seed, None)?);
         Ok(())
     }
 
