@@ -23,7 +23,6 @@ use zeroize::Zeroizing;
 
 use crate::wire::content::{self, FileEntry, Manifest};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
 use crate::wire::selection::{Interleaving, Kind, Runs, Selection};
@@ -119,8 +118,6 @@ pub struct Options {
     pub params: Arc<Params>,
     /// P; by default [`piece_length_for`] the content's length.
     pub piece_length: Option<u32>,
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which bytes of the files are sealed and which are clear, as [`protect::plan`] says; `None`: all are sealed. So they are where
     /// less than a piece would be clear.
     pub runs: Option<Runs>,
@@ -150,10 +147,7 @@ pub fn publish(
         bytes
     };
     let (torrent_id, package_secret) = (TorrentId(draw()), PackageSecret::from_bytes(draw()));
-    let seal = Seal {
-        integrity: options.integrity,
-        ..Seal::new(torrent_id, options.params.clone(), options.license_key)
-    };
+    let seal = Seal::new(torrent_id, options.params.clone(), options.license_key);
     let name = match &options.name {
         Some(name) => name.clone(),
         None => default_name(&options.source)?,

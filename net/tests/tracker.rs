@@ -33,7 +33,6 @@ use swarmseal::wire::api::{
     ApiError, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
 };
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
-use swarmseal::wire::integrity::Integrity;
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{TorrentName, hidden_name};
@@ -116,14 +115,8 @@ struct Published {
 
 impl Published {
     async fn new(tracker: &Running) -> Self {
-        Self::with(tracker, Integrity::Auto).await
-    }
-
-    async fn with(tracker: &Running, integrity: Integrity) -> Self {
         let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
-        let seal = Seal { integrity, ..metainfo.info.seal };
-        let info = Info { seal, ..metainfo.info };
-        Self::of(tracker, Metainfo::new(metainfo.announce, info).unwrap()).await
+        Self::of(tracker, metainfo).await
     }
 
     async fn of(tracker: &Running, metainfo: Metainfo) -> Self {

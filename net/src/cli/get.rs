@@ -1,6 +1,5 @@
 //! `get`: fetches a torrent, and uploads what has been fetched.
 
-mod integrity;
 mod ordinary;
 
 use std::collections::BTreeSet;
@@ -12,7 +11,6 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use self::integrity::{Completion, Licensed};
 use super::channel::Channel;
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
@@ -82,18 +80,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license::fetch(&subscription, args.voucher.as_deref()).await?;
     }
     let store = glue::open_own_store(&subscription).await?;
-    let licensed = Licensed::of(subscription.clone(), output).await?;
     let mut avoid = Vec::new();
     if args.repair {
+        let (subscription, store) = (subscription.clone(), store.clone());
+        let discard = move || discard(&store, &find_bad(&subscription, &store, output)?, output);
+        let discarded = tokio::task::spawn_blocking(discard).await;
         let stopped = |error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}"));
-        let bad = {
-            let (licensed, subscription, store) = (licensed.clone(), subscription.clone(), store.clone());
-            let find = move || find_bad(&licensed, &subscription, &store, output);
-            tokio::task::spawn_blocking(find).await.map_err(stopped)??
-        };
-        let store = store.clone();
-        let discard = move || discard(&store, &bad, output);
-        avoid = tokio::task::spawn_blocking(discard).await.map_err(stopped)??;
+        avoid = discarded.map_err(stopped)??;
     }
 
     let (node, told) = bind(&args).await?;
@@ -108,26 +101,18 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             }),
         );
     }
-    let config = TorrentConfig {
-        avoid,
-        check: Some(licensed.clone()),
-        suspicious: licensed.checks_early() || args.repair,
-        transcript: args.transcript.clone(),
-        ..torrent_config(&subscription, store.clone())?
-    };
+    let config =
+        TorrentConfig { avoid, transcript: args.transcript.clone(), ..torrent_config(&subscription, store)? };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
-    let keeping = tokio::spawn(keep_licensed(licensed.clone(), subscription.clone(), handle.stats(), output));
-    let mut completion = Completion::new(licensed, store, handle.clone());
-    let completed = async || {
-        let good = completion.check(output).await?;
-        if good {
-            std::fs::remove_file(subscription.dir.bad_pieces())
-                .or_else(ignore_missing)
-                .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))?;
-        }
-        Ok(good)
+    let keeping = tokio::spawn(keep_licensed(subscription.clone(), handle.stats(), output));
+    let completed = || {
+        let path = subscription.dir.bad_pieces();
+        // What `play` noted was fetched again.
+        let forgotten =
+            if args.repair { std::fs::remove_file(&path).or_else(ignore_missing) } else { Ok(()) };
+        forgotten.map_err(|error| Failure::file(&path, &error))
     };
     let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
     keeping.abort();
@@ -154,10 +139,8 @@ pub(super) fn torrent_config(
     })
 }
 
-/// Whoever has a license gets that of each new epoch, so that what moves to it can be played without the tracker, and has pieces checked
-/// by it.
+/// Who has a license gets that of each new epoch, so that what moves to it can be played without the tracker.
 async fn keep_licensed(
-    licensed: Arc<Licensed>,
     subscription: Arc<Subscription>,
     mut stats: tokio::sync::watch::Receiver<Stats>,
     output: Output,
@@ -168,9 +151,6 @@ async fn keep_licensed(
         if known != Some(epoch) && subscription.dir.license().exists() {
             license::fetch_missing(&subscription, [epoch], output).await;
             known = Some(epoch);
-            if let Err(failure) = licensed.renew() {
-                output.note(format!("Pieces cannot be checked by the license: {}", failure.message));
-            }
         }
         if stats.changed().await.is_err() {
             return;
@@ -192,18 +172,17 @@ async fn bind(args: &Args) -> Result<(Node, impl Future<Output = ()>), Failure> 
     Ok((bound, told))
 }
 
-/// Waits for the last piece and, unless it is to exit then, until it is told to stop. `completed`: whether all that came is good; what is
-/// not is being fetched again.
+/// Waits for the last piece and, unless it is to exit then, until it is told to stop. `completed` is called when the last piece is there.
 async fn until_told(
     args: &Args,
     (node, told): (Node, impl Future<Output = ()>),
     mut stats: tokio::sync::watch::Receiver<Stats>,
-    completed: impl AsyncFnMut() -> Result<bool, Failure>,
+    completed: impl FnOnce() -> Result<(), Failure>,
     output: Output,
 ) -> Result<(), Failure> {
     tokio::pin!(told);
     let outcome = tokio::select! {
-        outcome = follow_to_the_end(&mut stats, completed, output) => outcome,
+        outcome = follow(&mut stats, output) => outcome,
         () = &mut told => {
             node.shutdown_now().await;
             output.note("Stopped; everything fetched so far is kept");
@@ -211,6 +190,7 @@ async fn until_told(
         }
     };
     let last = outcome?;
+    completed()?;
     let human = if args.exit { "Complete" } else { "Complete; seeding, Ctrl-C stops" };
     output.result(human, json_of("complete", &last));
     if !args.exit {
@@ -224,20 +204,6 @@ async fn until_told(
         node.shutdown().await;
     }
     Ok(())
-}
-
-/// [`follow`], until what came is good.
-async fn follow_to_the_end(
-    stats: &mut tokio::sync::watch::Receiver<Stats>,
-    mut completed: impl AsyncFnMut() -> Result<bool, Failure>,
-    output: Output,
-) -> Result<Stats, Failure> {
-    loop {
-        let last = follow(stats, output).await?;
-        if completed().await? {
-            return Ok(last);
-        }
-    }
 }
 
 /// Shows how it goes until the last piece is there: a line on a terminal, lines now and then elsewhere.
@@ -311,18 +277,17 @@ fn json_of(event: &str, now: &Stats) -> Value {
 
 /// What the player found bad or, with a license, what it finds bad now.
 fn find_bad(
-    licensed: &Licensed,
     subscription: &Subscription,
     store: &crate::peer::Store,
     output: Output,
 ) -> Result<BTreeSet<u32>, Failure> {
     let mut bad = play::read_bad_pieces(&subscription.dir.bad_pieces())?;
-    match licensed.faults(store, output) {
-        Some(faults) => {
-            bad.extend(faults.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
-        }
-        None => output
-            .note("There is no license to check pieces with: only those that `play` named are fetched again"),
+    if subscription.dir.license().exists() {
+        let faults = play::verify(&*play::load_player(subscription)?, store, output);
+        bad.extend(faults.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
+    } else {
+        output
+            .note("There is no license to check pieces with: only those that `play` named are fetched again");
     }
     let count = subscription.metainfo.info.piece_count;
     bad.retain(|&index| index < count);

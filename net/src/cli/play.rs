@@ -242,18 +242,8 @@ pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Fa
 /// Opens every stored piece; those that are bad.
 pub(super) fn verify(player: &Player, pieces: &dyn PieceReader, output: Output) -> Vec<BadPiece> {
     let all: Vec<u32> = (0..player.metainfo().info.piece_count).collect();
-    verify_these(player, pieces, &all, output)
-}
-
-/// The same of some pieces.
-pub(super) fn verify_these(
-    player: &Player,
-    pieces: &dyn PieceReader,
-    indices: &[u32],
-    output: Output,
-) -> Vec<BadPiece> {
-    let bar = output.bar(indices.len() as u64, "{bar:40} {pos}/{len} pieces checked, {eta} left");
-    let bad = player.verify(pieces, indices, &mut |progress| bar.set_position(progress.done.into()));
+    let bar = output.bar(all.len() as u64, "{bar:40} {pos}/{len} pieces checked, {eta} left");
+    let bad = player.verify(pieces, &all, &mut |progress| bar.set_position(progress.done.into()));
     bar.finish_and_clear();
     bad
 }

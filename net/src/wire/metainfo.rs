@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha1::{Digest, Sha1};
 use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, TorrentId};
 
-use super::integrity::Integrity;
 use super::layout::Layout;
 use super::selection::{self, Selection};
 use super::{bencode, identity};
@@ -50,7 +49,7 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
-    /// `profile`, `group`, `exponents` or `integrity` is a name that this program does not know.
+    /// `profile`, `group` or `exponents` is a name that this program does not know.
     #[error("the torrent's {what} {name:?} is not known to this program")]
     Unknown {
         /// The entry.
@@ -106,8 +105,6 @@ pub struct Seal {
     pub params: Arc<Params>,
     /// Ed25519 key that licenses are signed with.
     pub license_key: [u8; 32],
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which pieces are sealed; `None`: all are.
     pub selection: Option<Arc<Selection>>,
 }
@@ -115,8 +112,7 @@ pub struct Seal {
 impl Seal {
     /// A seal in which everything that a publisher need not choose is as it is by default.
     pub fn new(torrent_id: TorrentId, params: Arc<Params>, license_key: [u8; 32]) -> Self {
-        let (version, integrity) = (FULL_VERSION, Integrity::default());
-        Seal { version, torrent_id, params, license_key, integrity, selection: None }
+        Seal { version: FULL_VERSION, torrent_id, params, license_key, selection: None }
     }
 
     /// The version that a torrent is written in: the oldest that says what it says.
@@ -293,8 +289,6 @@ struct SealIn<'a> {
     group: GroupIn,
     #[serde(with = "serde_bytes")]
     id: [u8; 32],
-    #[serde(default, with = "bencode::optional")]
-    integrity: Option<String>,
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: [u8; 32],
     profile: String,
@@ -309,12 +303,6 @@ impl SealIn<'_> {
         let profile = Profile::by_name(&self.profile).ok_or_else(|| unknown("profile", &self.profile))?;
         let exponents =
             Exponents::by_name(&self.exponents).ok_or_else(|| unknown("exponents", &self.exponents))?;
-        let integrity = match self.integrity {
-            None => Integrity::default(),
-            Some(name) => Integrity::by_name(&name)
-                .filter(|&integrity| integrity != Integrity::default())
-                .ok_or_else(|| unknown("integrity", &name))?,
-        };
         let group = match self.group {
             GroupIn::Name(name) => Group::by_name(&name, kernels).ok_or_else(|| unknown("group", &name))?,
             GroupIn::Parts { .. } if profile == Profile::Sealed => {
@@ -328,7 +316,6 @@ impl SealIn<'_> {
             torrent_id: TorrentId(self.id),
             params: Arc::new(Params::new(profile, group, exponents)?),
             license_key: self.license_key,
-            integrity,
             selection: selection.map(Arc::new),
         })
     }
@@ -394,8 +381,6 @@ struct SealOut<'a> {
     group: GroupOut,
     #[serde(with = "serde_bytes")]
     id: &'a [u8; 32],
-    #[serde(with = "bencode::optional", skip_serializing_if = "Option::is_none")]
-    integrity: Option<&'static str>,
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: &'a [u8; 32],
     profile: &'static str,
@@ -441,9 +426,6 @@ impl<'a> InfoOut<'a> {
                 exponents: seal.params.exponents().name(),
                 group: GroupOut::new(seal.params.group()),
                 id: &seal.torrent_id.0,
-                integrity: Some(seal.integrity)
-                    .filter(|&integrity| integrity != Integrity::default())
-                    .map(Integrity::name),
                 license_key: &seal.license_key,
                 profile: seal.params.profile().name(),
                 selection: seal.selection.as_ref().map(|selection| selection.as_bytes()),

@@ -79,5 +79,5 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
         ..TorrentConfig::new(torrent.info_hash, torrent.layout, role, tracker)
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
-    until_told(&args, (node, told), handle.stats(), async || Ok(true), output).await
+    until_told(&args, (node, told), handle.stats(), || Ok(()), output).await
 }
