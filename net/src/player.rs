@@ -355,20 +355,6 @@ impl Player {
         self.decrypt_piece(pieces, index).is_ok()
     }
 
-    /// Whether a piece that is encrypted for `epoch` opens to what was published; `None` where there is no license of that epoch.
-    /// Releases nothing. `ciphertext`: a whole piece.
-    pub fn check_piece(&self, index: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
-        if !self.metainfo.info.seal.is_clear(index) {
-            self.opener(epoch)?;
-        }
-        let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
-        if ciphertext.len() != piece.bytes.len() {
-            return Some(false);
-        }
-        piece.bytes.copy_from_slice(ciphertext);
-        Some(self.decrypt(index, epoch, &mut piece).is_ok())
-    }
-
     /// Which files are in it: their names and sizes, before a play is begun. Errors: as [`Session::content`].
     pub fn content(self: &Arc<Self>, pieces: &dyn PieceReader) -> Result<Content, Error> {
         Session::new(self.clone()).content(pieces)

@@ -27,7 +27,6 @@ use zeroize::Zeroizing;
 
 use crate::wire::content::{self, FileEntry, Manifest};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
 use crate::wire::selection::{Interleaving, Kind, Runs, Selection};
@@ -125,8 +124,6 @@ pub struct Options {
     pub params: Arc<Params>,
     /// P; by default [`piece_length_for`] the content's length.
     pub piece_length: Option<u32>,
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which bytes of the files are sealed and which are clear, as [`protect::plan`] says; `None`: all are sealed. So they are where
     /// less than a piece would be clear.
     pub runs: Option<Runs>,
@@ -158,10 +155,7 @@ pub fn publish(
     };
     let (random, package_secret) = (*draw(), PackageSecret::from_bytes(*draw()));
     let witness = WitnessSecret::from_bytes(*draw());
-    let seal = Seal {
-        integrity: options.integrity,
-        ..Seal::new(options.publisher_key, random, options.params.clone(), options.license_key)
-    };
+    let seal = Seal::new(options.publisher_key, random, options.params.clone(), options.license_key);
     let torrent_id = seal.torrent_id;
     let name = match &options.name {
         Some(name) => name.clone(),

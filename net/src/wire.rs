@@ -8,7 +8,6 @@ pub mod content;
 pub mod dont_have;
 pub mod handshake;
 pub mod identity;
-pub mod integrity;
 pub mod keyfile;
 pub mod layout;
 pub mod license;

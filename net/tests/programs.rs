@@ -271,6 +271,41 @@ fn an_epoch_begins_while_a_swarm_runs_and_the_old_one_retires() {
 }
 
 #[test]
+fn the_offload_is_the_part_that_came_from_peers() {
+    let world = World::new(1 << 20);
+    let seed = world.seed(&["--cipher-hashes", "0"]);
+    world.fetch("alice");
+    seed.kill();
+    let alice = world.get("alice", &[]);
+    let pieces = alice.event("complete")["pieces"].as_u64().unwrap();
+    world.fetch("bob");
+    let (torrent, token) = (world.torrent(), world.token());
+    let args = ["offload", &torrent, "--admin-token-file", &token];
+    let rows = |flags: &[&str]| -> Vec<Value> {
+        let shown = program(&world.path("publisher"), &[&args, flags].concat()).output().unwrap();
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        let lines = String::from_utf8(shown.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let number = |row: &Value, field: &str| row[field].as_u64().unwrap();
+    let shown = rows(&[]);
+    let (all, hours) = shown.split_last().unwrap();
+    let (seeds, peers) = (number(all, "from_seeds"), number(all, "from_peers"));
+    assert!(seeds >= pieces && peers >= pieces, "{all}");
+    assert_eq!(all["offload"], peers as f64 / (seeds + peers) as f64);
+    let sum = |field: &str| hours.iter().map(|hour| number(hour, field)).sum::<u64>();
+    assert_eq!((sum("from_seeds"), sum("from_peers")), (seeds, peers), "{hours:?}");
+    // Alice alone had the seed, and Bob had Alice alone.
+    let subscribers = rows(&["--subscribers"]);
+    let keyed = |who: &str| {
+        let id = subscriber(&world, who).to_string();
+        let row = subscribers.iter().find(|row| row["subscriber"] == id.as_str()).unwrap();
+        (number(row, "keyed_to"), number(row, "keyed_from"))
+    };
+    assert_eq!((keyed("alice"), keyed("bob")), ((seeds, peers), (peers, 0)), "{subscribers:?}");
+}
+
+#[test]
 fn licenses_come_from_a_server_apart_that_has_neither_an_r_nor_a_master_key() {
     let (world, server, address) = World::with_license_server(300_000);
     let _seed = world.seed(&[]);

@@ -17,7 +17,6 @@ use swarmseal::atomic_file::Existing;
 use swarmseal::player::{BadPiece, Error, Fault, PieceReader, PlayFiles, Player, PolicyState, Session};
 use swarmseal::publish::{self, CacheError, Options, PackageCache, Packager, publish};
 use swarmseal::wire::identity::{Device, SigningKey, SubscriberKeys};
-use swarmseal::wire::integrity::Integrity;
 use swarmseal::wire::keyfile::SeedFile;
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
@@ -188,7 +187,6 @@ fn assert_files(root: &Path) {
 
 fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
     Options {
-        integrity: Integrity::default(),
         source: source.into(),
         name: Some("A film".into()),
         announce: "http://tracker.example/announce".into(),
@@ -487,20 +485,6 @@ fn a_missing_or_bad_piece_stops_with_its_number() {
     setting.stored = whole;
     setting.extract(out.path(), Existing::Replace).unwrap();
     assert_files(out.path());
-}
-
-#[test]
-fn a_piece_is_told_good_from_bad_before_it_is_stored() {
-    let setting = setting("ffdhe2048", Some(16 << 10));
-    let (player, piece) = (setting.player(), &setting.stored.0[&2].1);
-    assert_eq!(player.check_piece(2, EPOCH, piece), Some(true));
-    assert_eq!(player.check_piece(1, EPOCH, piece), Some(false), "another piece's key");
-    assert_eq!(player.check_piece(2, EPOCH, &piece[1..]), Some(false));
-    assert_eq!(player.check_piece(u32::MAX, EPOCH, piece), Some(false));
-    assert_eq!(player.check_piece(2, EPOCH + 1, piece), None, "there is no license of that epoch");
-    let mut flipped = piece.clone();
-    *flipped.last_mut().unwrap() ^= 1;
-    assert_eq!(player.check_piece(2, EPOCH, &flipped), Some(false));
 }
 
 #[test]

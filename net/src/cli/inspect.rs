@@ -102,7 +102,6 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("pieces", info.piece_count),
         row("piece length", info.piece_length),
         row("length", bytes(info.length())),
-        row("integrity", info.seal.integrity.name()),
         row("sealed pieces", info.sealed_count()),
         row("clear pieces", info.piece_count - info.sealed_count()),
         row("publisher key", hex::encode(info.seal.publisher_key)),

@@ -17,7 +17,6 @@ use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
 use crate::publish::protect::{self, FileRange, Protect};
 use crate::publish::{Options, publish};
-use crate::wire::integrity::Integrity;
 use crate::wire::selection::Runs;
 
 /// Arguments of `publish`.
@@ -43,10 +42,6 @@ pub(super) struct Args {
     /// Bytes of a piece, a multiple of 16 KiB and of the group's element size [default: by the content's size]
     #[arg(long, env = "SWARMSEAL_PIECE_LENGTH", value_name = "SIZE", value_parser = super::size)]
     piece_length: Option<u64>,
-    /// When subscribers check what came: auto (as it comes while that is cheap for the seed), after-download, early-license (as it
-    /// comes, by a license that is fetched first), or cipher-hashes (as it comes, always by hashes that the seed computes)
-    #[arg(long, env = "SWARMSEAL_INTEGRITY", value_name = "MODE", default_value = "auto", value_parser = integrity)]
-    integrity: Integrity,
     /// What is protected: all; media (of MP4 with H.264, all but the inner bytes of dependent pictures); ranges=FROM-TO[,PATH:FROM-TO]
     /// of every file or of one, with K, M or G; or fraction=0.1 of every file. The rest is the same at every peer, and anyone can
     /// read it
@@ -102,7 +97,6 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license_key,
         params,
         piece_length,
-        integrity: args.integrity,
         runs: plan.runs,
     };
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
@@ -236,11 +230,6 @@ fn file_range(text: &str) -> Result<FileRange, String> {
 
 fn profile(name: &str) -> Result<Profile, String> {
     Profile::by_name(name).ok_or_else(|| "expected `sealed` or `paper`".into())
-}
-
-fn integrity(name: &str) -> Result<Integrity, String> {
-    let names = || Integrity::ALL.map(Integrity::name).join(", ");
-    Integrity::by_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn exponents(name: &str) -> Result<Exponents, String> {

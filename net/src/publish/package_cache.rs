@@ -202,7 +202,6 @@ mod tests {
     use super::*;
     use crate::publish::{Options, Packager, publish};
     use crate::wire::identity::SigningKey;
-    use crate::wire::integrity::Integrity;
 
     #[test]
     fn a_disk_that_takes_no_more_costs_no_piece() {
@@ -210,7 +209,6 @@ mod tests {
         std::fs::write(source.path().join("a"), vec![7; 60_000]).unwrap();
         let group = Group::ffdhe2048(Kernels::portable());
         let options = Options {
-            integrity: Integrity::default(),
             source: source.path().into(),
             name: Some("a".into()),
             announce: "http://tracker.example/announce".into(),

@@ -10,6 +10,7 @@ mod database;
 mod devices;
 mod epochs;
 mod listings;
+mod offload;
 mod passkeys;
 mod schema;
 

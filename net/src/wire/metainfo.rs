@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha1::{Digest, Sha1};
 use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, TorrentId};
 
-use super::integrity::Integrity;
 use super::layout::Layout;
 use super::selection::{self, Kind, Selection};
 use super::{bencode, identity};
@@ -48,7 +47,7 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
-    /// `profile`, `group`, `exponents` or `integrity` is a name that this program does not know.
+    /// `profile`, `group` or `exponents` is a name that this program does not know.
     #[error("the torrent's {what} {name:?} is not known to this program")]
     Unknown {
         /// The entry.
@@ -106,8 +105,6 @@ pub struct Seal {
     pub params: Arc<Params>,
     /// Ed25519 key that licenses are signed with.
     pub license_key: [u8; 32],
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which pieces are sealed; `None`: all are.
     pub selection: Option<Arc<Selection>>,
     /// BLAKE3 of the witness's ciphertext of each sealed piece, in order.
@@ -124,16 +121,8 @@ impl Seal {
         license_key: [u8; 32],
     ) -> Self {
         let torrent_id = TorrentId::of(&publisher_key, &random);
-        Seal {
-            publisher_key,
-            random,
-            torrent_id,
-            params,
-            license_key,
-            integrity: Integrity::default(),
-            selection: None,
-            witness: Arc::new([]),
-        }
+        let (selection, witness) = (None, Arc::new([]));
+        Seal { publisher_key, random, torrent_id, params, license_key, selection, witness }
     }
 
     /// Whether a piece is clear: the same bytes at every peer, with no key.
@@ -317,8 +306,6 @@ struct InfoIn<'a> {
 struct SealIn<'a> {
     exponents: String,
     group: GroupIn,
-    #[serde(default, with = "bencode::optional")]
-    integrity: Option<String>,
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: [u8; 32],
     profile: String,
@@ -338,12 +325,6 @@ impl SealIn<'_> {
         let profile = Profile::by_name(&self.profile).ok_or_else(|| unknown("profile", &self.profile))?;
         let exponents =
             Exponents::by_name(&self.exponents).ok_or_else(|| unknown("exponents", &self.exponents))?;
-        let integrity = match self.integrity {
-            None => Integrity::default(),
-            Some(name) => Integrity::by_name(&name)
-                .filter(|&integrity| integrity != Integrity::default())
-                .ok_or_else(|| unknown("integrity", &name))?,
-        };
         let group = match self.group {
             GroupIn::Name(name) => Group::by_name(&name, kernels).ok_or_else(|| unknown("group", &name))?,
             GroupIn::Parts { .. } if profile == Profile::Sealed => {
@@ -357,7 +338,6 @@ impl SealIn<'_> {
         };
         let params = Arc::new(Params::new(profile, group, exponents)?);
         Ok(Seal {
-            integrity,
             selection: selection.map(Arc::new),
             witness: witness.into(),
             ..Seal::new(self.publisher_key, self.random, params, self.license_key)
@@ -423,8 +403,6 @@ struct InfoOut<'a> {
 struct SealOut<'a> {
     exponents: &'static str,
     group: GroupOut,
-    #[serde(with = "bencode::optional", skip_serializing_if = "Option::is_none")]
-    integrity: Option<&'static str>,
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: &'a [u8; 32],
     profile: &'static str,
@@ -475,9 +453,6 @@ impl<'a> InfoOut<'a> {
             swarmseal: SealOut {
                 exponents: seal.params.exponents().name(),
                 group: GroupOut::new(seal.params.group()),
-                integrity: Some(seal.integrity)
-                    .filter(|&integrity| integrity != Integrity::default())
-                    .map(Integrity::name),
                 license_key: &seal.license_key,
                 profile: seal.params.profile().name(),
                 publisher_key: &seal.publisher_key,

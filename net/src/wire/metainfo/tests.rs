@@ -126,12 +126,6 @@ fn newer_versions_and_unknown_names_are_refused_by_name() {
         with("9:ffdhe2048", "8:modp1024").unwrap_err(),
         Error::Group(swarmseal_core::Error::GroupNotSealed)
     );
-    let integrity =
-        |name: &str| with("11:license key", &format!("9:integrity{}:{name}11:license key", name.len()));
-    assert_eq!(integrity("never").unwrap_err(), unknown("integrity", "never"));
-    // One file has one form: the default has no name.
-    assert_eq!(integrity("auto").unwrap_err(), unknown("integrity", "auto"));
-    assert!(integrity("cipher-hashes").is_ok());
     // A newer file may change everything else as well.
     assert_eq!(
         Metainfo::from_bytes(b"d8:announce8:http://t4:infod9:swarmseald1:vi9eeee", kernels()).unwrap_err(),
@@ -281,20 +275,5 @@ proptest! {
         if let Ok(read) = Metainfo::from_bytes(&bytes, kernels()) {
             prop_assert_eq!(read.to_bytes(), bytes);
         }
-    }
-}
-
-#[test]
-fn a_mode_of_checking_is_kept_and_the_default_is_not_written() {
-    for mode in Integrity::ALL {
-        let mut info = info(Profile::Sealed, "ffdhe2048", 16384, 3);
-        info.seal.integrity = mode;
-        let made = Metainfo::new("http://t/announce".into(), info).unwrap();
-        let bytes = made.to_bytes();
-        let read = Metainfo::from_bytes(&bytes, kernels()).unwrap();
-        assert_eq!(read.info.seal.integrity, mode);
-        let written = bytes.windows(11).any(|window| window == b"9:integrity");
-        assert_eq!(written, mode != Integrity::Auto);
-        assert_eq!(Integrity::by_name(mode.name()), Some(mode));
     }
 }
