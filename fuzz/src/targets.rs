@@ -19,19 +19,21 @@ use swarmseal::wire::bencode as bencoding;
 use swarmseal::wire::channel::{self, Endpoint, MAX_LINE, Notice, Request};
 use swarmseal::wire::content::{FileList, Manifest, PREFIX};
 use swarmseal::wire::handshake::Handshake;
-use swarmseal::wire::identity::{Identity, SigningKey};
+use swarmseal::wire::identity::{Device, Identity, SigningKey};
+use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::keyfile::{
-    ExportedKeys, KeyFile, SealedMaster, SealedWitness, SeedFile, SubscriberKeys,
+    KeyFile, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
 };
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Decoder, Message, MessageError};
-use swarmseal::wire::metainfo::{Metainfo, Seal};
+use swarmseal::wire::metainfo::Metainfo;
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, SealMessage};
 use swarmseal::wire::selection::{Kind, Selection};
+use swarmseal::wire::subscription::SubscriptionFile;
 use swarmseal::wire::udp_tracker::{self, Response};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
 use swarmseal_core::package::{self, PackageSecret};
@@ -67,7 +69,12 @@ pub fn paper(kernels: &'static Kernels) -> Params {
     Params::new(Profile::Paper, Group::prime512(kernels), Exponents::Full).expect("any group")
 }
 
-/// The device that licenses are opened on.
+/// The device whose words and key file are read.
+pub fn device() -> Device {
+    Device::from_bytes(&[7; 32])
+}
+
+/// Who licenses are opened by.
 pub fn identity() -> Identity {
     Identity::from_secrets(&[1; 32], &[2; 32])
 }
@@ -103,8 +110,7 @@ impl Cast {
         let master = MasterKey::from_bytes([4; 32]);
         let (s_j, s_k) = (secret(&params, 5), secret(&params, 6));
         let (y_j, y_k) = (s_j.public_key(&params), s_k.public_key(&params));
-        let r_j = TsKeys::derive(&params, &master, &SubscriberId([1; 32]), 1).key(0);
-        let r_k = TsKeys::derive(&params, &master, &SubscriberId([2; 32]), 1).key(0);
+        let [r_j, r_k] = [1, 2].map(|id| TsKeys::derive(&params, &master, &SubscriberId([id; 32]), 1).key(0));
         Cast {
             encryption: EncryptionKey::derive(&params, &y_j, &r_j),
             rekey: ReKey::derive(&params, (&y_j, &r_j), (&y_k, &r_k)),
@@ -282,10 +288,30 @@ pub fn keyfile(data: &[u8]) {
             (seed.content, seed.metainfo, seed.passkey)
         );
     }
-    for params in [&*SEALED, &*PAPER] {
-        let seal = Seal::new(TORRENT, params.clone(), license_key().public());
-        let _ = SubscriberKeys::from_key_file(&file, &seal);
-        let _ = ExportedKeys::from_key_file(&file, &seal);
+    if let Ok(device) = Device::from_key_file(&file) {
+        let again = Device::from_key_file(&device.to_key_file()).expect("it was valid");
+        assert_eq!(again.as_bytes(), device.as_bytes());
+    }
+    let _ = PublisherKey::from_key_file(&file);
+    if let Ok(sealed) = SealedPublisher::from_key_file(&file) {
+        assert_eq!(SealedPublisher::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
+}
+
+/// A secret as words, as people type them.
+pub fn words(data: &[u8]) {
+    let (mut words, text) = (Words::default(), String::from_utf8_lossy(data));
+    if words.add(&text).is_ok()
+        && let Ok(secret) = words.secret()
+    {
+        assert!(Words::of(&secret).iter().eq(words.iter()));
+    }
+}
+
+/// What a device keeps of a subscription.
+pub fn subscription(data: &[u8]) {
+    if let Ok(file) = SubscriptionFile::from_bytes(data) {
+        assert_eq!(SubscriptionFile::from_bytes(&file.to_bytes()), Ok(file));
     }
 }
 

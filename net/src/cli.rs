@@ -15,9 +15,11 @@ mod inspect;
 mod key;
 mod license;
 mod license_server;
+mod offload;
 mod output;
 mod play;
 mod publish;
+mod publisher;
 mod seed;
 mod subscribe;
 mod subscription;
@@ -40,7 +42,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
-    ("Operator", &["tracker", "token", "audit", "epochs", "backup", "restore", "license-server"]),
+    ("Operator", &["tracker", "token", "audit", "offload", "epochs", "backup", "restore", "license-server"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -100,7 +102,7 @@ enum Verb {
     License(license::Args),
     /// List the devices that share a grant, name this one, or revoke one
     Devices(devices::Args),
-    /// Export or import this device's keys
+    /// Keep a copy of this device's key, or move it to another device
     #[command(subcommand)]
     Key(key::Verb),
     /// Make a .torrent and a seed file, and register them with a tracker
@@ -124,6 +126,8 @@ enum Verb {
     LicenseServer(license_server::Args),
     /// Show what was done by the admin API, and by whom
     Audit(token::AuditArgs),
+    /// Show how much of a torrent comes from peers
+    Offload(offload::Args),
     /// List the epochs of torrents, begin one, or retire old ones
     Epochs(epochs::Args),
     /// Copy a tracker's store while it runs
@@ -234,6 +238,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Trace(args) => block_on(trace::run(args, data()?, output)),
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
+        Verb::Offload(args) => block_on(offload::run(args, data()?, output)),
         Verb::Epochs(args) => block_on(epochs::run(args, data()?, output)),
         Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
         Verb::Restore(args) => backup::restore(args, data()?, output),

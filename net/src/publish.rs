@@ -27,7 +27,6 @@ use zeroize::Zeroizing;
 
 use crate::wire::content::{self, FileEntry, Manifest};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
 use crate::wire::selection::{Interleaving, Kind, Runs, Selection};
@@ -117,14 +116,14 @@ pub struct Options {
     pub name: Option<String>,
     /// The tracker's announce URL.
     pub announce: String,
+    /// The publisher's Ed25519 public key.
+    pub publisher_key: [u8; 32],
     /// The Ed25519 key that the tracker signs licenses with.
     pub license_key: [u8; 32],
     /// Profile, group and exponents.
     pub params: Arc<Params>,
     /// P; by default [`piece_length_for`] the content's length.
     pub piece_length: Option<u32>,
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which bytes of the files are sealed and which are clear, as [`protect::plan`] says; `None`: all are sealed. So they are where
     /// less than a piece would be clear.
     pub runs: Option<Runs>,
@@ -154,12 +153,10 @@ pub fn publish(
         rng.fill_bytes(&mut *bytes);
         bytes
     };
-    let (torrent_id, package_secret) = (TorrentId(*draw()), PackageSecret::from_bytes(*draw()));
+    let (random, package_secret) = (*draw(), PackageSecret::from_bytes(*draw()));
     let witness = WitnessSecret::from_bytes(*draw());
-    let seal = Seal {
-        integrity: options.integrity,
-        ..Seal::new(torrent_id, options.params.clone(), options.license_key)
-    };
+    let seal = Seal::new(options.publisher_key, random, options.params.clone(), options.license_key);
+    let torrent_id = seal.torrent_id;
     let name = match &options.name {
         Some(name) => name.clone(),
         None => default_name(&options.source)?,
@@ -180,12 +177,7 @@ pub fn publish(
         piece_count: hashes.pieces.len() as u32,
         pieces: hashes.pieces,
         private: true,
-        seal: Seal {
-            version: Seal::version_for(selection.as_deref()),
-            selection,
-            witness: hashes.witness.into(),
-            ..seal.clone()
-        },
+        seal: Seal { selection, witness: hashes.witness.into(), ..seal.clone() },
     };
     let any = Hashes { pieces: vec![[0; 20]], witness: vec![[0; 32]] };
     Metainfo::new(options.announce.clone(), info(any, None))?;

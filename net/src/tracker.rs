@@ -1,7 +1,7 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, audit log
+//! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, counters, audit log
 //! <data>/masters/N.key     the master key of epoch N, 0600: in no backup
 //! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
 //! <data>/license.key       what licenses are signed with, or what a license server needs for them, 0600
@@ -29,6 +29,7 @@ mod limits;
 mod masters;
 mod metrics;
 mod nonces;
+mod offload;
 mod personal;
 mod proxies;
 mod records;
@@ -62,7 +63,7 @@ pub use secret_files::SecretFileError;
 pub use store::StoreError;
 pub use tls::TlsError;
 
-/// Seconds between two looks for what has expired.
+/// Seconds between two looks for what has expired, and between two writings of counters.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Names in the data directory.
@@ -221,6 +222,7 @@ impl Server {
                 let mut ticks = tokio::time::interval(SWEEP);
                 while is_time(&mut ticks, &mut stopped).await {
                     tracker.sweep();
+                    offload::write(&tracker, false).await;
                 }
             }
         });
@@ -238,6 +240,7 @@ impl Server {
         if tokio::time::timeout(grace, rest).await.is_err() {
             tracing::warn!("stopped with jobs under way");
         }
+        offload::write(&self.tracker, true).await;
         tracing::info!("stopped");
         Ok(())
     }

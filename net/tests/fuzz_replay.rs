@@ -34,6 +34,8 @@ targets! {
     selection 1000
     media 1000
     keyfile 500
+    words 300
+    subscription 500
     announce_query 1000
     announce_reply 1000
     api_bodies 500

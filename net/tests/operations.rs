@@ -239,10 +239,12 @@ const WITNESS: [u8; 32] = *b"whoever reads this reads secrets";
 async fn published(admin: &AdminClient, url: &str) -> Metainfo {
     use std::sync::Arc;
     use swarmseal::wire::metainfo::{Info, Seal};
-    use swarmseal_core::{Exponents, Group, Params, Profile, TorrentId};
+    use swarmseal_core::{Exponents, Group, Params, Profile};
     let group = Group::ffdhe2048(swarmseal_accel::detect());
     let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
-    let seal = Seal::new(TorrentId([5; 32]), Arc::new(params), admin.license_key().await.unwrap());
+    let publisher = SigningKey::from_bytes(&[5; 32]).public();
+    let seal = Seal::new(publisher, [5; 32], Arc::new(params), admin.license_key().await.unwrap());
+    let torrent = seal.torrent_id;
     let seal = Seal { witness: Arc::new([[2; 32]; 2]), ..seal };
     let (piece_length, pieces) = (16384, vec![[1; 20]; 2]);
     let info = Info { name: "a film".to_owned(), piece_length, piece_count: 2, pieces, private: true, seal };
@@ -250,7 +252,7 @@ async fn published(admin: &AdminClient, url: &str) -> Metainfo {
     let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
     let witness = WitnessSecret::from_bytes(WITNESS);
     let registered = admin.register_torrent(&metainfo, &seed_key.public(), &witness).await.unwrap();
-    assert_eq!(registered.seed, SubscriberId::of_seed(&TorrentId([5; 32]), &seed_key.public()));
+    assert_eq!(registered.seed, SubscriberId::of_seed(&torrent, &seed_key.public()));
     metainfo
 }
 

@@ -4,12 +4,14 @@
 pub mod world;
 
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use swarmseal::peer::{Shape, Store, StoredPiece};
+use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::metainfo::Metainfo;
 use swarmseal_core::SubscriberId;
 
@@ -267,6 +269,41 @@ fn an_epoch_begins_while_a_swarm_runs_and_the_old_one_retires() {
     drop(erin);
     world.play("erin", &[], 0);
     world.assert_opened("erin");
+}
+
+#[test]
+fn the_offload_is_the_part_that_came_from_peers() {
+    let world = World::new(1 << 20);
+    let seed = world.seed(&["--cipher-hashes", "0"]);
+    world.fetch("alice");
+    seed.kill();
+    let alice = world.get("alice", &[]);
+    let pieces = alice.event("complete")["pieces"].as_u64().unwrap();
+    world.fetch("bob");
+    let (torrent, token) = (world.torrent(), world.token());
+    let args = ["offload", &torrent, "--admin-token-file", &token];
+    let rows = |flags: &[&str]| -> Vec<Value> {
+        let shown = program(&world.path("publisher"), &[&args, flags].concat()).output().unwrap();
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        let lines = String::from_utf8(shown.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let number = |row: &Value, field: &str| row[field].as_u64().unwrap();
+    let shown = rows(&[]);
+    let (all, hours) = shown.split_last().unwrap();
+    let (seeds, peers) = (number(all, "from_seeds"), number(all, "from_peers"));
+    assert!(seeds >= pieces && peers >= pieces, "{all}");
+    assert_eq!(all["offload"], peers as f64 / (seeds + peers) as f64);
+    let sum = |field: &str| hours.iter().map(|hour| number(hour, field)).sum::<u64>();
+    assert_eq!((sum("from_seeds"), sum("from_peers")), (seeds, peers), "{hours:?}");
+    // Alice alone had the seed, and Bob had Alice alone.
+    let subscribers = rows(&["--subscribers"]);
+    let keyed = |who: &str| {
+        let id = subscriber(&world, who).to_string();
+        let row = subscribers.iter().find(|row| row["subscriber"] == id.as_str()).unwrap();
+        (number(row, "keyed_to"), number(row, "keyed_from"))
+    };
+    assert_eq!((keyed("alice"), keyed("bob")), ((seeds, peers), (peers, 0)), "{subscribers:?}");
 }
 
 #[test]
@@ -531,12 +568,13 @@ fn refusals_have_exit_codes_of_their_own() {
     assert_eq!(world.play("alice", &[], 5)["kind"], "wrong-key");
     let elsewhere = other.path("alice");
     fs::create_dir_all(&elsewhere).unwrap();
-    fs::copy(world.path("alice").join("identity.key"), elsewhere.join("identity.key")).unwrap();
+    fs::copy(world.path("alice").join("device.key"), elsewhere.join("device.key")).unwrap();
     other.fetch("alice");
     let code = other.voucher(&[]);
     other.play("alice", &["--voucher", &code], 0);
     fs::copy(other.torrent_dir("alice").join("license"), &license).unwrap();
-    assert_eq!(world.play("alice", &[], 9)["kind"], "wrong-torrent");
+    // Its keys in the two torrents have nothing in common.
+    assert_eq!(world.play("alice", &[], 5)["kind"], "wrong-key");
     fs::write(&license, &good).unwrap();
 
     // The record of plays, edited.
@@ -566,26 +604,162 @@ fn refusals_have_exit_codes_of_their_own() {
     world.expect("dave", &["get", &world.file("content.bin")], 1);
 }
 
+/// Runs `key import --words` with that on its standard input; its exit code, and what it printed.
+fn import_words(world: &World, who: &str, words: &str) -> (Option<i32>, Value) {
+    let mut command = program(&world.path(who), &["key", "import", "--words"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(words.as_bytes()).unwrap();
+    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    (status.code(), serde_json::from_slice(&stdout).unwrap())
+}
+
+fn subscriber(world: &World, who: &str) -> SubscriberId {
+    let torrent = world.torrent();
+    let known = world.expect(who, &["subscribe", &torrent], 0);
+    let mut id = [0; 32];
+    hex::decode_to_slice(known["subscriber"].as_str().unwrap(), &mut id).unwrap();
+    SubscriberId(id)
+}
+
 #[test]
-fn exported_keys_open_the_purchase_elsewhere() {
+fn a_recovery_file_or_its_words_open_the_purchase_on_another_machine() {
     let world = World::new(100_000);
     let _seed = world.seed(&[]);
+    let file = world.file("recovery.key");
+    let export = |code| world.expect("alice", &["key", "export", &file], code);
+    // There is nothing to keep yet.
+    export(12);
     world.fetch("alice");
     let code = world.voucher(&[]);
     world.play("alice", &["--voucher", &code], 0);
-    let (torrent, keys) = (world.torrent(), world.file("alice.key"));
-    world.expect("alice", &["key", "export", &torrent, &keys], 0);
-    world.expect("alice", &["key", "export", &torrent, &keys], 12);
-    world.expect("laptop", &["key", "import", &torrent, &keys], 0);
-    world.fetch("laptop");
-    world.play("laptop", &[], 0);
-    world.assert_opened("laptop");
+    export(0);
+    export(12);
+    let words = world.expect("alice", &["key", "export", "--words"], 0)["words"].clone();
+    let words: Vec<String> = words.as_str().unwrap().split(' ').map(str::to_owned).collect();
+    assert_eq!(words.len(), 24);
+
+    world.expect("laptop", &["key", "import", &file], 0);
+    let short: Vec<String> = words.iter().map(|word| word[..word.len().min(4)].to_uppercase()).collect();
+    assert_eq!(import_words(&world, "desktop", &short.join("\n  ")).0, Some(0));
+    // The tracker knows the subscriber, and the license is its own. Nothing is redeemed.
+    let alice = subscriber(&world, "alice");
+    for machine in ["laptop", "desktop"] {
+        world.fetch(machine);
+        world.play(machine, &[], 0);
+        world.assert_opened(machine);
+        assert_eq!(subscriber(&world, machine), alice);
+    }
+    world.play("alice", &[], 0);
+
+    let wrong = |text: String| {
+        let (code, answer) = import_words(&world, "phone", &text);
+        assert_eq!(code, Some(2), "{answer}");
+        assert!(!world.path("phone/device.key").exists());
+        answer["error"].as_str().unwrap().to_owned()
+    };
+    let mistyped = [&words[..6], &["abandom".to_owned()], &words[7..]].concat();
+    let error = wrong(mistyped.join(" "));
+    assert!(["word 7", "\"abandom\"", "\"abandon\""].iter().all(|part| error.contains(part)), "{error}");
+    assert!(wrong(words[..23].join(" ")).contains("found 23"));
+    // One swap in 256 fits the checksum by chance.
+    let swapped = (1..24).map(|at| {
+        let mut swapped = words.clone();
+        swapped.swap(0, at);
+        swapped.join(" ")
+    });
+    let misfit = |text: &String| {
+        let mut read = Words::default();
+        read.add(text).unwrap();
+        read.secret().is_err()
+    };
+    assert!(wrong(swapped.into_iter().find(misfit).unwrap()).contains("checksum"));
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let dir = world.torrent_dir("alice");
-        for secret in [Path::new(&keys), &dir.join("subscriber.key"), &world.path("alice/identity.key")] {
+        for secret in [Path::new(&file), &dir.join("subscription"), &world.path("alice/device.key")] {
             assert_eq!(fs::metadata(secret).unwrap().permissions().mode() & 0o777, 0o600, "{secret:?}");
+        }
+    }
+}
+
+#[test]
+fn another_key_replaces_a_devices_own_only_by_force() {
+    let world = World::new(100_000);
+    let _seed = world.seed(&[]);
+    let torrent = world.torrent();
+    for who in ["alice", "bob"] {
+        world.fetch(who);
+        let code = world.voucher(&[]);
+        world.play(who, &["--voucher", &code], 0);
+        world.expect(who, &["key", "export", &world.file(&format!("{who}.key"))], 0);
+    }
+    let (alice, bob) = (world.file("alice.key"), world.file("bob.key"));
+    assert_eq!(world.expect("bob", &["key", "import", &bob], 0)["same"], true);
+    let refused = world.expect("bob", &["key", "import", &alice], 12);
+    assert!(refused["error"].as_str().unwrap().contains("\"content.bin\""), "{refused}");
+    world.play("bob", &[], 0);
+    world.expect("bob", &["key", "import", &alice, "--force"], 0);
+    assert_eq!(world.play("bob", &[], 4)["kind"], "not-licensed");
+    world.fetch("bob");
+    world.play("bob", &[], 0);
+    world.assert_opened("bob");
+    assert_eq!(subscriber(&world, "bob"), subscriber(&world, "alice"));
+
+    // Without its key a device does not begin again as another one.
+    fs::remove_file(world.path("alice/device.key")).unwrap();
+    let refused = world.expect("alice", &["get", &torrent, "--listen", "127.0.0.1:0"], 12);
+    assert!(refused["error"].as_str().unwrap().contains("key import"), "{refused}");
+    // Nor does it take what another one fetched.
+    fs::copy(&bob, world.path("alice/device.key")).unwrap();
+    assert_eq!(world.play("alice", &[], 5)["kind"], "wrong-key");
+    fs::remove_file(world.path("alice/device.key")).unwrap();
+    world.expect("alice", &["key", "import", &alice], 0);
+    world.play("alice", &[], 0);
+}
+
+#[test]
+fn a_publishers_key_is_made_once_and_lies_under_a_passphrase_if_that_is_wanted() {
+    let world = World::new(1000);
+    let (content, url, token) = (world.file("content.bin"), world.url(), world.token());
+    let publish = |who: &str, name: &str, flags: &[&str], code| {
+        let [torrent, seed] = ["torrent", "seed"].map(|end| world.file(&format!("{name}.{end}")));
+        let args = ["publish", &content, "--tracker", &url, "--admin-token-file", &token];
+        let args = [&args[..], &["--output", &torrent, "--seed-file", &seed], flags].concat();
+        world.expect(who, &args, code)
+    };
+    let shown = |path: &str| world.expect("anybody", &["inspect", path], 0);
+    let first = shown(&world.torrent());
+    let key = world.file("publisher/publisher/publisher.key");
+    assert_eq!(shown(&key)["publisher_key"], first["publisher_key"]);
+    let second = publish("publisher", "second", &[], 0);
+    assert_eq!(second["publisher_key"], first["publisher_key"]);
+    assert_ne!(second["torrent_id"], first["torrent_id"]);
+
+    let (right, wrong) = (world.file("right"), world.file("wrong"));
+    fs::write(&right, "correct horse\n").unwrap();
+    fs::write(&wrong, "correct house\n").unwrap();
+    let clear = fs::read_to_string(&key).unwrap();
+    let sealed = publish("publisher", "third", &["--publisher-passphrase-file", &right], 0);
+    assert_eq!(sealed["publisher_key"], first["publisher_key"]);
+    let secret = clear.lines().find_map(|line| line.strip_prefix("signing: ")).unwrap();
+    assert!(!fs::read_to_string(&key).unwrap().contains(secret));
+    assert_eq!(shown(&key)["kind"], "key file: sealed publisher");
+    assert_eq!(shown(&key)["publisher_key"], first["publisher_key"]);
+    publish("publisher", "fourth", &[], 2);
+    publish("publisher", "fourth", &["--publisher-passphrase-file", &wrong], 5);
+    publish("publisher", "fourth", &["--publisher-passphrase-file", &right], 0);
+
+    let other = publish("other", "fifth", &[], 0);
+    assert_ne!(other["publisher_key"], first["publisher_key"]);
+    let named = ["--publisher-key", &key, "--publisher-passphrase-file", &right];
+    assert_eq!(publish("other", "sixth", &named, 0)["publisher_key"], first["publisher_key"]);
+    publish("other", "seventh", &["--publisher-key", &world.file("none")], 12);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        for key in [&key, &world.file("other/publisher/publisher.key")] {
+            assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
         }
     }
 }

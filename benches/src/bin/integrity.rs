@@ -1,158 +1,160 @@
-//! What each way of checking received pieces costs (paper, section 2.3), and whom.
+//! What each way of telling a good piece from a bad one costs (paper, section 2.3), and whom: as library calls.
 
-use std::fs;
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
 use serde::Serialize;
-use swarmseal::wire::integrity::Integrity;
-use swarmseal_bench::process::Process;
-use swarmseal_bench::programs::{Programs, Published, World, noise, size};
+use sha1::{Digest, Sha1};
+use swarmseal_bench::ours::backends;
 use swarmseal_bench::report::{cells, table};
-use swarmseal_bench::timing::median;
+use swarmseal_bench::timing::{Contender, interleave};
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{
+    DecryptionKey, EncryptionKey, Exponents, FixedBase, Group, Kernels, MasterKey, Params, Profile,
+    SecretKey, SubscriberTables, TorrentId, TsKey, TsKeys, decrypt_piece, encrypt_piece,
+};
 
-/// Fetches a file from one seed until every piece is known to be good, with each way of checking in turn.
-///
-/// The seed has its packaged pieces on disk. Cipher hashes are computed before the transfer begins, and counted apart: that work is
-/// the seed's, once for each subscriber. `swarmseal` is looked for beside this program: build it with --release as well.
+const TORRENT: TorrentId = TorrentId([7; 32]);
+const GIB: f64 = (1 << 30) as f64;
+/// Keys of one call to the tracker.
+const TOGETHER: usize = 64;
+
+/// Times the ways of checking a piece on one core: by the license as it opens, and by a hash of the subscriber's own ciphertext.
 #[derive(Parser)]
 struct Args {
-    /// Bytes to move, with K, M or G.
-    #[arg(long, default_value = "256M", value_parser = size)]
-    size: u64,
-    /// How often each way is taken.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// 32 MiB, once.
+    /// KiB of a piece.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    piece: u32,
+    /// Seconds for each backend.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// As short as it gets.
     #[arg(long)]
     quick: bool,
-    /// Print JSON: {bytes, rows: [{mode, seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu}]}.
+    /// A backend of this CPU; can be repeated [default: the fastest].
+    #[arg(long = "backend", value_name = "NAME")]
+    backends: Vec<String>,
+    /// Print JSON: [{backend, way, peer, seed, tracker, bytes}], of 1 GiB.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    programs: Programs,
 }
 
-/// One way of checking.
-struct Way {
-    mode: Integrity,
-    published: Published,
-    seed: Process,
-    rounds: Vec<Round>,
-}
-
-/// Seconds; those of CPU where it says so.
-#[derive(Clone, Copy, Default, Serialize)]
-struct Round {
-    /// From the first request until every piece is known to be good.
-    seconds: f64,
-    leech_cpu: f64,
-    seed_cpu: f64,
-    tracker_cpu: f64,
-    /// Until all cipher hashes are with the tracker.
-    hash_seconds: f64,
-    /// The seed's, for them.
-    hash_cpu: f64,
-}
-
+/// One way of checking 1 GiB of pieces for one subscriber. Seconds of one core, but for bytes.
 #[derive(Serialize)]
 struct Row {
-    mode: &'static str,
-    #[serde(flatten)]
-    medians: Round,
-}
-
-#[derive(Serialize)]
-struct Report {
+    backend: &'static str,
+    way: &'static str,
+    /// The peer's.
+    peer: f64,
+    /// The original seed's.
+    seed: f64,
+    /// The tracker's.
+    tracker: f64,
+    /// From the tracker to the peer.
     bytes: u64,
-    rows: Vec<Row>,
-}
-
-impl Way {
-    fn new(world: &World, mode: Integrity) -> Result<Self> {
-        let published = world.publish(mode.name(), &["--integrity", mode.name()])?;
-        let rate = if mode == Integrity::CipherHashes { "100G" } else { "0" };
-        let seed = published.seed(world, true, &["--cipher-hashes", rate])?;
-        Ok(Way { mode, published, seed, rounds: Vec::new() })
-    }
-
-    /// A subscriber who has never been there fetches everything.
-    fn round(&mut self, world: &World) -> Result<()> {
-        let leech = world.path("leech");
-        let Published { torrent, token, tracker, .. } = &self.published;
-        let voucher = ["voucher", torrent, "--admin-token-file", token];
-        let code = world.run("publisher", &voucher)?["code"].as_str().unwrap_or_default().to_owned();
-        let mut round = Round::default();
-        if self.mode == Integrity::CipherHashes {
-            let (start, before) = (Instant::now(), self.seed.cpu());
-            let personal = world.path("personal.torrent");
-            world.run(&leech, &["subscribe", torrent, "--personal", "--output", &personal])?;
-            (round.hash_seconds, round.hash_cpu) = (start.elapsed().as_secs_f64(), self.seed.cpu() - before);
-            fs::remove_file(personal)?;
-        }
-        let (start, seed, tracker_before) = (Instant::now(), self.seed.cpu(), tracker.cpu());
-        let get = ["get", torrent, "--voucher", &code, "--listen", "127.0.0.1:0"];
-        let peer = Process::start(&mut world.ours(&leech, &get))?;
-        peer.until("\"complete\"")?;
-        round.seconds = start.elapsed().as_secs_f64();
-        round.leech_cpu = peer.cpu();
-        round.seed_cpu = self.seed.cpu() - seed;
-        round.tracker_cpu = tracker.cpu() - tracker_before;
-        drop(peer);
-        fs::remove_dir_all(leech)?;
-        self.rounds.push(round);
-        Ok(())
-    }
-
-    fn row(&self) -> Row {
-        let of = |figure: fn(&Round) -> f64| median(self.rounds.iter().map(figure).collect());
-        let medians = Round {
-            seconds: of(|round| round.seconds),
-            leech_cpu: of(|round| round.leech_cpu),
-            seed_cpu: of(|round| round.seed_cpu),
-            tracker_cpu: of(|round| round.tracker_cpu),
-            hash_seconds: of(|round| round.hash_seconds),
-            hash_cpu: of(|round| round.hash_cpu),
-        };
-        Row { mode: self.mode.name(), medians }
-    }
 }
 
 fn main() -> Result<()> {
-    let mut args = Args::parse();
-    if args.quick {
-        (args.size, args.rounds) = (32 << 20, 1);
+    let args = Args::parse();
+    let chosen =
+        if args.backends.is_empty() { vec![swarmseal_accel::detect()] } else { backends(&args.backends)? };
+    let budget = if args.quick { Duration::ZERO } else { Duration::from_secs_f64(args.seconds) };
+    let mut rows = Vec::new();
+    for kernels in chosen {
+        rows.extend(time(kernels, (args.piece as usize) << 10, budget)?);
     }
-    let dir = tempfile::tempdir()?;
-    let world = args.programs.world(dir.path())?;
-    fs::write(world.path("content"), noise(args.size))?;
-    let modes = [Integrity::AfterDownload, Integrity::EarlyLicense, Integrity::CipherHashes];
-    let mut ways = modes.into_iter().map(|mode| Way::new(&world, mode)).collect::<Result<Vec<_>>>()?;
-    for round in 0..args.rounds {
-        for way in &mut ways {
-            eprintln!("round {} of {}: {}", round + 1, args.rounds, way.mode.name());
-            way.round(&world)?;
-        }
-    }
-    let report = Report { bytes: args.size, rows: ways.iter().map(Way::row).collect() };
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", serde_json::to_string(&rows)?);
     } else {
-        print(&report);
+        print(&rows, args.piece);
     }
     Ok(())
 }
 
-fn print(report: &Report) {
-    println!("{} MiB in pieces of 256 KiB; medians, in seconds", report.bytes >> 20);
-    let head = ["mode", "until checked", "leech CPU", "seed CPU", "tracker CPU", "hashes", "hash CPU (seed)"];
-    let mut rows = vec![cells(head)];
-    for row in &report.rows {
-        let Round { seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu } = row.medians;
-        let figures = [seconds, leech_cpu, seed_cpu, tracker_cpu, hash_seconds, hash_cpu];
-        let figures = figures.map(|figure| format!("{figure:.2}"));
-        rows.push(std::iter::once(row.mode.to_owned()).chain(figures).collect());
+fn time(kernels: &'static Kernels, length: usize, budget: Duration) -> Result<[Row; 2]> {
+    let params = Params::new(Profile::Sealed, Group::ffdhe2048(kernels), Exponents::Short)?;
+    let width = params.group().bytes();
+    ensure!(
+        length.is_multiple_of(width),
+        "a piece of {length} bytes is no number of blocks of {width} bytes"
+    );
+    let secret = SecretKey::generate(&params, &mut UnwrapErr(SysRng));
+    let public = secret.public_key(&params);
+    let r = TsKeys::derive(&params, &MasterKey::from_bytes([4; 32]), &TORRENT, &public, 1);
+    let keys: Vec<TsKey> = (0..TOGETHER as u32).map(|piece| r.key(piece)).collect();
+    let mut words = vec![0; SubscriberTables::words(&params)];
+    let tables = SubscriberTables::new(&params, &public, &mut words)?;
+    let mut words = vec![0; FixedBase::words(&params)];
+    let inverse = DecryptionKey::table(&params, &mut words)?;
+
+    let mut packaged = vec![0; length];
+    package::pack(&params, &PackageSecret::from_bytes([5; 32]), &TORRENT, 0, &mut packaged)?;
+    let published: [u8; 20] = Sha1::digest(&packaged).into();
+    let encryption = EncryptionKey::derive(&params, &public, &keys[0]);
+    let mut ciphertext = packaged.clone();
+    encrypt_piece(&params, &encryption, &mut ciphertext)?;
+    let own: [u8; 20] = Sha1::digest(&ciphertext).into();
+    let decryption = DecryptionKey::derive(&params, &keys[0]);
+    let opens = |piece: &mut [u8]| {
+        decrypt_piece(&params, &secret, &decryption, piece).is_ok_and(|()| *Sha1::digest(piece) == published)
+    };
+    ensure!(opens(&mut ciphertext.clone()) && !opens(&mut packaged.clone()), "the license tells nothing");
+
+    let mut scratch = vec![0; length];
+    let mut sent = vec![0; length];
+    let mut contenders = [
+        // The license: the peer opens what came.
+        Contender::new(|| {
+            scratch.copy_from_slice(&ciphertext);
+            f64::from(u8::from(black_box(opens(&mut scratch))))
+        }),
+        Contender::new(|| {
+            DecryptionKey::derive_batch(&params, &inverse, &keys, |_, key| drop(black_box(key)));
+            TOGETHER as f64
+        }),
+        // Hashes of the subscriber's ciphertext: the seed makes and hashes it, and the peer hashes what came.
+        Contender::new(|| {
+            black_box(*Sha1::digest(&ciphertext) == own);
+            1.0
+        }),
+        Contender::new(|| {
+            sent.copy_from_slice(&packaged);
+            let sent = encrypt_piece(&params, &encryption, &mut sent).map(|()| Sha1::digest(&sent));
+            f64::from(u8::from(black_box(sent).is_ok()))
+        }),
+        Contender::new(|| {
+            EncryptionKey::derive_batch(&params, &tables, &keys, |_, key| drop(black_box(key)));
+            TOGETHER as f64
+        }),
+    ];
+    let pieces = GIB / length as f64;
+    let seconds: Vec<f64> = interleave(&mut contenders, budget).iter().map(|ns| ns * pieces / 1e9).collect();
+    let row = |way, peer, seed, tracker, bytes: usize| Row {
+        backend: kernels.name,
+        way,
+        peer,
+        seed,
+        tracker,
+        bytes: (pieces * bytes as f64) as u64,
+    };
+    Ok([
+        row("SHA-1 by the license", seconds[0], 0.0, seconds[1], width),
+        row("hashes per subscriber", seconds[2], seconds[3], seconds[4], 20),
+    ])
+}
+
+fn print(rows: &[Row], piece: u32) {
+    println!("1 GiB in pieces of {piece} KiB, ffdhe2048; seconds of one core");
+    let mut lines = vec![cells(["backend", "way", "peer", "seed", "tracker", "from the tracker"])];
+    for row in rows {
+        let figures = [row.peer, row.seed, row.tracker].map(|seconds| format!("{seconds:.2}"));
+        let bytes = format!("{:.2} MB", row.bytes as f64 / 1e6);
+        let names = [row.backend, row.way].map(str::to_owned);
+        lines.push(names.into_iter().chain(figures).chain([bytes]).collect());
     }
-    print!("{}", table(&rows));
+    print!("{}", table(&lines));
 }

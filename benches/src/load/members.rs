@@ -41,13 +41,14 @@ impl Torrent {
     pub fn register(tracker: &Tracker, piece_length: u32, piece_count: u32) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let admin = AdminClient::new(tracker.url(), &tracker.token)?;
-        let mut id = [0; 32];
-        getrandom::fill(&mut id)?;
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)?;
         let group = Group::ffdhe2048(swarmseal_accel::detect());
         let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
         let license_key = runtime.block_on(admin.license_key())?;
+        let publisher = SigningKey::from_bytes(&[7; 32]).public();
         let witness = vec![[7; 32]; piece_count as usize].into();
-        let seal = Seal { witness, ..Seal::new(TorrentId(id), Arc::new(params), license_key) };
+        let seal = Seal { witness, ..Seal::new(publisher, random, Arc::new(params), license_key) };
         let pieces = vec![[7; 20]; piece_count as usize];
         let info = Info { name: "load".to_owned(), piece_length, piece_count, pieces, private: true, seal };
         let metainfo = Metainfo::new(format!("{}/announce", tracker.url()), info)?;

@@ -77,13 +77,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let store = glue::open_own_store(&subscription).await?;
     let (node, told) = bind(&args).await?;
     let address = node.local_addr();
-    output.note(format!("Listening on {address} as subscriber {}", subscription.id));
+    output.note(format!("Listening on {address} as subscriber {}", subscription.keys.id));
     if output.is_json() {
         output.result(
             "",
             json!({
                 "event": "listening", "address": address.to_string(), "port": address.port(),
-                "subscriber": subscription.id.to_string(), "pieces": store.count(),
+                "subscriber": subscription.keys.id.to_string(), "pieces": store.count(),
             }),
         );
     }
@@ -111,9 +111,9 @@ pub(super) fn torrent_config(
         torrent_id: seal.torrent_id,
         params: seal.params.clone(),
         hello: subscription.hello(),
-        id: subscription.id,
-        key: subscription.identity.signing_key().clone(),
-        epoch: subscription.keys.epoch,
+        id: subscription.keys.id,
+        key: subscription.keys.identity.signing_key().clone(),
+        epoch: subscription.epoch,
     };
     let tracker = Arc::new(TrackerLink::of_subscriber(subscription, listen)?);
     Ok(glue::torrent_config(&subscription.metainfo, Role::Peer { member, store }, tracker))

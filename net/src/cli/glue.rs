@@ -4,6 +4,7 @@ mod failure;
 mod link;
 mod node;
 mod ordinary;
+mod passphrase;
 mod reach;
 mod values;
 
@@ -34,6 +35,7 @@ pub(super) use failure::{
 pub(super) use link::TrackerLink;
 pub(super) use node::{BoundArgs, NodeArgs};
 pub(super) use ordinary::OrdinaryLink;
+pub(super) use passphrase::PassphraseSource;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
 
@@ -97,8 +99,8 @@ pub(super) fn base_url(url: &str) -> Result<String, Failure> {
 /// A client in a subscriber's name.
 pub(super) fn client(subscription: &Subscription) -> Result<Client, Failure> {
     let url = base_url(&subscription.metainfo.announce)?;
-    let key = subscription.identity.signing_key().clone();
-    Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.id, key))
+    let key = subscription.keys.identity.signing_key().clone();
+    Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.keys.id, key))
 }
 
 /// A client in an original seed's name.

@@ -218,11 +218,11 @@ pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Fa
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
     let metainfo = subscription.metainfo.as_ref().clone();
     let paths = subscription.dir.other_licenses().into_iter().map(|epoch| subscription.dir.license_of(epoch));
-    let Subscription { identity, keys, id, .. } = subscription;
+    let keys = &subscription.keys;
     // One that is damaged opens nothing, and keeps nobody from playing.
-    let opens = |envelope: &Vec<u8>| License::open_for(envelope, identity, &metainfo, id).is_ok();
+    let opens = |envelope: &Vec<u8>| License::open_for(envelope, &keys.identity, &metainfo, &keys.id).is_ok();
     let others: Vec<Vec<u8>> = paths.filter_map(|path| std::fs::read(path).ok()).filter(opens).collect();
-    Player::with_licenses(metainfo, identity, keys, &envelope, &others).map_err(glue::player_failure)
+    Player::with_licenses(metainfo, keys, &envelope, &others).map_err(glue::player_failure)
 }
 
 /// Opens every stored piece; those that are bad.

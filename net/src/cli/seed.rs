@@ -52,8 +52,8 @@ pub(super) struct Args {
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
-    /// Bytes of pieces a second, with K, M or G, that are hashed in the background for subscribers who want to check them
-    /// as they arrive, or to use other clients; 0: none
+    /// Bytes of pieces a second, with K, M or G, that are hashed in the background for subscribers who want a .torrent for
+    /// other clients; 0: none
     #[arg(long, env = "SWARMSEAL_CIPHER_HASHES", value_name = "RATE", value_parser = super::size_or_none, default_value = "64M")]
     cipher_hashes: u64,
     /// Keep packaged pieces in this directory, so that each is made once. They take as much room as the content, and open

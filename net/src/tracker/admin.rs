@@ -482,9 +482,12 @@ pub(super) async fn subscribers(
         let after = page.after.map(|id| SubscriberId(id.0));
         let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|listed| listed.id.to_string())).flatten();
+        let ids: Vec<SubscriberId> = found.iter().map(|listed| listed.id).collect();
+        let keyed = tracker.offload.of_subscribers(&tracker.store, &ids)?;
         let list: Vec<Value> = found
             .into_iter()
-            .map(|Listed { id, record, licensed, issued, revoked }| {
+            .zip(keyed)
+            .map(|(Listed { id, record, licensed, issued, revoked }, keyed)| {
                 json!({
                     "subscriber": id.to_string(),
                     "identity": hex::encode(record.identity),
@@ -494,6 +497,10 @@ pub(super) async fn subscribers(
                     "revoked_at": revoked,
                     "licensed": licensed,
                     "licenses": issued,
+                    "keyed_to": keyed.to,
+                    "keyed_from": keyed.from,
+                    "keyed_to_bytes": keyed.to.saturating_mul(torrent.piece_length.into()),
+                    "keyed_from_bytes": keyed.from.saturating_mul(torrent.piece_length.into()),
                 })
             })
             .collect();
@@ -589,6 +596,7 @@ mod tests {
                 "get /admin/grants",
                 "get /admin/grants/{id}/devices",
                 "get /admin/license-key",
+                "get /admin/offload",
                 "get /admin/revocations",
                 "get /admin/stats",
                 "get /admin/subscribers",

@@ -91,7 +91,6 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
     if tracker.store.subscriber(&subscriber)?.is_some_and(|now| now.passkey != record.passkey) {
         tracker.forget_passkey(&record.passkey);
     }
-    tracker.hash_work.joined(&torrent.id, subscriber);
     Ok(Subscribed { passkey: record.passkey, subscriber, epoch: torrent.epochs.current(), now })
 }
 
@@ -186,6 +185,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Subscriber, session.id), request.ticket.downloader, &request.pieces);
     count(&tracker.counters.rekey_calls, 1);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
@@ -243,6 +243,7 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Seed, session.id), request.ticket.downloader, &request.pieces);
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }

@@ -230,10 +230,6 @@ settings! {
     /// Bytes of tables that make re-keys fast, some 80 KiB for each active subscriber.
     table_cache_bytes: usize = 256 << 20,
         Bytes "table-cache" "SWARMSEAL_TRACKER_TABLE_CACHE" "SIZE";
-    /// A torrent's bytes times its subscribers up to which seeds compute everybody's cipher hashes by themselves; beyond
-    /// it, those of whoever asks. The default is some hours of one core.
-    cipher_hash_bytes: u64 = 4 << 40,
-        Bytes "cipher-hash-bytes" "SWARMSEAL_TRACKER_CIPHER_HASH_BYTES" "SIZE";
     /// Devices of one grant that its users may revoke in `change_seconds`, each of which makes room for another; 0: none. Publishers
     /// may revoke any.
     device_changes: u32 = 3,

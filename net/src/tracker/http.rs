@@ -13,7 +13,7 @@ use axum::{Router, middleware};
 
 use super::metrics::Call;
 use super::state::Tracker;
-use super::{admin, announce, backup, calls, devices, epochs, licenses, personal};
+use super::{admin, announce, backup, calls, devices, epochs, licenses, offload, personal};
 use crate::wire::api;
 
 /// Every route.
@@ -56,6 +56,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/subscribers/{id}", get(admin::subscriber))
         .route("/admin/backup", post(backup::back_up))
         .route("/admin/epochs", get(epochs::list).post(epochs::rotate))
+        .route("/admin/offload", get(offload::list))
         .route("/admin/retire", post(epochs::retire_epochs))
         .route("/admin/stats", get(admin::stats))
         .route("/admin/tokens", get(admin::tokens).post(admin::create_token))

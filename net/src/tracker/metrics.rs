@@ -168,6 +168,10 @@ counters! {
     witness_keys,
     /// Encryption keys issued to seeds.
     encryption_keys,
+    /// Pieces that keys from seeds to subscribers were given out for, an estimate of what seeds sent.
+    keyed_from_seeds,
+    /// Pieces that keys from subscribers to others were given out for, an estimate of what peers sent.
+    keyed_from_peers,
     /// Cipher hashes that seeds computed.
     cipher_hashes,
     /// Licenses issued.

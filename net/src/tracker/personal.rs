@@ -20,7 +20,8 @@ use super::sessions::Session;
 use super::state::{Torrent, Tracker, random};
 use crate::wire::api::{
     Acknowledged, ApiError, Clients, ClientsRequest, HashJob, Hashes, HashesRequest, Keys, MAX_CLIENTS,
-    MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
+    MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Role, Work,
+    WorkRequest,
 };
 use crate::wire::mse;
 use crate::wire::personal::PersonalTorrent;
@@ -135,7 +136,7 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
     seed_of(tracker, session, &torrent.id)?;
     loop {
         let now = clock::now();
-        let Some(subscriber) = tracker.hash_work.next(&tracker.store, &torrent, now)? else {
+        let Some(subscriber) = tracker.hash_work.next(&torrent.id, now) else {
             return Ok(Work { job: None, now });
         };
         let record = tracker.store.subscriber(&subscriber)?.filter(|record| !record.revoked);
@@ -219,7 +220,7 @@ fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> 
     let hashes = tracker.store.hashes((&session.id, epoch), request.first)?;
     let there = u64::from(request.first) + hashes.len() as u64 / 20;
     if request.wanted != 0 && there < u64::from(torrent.piece_count) {
-        tracker.hash_work.wanted(&tracker.store, &torrent, session.id)?;
+        tracker.hash_work.wanted(&torrent.id, session.id);
     }
     Ok(Hashes { epoch, hashes, now: clock::now() })
 }
@@ -282,6 +283,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Subscriber, session.id), personal.subscriber, &request.pieces);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }
@@ -353,6 +355,7 @@ fn make_pull_keys(
     let from = Party { tables: &from_tables, master: &from_master, epoch: personal.epoch };
     let to = Party { tables: &to_tables, master: &to_master, epoch: request.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Subscriber, personal.subscriber), session.id, &request.pieces);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now })
 }
@@ -378,6 +381,7 @@ fn make_seed_keys(
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
     let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Seed, session.id), personal.subscriber, &request.pieces);
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }

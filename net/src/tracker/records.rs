@@ -120,6 +120,41 @@ pub(super) struct LicenseRecord {
     pub(super) count: u64,
 }
 
+/// Pieces of a torrent that keys were given out for in an hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OffloadRecord {
+    /// From seeds to subscribers.
+    pub(super) from_seeds: u64,
+    /// From subscribers to others.
+    pub(super) from_peers: u64,
+}
+
+impl OffloadRecord {
+    pub(super) fn add(&mut self, other: &OffloadRecord) {
+        self.from_seeds = self.from_seeds.saturating_add(other.from_seeds);
+        self.from_peers = self.from_peers.saturating_add(other.from_peers);
+    }
+}
+
+/// Pieces that keys to and from a subscriber were given out for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeyedRecord {
+    /// When that was last.
+    pub(super) changed: u64,
+    /// It sends.
+    pub(super) from: u64,
+    /// It receives.
+    pub(super) to: u64,
+}
+
+impl KeyedRecord {
+    pub(super) fn add(&mut self, other: &KeyedRecord) {
+        self.changed = self.changed.max(other.changed);
+        self.from = self.from.saturating_add(other.from);
+        self.to = self.to.saturating_add(other.to);
+    }
+}
+
 /// A subscriber's id in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Holder {

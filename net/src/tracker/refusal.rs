@@ -114,7 +114,6 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::BadSignature => "the signature does not verify",
         ApiError::BadPublicKey => "the public key is not a proper element of the torrent's group",
         ApiError::BadProof => "the proof of possession does not verify",
-        ApiError::AlreadySubscribed => "this public key is subscribed with another identity or device",
         ApiError::NoSession => "there is no such session, or it has expired",
         ApiError::WrongRole => "this session may not make this call",
         ApiError::WrongTorrent => "this belongs to another torrent",

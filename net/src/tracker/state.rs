@@ -22,6 +22,7 @@ use super::limits::Limits;
 use super::masters::Masters;
 use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
 use super::nonces::Nonces;
+use super::offload::Offload;
 use super::personal::Personals;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
@@ -38,7 +39,6 @@ use super::{
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::Selection;
 
@@ -54,8 +54,6 @@ pub(super) struct Torrent {
     pub(super) selection: Option<Arc<Selection>>,
     /// Bytes.
     pub(super) piece_length: u32,
-    /// When subscribers check received pieces.
-    pub(super) integrity: Integrity,
     /// The publisher's public label.
     pub(super) label: String,
     /// The operator's.
@@ -80,17 +78,11 @@ impl Torrent {
             piece_count: metainfo.info.piece_count,
             selection: metainfo.info.seal.selection.clone(),
             piece_length: metainfo.info.piece_length,
-            integrity: metainfo.info.seal.integrity,
             label: metainfo.info.name.clone(),
             name,
             epochs: Epochs::new(epochs),
             witness,
         }
-    }
-
-    /// Bytes in all.
-    pub(super) fn length(&self) -> u64 {
-        u64::from(self.piece_count) * u64::from(self.piece_length)
     }
 
     /// Whether a piece is clear: nobody needs a key of it.
@@ -134,6 +126,8 @@ pub(super) struct Tracker {
     pub(super) budgets: Budgets,
     /// Witness keys that subscribers may have.
     pub(super) witness_budgets: Budgets,
+    /// How many pieces keys were given out for.
+    pub(super) offload: Offload,
     pub(super) counters: Counters,
     pub(super) times: CallTimes,
     pub(super) limits: Limits,
@@ -207,10 +201,11 @@ impl Tracker {
             tables: TableCache::new(config.table_cache_bytes),
             witness_tables: WitnessTables::default(),
             tickets: CheckedTickets::default(),
-            hash_work: HashWork::new(config.cipher_hash_bytes),
+            hash_work: HashWork::default(),
             personals: Personals::new(store.personals()?),
             budgets: Budgets::new(config.keys_per_day),
             witness_budgets: Budgets::new(config.keys_per_day),
+            offload: Offload::default(),
             counters: Counters::default(),
             times: CallTimes::default(),
             limits: Limits::new(&config),
@@ -364,6 +359,17 @@ impl Tracker {
             Role::Subscriber => self.subscriber_of(session, torrent).map(drop).map_err(Refusal::from),
             Role::Seed => calls::seed_of(self, session, torrent),
         }
+    }
+
+    /// Takes note that an uploader was given keys of pieces for a downloader.
+    pub(super) fn keyed(
+        &self,
+        torrent: &Torrent,
+        uploader: (Role, SubscriberId),
+        downloader: SubscriberId,
+        pieces: &[u32],
+    ) {
+        self.offload.keyed(&self.counters, torrent.id, uploader, downloader, pieces.len());
     }
 
     /// Everything that is measured. Blocks.

@@ -10,6 +10,7 @@ mod database;
 mod devices;
 mod epochs;
 mod listings;
+mod offload;
 mod passkeys;
 mod schema;
 
@@ -287,7 +288,7 @@ impl Store {
         self.read(SUBSCRIBERS, &id.0)
     }
 
-    /// Adds a subscriber. The same keys again give the subscription that there is; other keys under the same y are refused.
+    /// Adds a subscriber. The same keys again, which the id fixes, give the subscription that there is.
     pub(super) fn subscribe(
         &self,
         id: SubscriberId,
@@ -299,13 +300,7 @@ impl Store {
             let known: Option<SubscriberRecord> =
                 table.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
             if let Some(known) = known {
-                return if known.revoked {
-                    Err(ApiError::Revoked.into())
-                } else if known.identity != record.identity || known.device != record.device {
-                    Err(ApiError::AlreadySubscribed.into())
-                } else {
-                    Ok(known)
-                };
+                return if known.revoked { Err(ApiError::Revoked.into()) } else { Ok(known) };
             }
             table.insert(id.0, encode(&record).as_slice())?;
             write.open_table(MEMBERS_OF)?.insert(member_key(&record.torrent_id, &id), false)?;
@@ -825,8 +820,6 @@ mod tests {
         assert_eq!(store.subscribe(id, record.clone()).unwrap(), record);
         let again = SubscriberRecord { passkey: Passkey::new([9; 16]), ..record.clone() };
         assert_eq!(store.subscribe(id, again).unwrap(), record);
-        let other = SubscriberRecord { identity: [9; 32], ..record.clone() };
-        assert_eq!(refusal(store.subscribe(id, other)), ApiError::AlreadySubscribed);
         store.revoke(&id, 9).unwrap();
         assert_eq!(refusal(store.subscribe(id, record)), ApiError::Revoked);
     }

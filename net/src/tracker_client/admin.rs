@@ -316,6 +316,13 @@ impl AdminClient {
         self.get(&format!("admin/subscribers?torrent_id={torrent}{after}")).await
     }
 
+    /// A page of a torrent's hours, after one that began then: pieces keyed from seeds and from peers, which are estimates, as the
+    /// tracker's JSON has them.
+    pub async fn offload(&self, torrent: TorrentId, after: Option<u64>) -> Result<Value, Error> {
+        let after = after.map(|hour| format!("&after={hour}")).unwrap_or_default();
+        self.get(&format!("admin/offload?torrent_id={torrent}&limit=1000{after}")).await
+    }
+
     /// The epochs of every torrent, as the tracker's JSON has them.
     pub async fn epochs(&self) -> Result<Value, Error> {
         self.get("admin/epochs").await

@@ -100,8 +100,6 @@ codes! {
     BadPublicKey = "bad-public-key", 403;
     /// The proof of possession does not verify.
     BadProof = "bad-proof", 403;
-    /// The public key is subscribed with another identity or device.
-    AlreadySubscribed = "already-subscribed", 409;
     /// There is no such session, or it has expired: open another.
     NoSession = "no-session", 401;
     /// The call is for a seed and this is a subscriber's session, or the other way round.

@@ -16,8 +16,9 @@ use swarmseal::wire::bencode;
 use swarmseal::wire::channel::{self, Endpoint, Notice};
 use swarmseal::wire::content::{FileEntry, FileList, Manifest};
 use swarmseal::wire::handshake::Handshake;
+use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::keyfile::{
-    ExportedKeys, Passphrase, SealedMaster, SealedWitness, SeedFile, SubscriberKeys,
+    Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
 };
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::lsd::Search;
@@ -27,13 +28,16 @@ use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
 use swarmseal::wire::seal::{ExtendedHandshake, Hello, SealMessage};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
+use swarmseal::wire::subscription::SubscriptionFile;
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{KeyCommitment, Params, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
 use crate::mp4;
-use crate::targets::{ENTROPY, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
+use crate::targets::{
+    ENTROPY, PLAYS_KEY, SHAPE, TORRENT, device, identity, license_key, paper, sealed, secret,
+};
 
 /// A file of the corpus.
 pub(crate) struct Seed {
@@ -143,6 +147,7 @@ pub(crate) fn all() -> Vec<Seed> {
         add("selection", name, [&count[..], selection.as_bytes()].concat());
     }
 
+    add("keyfile", "device", device().to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "identity", identity().to_key_file().to_text().as_bytes().to_vec());
     let passphrase = Passphrase::new(Zeroizing::new("horse battery".to_owned())).unwrap();
     let master = SealedMaster::seal(2, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
@@ -150,12 +155,19 @@ pub(crate) fn all() -> Vec<Seed> {
     let witness = SealedWitness::seal(TORRENT, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
     add("keyfile", "sealed-witness", witness.to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "seed", seed_file().to_key_file().to_text().as_bytes().to_vec());
-    let subscriber = subscriber_keys(&sealed(kernels()));
-    let text = subscriber.to_key_file(&sealed(kernels())).to_text();
-    add("keyfile", "subscriber", text.as_bytes().to_vec());
-    let subscriber = subscriber_keys(&paper(kernels()));
-    let exported = ExportedKeys { identity: identity(), subscriber };
-    add("keyfile", "exported", exported.to_key_file(&paper(kernels())).to_text().as_bytes().to_vec());
+    let publisher = PublisherKey::from_bytes(&[8; 32]);
+    add("keyfile", "publisher", publisher.to_key_file().to_text().as_bytes().to_vec());
+    let publisher = SealedPublisher::seal(&publisher, &passphrase, &mut UnwrapErr(SysRng)).unwrap();
+    add("keyfile", "sealed-publisher", publisher.to_key_file().to_text().as_bytes().to_vec());
+
+    let words: Vec<&str> = Words::of(device().as_bytes()).iter().collect();
+    add("words", "words", words.join(" ").into_bytes());
+    let short =
+        |(at, word): (usize, &&str)| format!("{:>2}. {}\n", at + 1, word[..word.len().min(4)].to_uppercase());
+    add("words", "numbered", words.iter().enumerate().map(short).collect::<String>().into_bytes());
+
+    let file = SubscriptionFile { subscriber: ID, passkey: Passkey::new([0xab; 16]), epoch: 3 };
+    add("subscription", "file", file.to_bytes());
 
     add("announce_query", "announce", announce().to_query().into_bytes());
     let (info_hashes, passkey) = (vec![*b"abcdefghij\0\x01\x02\xff& =%+/"; 2], None);
@@ -276,7 +288,7 @@ fn kernels() -> &'static swarmseal_core::Kernels {
 }
 
 fn seal(params: Params) -> Seal {
-    Seal::new(TORRENT, Arc::new(params), license_key().public())
+    Seal::new(PublisherKey::from_bytes(&[8; 32]).public(), [7; 32], Arc::new(params), license_key().public())
 }
 
 fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
@@ -294,7 +306,6 @@ fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
 /// Of five pieces, two of them clear.
 fn mixed_torrent() -> Metainfo {
     let mut info = torrent(sealed(kernels()), 1 << 18, 5).info;
-    info.seal.version = 2;
     let selection = Selection::from_bytes(&[0b1010_1000], 5).expect("of both");
     info.seal.witness = info.seal.witness[..selection.sealed_count() as usize].into();
     info.seal.selection = Some(Arc::new(selection));
@@ -344,10 +355,6 @@ fn seed_file() -> SeedFile {
         content: Some("/films/a film".into()),
         metainfo: None,
     }
-}
-
-fn subscriber_keys(params: &Params) -> SubscriberKeys {
-    SubscriberKeys { torrent_id: TORRENT, secret: secret(params, 5), epoch: 1, passkey: None }
 }
 
 fn announce() -> Announce {

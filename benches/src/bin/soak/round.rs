@@ -62,8 +62,6 @@ pub(crate) struct Round {
     torrent: String,
     seed_file: String,
     seed_address: SocketAddr,
-    /// Whether the seed computes cipher hashes, so that peers can check pieces as they arrive.
-    hashes: bool,
     pub(crate) seed: State,
     pub(crate) peers: Vec<Peer>,
     pub(crate) scene: Scene,
@@ -77,12 +75,7 @@ pub(crate) async fn run(
     report: &mut Report,
 ) -> Result<()> {
     let mut round = Round::prepare(world, plan, &mut random).await.context("before any chaos")?;
-    eprintln!(
-        "round {}: {} licensed peers, {}",
-        plan.number,
-        plan.peers,
-        if round.hashes { "with cipher hashes" } else { "without cipher hashes" }
-    );
+    eprintln!("round {}: {} licensed peers", plan.number, plan.peers);
     round.start_seed(world)?;
     (0..round.peers.len()).try_for_each(|peer| round.start_peer(world, peer))?;
     Chaos::new(plan, random.fork()).run(world, &mut round, report).await?;
@@ -131,8 +124,7 @@ impl Round {
             targets: peers.iter().map(|peer| peer.address).chain([seed_address]).collect(),
             sent: Sent::default(),
         };
-        let hashes = plan.number.is_multiple_of(2);
-        Ok(Round { dir, torrent, seed_file, seed_address, hashes, seed: State::Down, peers, scene })
+        Ok(Round { dir, torrent, seed_file, seed_address, seed: State::Down, peers, scene })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -143,10 +135,8 @@ impl Round {
     pub(crate) fn start_seed(&mut self, world: &World) -> Result<()> {
         let listen = self.seed_address.to_string();
         let seed = ["seed", &self.seed_file, "--listen", &listen, "--upload-limit", "1500K"];
-        let none = ["--cipher-hashes", "0"];
-        let args = if self.hashes { seed.to_vec() } else { [&seed[..], &none].concat() };
         let data = self.path("seed");
-        self.seed = State::Running(Process::start(&world.program, "seed", &data, &args, None)?);
+        self.seed = State::Running(Process::start(&world.program, "seed", &data, &seed, None)?);
         Ok(())
     }
 

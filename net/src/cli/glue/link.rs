@@ -28,31 +28,25 @@ pub(crate) struct TrackerLink {
 }
 
 impl TrackerLink {
-    /// A subscriber's that listens on `listen`. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never
-    /// registered.
+    /// A subscriber's that listens on `listen`. Errors: [`Exit::Usage`] where the announce URL is none.
     pub(crate) fn of_subscriber(subscription: &Subscription, listen: IpAddr) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
-        Self::new(&subscription.metainfo, client, listen, subscription.keys.passkey.as_deref())
+        Self::new(&subscription.metainfo, client, listen, subscription.passkey)
     }
 
-    /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
+    /// An original seed's. Errors: [`Exit::Usage`] where the announce URL is none, or the seed was never registered.
     pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile, listen: IpAddr) -> Result<Self, Failure> {
-        Self::new(metainfo, super::seed_client(metainfo, seed)?, listen, seed.passkey.as_deref())
-    }
-
-    fn new(
-        metainfo: &Metainfo,
-        client: Client,
-        listen: IpAddr,
-        passkey: Option<&str>,
-    ) -> Result<Self, Failure> {
-        let client = client.announcing_from(listen).map_err(super::client_failure)?;
-        let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
+        let passkey = seed.passkey.as_deref().and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
-                "there is no passkey: expected keys that were registered with the tracker",
+                "there is no passkey: expected a seed file that was registered with the tracker",
             )
         })?;
+        Self::new(metainfo, super::seed_client(metainfo, seed)?, listen, passkey)
+    }
+
+    fn new(metainfo: &Metainfo, client: Client, listen: IpAddr, passkey: Passkey) -> Result<Self, Failure> {
+        let client = client.announcing_from(listen).map_err(super::client_failure)?;
         let seal = &metainfo.info.seal;
         let width = seal.params.group().bytes();
         Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width })

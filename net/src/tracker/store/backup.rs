@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::database::{Database, Reading};
-use super::{META, Store, StoreError, admin, devices, epochs, schema};
+use super::{META, Store, StoreError, admin, devices, epochs, offload, schema};
 
 /// What meta has the time of a backup under.
 const MADE: &str = "backup made";
@@ -42,6 +42,8 @@ impl Store {
             devices::DEVICES,
             epochs::EPOCHS,
             epochs::MARKS,
+            offload::HOURS,
+            offload::KEYED,
             admin::TOKENS,
             admin::AUDIT,
         );

@@ -7,7 +7,7 @@ use redb::{TableHandle, WriteTransaction};
 use super::database::Database;
 use super::{
     ACCOUNTS, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS, SUBSCRIBERS,
-    StoreError, TORRENTS, VOUCHERS, admin, devices, epochs,
+    StoreError, TORRENTS, VOUCHERS, admin, devices, epochs, offload,
 };
 
 /// The schema that this program writes, and the newest that it reads.
@@ -55,6 +55,7 @@ fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
     write.open_table(REVOCATIONS)?;
     epochs::make_tables(write)?;
     admin::make_tables(write)?;
+    offload::make_tables(write)?;
     devices::make_tables(write)
 }
 

@@ -12,8 +12,8 @@
 //! check: …
 //! ```
 //!
-//! A `sealed witness` has the torrent's id, `torrent`, instead of the epoch. Associated data: `swarmseal v1 sealed master` and the epoch
-//! (8 bytes, big-endian), or `swarmseal v1 sealed witness` and the torrent's id.
+//! Instead of the epoch, a `sealed witness` has the torrent's id, `torrent`, and a `sealed publisher` its Ed25519 public key, `public`.
+//! Associated data: `swarmseal v1 ` and the kind, then the epoch (8 bytes, big-endian), the torrent's id or the public key.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 use swarmseal_core::TorrentId;
 use zeroize::Zeroizing;
 
-use super::{Error, KeyFile};
+use super::{Error, KeyFile, PublisherKey};
 
 /// What is written: 64 MiB, three passes, as RFC 9106 recommends where memory is short.
 const MEMORY: u32 = 64 << 10;
@@ -275,6 +275,48 @@ impl SealedWitness {
     }
 }
 
+/// The file of a publisher's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedPublisher {
+    /// The public key.
+    pub public: [u8; 32],
+    key: Sealed,
+}
+
+impl SealedPublisher {
+    /// The kind of its key file.
+    pub const KIND: &'static str = "sealed publisher";
+
+    /// Seals a key. None where there is no memory for it.
+    pub fn seal(key: &PublisherKey, passphrase: &Passphrase, rng: &mut impl CryptoRng) -> Option<Self> {
+        let public = key.public();
+        let sealed =
+            Sealed::seal(&key.signing_key().to_bytes(), &Self::associated(&public), passphrase, rng)?;
+        Some(SealedPublisher { public, key: sealed })
+    }
+
+    /// The key. None where the passphrase is another, or the file was changed. May take 64 MiB and a moment.
+    pub fn open(&self, passphrase: &Passphrase) -> Option<PublisherKey> {
+        let opened = self.key.open(&Self::associated(&self.public), passphrase)?;
+        Some(PublisherKey::from_bytes(&opened)).filter(|key| key.public() == self.public)
+    }
+
+    fn associated(public: &[u8; 32]) -> Vec<u8> {
+        [&b"swarmseal v1 sealed publisher"[..], public].concat()
+    }
+
+    /// The key file.
+    pub fn to_key_file(&self) -> KeyFile {
+        self.key.add_to(KeyFile::new(Self::KIND).with_bytes("public", &self.public))
+    }
+
+    /// Reads a key file of this kind; nothing is computed yet.
+    pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
+        file.expect_kind(Self::KIND)?;
+        Ok(SealedPublisher { public: *file.array("public")?, key: Sealed::take_from(file)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use getrandom::SysRng;
@@ -329,6 +371,22 @@ mod tests {
         }
         assert_eq!(other.0.keys.lock().unwrap().len(), MAX_KEYS);
         assert_eq!(other.derivation(rng).memory, MEMORY);
+    }
+
+    #[test]
+    fn only_its_passphrase_opens_a_publishers_key_and_only_as_its_own() {
+        let key = PublisherKey::from_bytes(&[7; 32]);
+        let sealed = SealedPublisher::seal(&key, &passphrase("horse"), &mut UnwrapErr(SysRng)).unwrap();
+        let text = sealed.to_key_file().to_text();
+        assert!(!text.contains(&hex::encode([7; 32])));
+        let file = KeyFile::parse(text.as_bytes()).unwrap();
+        let read = SealedPublisher::from_key_file(&file).unwrap();
+        assert_eq!((&read, read.public), (&sealed, key.public()));
+        assert_eq!(read.open(&passphrase("horse")).unwrap().public(), key.public());
+        assert!(read.open(&passphrase("hors")).is_none());
+        let public = PublisherKey::from_bytes(&[8; 32]).public();
+        assert!(SealedPublisher { public, ..read }.open(&passphrase("horse")).is_none());
+        assert!(matches!(SealedMaster::from_key_file(&file), Err(Error::WrongKind { .. })));
     }
 
     #[test]
