@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U4096};
 use swarmseal::peer::simulation::among_strangers;
-use swarmseal::peer::{Owner, Shape, StatementLog, Store, StoreReader, StoredPiece, read_statements};
+use swarmseal::peer::{Shape, Store, StoreReader, StoredPiece};
 use swarmseal::player::{plays_in_record, records_in_journal};
 use swarmseal::publish::media::clear_ranges_of;
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
@@ -30,7 +30,7 @@ use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::{Metainfo, Seal};
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
-use swarmseal::wire::seal::{ExtendedHandshake, Parties, SealMessage, Statement};
+use swarmseal::wire::seal::{ExtendedHandshake, SealMessage};
 use swarmseal::wire::selection::{Kind, Selection};
 use swarmseal::wire::udp_tracker::{self, Response};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
@@ -475,11 +475,6 @@ pub fn seal_messages(data: &[u8]) {
         assert_eq!(ExtendedHandshake::from_bytes(&read.to_bytes()), Ok(read));
     }
     if let Ok(Some(read)) = SealMessage::from_bytes(data) {
-        let id = SubscriberId([1; 32]);
-        let parties = Parties { torrent_id: TORRENT, uploader: id, downloader: id };
-        if let SealMessage::Statement(statement) = &read {
-            let _ = statement.verify(&license_key().public(), &parties);
-        }
         assert_eq!(SealMessage::from_bytes(&read.to_bytes()), Ok(Some(read)));
     }
 }
@@ -593,39 +588,13 @@ pub fn piece_index(data: &[u8]) {
     }
     assert!(store.count() <= SHAPE.piece_count);
     let piece = [5; SHAPE.piece_len as usize];
-    let stored =
-        StoredPiece { epoch: 1, hash: *blake3::hash(&piece).as_bytes(), sender: Some(SubscriberId([6; 32])) };
+    let stored = StoredPiece { epoch: 1, hash: *blake3::hash(&piece).as_bytes() };
     store.put(1, &piece, stored).expect("it is in range");
     let pieces = store.pieces();
     drop(store);
     let again = Store::open(dir.path(), SHAPE).expect("it could be opened before");
     assert_eq!(again.pieces(), pieces);
     assert_eq!(again.piece(1), Some(stored));
-}
-
-/// Whose statements are read.
-pub const OWNER: Owner = Owner { torrent_id: TORRENT, subscriber: SubscriberId([8; 32]) };
-
-/// A log of statements: whatever it holds, what was read stays, and what is added next is there at the next start.
-pub fn statement_log(data: &[u8]) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("statements.log");
-    std::fs::write(&path, data).expect("a file in it");
-    let Ok(before) = read_statements(&path, &OWNER) else { return };
-    // Every piece that it names was stored as it says, so that nothing is dropped.
-    let mut stored = Vec::new();
-    for (uploader, statement) in &before {
-        stored.extend(statement.entries.iter().map(|entry| {
-            (entry.piece, StoredPiece { epoch: statement.epoch, hash: entry.hash, sender: Some(*uploader) })
-        }));
-    }
-    let mut log = StatementLog::open(&path, OWNER, &stored).expect("it could be read before");
-    let added =
-        (SubscriberId([6; 32]), Statement { epoch: 2, time: 3, entries: Vec::new(), signature: [4; 64] });
-    log.add(added.0, &added.1).expect("there is room");
-    let after = read_statements(&path, &OWNER).expect("it could be read before");
-    assert_eq!(after.last(), Some(&added));
-    assert_eq!(after[..after.len() - 1], before);
 }
 
 /// A peer's state machine, to which strangers say the bytes' story.

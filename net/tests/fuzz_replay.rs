@@ -49,7 +49,6 @@ targets! {
     package 300
     transform 60
     piece_index 300
-    statement_log 200
     play_record 500
     kernels 8
     strangers 300

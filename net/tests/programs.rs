@@ -9,10 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use swarmseal::peer::{Owner, Shape, StatementLog, Store, StoredPiece};
-use swarmseal::wire::identity::SigningKey;
+use swarmseal::peer::{Shape, Store, StoredPiece};
 use swarmseal::wire::metainfo::Metainfo;
-use swarmseal::wire::seal::{Entry, Statement};
 use swarmseal_core::SubscriberId;
 
 use self::world::{DEADLINE, Running, World, program, until};
@@ -317,7 +315,7 @@ fn a_corrupt_piece_is_named_and_fetched_again() {
     world.damage("alice", 2);
     let refused = world.play("alice", &["--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains("piece 2 "), "{refused}");
-    let get = world.get("alice", &["--repair", "--exit"]);
+    let get = world.get("alice", &["--exit"]);
     get.event("complete");
     assert_eq!(get.ends(), Some(0));
     world.play("alice", &["--no-fetch"], 0);
@@ -456,7 +454,7 @@ fn a_torrent_that_is_partly_clear_goes_through_everything() {
     let piece = place / (64 << 10);
     let refused = world.play("bob", &["--no-fetch"], 10);
     assert!(refused["error"].as_str().unwrap().contains(&format!("piece {piece} ")), "{refused}");
-    let bob = world.get("bob", &["--repair", "--exit"]);
+    let bob = world.get("bob", &["--exit"]);
     bob.event("complete");
     assert_eq!(bob.ends(), Some(0));
     world.play("bob", &[], 0);
@@ -717,111 +715,76 @@ fn a_backend_can_be_forced_and_one_that_is_not_there_is_refused() {
     assert_eq!(run(&[&quick, &["--seconds", "soon"][..]].concat()).0, Some(2));
 }
 
-/// Mallory hands on a bad piece that its own disk vouches for: in the store it is well, and a statement says that the seed sent it.
+/// Makes a stored piece another one that the store itself finds nothing wrong with: what a peer sends that cheats.
 fn pollute(world: &World, who: &str, piece: u32) {
     let metainfo =
         Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect()).unwrap();
     let torrent_id = metainfo.info.seal.torrent_id;
-    let dir = world.torrent_dir(who);
     let (piece_len, piece_count) = (metainfo.info.piece_length, metainfo.info.piece_count);
-    let store = Store::open(&dir, Shape { torrent_id, piece_len, piece_count }).unwrap();
+    let store = Store::open(&world.torrent_dir(who), Shape { torrent_id, piece_len, piece_count }).unwrap();
     let stored = store.piece(piece).unwrap();
     let mut bytes = vec![0; piece_len as usize];
     store.read(piece, &mut bytes).unwrap();
     bytes[9000] ^= 1;
     let hash = *blake3::hash(&bytes).as_bytes();
     store.put(piece, &bytes, StoredPiece { hash, ..stored }).unwrap();
-    let subscriber = subscriber(world, who);
-    let owner = Owner { torrent_id, subscriber };
-    let mut log = StatementLog::open(&dir.join("statements.log"), owner, &store.history().unwrap()).unwrap();
-    let uploader = stored.sender.unwrap();
-    let key = SigningKey::from_bytes(&[1; 32]);
-    let entries = vec![Entry { piece, hash }];
-    let statement = Statement::sign(&key, &owner.from(uploader), stored.epoch, 1_000_000_000, entries);
-    log.add(uploader, &statement).unwrap();
 }
 
-fn subscriber(world: &World, who: &str) -> SubscriberId {
-    let torrent = world.torrent();
-    let known = world.expect(who, &["subscribe", &torrent], 0);
-    let mut id = [0; 32];
-    hex::decode_to_slice(known["subscriber"].as_str().unwrap(), &mut id).unwrap();
-    SubscriberId(id)
-}
-
-#[test]
-fn a_bad_piece_that_passed_an_honest_peer_is_fetched_again_from_the_seed() {
-    let world = World::new(500_000);
-    let seed = world.seed(&["--cipher-hashes", "0"]);
-    world.fetch("mallory");
-    seed.kill();
-    pollute(&world, "mallory", 3);
-    // Bob has Mallory only, and Carol has Bob only.
-    let mallory = world.get("mallory", &[]);
-    mallory.event("complete");
-    world.fetch("bob");
-    mallory.kill();
-    let bob = world.get("bob", &[]);
-    bob.event("complete");
-    world.fetch("carol");
-    let code = world.voucher(&[]);
-    let refused = world.play("carol", &["--voucher", &code, "--no-fetch"], 10);
-    assert!(refused["error"].as_str().unwrap().contains("piece 3 "), "{refused}");
-    // Carol gets the piece from the seed, and opens what was published.
-    let _seed = world.seed(&["--cipher-hashes", "0"]);
-    let get = world.get("carol", &["--repair", "--exit"]);
-    get.event("complete");
-    assert_eq!(get.ends(), Some(0));
-    world.play("carol", &[], 0);
-    world.assert_opened("carol");
-}
-
-/// Carol has a license and Mallory's bad pieces, or was offered them; then the seed comes back. `noticed`: whether she noticed by
-/// that event.
-fn fetched_again_by_itself(
-    bytes: usize,
-    bad: std::ops::Range<u32>,
-    integrity: &str,
-    noticed: impl Fn(&Running, &World),
-) {
-    let flags = ["--piece-length", "64K", "--integrity", integrity];
-    let world = World::publish(bytes, [127, 0, 0, 1].into(), &flags);
+/// A world in which Mallory has everything, of which these pieces are bad, and nobody else has anything.
+fn polluted(bytes: usize, bad: std::ops::Range<u32>) -> (World, Running) {
+    let world = World::publish(bytes, [127, 0, 0, 1].into(), &["--piece-length", "64K"]);
     let seed = world.seed(&[]);
     world.fetch("mallory");
     seed.kill();
     bad.for_each(|piece| pollute(&world, "mallory", piece));
     let mallory = world.get("mallory", &[]);
     mallory.event("complete");
-    let code = world.voucher(&["--plays", "1"]);
-    let carol = world.get("carol", &["--voucher", &code, "--exit"]);
-    noticed(&carol, &world);
+    (world, mallory)
+}
+
+fn refused(get: &Running) -> u64 {
+    get.event("progress")["pieces_refused"].as_u64().unwrap()
+}
+
+#[test]
+fn without_a_license_a_bad_piece_is_neither_stored_nor_handed_on() {
+    let (world, _mallory) = polluted(500_000, 3..4);
+    let bob = world.get("bob", &[]);
+    // Carol has whatever Bob has.
+    let carol = world.get("carol", &["--exit"]);
+    while refused(&bob) == 0 {}
+    let has_bad = |who: &str| world.stored(who).1.contains(&3);
+    assert!(!has_bad("bob") && !has_bad("carol"));
     let _seed = world.seed(&[]);
+    bob.event("complete");
     carol.event("complete");
     assert_eq!(carol.ends(), Some(0));
-    world.play("carol", &[], 0);
+    let code = world.voucher(&[]);
+    world.play("carol", &["--voucher", &code, "--no-fetch"], 0);
     world.assert_opened("carol");
 }
 
 #[test]
-fn after_the_download_a_bad_piece_is_found_and_fetched_again_by_itself() {
-    fetched_again_by_itself(500_000, 3..4, "after-download", |carol, _| {
-        assert_eq!(carol.event("bad_piece")["piece"], 3);
-    });
+fn who_sends_many_bad_pieces_is_not_dealt_with_any_more() {
+    let (world, _mallory) = polluted(2_700_000, 1..41);
+    let carol = world.get("carol", &["--exit"]);
+    while refused(&carol) == 0 {}
+    let _seed = world.seed(&[]);
+    let complete = carol.event("complete");
+    // Some were under way when the first were found to be bad.
+    assert!(complete["pieces_refused"].as_u64().unwrap() < 30, "{complete}");
+    assert_eq!(carol.ends(), Some(0));
+    let code = world.voucher(&[]);
+    world.play("carol", &["--voucher", &code, "--no-fetch"], 0);
+    world.assert_opened("carol");
 }
 
 #[test]
-fn many_bad_pieces_are_fetched_again() {
-    fetched_again_by_itself(2_700_000, 1..41, "after-download", |carol, _| {
-        (1..41).for_each(|piece| assert_eq!(carol.event("bad_piece")["piece"], piece));
-    });
-}
-
-#[test]
-fn with_an_early_license_a_bad_piece_is_not_even_stored() {
-    fetched_again_by_itself(500_000, 3..4, "early-license", |carol, world| {
-        let bad = carol.event("bad_piece");
-        assert_eq!((&bad["piece"], &bad["copies"]), (&3.into(), &1.into()));
-        let (_, pieces) = world.stored("carol");
-        assert!(!pieces.is_empty() && !pieces.contains(&3), "{pieces:?}");
-    });
+fn a_player_that_fetches_by_itself_stores_nothing_that_get_would_refuse() {
+    let (world, _mallory) = polluted(500_000, 3..4);
+    world.expect("dave", &["subscribe", &world.torrent()], 0);
+    let code = world.voucher(&[]);
+    let missing = world.play("dave", &["--voucher", &code, "--patience", "3s"], 11);
+    assert_eq!(missing["kind"], "missing-piece");
+    assert!(!world.stored("dave").1.contains(&3));
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal::peer::simulation::whole_story;
-use swarmseal::peer::{StatementLog, Store, StoredPiece};
+use swarmseal::peer::{Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
 };
@@ -25,17 +25,15 @@ use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
-use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, SealMessage, Statement};
+use swarmseal::wire::seal::{ExtendedHandshake, Hello, SealMessage};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
-use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
+use swarmseal_core::{KeyCommitment, Params, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
 use crate::mp4;
-use crate::targets::{
-    ENTROPY, OWNER, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret,
-};
+use crate::targets::{ENTROPY, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret};
 
 /// A file of the corpus.
 pub(crate) struct Seed {
@@ -237,7 +235,7 @@ pub(crate) fn all() -> Vec<Seed> {
         let store = Store::open(dir.path(), SHAPE).unwrap();
         let of = |byte: u8, epoch| {
             let data = [byte; SHAPE.piece_len as usize];
-            (data, StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes(), sender: Some(ID) })
+            (data, StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes() })
         };
         let ((before, stored), (after, moved)) = (of(1, 1), of(2, 2));
         store.put(0, &before, stored).unwrap();
@@ -247,9 +245,6 @@ pub(crate) fn all() -> Vec<Seed> {
     }
     for (name, puts) in [("fresh", 0), ("three-records", 3)] {
         add("piece_index", name, index(puts));
-    }
-    for (name, statements) in [("fresh", 0), ("two", 2)] {
-        add("statement_log", name, statement_log(statements));
     }
     for (name, bytes) in play_records() {
         add("play_record", name, bytes);
@@ -274,19 +269,6 @@ fn play_records() -> Vec<(&'static str, Vec<u8>)> {
         ("file", file),
         ("newer-file", b"d3:mac32:012345678901234567890123456789016:record2:de1:vi3ee".to_vec()),
     ]
-}
-
-fn statement_log(statements: usize) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("statements.log");
-    let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
-    (0..statements).for_each(|_| log.add(ID, &statement()).unwrap());
-    std::fs::read(path).unwrap()
-}
-
-fn statement() -> Statement {
-    let entries = (0..3).map(|piece| Entry { piece, hash: [piece as u8; 32] }).collect();
-    Statement::sign(&license_key(), &OWNER.from(ID), 1, 9, entries)
 }
 
 fn kernels() -> &'static swarmseal_core::Kernels {
@@ -672,7 +654,7 @@ fn udp_packets() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn extended_handshake() -> ExtendedHandshake {
-    let hello = Hello { id: ID, identity: identity().public(), epoch: 1, profile: Profile::Sealed };
+    let hello = Hello::Subscriber { identity: identity().public(), keys: KeyCommitment([3; 32]) };
     ExtendedHandshake {
         seal_id: Some(1),
         dont_have_id: Some(2),
@@ -686,9 +668,13 @@ fn extended_handshake() -> ExtendedHandshake {
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("handshake", extended_handshake().to_bytes()),
+        (
+            "handshake-of-a-seed",
+            ExtendedHandshake { hello: Some(Hello::Seed { key: [4; 32] }), ..extended_handshake() }
+                .to_bytes(),
+        ),
         ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),
         ("want", SealMessage::Want(vec![0, 7, u32::MAX]).to_bytes()),
-        ("statement", SealMessage::Statement(Box::new(statement())).to_bytes()),
     ]
 }
 
@@ -709,8 +695,7 @@ fn index(puts: u32) -> Vec<u8> {
     let store = Store::open(dir.path(), SHAPE).unwrap();
     let piece = [0; SHAPE.piece_len as usize];
     for epoch in 0..puts {
-        let sender = (epoch != 0).then_some(ID);
-        let stored = StoredPiece { epoch: epoch.into(), hash: *blake3::hash(&piece).as_bytes(), sender };
+        let stored = StoredPiece { epoch: epoch.into(), hash: *blake3::hash(&piece).as_bytes() };
         store.put(epoch % 2, &piece, stored).unwrap();
     }
     std::fs::read(dir.path().join("pieces.idx")).unwrap()

@@ -26,7 +26,7 @@ const MIN_DEPTH: u64 = 32;
 /// comes through loopback.
 const MAX_RAMP: u64 = 96;
 /// How much time's worth of pieces a peer is told of in advance.
-const AHEAD_SECONDS: u64 = 2;
+const AHEAD_SECONDS: u64 = 30;
 /// A peer is told of more pieces once it has sent this part of those that it was told of.
 const WANT_SHARE: usize = 16;
 /// Bytes that may wait for the disk before nothing more is asked for.

@@ -21,6 +21,8 @@ pub(crate) struct Pieces {
     of_epochs: BTreeMap<u64, u32>,
     /// How many connections are fetching it.
     assigned: Vec<u8>,
+    /// Those that any is fetching.
+    fetching: Bits,
     /// Whole, and on its way to the store.
     storing: Bits,
     /// How many connected peers have it.
@@ -46,6 +48,7 @@ impl Pieces {
             epochs: vec![0; have.len()],
             of_epochs: BTreeMap::new(),
             assigned: vec![0; have.len()],
+            fetching: Bits::new(count),
             storing: Bits::new(count),
             availability: vec![0; have.len()],
             urgent: Urgent::default(),
@@ -96,10 +99,19 @@ impl Pieces {
 
     pub(crate) fn assign(&mut self, piece: u32) {
         self.assigned[piece as usize] += 1;
+        self.fetching.insert(piece);
     }
 
     pub(crate) fn release(&mut self, piece: u32) {
         self.assigned[piece as usize] -= 1;
+        if self.assigned[piece as usize] == 0 {
+            self.fetching.remove(piece);
+        }
+    }
+
+    /// The pieces that some connection is fetching.
+    pub(crate) fn fetching(&self) -> &Bits {
+        &self.fetching
     }
 
     pub(crate) fn storing(&self, piece: u32) -> bool {

@@ -19,8 +19,11 @@ const REQUEST_SLACK: usize = 64;
 const SEND_WINDOW: usize = 1 << 20;
 /// Pieces of one peer that are anywhere between wanted and sent.
 const MAX_PIECES: usize = 64;
-/// Where so many pieces of a peer have keys, the tracker is asked for more only when this many can be asked for at once.
-const KEYS_AHEAD: usize = 16;
+/// The tracker is asked for more keys for a peer once those that are here last for less than this time, for so many and as long as
+/// they do not last longer than the second time, and always for the greater number.
+const KEYS_SOON: Duration = Duration::from_secs(5);
+const KEYS_SOME: usize = 8;
+const KEYS_AHEAD: Duration = Duration::from_secs(25);
 const KEYS_AT_ONCE: usize = 32;
 /// Bytes of pieces made ready for one peer, two pieces at least.
 const READY_PER_PEER: usize = 4 << 20;
@@ -218,7 +221,14 @@ impl Swarm {
         let keyless =
             upload.pieces.iter().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).count();
         let sealed = upload.pieces.iter().filter(|outgoing| self.config.is_sealed(outgoing.piece)).count();
-        if !upload.hurry && keyless < KEYS_AT_ONCE && sealed - keyless >= KEYS_AHEAD {
+        let lasts = (sealed - keyless) as f64 * self.config.layout.piece_len() as f64
+            / connection.up.per_second().max(1) as f64;
+        let due = match keyless {
+            KEYS_AT_ONCE.. => true,
+            KEYS_SOME.. => lasts < KEYS_AHEAD.as_secs_f64(),
+            _ => lasts < KEYS_SOON.as_secs_f64(),
+        };
+        if !upload.hurry && !due {
             return;
         }
         let mut waiting =

@@ -6,18 +6,24 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bits::Bits;
+use super::random::Random;
 use super::{Command, Connection, ConnectionId, Reason, Swarm};
 use crate::peer::tracker::KeyError;
 use crate::wire::api::MAX_PIECES;
 use crate::wire::network::Network;
 
-/// Keys are kept for what comes in this time, so that a tracker that is away for a while costs no rate.
+/// Of what a peer has, keys are kept for what comes from it in this time, so that a tracker that is away for a while costs no rate.
 const AHEAD: Duration = Duration::from_secs(30);
-/// Keys in hand beyond those of pieces that are being fetched: at least, and at most.
-const LEAST_AHEAD: usize = 256;
-const MOST_AHEAD: usize = 16_384;
-/// A call is worth its cost from so many keys on, unless somebody waits for them.
+/// Such keys of one peer: at least, and at most.
+const LEAST_AHEAD: u32 = 16;
+const MOST_AHEAD: u32 = 4096;
+/// More are asked for once fewer than this part of them is left, and then a call's worth at least.
+const LOW: u32 = 4;
 const WORTH_A_CALL: usize = 32;
+/// Between calls for fewer keys than that.
+const SMALL_CALLS: Duration = Duration::from_secs(1);
+/// Keys in hand, of pieces that are not being fetched, up to which a small call is filled up.
+const MOST_SPARE: u32 = 256;
 /// Calls under way at a time.
 const MAX_CALLS: usize = 4;
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -41,6 +47,8 @@ pub(super) struct Witness {
     calls: usize,
     failures: u32,
     retry_at: Duration,
+    /// When the next call for few keys may be made.
+    small_at: Duration,
     /// Failed checks, by epoch and piece, whose keys are to be asked for again.
     suspicions: BTreeMap<(u64, u32), Vec<(ConnectionId, SocketAddr)>>,
     /// Those of them that the tracker is being asked about.
@@ -78,6 +86,7 @@ impl Witness {
             calls: 0,
             failures: 0,
             retry_at: Duration::ZERO,
+            small_at: Duration::ZERO,
             suspicions: BTreeMap::new(),
             confirming: BTreeSet::new(),
             confirmed: HashSet::new(),
@@ -111,10 +120,10 @@ impl Swarm {
     /// Whether it is a sealed piece whose key is neither here nor asked for, and would be of use.
     fn lacks_key(&self, piece: u32) -> bool {
         let Witness { keys, asked, .. } = &self.witness;
-        self.is_sealed(piece)
-            && self.pieces.is_missing(piece)
-            && !keys.has(piece)
+        !keys.has(piece)
             && !asked.has(piece)
+            && self.is_sealed(piece)
+            && self.pieces.is_missing(piece)
             && !self.is_paused(piece)
     }
 
@@ -126,65 +135,101 @@ impl Swarm {
             && !self.avoids(id, piece)
     }
 
-    /// Asks for keys where fewer than needed soon are here.
-    pub(super) fn fetch_witness(&mut self) {
-        if !self.sealed() || self.pieces.complete() || self.failure.is_some() {
-            return;
-        }
-        let assigned: usize = self.connections.values().map(|it| it.download.pieces.len()).sum();
+    /// How many more keys of what a peer has should be here; none while enough are left.
+    fn lacking(&self, connection: &Connection) -> usize {
+        let soon = self.known_rate(connection) as f64 * AHEAD.as_secs_f64() / self.piece_len() as f64;
+        let wanted = (soon as u32).clamp(LEAST_AHEAD, MOST_AHEAD);
         let Witness { keys, asked, .. } = &self.witness;
-        let known = (keys.count() + asked.count()) as usize;
-        if known >= self.pieces.missing() as usize {
-            return;
-        }
-        let here = known.saturating_sub(assigned);
-        let rate = self.connections.values().map(|it| self.known_rate(it)).sum::<u64>() as f64;
-        let soon = (rate * AHEAD.as_secs_f64() / self.piece_len() as f64) as usize;
-        let lacking = soon.clamp(LEAST_AHEAD, MOST_AHEAD).saturating_sub(here);
-        if lacking < WORTH_A_CALL && here >= WORTH_A_CALL {
-            return;
-        }
-        // What everybody can have comes in few calls; before anybody is there, only where one call has it all.
-        let all_at_once = self.pieces.count() as usize <= MAX_PIECES;
-        self.ask_for_keys(lacking, |swarm, piece| all_at_once || swarm.pieces.availability(piece) > 0);
+        let fetching = self.pieces.fetching();
+        let here = connection.have.count_common(keys, fetching) + connection.have.count_common(asked, fetching);
+        if here < wanted.div_ceil(LOW) { (wanted - here) as usize } else { 0 }
     }
 
-    /// A peer is idle that has pieces which cannot be checked yet.
-    pub(super) fn fetch_witness_for(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.download.awaits_key = true;
-        let have = connection.have.clone();
-        if have.iter().any(|piece| self.witness.asked.has(piece)) {
+    /// Asks for keys where few of what a peer has are left.
+    pub(super) fn fetch_witness(&mut self) {
+        let waits = self.now.elapsed < self.witness.retry_at || self.witness.calls >= MAX_CALLS;
+        let known = self.witness.keys.count() + self.witness.asked.count();
+        if !self.sealed() || self.failure.is_some() || waits || known >= self.pieces.missing() {
             return;
         }
-        self.ask_for_keys(WORTH_A_CALL, |_, piece| have.has(piece));
-    }
-
-    /// Asks at once for the keys of urgent pieces.
-    pub(super) fn fetch_urgent_witness(&mut self) {
-        if self.pieces.urgent().iter().any(|&piece| self.lacks_key(piece)) {
-            self.ask_for_keys(MAX_PIECES, |swarm, piece| swarm.pieces.is_urgent(piece));
+        // Before anybody is there, only where one call has all.
+        if self.pieces.count() as usize <= MAX_PIECES {
+            let all = (0..self.pieces.count()).filter(|&piece| self.lacks_key(piece)).collect();
+            return self.ask_for_keys(all);
         }
-    }
-
-    /// Asks for up to `count` keys, of urgent pieces first and then of the rarest.
-    fn ask_for_keys(&mut self, count: usize, wanted: impl Fn(&Self, u32) -> bool) {
-        if self.now.elapsed < self.witness.retry_at || count == 0 {
-            return;
-        }
-        let mut lacking: Vec<(usize, u32, u64, u32)> = Vec::new();
-        for piece in 0..self.pieces.count() {
-            if self.lacks_key(piece) && wanted(self, piece) {
-                let order = (self.pieces.urgency(piece), self.pieces.availability(piece), self.random.next());
-                lacking.push((order.0, order.1, order.2, piece));
+        let mut pieces = Vec::new();
+        for id in self.ids() {
+            let connection = &self.connections[&id];
+            let count = if connection.useful > 0 { self.lacking(connection) } else { 0 };
+            if count > 0 {
+                pieces.extend(self.rarest_without_key(count, id));
+                pieces.sort_unstable();
+                pieces.dedup();
             }
         }
+        let small = pieces.len() < WORTH_A_CALL;
+        if pieces.is_empty() || small && self.now.elapsed < self.witness.small_at {
+            return;
+        }
+        self.witness.small_at = self.now.elapsed + SMALL_CALLS;
+        let spare = known.saturating_sub(self.pieces.fetching().count());
+        if small && spare < MOST_SPARE {
+            let more = WORTH_A_CALL - pieces.len();
+            let fullest = self.connections.iter().max_by_key(|(_, connection)| connection.useful);
+            if let Some((&id, _)) = fullest {
+                pieces.extend(self.rarest_without_key(more, id));
+            }
+        }
+        self.ask_for_keys(pieces);
+    }
+
+    /// Pieces of a peer whose keys are not here, up to `count`, urgent ones first and then the rarest.
+    fn rarest_without_key(&mut self, count: usize, id: ConnectionId) -> Vec<u32> {
+        let mut random = Random::new(self.random.next());
+        let Some(connection) = self.connections.get(&id) else { return Vec::new() };
+        let lacking = connection.have.iter().filter(|&piece| self.lacks_key(piece));
+        let mut lacking: Vec<_> = lacking
+            .map(|piece| {
+                let order = (self.pieces.urgency(piece), self.pieces.availability(piece));
+                (order, random.next(), piece)
+            })
+            .collect();
         let count = count.min(lacking.len());
         if count < lacking.len() {
             lacking.select_nth_unstable(count);
         }
-        let mut pieces: Vec<u32> = lacking[..count].iter().map(|(.., piece)| *piece).collect();
+        lacking[..count].iter().map(|(.., piece)| *piece).collect()
+    }
+
+    /// A peer has pieces, of which none can be requested for want of a key.
+    pub(super) fn fetch_witness_for(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // Only where nothing else is under way does a request wait for it.
+        let idle = connection.download.pieces.is_empty();
+        connection.download.awaits_key |= idle;
+        if !idle {
+            return;
+        }
+        let connection = &self.connections[&id];
+        if connection.have.count_common(&self.witness.asked, self.pieces.fetching()) == 0 {
+            let pieces = self.rarest_without_key(WORTH_A_CALL, id);
+            self.ask_for_keys(pieces);
+        }
+    }
+
+    /// Asks at once for the keys of urgent pieces.
+    pub(super) fn fetch_urgent_witness(&mut self) {
+        let urgent = self.pieces.urgent().iter().copied();
+        let lacking = urgent.filter(|&piece| self.lacks_key(piece)).collect();
+        self.ask_for_keys(lacking);
+    }
+
+    fn ask_for_keys(&mut self, mut pieces: Vec<u32>) {
+        if self.now.elapsed < self.witness.retry_at {
+            return;
+        }
         pieces.sort_unstable();
+        pieces.dedup();
         for pieces in pieces.chunks(MAX_PIECES) {
             if self.witness.calls >= MAX_CALLS {
                 return;
