@@ -22,7 +22,9 @@ pub(crate) struct World {
     dir: PathBuf,
     pub(crate) tracker: Option<Process>,
     tracker_address: SocketAddr,
-    pub(crate) url: String,
+    url: String,
+    /// The file with the admin token.
+    token: String,
 }
 
 impl World {
@@ -30,7 +32,8 @@ impl World {
     pub(crate) async fn start(program: PathBuf, dir: PathBuf) -> Result<Self> {
         let tracker_address = free_address(&mut Random::new(u64::from(std::process::id())))?;
         let url = format!("http://{tracker_address}");
-        let mut world = World { program, dir, tracker: None, tracker_address, url };
+        let token = dir.join("operator/tracker/admin.token").display().to_string();
+        let mut world = World { program, dir, tracker: None, tracker_address, url, token };
         world.start_tracker()?;
         world.tracker_listens().await?;
         Ok(world)
@@ -53,11 +56,6 @@ impl World {
         Ok(())
     }
 
-    /// The file with the admin token.
-    pub(crate) fn token(&self) -> String {
-        self.path("operator/tracker/admin.token").display().to_string()
-    }
-
     /// Runs a verb to its end: its exit code, and the last object that it printed, or its failure.
     pub(crate) async fn call(
         &self,
@@ -70,6 +68,16 @@ impl World {
         let status = process.ends(within).await.with_context(|| format!("{args:?}"))?;
         let said = process.until(STEP, |said| said.ended).await?;
         Ok((status.code().unwrap_or(-1), said.error.unwrap_or(said.last)))
+    }
+
+    /// Flags of everything that asks the tracker's admin API.
+    pub(crate) fn admin(&self) -> [&str; 4] {
+        ["--tracker", &self.url, "--admin-token-file", &self.token]
+    }
+
+    /// [`World::expect`] of a verb that asks the tracker's admin API.
+    pub(crate) async fn administer(&self, name: &str, data: &Path, args: &[&str]) -> Result<Value> {
+        self.expect(name, data, &[args, &self.admin()].concat()).await
     }
 
     /// [`World::call`] of a verb that must do what it is for.
@@ -85,7 +93,7 @@ impl World {
             report.peak("tracker", tracker.peak_mib());
             tracker.terminate(END).await?;
         }
-        read_log(&self.path("operator"), &[], report)
+        read_log(&self.path("operator"), report)
     }
 }
 
@@ -107,27 +115,22 @@ pub(crate) fn free_address(random: &mut Random) -> Result<SocketAddr> {
     anyhow::bail!("no free address")
 }
 
-/// What a process wrote to its log: panics, why it hung up, whom it banned. `honest`: subscribers that never lie.
-pub(crate) fn read_log(data: &Path, honest: &[String], report: &mut Report) -> Result<()> {
+/// What a process wrote to its log: panics, and why it ended or refused connections.
+pub(crate) fn read_log(data: &Path, report: &mut Report) -> Result<()> {
     let path = data.join("log");
     let log = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for line in log.lines() {
-        let reason = || line.split_once("reason=").map(|(_, reason)| without_numbers(reason));
+        let after =
+            |mark: &str| line.split_once(mark).map_or_else(String::new, |(_, rest)| without_numbers(rest));
         if line.contains("panicked at") || line.contains("stack overflow") {
             report.fail(format!("{name}: {line}"));
         } else if line.contains("a stored piece is damaged") {
             report.damage_noticed += 1;
         } else if line.contains("disconnecting") {
-            *report.hung_up.entry(reason().unwrap_or_default()).or_default() += 1;
-        } else if line.contains(" banned ")
-            && let Some(reason) = reason()
-            && honest.iter().any(|id| line.contains(id))
-        {
-            if ["stated another hash", "bad signature"].iter().any(|lie| reason.contains(lie)) {
-                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
-            }
-            *report.honest_banned.entry(reason).or_default() += 1;
+            *report.ended.entry(after("reason=")).or_default() += 1;
+        } else if line.contains("incoming connection refused") {
+            *report.ended.entry(format!("handshake: {}", after("error="))).or_default() += 1;
         }
     }
     Ok(())
