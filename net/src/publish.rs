@@ -362,7 +362,7 @@ impl Packager {
         if self.is_clear(index) {
             self.read_payload(index, piece)?;
             let expected = self.hashes.get(index as usize);
-            // Peers ban whoever sends them another.
+            // Peers hold it against a seed that it sends another.
             return match expected {
                 Some(expected) if *expected != <[u8; 20]>::from(Sha1::digest(&*piece)) => {
                     Err(Error::ContentChanged { index })

@@ -13,6 +13,7 @@ mod mapping;
 mod opening;
 mod personal;
 mod place;
+mod reputation;
 mod torrent;
 mod witness;
 mod work;
@@ -21,9 +22,9 @@ mod workers;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +44,7 @@ use self::lsd::Lsd;
 use self::opening::welcome;
 use self::personal::Personals;
 use self::place::{Held, Places};
+use self::reputation::{Reputation, Tolerance};
 use self::torrent::Input;
 use self::workers::Workers;
 use super::buffers::ReadBuffers;
@@ -71,6 +73,10 @@ pub struct NodeConfig {
     pub max_handshakes_per_address: usize,
     /// How long an incoming connection's handshake may take.
     pub handshake_time: Duration,
+    /// Bad pieces, bad signatures and bad tickets after which an address is not dealt with for the rest of the run,
+    pub bad_pieces: u32,
+    /// if they are more than so many in a hundred pieces of that address.
+    pub bad_percent: u32,
     /// Bytes per second sent, all connections together.
     pub upload_limit: Option<u64>,
     /// Bytes per second received, all connections together.
@@ -102,6 +108,8 @@ impl Default for NodeConfig {
             max_handshakes: 32,
             max_handshakes_per_address: 4,
             handshake_time: HANDSHAKE,
+            bad_pieces: 3,
+            bad_percent: 1,
             upload_limit: None,
             download_limit: None,
             slots: 4,
@@ -130,6 +138,9 @@ pub(crate) struct Shared {
     download: RateLimit,
     places: Places,
     handshakes: Arc<Handshakes>,
+    reputation: Mutex<Reputation>,
+    /// How many addresses are not dealt with any more.
+    refused: AtomicUsize,
     work: Arc<Workers>,
     reads: ReadBuffers,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
@@ -173,6 +184,23 @@ impl Shared {
         self.torrents.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn reputation(&self) -> MutexGuard<'_, Reputation> {
+        self.reputation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an address is not dealt with.
+    fn refuses(&self, address: IpAddr) -> bool {
+        self.refused.load(Ordering::Relaxed) > 0 && self.reputation().refuses(address)
+    }
+
+    /// A bad piece came from that address, or something that is as bad.
+    fn hold_against(&self, address: IpAddr) {
+        if self.reputation().bad(address) {
+            tracing::debug!(%address, "not dealt with for the rest of the run");
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// All places are taken and a connection waits for one: the torrent with most parts from the one that has been least use.
     fn make_room(&self) {
         let torrents = self.torrents();
@@ -212,6 +240,11 @@ impl Node {
                 config.max_handshakes_per_address,
                 u64::from_le_bytes(seed),
             ),
+            reputation: Mutex::new(Reputation::new(Tolerance {
+                bad_pieces: config.bad_pieces,
+                bad_percent: config.bad_percent,
+            })),
+            refused: AtomicUsize::new(0),
             work: Workers::new(workers),
             reads: ReadBuffers::default(),
             torrents: Mutex::default(),
@@ -282,6 +315,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
         match accepted {
             Ok((stream, addr)) => {
                 let addr = canonical(addr);
+                if shared.refuses(addr.ip()) {
+                    continue;
+                }
                 tokio::spawn(shake_hands(stream, addr, shared.handshakes.enter(addr.ip()), shared.clone()));
             }
             Err(error) => {

@@ -220,9 +220,10 @@ mod tests {
 
     #[test]
     fn witness_keys_hold_up_nothing_and_sealing_sends_little_beside_the_content() {
-        for (piece_len, pieces, most) in [(32 << 10, 1024, 0.010), (256 << 10, 128, 0.0015)] {
+        for (piece_len, pieces, most) in [(32 << 10, 512, 0.010), (256 << 10, 64, 0.003)] {
             let model = Model { piece_len, pieces, peers: vec![link(200e3); 12], ..model(true) };
-            let [sealed, plain] = [true, false].map(|sealed| Model { sealed, ..model.clone() }.run().unwrap());
+            let [sealed, plain] =
+                [true, false].map(|sealed| Model { sealed, ..model.clone() }.run().unwrap());
             assert_eq!((sealed.completed, plain.completed), (12, 12), "{sealed:?} {plain:?}");
             let beside = |of: &Outcome| of.overhead as f64 / (of.stored * u64::from(piece_len)) as f64;
             let added = beside(&sealed) - beside(&plain);
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn a_tracker_that_is_away_for_20_seconds_costs_a_download_no_rate() {
         let seconds = Duration::from_secs;
-        let model = Model { pieces: 512, seeds: vec![link(200e3)], peers: vec![link(200e3)], ..model(true) };
+        let model = Model { pieces: 2048, seeds: vec![link(200e3)], peers: vec![link(200e3)], ..model(true) };
         let away = Model { away: Some(seconds(20)..seconds(40)), ..model.clone() };
         let [with, without] = [&away, &model].map(|model| model.run().unwrap());
         assert!(without.elapsed > seconds(60), "{without:?}");

@@ -552,7 +552,7 @@ impl Swarm {
         } else if speaks_seal && !extended {
             Some(Reason::NotSealed)
         } else {
-            self.settle_duplicate(peer_id, outgoing)
+            self.settle_duplicate(peer_id, addr, outgoing)
         };
         if let Some(reason) = refusal {
             self.out.push(Command::Disconnect { id, reason });
@@ -616,10 +616,12 @@ impl Swarm {
         }
     }
 
-    /// Two peers that call each other at once keep the call of the one with the smaller peer id; otherwise the older stays.
-    fn settle_duplicate(&mut self, peer_id: [u8; 20], outgoing: bool) -> Option<Reason> {
-        let (&old, connection) =
-            self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
+    /// Two peers that connect to each other at once keep the connection of the one with the smaller peer id; otherwise the older stays.
+    /// The same peer id at another IP address is another peer: an id can be borrowed.
+    fn settle_duplicate(&mut self, peer_id: [u8; 20], addr: SocketAddr, outgoing: bool) -> Option<Reason> {
+        let same =
+            |connection: &Connection| (connection.peer_id, connection.addr.ip()) == (peer_id, addr.ip());
+        let (&old, connection) = self.connections.iter().find(|(_, connection)| same(connection))?;
         let keep_outgoing = self.config.peer_id < peer_id;
         let young = self.now.elapsed.saturating_sub(connection.since) < SIMULTANEOUS;
         if young && connection.outgoing != outgoing && outgoing == keep_outgoing {

@@ -58,6 +58,9 @@ pub struct AnnounceReply {
 /// Why there are no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// The ticket is not the downloader's word: no honest mistake, and its connection ends.
+    #[error("the ticket is not the downloader's word")]
+    BadTicket,
     /// The ticket is refused: the downloader's fault, and its connection ends.
     #[error("the tracker refuses the ticket: {0}")]
     TicketRefused(String),

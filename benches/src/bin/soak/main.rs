@@ -104,6 +104,8 @@ struct Report {
     damage_noticed: u64,
     /// Why honest peers ended connections or refused them, and how often.
     ended: BTreeMap<String, u64>,
+    /// How often an honest peer deals with an address no more, for what came from there. Those of honest peers are failures.
+    shut_out: u64,
     /// Of the rounds with liars, and how many times as long all of them together took with liars as without.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     liars: Vec<liars::Times>,
@@ -149,6 +151,7 @@ impl Report {
             counts.iter().for_each(|(what, count)| println!("  {what:<58} {count:>7}"));
         }
         println!("pieces refused {}", self.refused);
+        println!("addresses that peers dealt with no more {}", self.shut_out);
         println!("damaged pieces noticed at a start {}", self.damage_noticed);
         if let Some(ratio) = self.ratio {
             println!("with liars to without: {ratio:.2} times the time");

@@ -1,6 +1,6 @@
 //! What outlives the rounds: the program, a directory, a tracker.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl World {
             report.peak("tracker", tracker.peak_mib());
             tracker.terminate(END).await?;
         }
-        read_log(&self.path("operator"), report)
+        read_log(&self.path("operator"), &[], report)
     }
 }
 
@@ -115,22 +115,37 @@ pub(crate) fn free_address(random: &mut Random) -> Result<SocketAddr> {
     anyhow::bail!("no free address")
 }
 
-/// What a process wrote to its log: panics, and why it ended or refused connections.
-pub(crate) fn read_log(data: &Path, report: &mut Report) -> Result<()> {
+/// What a process wrote to its log: panics, and why it ended or refused connections. `peers`: the addresses of honest ones, who send
+/// nothing bad.
+pub(crate) fn read_log(data: &Path, peers: &[IpAddr], report: &mut Report) -> Result<()> {
     let path = data.join("log");
     let log = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for line in log.lines() {
-        let after =
-            |mark: &str| line.split_once(mark).map_or_else(String::new, |(_, rest)| without_numbers(rest));
+        let after = |mark: &str| line.split_once(mark).map_or("", |(_, rest)| rest);
+        let is_honest = |field: &str| {
+            let address = after(field).split_whitespace().next().unwrap_or_default();
+            let ip = address.parse().or_else(|_| address.parse().map(|address: SocketAddr| address.ip()));
+            ip.is_ok_and(|ip| peers.contains(&ip))
+        };
         if line.contains("panicked at") || line.contains("stack overflow") {
             report.fail(format!("{name}: {line}"));
         } else if line.contains("a stored piece is damaged") {
             report.damage_noticed += 1;
         } else if line.contains("disconnecting") {
-            *report.ended.entry(after("reason=")).or_default() += 1;
+            let reason = after("reason=");
+            if ["bad ticket", "bad piece"].iter().any(|lie| reason.contains(lie)) && is_honest("addr=") {
+                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
+            }
+            *report.ended.entry(without_numbers(reason)).or_default() += 1;
+        } else if line.contains("not dealt with") {
+            if is_honest("address=") {
+                report.fail(format!("{name}: an honest peer is shut out: {line}"));
+            }
+            report.shut_out += 1;
         } else if line.contains("incoming connection refused") {
-            *report.ended.entry(format!("handshake: {}", after("error="))).or_default() += 1;
+            let refused = format!("handshake: {}", without_numbers(after("error=")));
+            *report.ended.entry(refused).or_default() += 1;
         }
     }
     Ok(())

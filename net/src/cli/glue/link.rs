@@ -142,9 +142,9 @@ fn parse(ticket: &[u8]) -> Result<Ticket, KeyError> {
 /// Whether it is the ticket's holder or we who is refused.
 fn refusal(error: Error) -> KeyError {
     match error.code() {
+        Some(ApiError::BadTicket) => KeyError::BadTicket,
         Some(
-            ApiError::BadTicket
-            | ApiError::ExpiredTicket
+            ApiError::ExpiredTicket
             | ApiError::UnknownSubscriber
             | ApiError::UnknownEpoch
             | ApiError::UnknownPersonal

@@ -67,6 +67,14 @@ pub(crate) struct BoundArgs {
     /// How long an incoming handshake may take; 0: any time
     #[arg(long, env = "SWARMSEAL_HANDSHAKE_TIME", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     handshake_time: u64,
+    /// Bad pieces after which an address is not dealt with; 0: never
+    ///
+    /// For the rest of the run. Bad signatures and bad tickets count as well. 127.0.0.1 and ::1 are dealt with always.
+    #[arg(long, env = "SWARMSEAL_BAD_PIECES", value_name = "COUNT", default_value_t = 3)]
+    bad_pieces: u32,
+    /// Only if more than this share of its pieces is bad; 0: any share
+    #[arg(long, env = "SWARMSEAL_BAD_PERCENT", value_name = "PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=100))]
+    bad_percent: u32,
 }
 
 impl BoundArgs {
@@ -78,6 +86,8 @@ impl BoundArgs {
             max_handshakes: self.max_handshakes,
             max_handshakes_per_address: self.max_handshakes_per_address,
             handshake_time: Duration::from_secs(self.handshake_time),
+            bad_pieces: self.bad_pieces,
+            bad_percent: self.bad_percent,
             ..NodeConfig::default()
         }
     }

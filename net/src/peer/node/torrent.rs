@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use swarmseal_core::{Params, SubscriberId, TorrentId, package::PackageSecret};
@@ -374,6 +375,7 @@ pub(super) fn start(
         places,
         swarm,
         dialer,
+        refused: 0,
         links: HashMap::new(),
         next_id: 0,
         calls: 0,
@@ -502,6 +504,8 @@ struct Task {
     places: Held,
     swarm: Swarm,
     dialer: Dialer,
+    /// Of [`Shared::refused`], those that were parted from.
+    refused: usize,
     links: HashMap<ConnectionId, (Link, Instant)>,
     next_id: ConnectionId,
     calls: usize,
@@ -553,6 +557,7 @@ impl Task {
                 }
                 () = &mut stop => break,
             }
+            self.part_from_refused();
         }
         self.shared.torrents().remove(&self.info_hash);
         self.finish(receiver).await;
@@ -594,8 +599,12 @@ impl Task {
                 self.execute();
             }
             Input::Event(event) => {
-                if let Event::Disconnected { id } = &event {
-                    self.link_ended(*id, false);
+                match &event {
+                    Event::Disconnected { id } => self.link_ended(*id, false),
+                    Event::Stored { sender, stored: Ok(()), .. } => {
+                        self.shared.reputation().good(sender.ip());
+                    }
+                    _ => {}
                 }
                 let stored = matches!(event, Event::Stored { stored: Ok(_), .. });
                 self.event(event);
@@ -615,16 +624,17 @@ impl Task {
             Input::Announced(Ok(reply)) => {
                 self.announce_error = None;
                 self.in_epoch(reply.epoch);
-                reply.peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
-                self.call_peers();
+                self.add_peers(reply.peers);
             }
             Input::Found(peers) => {
-                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
-                self.call_peers();
+                self.add_peers(peers);
             }
             Input::OrdinaryClients(clients) => {
                 let swarm = &self.swarm;
-                for client in clients.into_iter().filter(|client| swarm.has_use_for(client)) {
+                let wanted = |client: &OrdinaryClient| {
+                    swarm.has_use_for(client) && !self.shared.refuses(client.addr.ip())
+                };
+                for client in clients.into_iter().filter(wanted) {
                     self.dialer.add(client.addr, Some(client.personal));
                 }
                 self.call_peers();
@@ -659,7 +669,7 @@ impl Task {
 
     fn connect(&mut self, new: NewConnection) {
         self.calls -= usize::from(new.outgoing);
-        if self.dialer.is_banned(new.addr) {
+        if self.shared.refuses(new.addr.ip()) {
             return;
         }
         let id = self.next_id;
@@ -683,6 +693,31 @@ impl Task {
         {
             self.dialer.ended(link.addr, lasting, since.elapsed() > SERVED);
         }
+    }
+
+    /// Those of addresses that have gone too far, in this torrent or another.
+    fn part_from_refused(&mut self) {
+        let refused = self.shared.refused.load(Ordering::Relaxed);
+        if refused == self.refused {
+            return;
+        }
+        self.refused = refused;
+        let shared = self.shared.clone();
+        self.dialer.forget(|address| shared.refuses(address));
+        let links = self.links.iter().filter(|(_, (link, _))| shared.refuses(link.addr.ip()));
+        for id in links.map(|(&id, _)| id).collect::<Vec<_>>() {
+            if let Some((link, _)) = self.links.remove(&id) {
+                link.cut();
+                self.event(Event::Disconnected { id });
+            }
+        }
+    }
+
+    fn add_peers(&mut self, peers: Vec<SocketAddr>) {
+        for peer in peers.into_iter().filter(|peer| !self.shared.refuses(peer.ip())) {
+            self.dialer.add(peer, None);
+        }
+        self.call_peers();
     }
 
     fn call_peers(&mut self) {
@@ -718,13 +753,13 @@ impl Task {
                     }
                 }
                 Command::Disconnect { id, reason } => {
-                    tracing::debug!(id, %reason, "disconnecting");
                     if let Some((link, since)) = self.links.remove(&id) {
+                        tracing::debug!(id, addr = %link.addr, %reason, "disconnecting");
                         if link.outgoing {
                             self.dialer.ended(link.addr, reason.lasting(), since.elapsed() > SERVED);
                         }
-                        if reason == Reason::LeastUse {
-                            // Somebody waits for its place.
+                        // It has nothing to say that is worth hearing, or somebody waits for its place.
+                        if matches!(reason, Reason::BadTicket | Reason::BadPiece | Reason::LeastUse) {
                             link.cut();
                         }
                     }
@@ -738,7 +773,7 @@ impl Task {
                 Command::Discard { piece } => self.discard(piece),
                 Command::FetchWitness { epoch, pieces } => self.fetch_witness(epoch, pieces),
                 Command::ConfirmWitness { epoch, pieces } => self.confirm_witness(epoch, pieces),
-                Command::Failed { sender } => self.dialer.ban(sender),
+                Command::Failed { sender } => self.shared.hold_against(sender.ip()),
                 Command::Keep(ticket) => {
                     self.transcript.iter_mut().for_each(|transcript| transcript.write(&ticket_line(&ticket)));
                 }

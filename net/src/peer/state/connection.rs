@@ -1,6 +1,6 @@
 //! What is known of one connection.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -251,6 +251,17 @@ impl Incoming {
     }
 }
 
+/// Keys kept for one peer that has no use for them now.
+const MAX_SPARE: usize = 512;
+
+/// The key of a piece, from our epoch to the peer's.
+#[derive(Debug)]
+pub(crate) struct SpareKey {
+    pub(crate) key: Bytes,
+    pub(crate) epoch: u64,
+    pub(crate) to: u64,
+}
+
 /// What we send to a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
@@ -262,6 +273,8 @@ pub(crate) struct Upload {
     /// Pieces that it named, after those.
     pub(crate) wanted: VecDeque<u32>,
     pub(crate) requests: Requests,
+    /// Keys of pieces that it no longer waits for: it may want them again.
+    pub(crate) spare: HashMap<u32, SpareKey>,
     /// Bytes of blocks handed to the connection and not yet written.
     pub(crate) in_flight: usize,
     /// The call for keys that is under way: from which epoch of ours to which of the peer's.
@@ -275,6 +288,17 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
+    /// Forgets the pieces on their way, and keeps their keys.
+    pub(crate) fn spare_keys(&mut self) {
+        for Outgoing { piece, stage } in std::mem::take(&mut self.pieces) {
+            if let Stage::Keyed { key: Some(key), epoch, to } = stage
+                && self.spare.len() < MAX_SPARE
+            {
+                self.spare.insert(piece, SpareKey { key, epoch, to });
+            }
+        }
+    }
+
     /// Whether a piece is being made ready, or is.
     pub(crate) fn makes(&self, piece: u32) -> bool {
         self.pieces.iter().any(|outgoing| outgoing.piece == piece && outgoing.stage.heavy())

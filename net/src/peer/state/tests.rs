@@ -721,6 +721,22 @@ fn a_full_peer_parts_from_the_connection_that_has_been_least_use() {
 }
 
 #[test]
+fn the_same_peer_id_at_another_address_is_another_peer() {
+    let mut lone = Lone::new();
+    let mut connect = |id: u64, host: u8, outgoing| {
+        let (addr, peer_id) = (SocketAddr::from(([192, 0, 2, host], 1000 + id as u16)), [7; 20]);
+        lone.event(Event::Connected { id, peer_id, addr, outgoing, extended: false, personal: None });
+        lone.parted()
+    };
+    assert_eq!(connect(1, 1, true), []);
+    assert_eq!(connect(2, 2, false), [], "whichever of them borrowed it");
+    assert_eq!(connect(3, 2, false), [(3, Reason::Duplicate)]);
+    // Two that connect to each other at once keep one; ours is the smaller id.
+    assert_eq!(connect(4, 2, true), [(2, Reason::Duplicate)]);
+    assert_eq!(connect(5, 1, false), [(5, Reason::Duplicate)]);
+}
+
+#[test]
 fn what_one_peer_began_no_other_finishes() {
     // A choke, a snub, a lost connection.
     let ends: [fn(&mut Lone); 3] = [

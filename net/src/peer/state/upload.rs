@@ -1,11 +1,12 @@
 //! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use swarmseal_core::Ticket;
 
-use super::connection::{Outgoing, Stage};
+use super::connection::{Outgoing, SpareKey, Stage};
 use super::{Command, Config, ConnectionId, REQQ, Reason, Swarm, Unready};
 use crate::peer::store::NOT_ENCRYPTED;
 use crate::peer::tracker::KeyError;
@@ -17,8 +18,11 @@ use crate::wire::seal::{Hello, MAX_WANT};
 const REQUEST_SLACK: usize = 64;
 /// Bytes of blocks that wait for one connection's socket.
 const SEND_WINDOW: usize = 1 << 20;
-/// Pieces of one peer that are anywhere between wanted and sent.
+/// Pieces of one peer that are anywhere between wanted and sent: as many as go out while the tracker may be away, between these, and
+/// the lesser number where that would be very many.
 const MAX_PIECES: usize = 64;
+const MOST_PIECES: usize = 256;
+const VERY_MANY: usize = 1024;
 /// The tracker is asked for more keys for a peer once those that are here last for less than this time, for so many and as long as
 /// they do not last longer than the second time, and always for the greater number.
 const KEYS_SOON: Duration = Duration::from_secs(5);
@@ -30,6 +34,11 @@ const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
 const MAX_RETRY: Duration = Duration::from_secs(30);
+
+fn most_pieces(rate: u64, piece_len: u32) -> usize {
+    let soon = (rate * KEYS_AHEAD.as_secs() / u64::from(piece_len)) as usize;
+    if soon > VERY_MANY { MAX_PIECES } else { soon.clamp(MAX_PIECES, MOST_PIECES) }
+}
 
 impl Config {
     /// Of a piece that is to be sent: a sealed one waits for its key, another needs none.
@@ -66,6 +75,7 @@ impl Swarm {
             // What was made for another epoch it would take for this one's.
             if upload.epoch.is_some_and(|epoch| epoch != ticket.epoch) {
                 upload.pieces.clear();
+                upload.spare.clear();
             }
             upload.epoch = Some(ticket.epoch);
             upload.ticket = Some(ticket);
@@ -112,7 +122,8 @@ impl Swarm {
             self.totals.keyed += u64::from(upload.pieces.iter().any(keyed));
         }
         upload.requests.push(block);
-        upload.jump(block.piece, self.config.first_stage(block.piece), MAX_PIECES, true);
+        let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
+        upload.jump(block.piece, self.config.first_stage(block.piece), most, true);
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -153,7 +164,8 @@ impl Swarm {
         let room = self.room(id) > 0;
         if let Some(connection) = self.connections.get_mut(&id) {
             let upload = &mut connection.upload;
-            upload.jump(first, self.config.first_stage(first), MAX_PIECES, room);
+            let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
+            upload.jump(first, self.config.first_stage(first), most, room);
             // Though it stands at the end of the queue, behind nothing but what was made ready.
             upload.hurry |=
                 upload.pieces.iter().any(|it| it.piece == first && matches!(it.stage, Stage::Waiting));
@@ -183,25 +195,33 @@ impl Swarm {
         }
         let mut queued: Vec<u32> = upload.pieces.iter().map(|outgoing| outgoing.piece).collect();
         let known = queued.len();
+        let mut there: HashSet<u32> = queued.iter().copied().collect();
+        let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
         let mut taken = 0;
         for piece in upload.requests.pieces() {
-            if queued.len() < MAX_PIECES && !queued.contains(&piece) {
+            if queued.len() < most && there.insert(piece) {
                 queued.push(piece);
             }
         }
         for &piece in &upload.wanted {
-            if queued.len() >= MAX_PIECES {
+            if queued.len() >= most {
                 break;
             }
             taken += 1;
-            if !queued.contains(&piece) && self.may_send(id, piece) {
+            if !there.contains(&piece) && self.may_send(id, piece) {
+                there.insert(piece);
                 queued.push(piece);
             }
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            let stage = self.config.first_stage(piece);
+            let spare = connection.upload.spare.remove(&piece);
+            let usable = |key: &SpareKey| key.epoch == self.pieces.epoch(piece);
+            let stage = match spare.filter(usable) {
+                Some(SpareKey { key, epoch, to }) => Stage::Keyed { key: Some(key), epoch, to },
+                None => self.config.first_stage(piece),
+            };
             connection.upload.pieces.push_back(Outgoing { piece, stage });
         }
     }
@@ -223,11 +243,10 @@ impl Swarm {
         let sealed = upload.pieces.iter().filter(|outgoing| self.config.is_sealed(outgoing.piece)).count();
         let lasts = (sealed - keyless) as f64 * self.config.layout.piece_len() as f64
             / connection.up.per_second().max(1) as f64;
-        let due = match keyless {
-            KEYS_AT_ONCE.. => true,
-            KEYS_SOME.. => lasts < KEYS_AHEAD.as_secs_f64(),
-            _ => lasts < KEYS_SOON.as_secs_f64(),
-        };
+        let some = KEYS_SOME.min(sealed.div_ceil(2));
+        let due = keyless >= KEYS_AT_ONCE
+            || keyless >= some && lasts < KEYS_AHEAD.as_secs_f64()
+            || lasts < KEYS_SOON.as_secs_f64();
         if !upload.hurry && !due {
             return;
         }
@@ -263,6 +282,7 @@ impl Swarm {
                     };
                 }
             }
+            Err(KeyError::BadTicket) => return self.disconnect(id, Reason::BadTicket),
             Err(KeyError::TicketRefused(why)) => return self.disconnect(id, Reason::TicketRefused(why)),
             // Our pieces move meanwhile, or are given up.
             Err(KeyError::Unavailable(_) | KeyError::Retired) => {
@@ -375,7 +395,7 @@ impl Swarm {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.upload.requests.clear();
             connection.upload.wanted.clear();
-            connection.upload.pieces.clear();
+            connection.upload.spare_keys();
         }
     }
 
@@ -383,7 +403,7 @@ impl Swarm {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         if upload.requests.is_empty() && self.now.elapsed.saturating_sub(upload.last_request) > IDLE {
-            upload.pieces.clear();
+            upload.spare_keys();
         }
     }
 }

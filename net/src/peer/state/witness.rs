@@ -141,7 +141,8 @@ impl Swarm {
         let wanted = (soon as u32).clamp(LEAST_AHEAD, MOST_AHEAD);
         let Witness { keys, asked, .. } = &self.witness;
         let fetching = self.pieces.fetching();
-        let here = connection.have.count_common(keys, fetching) + connection.have.count_common(asked, fetching);
+        let here =
+            connection.have.count_common(keys, fetching) + connection.have.count_common(asked, fetching);
         if here < wanted.div_ceil(LOW) { (wanted - here) as usize } else { 0 }
     }
 
