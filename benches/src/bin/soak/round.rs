@@ -191,7 +191,7 @@ impl Round {
 
     /// Begins another epoch, or retires all before the newest; false where the tracker is down.
     pub(crate) async fn change_epoch(&mut self, world: &World, retire: bool) -> Result<bool> {
-        if !world.tracker.as_ref().is_some_and(|tracker| tracker.said().listening.is_some()) {
+        if world.tracker.as_ref().is_none_or(|tracker| tracker.said().listening.is_none()) {
             return Ok(false);
         }
         let epoch = self.epoch.to_string();
