@@ -239,7 +239,7 @@ impl Content {
                 .map_err(core)?;
             DecryptionKey::derive(&params, &r).to_bytes(&params, key).map_err(core)?;
             let hash = *blake3::hash(&piece).as_bytes();
-            store.put(index, &piece, StoredPiece { epoch: EPOCH, hash, sender: None })?;
+            store.put(index, &piece, StoredPiece { epoch: EPOCH, hash })?;
         }
         store.sync()?;
         let seal = Seal { witness: vec![[0; 32]; piece_count as usize].into(), ..seal };
