@@ -4,15 +4,19 @@
 pub mod world;
 
 use std::fs;
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use bytes::BytesMut;
 use serde_json::Value;
 use swarmseal::peer::{Shape, Store, StoredPiece};
+use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::keyfile::words::Words;
+use swarmseal::wire::message::{Decoder, Message};
 use swarmseal::wire::metainfo::Metainfo;
+use swarmseal::wire::seal::{ExtendedHandshake, Hello, OUR_ID};
 use swarmseal_core::SubscriberId;
 
 use self::world::{DEADLINE, Running, World, program, until};
@@ -962,4 +966,58 @@ fn a_player_that_fetches_by_itself_stores_nothing_that_get_would_refuse() {
     let missing = world.play("dave", &["--voucher", &code, "--patience", "3s"], 11);
     assert_eq!(missing["kind"], "missing-piece");
     assert!(!world.stored("dave").1.contains(&3));
+}
+
+/// What the peer at `addr` says that it is in a torrent.
+fn hello_of(addr: &str, torrent: &Path) -> Hello {
+    let metainfo = Metainfo::from_bytes(&fs::read(torrent).unwrap(), swarmseal_accel::detect()).unwrap();
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let extended = ExtendedHandshake {
+        seal_id: Some(OUR_ID),
+        dont_have_id: None,
+        client: "curious".to_owned(),
+        reqq: 250,
+        port: None,
+        hello: None,
+    };
+    let mut bytes = BytesMut::from(&Handshake::new(metainfo.info_hash, [9; 20]).to_bytes()[..]);
+    Message::Extended { id: 0, payload: extended.to_bytes().into() }.encode(&mut bytes);
+    stream.write_all(&bytes).unwrap();
+    stream.read_exact(&mut [0; handshake::LEN]).unwrap();
+    let (decoder, mut pending) = (Decoder::new(metainfo.info.layout()), BytesMut::new());
+    loop {
+        if let Some(Message::Extended { id: 0, payload }) = decoder.decode(&mut pending).unwrap() {
+            return ExtendedHandshake::from_bytes(&payload).unwrap().hello.unwrap();
+        }
+        let mut more = [0; 1024];
+        let read = stream.read(&mut more).unwrap();
+        assert!(read > 0, "it hangs up");
+        pending.extend_from_slice(&more[..read]);
+    }
+}
+
+#[test]
+fn two_torrents_on_one_device_show_two_identities() {
+    let world = World::new(200_000);
+    let (url, token) = (world.url(), world.token());
+    fs::write(world.path("other.bin"), [7; 100_000]).unwrap();
+    let (content, torrent, seed) =
+        (world.file("other.bin"), world.file("other.torrent"), world.file("other.seed"));
+    let args = ["publish", &content, "--tracker", &url, "--admin-token-file", &token];
+    world.expect("publisher", &[&args[..], &["--output", &torrent, "--seed-file", &seed]].concat(), 0);
+    let shown = [world.torrent(), torrent].map(|torrent| {
+        let listen = world.listen();
+        let get = Running::start(&world.path("alice"), &["get", &torrent, "--listen", &listen]);
+        let addr = get.event("listening")["address"].as_str().unwrap().to_owned();
+        let hello = hello_of(&addr, Path::new(&torrent));
+        // Asked again, it says the same.
+        assert_eq!(hello_of(&addr, Path::new(&torrent)), hello);
+        hello
+    });
+    let [Hello::Subscriber { identity: a, keys: b }, Hello::Subscriber { identity: c, keys: d }] = shown
+    else {
+        panic!("{shown:?}")
+    };
+    assert!(a != c && b != d);
 }
