@@ -391,7 +391,6 @@ fn a_player_has_a_corrupt_piece_fetched_again_by_itself() {
     let piped = { piped }.output().unwrap();
     assert_eq!((piped.status.code(), piped.stdout.len()), (Some(11), 0));
     let _seed = world.seed(&[]);
-    world.fetch("alice");
     world.play("alice", &[], 0);
     world.assert_opened("alice");
 }

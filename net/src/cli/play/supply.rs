@@ -154,7 +154,8 @@ impl PieceReader for Fetched {
     }
 }
 
-/// The store as a player reads it that writes files: what is missing stays missing, and what is corrupt is fetched again.
+/// The store as a player reads it that writes files: a piece that was never stored stays missing, and one that is corrupt, or was
+/// discarded as such, is fetched again.
 pub(super) struct Mended {
     fetched: Arc<Fetched>,
     runtime: Handle,
@@ -169,7 +170,13 @@ impl Mended {
 
 impl PieceReader for Mended {
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>> {
-        self.fetched.read_piece(index, piece)
+        let found = self.fetched.read_piece(index, piece)?;
+        // The fetching process discards damaged pieces when it opens the store: perhaps before they are read here.
+        let discarded = || self.fetched.reader.records(index).is_ok_and(|records| records > 0);
+        if found.is_none() && discarded() && self.runtime.block_on(self.fetched.available(index)).is_ok() {
+            return self.fetched.read_piece(index, piece);
+        }
+        Ok(found)
     }
 
     fn replaced(&self, index: u32) -> bool {
