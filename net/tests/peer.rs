@@ -24,7 +24,7 @@ use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
 use swarmseal::wire::seal::Hello;
 use swarmseal::wire::selection::Selection;
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
+    DecryptionKey, EncryptionKey, Exponents, Group, KeyCommitment, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
     SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, WitnessExponents, WitnessFactor, WitnessKey,
     WitnessSecret, decrypt_piece, package, witness_hash,
 };
@@ -685,12 +685,14 @@ async fn hostile_peers_are_cut_off_and_stall_nobody() {
     subscriber.opened(&tracker);
 }
 
-/// A seed that says that it is somebody, offers everything, and sends blocks of that byte. All bytes 0xff are no group element.
-async fn garbage_seed(listener: TcpListener, name: [u8; 20], hello: Hello, fill: u8) {
+/// A seed that says on each connection that it is somebody, offers everything, and sends blocks of that byte. All bytes 0xff are no
+/// group element.
+async fn garbage_seed(listener: TcpListener, mut who: impl FnMut() -> ([u8; 20], Hello), fill: u8) {
     use swarmseal::wire::message::Message;
     use swarmseal::wire::seal::{ExtendedHandshake, OUR_ID};
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { return };
+        let (name, hello) = who();
         tokio::spawn(async move {
             let extended = ExtendedHandshake {
                 seal_id: Some(OUR_ID),
@@ -818,7 +820,7 @@ async fn garbage_is_refused_and_fetched_elsewhere_whatever_name_it_comes_under()
         let theirs = FakeTracker::new();
         let listener = TcpListener::bind(own_address()).await.unwrap();
         theirs.swarm.lock().unwrap().insert(listener.local_addr().unwrap());
-        let garbage = tokio::spawn(garbage_seed(listener, name, hello, fill));
+        let garbage = tokio::spawn(garbage_seed(listener, move || (name, hello), fill));
         let subscriber = Subscriber::new(&theirs);
         let subscribers = theirs.subscribers.lock().unwrap().clone();
         tracker.subscribers.lock().unwrap().extend(subscribers);
@@ -833,6 +835,53 @@ async fn garbage_is_refused_and_fetched_elsewhere_whatever_name_it_comes_under()
         garbage.abort();
         subscriber.opened(&tracker);
     }
+}
+
+/// Subscriptions cost nothing. Each connection is about another one, and names itself anew: the address is shut out after three bad
+/// pieces, and what comes from another is checked as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_subscriptions_at_one_address_are_one_address_and_switch_no_check_off() {
+    let tracker = FakeTracker::new();
+    let (seed, _) = seed(&tracker, None).await;
+    let connections = Arc::new(Mutex::new(0_u8));
+    let theirs = FakeTracker::new();
+    let (mut listeners, own, other) = (Vec::new(), own_address(), own_address());
+    for from in [vec![own; 60], vec![other]].concat() {
+        listeners.push(TcpListener::bind(SocketAddr::new(from.ip(), 0)).await.unwrap());
+    }
+    let addrs: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    theirs.swarm.lock().unwrap().extend(&addrs[..60]);
+    let garbage: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let connections = Arc::clone(&connections);
+            let somebody = move || {
+                let mut number = connections.lock().unwrap();
+                *number = number.saturating_add(1);
+                let identity = SigningKey::from_bytes(&[*number; 32]).public();
+                let hello = Hello::Subscriber { identity, keys: KeyCommitment([*number; 32]) };
+                (handshake::peer_id([*number; 12]), hello)
+            };
+            tokio::spawn(garbage_seed(listener, somebody, 0xff))
+        })
+        .collect();
+    let subscriber = Subscriber::new(&theirs);
+    tracker.subscribers.lock().unwrap().extend(theirs.subscribers.lock().unwrap().clone());
+    let (node, torrent) = subscriber.join(&theirs).await;
+    until(&torrent, |stats| stats.rejected > 0 && stats.known_peers == 0).await;
+    let mut again = connect_from(SocketAddr::new(own.ip(), 0), node.local_addr()).await;
+    let told = again.read(&mut [0; 1]).await;
+    assert!(matches!(told, Ok(0) | Err(_)), "{told:?}");
+    let before = torrent.stats().borrow().rejected;
+    torrent.add_peers(vec![addrs[60]]).await;
+    let stats = until(&torrent, |stats| stats.rejected > before).await;
+    assert_eq!(stats.pieces, 0);
+    torrent.add_peers(vec![seed.local_addr()]).await;
+    until(&torrent, |stats| stats.complete).await;
+    node.shutdown().await;
+    seed.shutdown().await;
+    garbage.iter().for_each(tokio::task::JoinHandle::abort);
+    subscriber.opened(&tracker);
 }
 
 /// Of the twelve pieces, these are clear.

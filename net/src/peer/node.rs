@@ -73,9 +73,9 @@ pub struct NodeConfig {
     pub max_handshakes_per_address: usize,
     /// How long an incoming connection's handshake may take.
     pub handshake_time: Duration,
-    /// Bad pieces, bad signatures and bad tickets after which an address is not dealt with for the rest of the run,
+    /// Bad pieces, bad signatures and bad tickets after which an address is not dealt with for the rest of the run.
     pub bad_pieces: u32,
-    /// if they are more than so many in a hundred pieces of that address.
+    /// An address whose bad pieces are no more than so many in a hundred is dealt with, however many they are.
     pub bad_percent: u32,
     /// Bytes per second sent, all connections together.
     pub upload_limit: Option<u64>,

@@ -67,12 +67,12 @@ pub(crate) struct BoundArgs {
     /// How long an incoming handshake may take; 0: any time
     #[arg(long, env = "SWARMSEAL_HANDSHAKE_TIME", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     handshake_time: u64,
-    /// Bad pieces after which an address is not dealt with; 0: never
+    /// Refuse an address after this many bad pieces; 0: never
     ///
-    /// For the rest of the run. Bad signatures and bad tickets count as well. 127.0.0.1 and ::1 are dealt with always.
+    /// It is refused for the rest of the run. Bad signatures and bad tickets count as well. 127.0.0.1 and ::1 are never refused.
     #[arg(long, env = "SWARMSEAL_BAD_PIECES", value_name = "COUNT", default_value_t = 3)]
     bad_pieces: u32,
-    /// Only if more than this share of its pieces is bad; 0: any share
+    /// Refuse no address below this percentage of bad pieces; 0: any
     #[arg(long, env = "SWARMSEAL_BAD_PERCENT", value_name = "PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=100))]
     bad_percent: u32,
 }

@@ -153,7 +153,26 @@ fn a_borrowed_name_shuts_out_nobody() {
         (config(2, false, true), Honest),
     ]);
     simulation.run(&[2]);
-    assert!(simulation.peers[2].failed.iter().all(|sender| *sender == address(1)));
+    let peer = &simulation.peers[2];
+    assert!(peer.failed.iter().all(|sender| *sender == address(1)));
+    assert_eq!(peer.parted.iter().filter(|reason| **reason == Reason::BadPiece).count(), 1);
+}
+
+#[test]
+fn who_leaves_before_its_fault_is_confirmed_answers_for_it_all_the_same() {
+    let mut simulation = among(Polluter);
+    simulation.peers[2].confirms = Err(KeyError::Unavailable("away".to_owned()));
+    while simulation.peers[2].swarm.totals().rejected == 0 {
+        assert!(simulation.elapsed < Duration::from_secs(60));
+        simulation.step();
+    }
+    simulation.part(1, 2);
+    simulation.step();
+    assert!(simulation.peers[2].failed.is_empty());
+    simulation.peers[2].confirms = Ok(true);
+    simulation.run(&[2]);
+    let failed = &simulation.peers[2].failed;
+    assert!(!failed.is_empty() && failed.iter().all(|sender| *sender == address(1)), "{failed:?}");
 }
 
 #[test]
