@@ -141,6 +141,9 @@ enum Verb {
     /// The demo's peer that never subscribed
     #[command(hide = true)]
     Stranger(demo::StrangerArgs),
+    /// The demo's peer that borrows the seed's names
+    #[command(hide = true)]
+    Impostor(demo::ImpostorArgs),
 }
 
 /// The clap command with its grouped help, exit codes and examples.
@@ -239,6 +242,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Completions(args) => completions::run(args),
         Verb::Demo(args) => block_on(demo::run(args, cli.global.data, output)),
         Verb::Stranger(args) => block_on(demo::stranger(args, output)),
+        Verb::Impostor(args) => block_on(demo::impostor(args, output)),
     }
 }
 

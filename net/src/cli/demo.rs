@@ -4,6 +4,7 @@ mod attacker;
 mod children;
 mod content;
 mod evidence;
+mod impostor;
 mod stranger;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,6 +18,7 @@ use super::{Exit, Failure, Output, glue};
 use crate::tracker_client::AdminClient;
 use children::{Running, call};
 use content::Content;
+pub(super) use impostor::{Args as ImpostorArgs, run as impostor};
 pub(super) use stranger::{Args as StrangerArgs, run as stranger};
 
 /// Licensed peers.
@@ -173,7 +175,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             &limit,
         ],
     )?;
-    seed.event("listening", STEP).await?;
+    let seed_address = text(&seed.event("listening", STEP).await?, "address")?;
     let get = ["get", &sealed.metainfo, "--transcript"];
     let mut peers = Vec::new();
     for (i, voucher) in vouchers.iter().enumerate() {
@@ -196,6 +198,16 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
         &["stranger", &sealed.metainfo, "--peer", &first, "--seconds", "5"],
     )?;
 
+    let second = text(&peers[1].event("listening", STEP).await?, "address")?;
+    let from = address(3 + LICENSED as u8);
+    let from = from.trim_end_matches(":0");
+    let names = ["--seed", &seed_address, "--from", from, "--peer", &first, "--peer", &second];
+    let mut impostor = Running::start(
+        "impostor",
+        &work.join("impostor"),
+        &[&["impostor", &sealed.metainfo, "--seconds", "5"][..], &names].concat(),
+    )?;
+
     let (mut from_seeds, mut from_peers) = (0, 0);
     let patience = Duration::from_secs(args.timeout);
     for peer in peers.iter_mut().chain([&mut attacker]) {
@@ -205,6 +217,9 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     }
     let seconds = started.elapsed().as_secs_f64();
     let stranger_bytes = number(&stranger.event("stranger", STEP).await?, "piece_bytes");
+    if number(&impostor.event("impostor", STEP).await?, "piece_bytes") == 0 {
+        return Err(Failure::new(Exit::DemoFailed, "the impostor was asked for nothing"));
+    }
     // A peer of the control torrent, unlicensed too: the attacker's own ciphertext under `paper`.
     let transcript = attacker_dir.join("transcript-paper").display().to_string();
     call(
@@ -245,7 +260,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let licensed: Vec<PathBuf> = (0..LICENSED).map(|i| work.join(peer_name(i))).collect();
     let sealed_path = PathBuf::from(&sealed.metainfo);
     let harvest = evidence::harvest(&sealed_path, &attacker_dir, &licensed).await?;
-    for running in peers.into_iter().chain([attacker, stranger, seed, tracker]) {
+    for running in peers.into_iter().chain([attacker, stranger, impostor, seed, tracker]) {
         running.stop().await;
     }
 
@@ -265,6 +280,8 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     .map_err(|error| Failure::new(Exit::DemoFailed, format!("the attacker stopped: {error}")))??;
 
     attacks.insert(0, harvest);
+    // It succeeds where a peer takes its pieces for the seed's.
+    attacks.insert(1, AttackResult { name: "borrowed identity", profile: "sealed", opened: !verified });
     Ok(Report {
         verified,
         pieces: sealed.pieces,
