@@ -1,4 +1,4 @@
-//! How much a tracker on one core answers: announces beside aquatic_http, and re-keys beside the bare kernel.
+//! How much a tracker on one core answers: announces beside aquatic_http, and re-keys and witness keys beside the bare kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -11,7 +11,7 @@ use rand_core::UnwrapErr;
 use serde::{Deserialize, Serialize};
 use swarmseal_bench::load::connection::Connection;
 use swarmseal_bench::load::drive::{Asker, Pace, as_fast_as_possible};
-use swarmseal_bench::load::members::{Announcer, Member, Torrent, Uploader};
+use swarmseal_bench::load::members::{Announcer, Checker, Member, Torrent, Uploader};
 use swarmseal_bench::load::server::{Server, Tracker, stay_on};
 use swarmseal_bench::process::Process;
 use swarmseal_bench::report::{cells, table};
@@ -20,7 +20,7 @@ use swarmseal_core::{
     TsKeys,
 };
 
-/// Announces and re-keys a second of a tracker on one core, from a load tester on another: beside aquatic_http, which gets
+/// Announces, re-keys and witness keys a second of a tracker on one core, from a load tester on another: beside aquatic_http, which gets
 /// the same announces, without passkeys, and beside the kernel alone.
 ///
 /// All take turns, and the medians of the turns are shown. Each asker has one connection and asks again when it has its
@@ -69,6 +69,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// Keys in a call: one, and as many as a call takes.
 const BATCHES: [usize; 3] = [1, 64, 512];
+/// Witness keys in a call: as many as peers ask for, and as many as a call takes.
+const WITNESS_BATCHES: [usize; 2] = [32, 256];
 /// How much of the kernel's rate batched re-keys are to reach.
 const BAR: f64 = 0.7;
 /// Members that ask for re-keys at once.
@@ -88,7 +90,7 @@ struct Announces {
     refused: u64,
 }
 
-/// Our tracker's re-keys, or the kernel's.
+/// Our tracker's re-keys or witness keys, or the kernel's re-keys: both are powers of two bases.
 #[derive(Serialize)]
 struct ReKeys {
     kind: &'static str,
@@ -184,6 +186,7 @@ const AQUATIC: &str = "aquatic_http";
 const KERNEL: &str = "kernel";
 const WARM: &str = "warm";
 const COLD: &str = "cold";
+const WITNESS: &str = "witness";
 
 fn announces(
     args: &Args,
@@ -296,7 +299,7 @@ fn rekeys(
     let mut torrents = torrents;
     let mut tracker = tracker;
     let mut kernels = Vec::new();
-    let mut warm: [Vec<Turn>; 3] = Default::default();
+    let (mut warm, mut witness): ([Vec<Turn>; 3], [Vec<Turn>; 2]) = Default::default();
     let mut cold = Vec::new();
     for _ in 0..turns {
         kernels.push(kernel_on(core, duration.as_secs_f64() / 2.0)?);
@@ -338,6 +341,13 @@ fn rekeys(
                 as_fast_as_possible(address, &mut uploaders, duration, true)
             })?);
         }
+        for (batch, witness) in WITNESS_BATCHES.into_iter().zip(&mut witness) {
+            let checker = |own| Checker::new(torrent, members, own, batch);
+            let mut checkers: Vec<Checker<'_>> = (0..UPLOADERS.min(members.len())).map(checker).collect();
+            let address = tracker.server.address;
+            witness
+                .push(turn(&tracker.server, || as_fast_as_possible(address, &mut checkers, duration, true))?);
+        }
     }
     let kernel_rate = median(kernels.iter().map(|kernel| kernel.keys as f64 / kernel.seconds).collect());
     let kernel_cpu = median(kernels.iter().map(|kernel| kernel.cpu / kernel.keys as f64).collect());
@@ -366,6 +376,7 @@ fn rekeys(
     }];
     rows.extend(BATCHES.into_iter().zip(&warm).map(|(batch, turns)| row(WARM, batch, turns)));
     rows.push(row(COLD, 1, &cold));
+    rows.extend(WITNESS_BATCHES.into_iter().zip(&witness).map(|(batch, turns)| row(WITNESS, batch, turns)));
     Ok(rows)
 }
 
@@ -436,7 +447,7 @@ fn print(report: &Report) {
         ])
     }));
     println!("{}", table(&lines));
-    let head = ["re-keys", "keys a call", "calls/s", "keys/s", "CPU, µs a key", "to the kernel's", "by CPU"];
+    let head = ["keys", "keys a call", "calls/s", "keys/s", "CPU, µs a key", "to the kernel's", "by CPU"];
     let mut lines = vec![cells(head)];
     lines.extend(report.rekeys.iter().map(|row| {
         cells([

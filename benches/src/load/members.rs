@@ -13,6 +13,7 @@ use swarmseal::tracker_client::AdminClient;
 use swarmseal::wire::announce::Announce;
 use swarmseal::wire::api::{
     Challenge, OpenSession, Passkey, ReKeyRequest, Role, SessionOpened, Subscribe, Subscribed, Token,
+    WitnessRequest,
 };
 use swarmseal::wire::bencode;
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
@@ -247,16 +248,51 @@ impl<'m> Uploader<'m> {
         let first = self.random.next();
         let pieces = (0..self.batch as u64).map(|i| (first.wrapping_add(i) % count) as u32).collect();
         let body = bencode::to_bytes(&ReKeyRequest { torrent_id, epoch: own.epoch, ticket, pieces });
-        request.clear();
-        request.extend_from_slice(
-            format!(
-                "POST /rekey HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
-                own.token.to_hex(),
-                body.len()
-            )
-            .as_bytes(),
-        );
-        request.extend_from_slice(&body);
+        post("/rekey", own, &body, request);
+    }
+}
+
+/// A call within a member's session.
+fn post(path: &str, member: &Member, body: &[u8], request: &mut Vec<u8>) {
+    request.clear();
+    request.extend_from_slice(
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
+            member.token.to_hex(),
+            body.len()
+        )
+        .as_bytes(),
+    );
+    request.extend_from_slice(body);
+}
+
+/// A member that downloads: it asks for its witness keys of pieces that follow each other.
+pub struct Checker<'m> {
+    torrent: &'m Torrent,
+    member: &'m Member,
+    /// Keys in one call.
+    batch: usize,
+    random: Random,
+}
+
+impl<'m> Checker<'m> {
+    /// The member in that place, which asks for `batch` keys a call.
+    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
+        Checker { torrent, member: &members[own], batch, random: Random::new(own as u64 + 2000) }
+    }
+}
+
+impl Asker for Checker<'_> {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        let (first, count) = (self.random.next(), u64::from(self.torrent.piece_count()));
+        let pieces = (0..self.batch as u64).map(|i| (first.wrapping_add(i) % count) as u32).collect();
+        let (torrent_id, epoch) = (self.torrent.id(), self.member.epoch);
+        let body = bencode::to_bytes(&WitnessRequest { torrent_id, epoch, pieces });
+        post("/witness", self.member, &body, request);
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        body.len() > self.batch * self.torrent.params().group().bytes()
     }
 }
 
