@@ -1,11 +1,12 @@
-/* T and PDec of a file of pieces, as a set-top box does them.
+/* T, the witness and PDec on a file of pieces, as a set-top box does them.
  *
  *   pieces transform REKEYS FILE            turns our pieces into another subscriber's
+ *   pieces check WITNESS-KEYS HASHES FILE   checks that our pieces are what was published
  *   pieces play SECRET LICENSE-KEYS FILE    opens our pieces; the payload goes to standard output
  *
- * REKEYS and LICENSE-KEYS hold a key of W bytes for each piece, SECRET holds one; FILE holds whole pieces, one after another, and
- * `transform` rewrites it. Their length is PIECE bytes, by default 262144. A player checks each opened piece's SHA-1 against the
- * .torrent before it uses a byte of it; that is left out here.
+ * REKEYS, WITNESS-KEYS and LICENSE-KEYS hold a key of W bytes for each piece, HASHES 32 bytes for each, SECRET holds one key; FILE holds
+ * whole pieces, one after another, and `transform` rewrites it. Their length is PIECE bytes, by default 262144. A player checks each
+ * opened piece's SHA-1 against the .torrent before it uses a byte of it; that is left out here.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,9 +48,10 @@ static int read_whole(FILE *file, const char *path, uint8_t *out, size_t length)
 int main(int argc, char **argv)
 {
     int transform = argc == 4 && strcmp(argv[1], "transform") == 0;
+    int witness = argc == 5 && strcmp(argv[1], "check") == 0;
     int play = argc == 5 && strcmp(argv[1], "play") == 0;
-    if (!transform && !play) {
-        fputs("usage: pieces transform REKEYS FILE | pieces play SECRET LICENSE-KEYS FILE\n", stderr);
+    if (!transform && !witness && !play) {
+        fputs("usage: pieces transform REKEYS FILE | check WITNESS-KEYS HASHES FILE | play SECRET LICENSE-KEYS FILE\n", stderr);
         return 2;
     }
     const char *length_text = getenv("PIECE");
@@ -67,18 +69,33 @@ int main(int argc, char **argv)
     size_t width = ss_element_size(params);
 
     uint8_t secret[SS_MAX_ELEMENT_SIZE] = {0}, key[SS_MAX_ELEMENT_SIZE], opened[SS_MAX_ELEMENT_SIZE];
+    uint8_t hash[SS_ID_SIZE];
     if (play) {
         FILE *file = open_file(argv[2], "rb");
         if (!read_whole(file, argv[2], secret, width))
             fail(argv[2], "holds no key");
         fclose(file);
     }
-    const char *keys_path = argv[argc - 2], *pieces_path = argv[argc - 1];
+    const char *keys_path = argv[play ? 3 : 2], *pieces_path = argv[argc - 1];
     FILE *keys = open_file(keys_path, "rb");
+    FILE *hashes = witness ? open_file(argv[3], "rb") : NULL;
+    int all_good = 1;
     FILE *pieces = open_file(pieces_path, transform ? "r+b" : "rb");
     for (long index = 0; read_whole(pieces, pieces_path, piece, piece_length); index++) {
         if (!read_whole(keys, keys_path, key, width))
             fail(keys_path, "has fewer keys than there are pieces");
+        if (hashes) {
+            if (!read_whole(hashes, argv[3], hash, sizeof hash))
+                fail(argv[3], "has fewer hashes than there are pieces");
+            ss_status status = ss_check_witness_in_place(params, key, width, hash, piece, piece_length);
+            if (status != SS_BAD_BLOCK && status != SS_WITNESS_MISMATCH)
+                check(status, "witness");
+            if (status != SS_OK) {
+                fprintf(stderr, "pieces: piece %ld: %s\n", index, ss_status_text((int)status));
+                all_good = 0;
+            }
+            continue;
+        }
         size_t bad_block = 0;
         if (ss_check_piece(params, piece, piece_length, &bad_block) == SS_BAD_BLOCK)
             fprintf(stderr, "pieces: piece %ld: block %zu is no group element\n", index, bad_block);
@@ -101,9 +118,11 @@ int main(int argc, char **argv)
     if (fclose(pieces) != 0 || fflush(stdout) != 0)
         fail(pieces_path, "cannot be written");
     fclose(keys);
+    if (hashes)
+        fclose(hashes);
     memset(secret, 0, sizeof secret);
     memset(opened, 0, sizeof opened);
     free(piece);
     free(memory);
-    return EXIT_SUCCESS;
+    return all_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 /**
- * Bytes of a torrent id, a subscriber id, a package secret and a master key.
+ * Bytes of ids, of Ed25519 and X25519 keys, of witness hashes, and of each secret that is no number: device root, package secret,
+ * master key and witness secret.
  */
 #define SS_ID_SIZE 32
 
@@ -80,9 +81,9 @@ typedef enum ss_status {
    */
   SS_NEWER_VERSION = 10,
   /**
-   * The caller's generator of random bytes failed.
+   * A received piece is not what was published, or its witness key is for another piece, subscriber or epoch.
    */
-  SS_NO_RANDOM = 11,
+  SS_WITNESS_MISMATCH = 11,
   /**
    * A defect of this library.
    */
@@ -96,18 +97,17 @@ typedef enum ss_status {
 typedef struct ss_params ss_params;
 
 /**
- * Fills `out` with `length` random bytes of the system's generator for secrets; 0 if that was done.
- */
-typedef int (*ss_random)(void *context, uint8_t *out, size_t length);
-
-/**
- * One end of a re-key: whose, and in which epoch.
+ * A subscriber in an epoch, as the tracker knows it.
  */
 typedef struct ss_party {
   /**
    * The epoch's master key: SS_ID_SIZE bytes.
    */
   const uint8_t *master_key;
+  /**
+   * SS_ID_SIZE bytes, made of this very public key.
+   */
+  const uint8_t *subscriber_id;
   /**
    * y: W bytes.
    */
@@ -189,16 +189,61 @@ size_t ss_element_size(const struct ss_params *params);
 size_t ss_payload_size(const struct ss_params *params, size_t piece_length);
 
 /**
- * Makes a subscriber's secret key (PGen): W bytes. Answers SS_NO_RANDOM, SS_BAD_LENGTH, SS_NULL.
+ * A torrent's id: SS_ID_SIZE bytes. `publisher_key` is the publisher's Ed25519 public key, `random` the 32 random bytes of
+ * `info.swarmseal`. Answers SS_NULL.
  *
  * # Safety
- * `params` is of ss_params_init; `secret` has `secret_length` bytes; `random` fills what it is given.
+ * Each buffer has SS_ID_SIZE bytes.
  */
-enum ss_status ss_secret_key_generate(const struct ss_params *params,
-                                      ss_random random,
-                                      void *context,
-                                      uint8_t *secret,
-                                      size_t secret_length);
+enum ss_status ss_torrent_id(const uint8_t *publisher_key,
+                             const uint8_t *random,
+                             uint8_t *torrent_id);
+
+/**
+ * Makes a subscriber's secret key s for one torrent from the device's root: W bytes. The root is 32 bytes of a good generator, one
+ * for all torrents. Answers SS_BAD_LENGTH, SS_NULL.
+ *
+ * # Safety
+ * `params` is of ss_params_init; `root` and `torrent_id` have SS_ID_SIZE bytes, `secret` the length beside it.
+ */
+enum ss_status ss_device_secret_key(const struct ss_params *params,
+                                    const uint8_t *root,
+                                    const uint8_t *torrent_id,
+                                    uint8_t *secret,
+                                    size_t secret_length);
+
+/**
+ * Makes the private key of a subscriber's Ed25519 identity key for one torrent from the device's root: SS_ID_SIZE bytes. Answers
+ * SS_NULL.
+ *
+ * # Safety
+ * Each buffer has SS_ID_SIZE bytes.
+ */
+enum ss_status ss_device_identity_key(const uint8_t *root,
+                                      const uint8_t *torrent_id,
+                                      uint8_t *private_key);
+
+/**
+ * Makes the private key of a subscriber's X25519 device key for one torrent from the device's root: SS_ID_SIZE bytes. Answers
+ * SS_NULL.
+ *
+ * # Safety
+ * Each buffer has SS_ID_SIZE bytes.
+ */
+enum ss_status ss_device_encryption_key(const uint8_t *root,
+                                        const uint8_t *torrent_id,
+                                        uint8_t *private_key);
+
+/**
+ * Makes the private key of the device's Ed25519 seat key for one publisher from the device's root: SS_ID_SIZE bytes.
+ * `publisher_key` is the publisher's Ed25519 public key. Answers SS_NULL.
+ *
+ * # Safety
+ * Each buffer has SS_ID_SIZE bytes.
+ */
+enum ss_status ss_device_seat_key(const uint8_t *root,
+                                  const uint8_t *publisher_key,
+                                  uint8_t *private_key);
 
 /**
  * y = g^s: W bytes. Answers SS_BAD_SECRET_KEY, SS_BAD_LENGTH, SS_NULL.
@@ -223,15 +268,27 @@ enum ss_status ss_public_key_check(const struct ss_params *params,
                                    size_t public_key_length);
 
 /**
- * The subscriber id of a public key in a torrent: SS_ID_SIZE bytes. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
+ * What a subscriber says of its keys to peers, who make its id of it: SS_ID_SIZE bytes. `device_key` is its X25519 public key. Answers
+ * SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
  *
  * # Safety
- * `params` is of ss_params_init; `torrent_id` and `subscriber_id` have SS_ID_SIZE bytes, the key the length beside it.
+ * `params` is of ss_params_init; `device_key` and `commitment` have SS_ID_SIZE bytes, the public key the length beside it.
  */
-enum ss_status ss_subscriber_id(const struct ss_params *params,
-                                const uint8_t *torrent_id,
-                                const uint8_t *public_key,
-                                size_t public_key_length,
+enum ss_status ss_key_commitment(const struct ss_params *params,
+                                 const uint8_t *device_key,
+                                 const uint8_t *public_key,
+                                 size_t public_key_length,
+                                 uint8_t *commitment);
+
+/**
+ * A subscriber's id: SS_ID_SIZE bytes. `identity_key` is its Ed25519 public key, `commitment` is of ss_key_commitment. Answers SS_NULL.
+ *
+ * # Safety
+ * Each buffer has SS_ID_SIZE bytes.
+ */
+enum ss_status ss_subscriber_id(const uint8_t *torrent_id,
+                                const uint8_t *identity_key,
+                                const uint8_t *commitment,
                                 uint8_t *subscriber_id);
 
 /**
@@ -263,6 +320,51 @@ enum ss_status ss_check_piece(const struct ss_params *params,
                               const uint8_t *piece,
                               size_t piece_length,
                               size_t *bad_block);
+
+/**
+ * Checks that a received piece is what was published, in every byte: that each block is in 1 ... p-1, T with the witness key of W bytes
+ * in `scratch`, and BLAKE3. `expected` is the piece's hash in `info.swarmseal`; `scratch` is as long as the piece and afterwards of no
+ * use. Answers SS_BAD_BLOCK, SS_WITNESS_MISMATCH, SS_BAD_KEY, SS_BAD_LENGTH, SS_NULL.
+ *
+ * # Safety
+ * `params` is of ss_params_init; `expected` has SS_ID_SIZE bytes, the others the lengths beside them.
+ */
+enum ss_status ss_check_witness(const struct ss_params *params,
+                                const uint8_t *witness_key,
+                                size_t witness_key_length,
+                                const uint8_t *expected,
+                                const uint8_t *piece,
+                                size_t piece_length,
+                                uint8_t *scratch,
+                                size_t scratch_length);
+
+/**
+ * ss_check_witness without a second buffer: the piece is overwritten, and afterwards of no use.
+ *
+ * # Safety
+ * As of ss_check_witness.
+ */
+enum ss_status ss_check_witness_in_place(const struct ss_params *params,
+                                         const uint8_t *witness_key,
+                                         size_t witness_key_length,
+                                         const uint8_t *expected,
+                                         uint8_t *piece,
+                                         size_t piece_length);
+
+/**
+ * The witness key of what a re-key is applied to, from that of what it makes: W bytes. So a stored piece is checked with the witness key
+ * of its next epoch. Answers SS_BAD_KEY, SS_BAD_LENGTH, SS_NULL.
+ *
+ * # Safety
+ * `params` is of ss_params_init; the buffers have the lengths beside them.
+ */
+enum ss_status ss_witness_key_before(const struct ss_params *params,
+                                     const uint8_t *witness_key,
+                                     size_t witness_key_length,
+                                     const uint8_t *rekey,
+                                     size_t rekey_length,
+                                     uint8_t *before,
+                                     size_t before_length);
 
 /**
  * T: turns an uploader's piece into the downloader's, in place, with the re-key of W bytes. Answers SS_BAD_KEY, SS_BAD_LENGTH,
@@ -345,53 +447,76 @@ enum ss_status ss_encrypt_piece(const struct ss_params *params,
                                 size_t piece_length);
 
 /**
- * A tracker's encryption key of one piece of one subscriber in one epoch: W bytes, for an original seed. Answers
- * SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
+ * A license's key of one piece of one subscriber in one epoch: W bytes. Answers SS_BAD_LENGTH, SS_NULL.
  *
  * # Safety
- * `params` is of ss_params_init; `master_key` and `torrent_id` have SS_ID_SIZE bytes, the others the lengths beside them.
- */
-enum ss_status ss_encryption_key(const struct ss_params *params,
-                                 const uint8_t *master_key,
-                                 const uint8_t *torrent_id,
-                                 const uint8_t *public_key,
-                                 size_t public_key_length,
-                                 uint64_t epoch,
-                                 uint32_t index,
-                                 uint8_t *encryption_key,
-                                 size_t encryption_key_length);
-
-/**
- * A license's key of one piece of one subscriber in one epoch: W bytes. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
- *
- * # Safety
- * As of ss_encryption_key.
+ * `params` is of ss_params_init; `master_key` and `subscriber_id` have SS_ID_SIZE bytes, the key the length beside it.
  */
 enum ss_status ss_decryption_key(const struct ss_params *params,
                                  const uint8_t *master_key,
-                                 const uint8_t *torrent_id,
-                                 const uint8_t *public_key,
-                                 size_t public_key_length,
+                                 const uint8_t *subscriber_id,
                                  uint64_t epoch,
                                  uint32_t index,
                                  uint8_t *decryption_key,
                                  size_t decryption_key_length);
 
 /**
+ * A tracker's encryption key of one piece of one subscriber: W bytes, for an original seed. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH,
+ * SS_NULL.
+ *
+ * # Safety
+ * `params` is of ss_params_init; what the party points to is as it says; `encryption_key` has the length beside it.
+ */
+enum ss_status ss_encryption_key(const struct ss_params *params,
+                                 const struct ss_party *subscriber,
+                                 uint32_t index,
+                                 uint8_t *encryption_key,
+                                 size_t encryption_key_length);
+
+/**
  * A tracker's re-key of one piece, from the uploader's ciphertext to the downloader's: W bytes. Answers SS_BAD_PUBLIC_KEY,
  * SS_BAD_LENGTH, SS_NULL.
  *
  * # Safety
- * `params` is of ss_params_init; what the parties point to is as they say; `torrent_id` has SS_ID_SIZE bytes, `rekey` the length
- * beside it.
+ * `params` is of ss_params_init; what the parties point to is as they say; `rekey` has the length beside it.
  */
 enum ss_status ss_rekey(const struct ss_params *params,
-                        const uint8_t *torrent_id,
                         const struct ss_party *uploader,
                         const struct ss_party *downloader,
                         uint32_t index,
                         uint8_t *rekey,
                         size_t rekey_length);
+
+/**
+ * A tracker's witness key of one piece of one subscriber, for ss_check_witness: W bytes. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH,
+ * SS_NULL.
+ *
+ * # Safety
+ * `params` is of ss_params_init; `witness_secret` and `torrent_id` have SS_ID_SIZE bytes; what the party points to is as it says;
+ * `witness_key` has the length beside it.
+ */
+enum ss_status ss_witness_key(const struct ss_params *params,
+                              const uint8_t *witness_secret,
+                              const uint8_t *torrent_id,
+                              const struct ss_party *subscriber,
+                              uint32_t index,
+                              uint8_t *witness_key,
+                              size_t witness_key_length);
+
+/**
+ * A publisher's witness hash of a packaged piece, for `info.swarmseal`: SS_ID_SIZE bytes. The piece is overwritten, and afterwards of
+ * no use. `witness_secret` is 32 bytes of a good generator, drawn for this publication. Answers SS_BAD_LENGTH, SS_NULL.
+ *
+ * # Safety
+ * `params` is of ss_params_init; `witness_secret`, `torrent_id` and `hash` have SS_ID_SIZE bytes, the piece the length beside it.
+ */
+enum ss_status ss_witness_hash(const struct ss_params *params,
+                               const uint8_t *witness_secret,
+                               const uint8_t *torrent_id,
+                               uint32_t index,
+                               uint8_t *piece,
+                               size_t piece_length,
+                               uint8_t *hash);
 
 #ifdef __cplusplus
 }  // extern "C"

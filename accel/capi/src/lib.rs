@@ -13,17 +13,17 @@ mod border;
 
 use std::ffi::{c_char, c_int, c_void};
 
-use rand_core::{TryCryptoRng, TryRng};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, Exponents, Group, Kernels, MasterKey, OpenedKey, Params, Profile,
-    PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKey, TsKeys,
+    DecryptionKey, DerivedSecret, DeviceRoot, EncryptionKey, Error, Exponents, Group, Kernels, KeyCommitment,
+    MasterKey, OpenedKey, Params, Profile, PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId,
+    TsKey, TsKeys, WitnessExponent, WitnessExponents, WitnessFactor, WitnessKey, WitnessSecret,
 };
-use zeroize::Zeroizing;
 
 use crate::border::{array, catch, input, output, put, text};
 
-/// Bytes of a torrent id, a subscriber id, a package secret and a master key.
+/// Bytes of ids, of Ed25519 and X25519 keys, of witness hashes, and of each secret that is no number: device root, package secret,
+/// master key and witness secret.
 pub const SS_ID_SIZE: usize = 32;
 /// Bytes of an Ed25519 signature.
 pub const SS_SIGNATURE_SIZE: usize = 64;
@@ -66,8 +66,8 @@ pub enum ss_status {
     SS_BAD_BLOCK = 9,
     /// A ticket has a newer version.
     SS_NEWER_VERSION = 10,
-    /// The caller's generator of random bytes failed.
-    SS_NO_RANDOM = 11,
+    /// A received piece is not what was published, or its witness key is for another piece, subscriber or epoch.
+    SS_WITNESS_MISMATCH = 11,
     /// A defect of this library.
     SS_INTERNAL = 12,
 }
@@ -85,6 +85,7 @@ impl From<Error> for Status {
             Error::BadSecretKey => SS_BAD_SECRET_KEY,
             Error::BadGroup | Error::GroupNotSealed => SS_BAD_GROUP,
             Error::BadBlock { .. } => SS_BAD_BLOCK,
+            Error::WitnessMismatch => SS_WITNESS_MISMATCH,
             Error::NewerVersion { .. } => SS_NEWER_VERSION,
             _ => SS_INTERNAL,
         }
@@ -94,9 +95,6 @@ impl From<Error> for Status {
 /// The parameters of a torrent: profile, group, exponents, and the backend that does the arithmetic. Immutable: any number of threads
 /// may use one.
 pub struct ss_params(Params);
-
-/// Fills `out` with `length` random bytes of the system's generator for secrets; 0 if that was done.
-pub type ss_random = Option<unsafe extern "C" fn(context: *mut c_void, out: *mut u8, length: usize) -> c_int>;
 
 /// What a status means, in English.
 #[unsafe(no_mangle)]
@@ -113,7 +111,7 @@ pub extern "C" fn ss_status_text(status: c_int) -> *const c_char {
         8 => c"bad secret key: not an exponent of this profile",
         9 => c"a block of the piece is zero or not below the modulus",
         10 => c"a newer version than this library understands",
-        11 => c"the generator of random bytes failed",
+        11 => c"the piece is not what was published, or its witness key is for another piece, subscriber or epoch",
         12 => c"a defect of the library",
         _ => c"no status of this library",
     };
@@ -235,61 +233,116 @@ pub unsafe extern "C" fn ss_payload_size(params: *const ss_params, piece_length:
     unsafe { params.as_ref() }.map_or(0, |params| params.0.payload_bytes(piece_length))
 }
 
-/// Makes a subscriber's secret key (PGen): W bytes. Answers SS_NO_RANDOM, SS_BAD_LENGTH, SS_NULL.
+/// A torrent's id: SS_ID_SIZE bytes. `publisher_key` is the publisher's Ed25519 public key, `random` the 32 random bytes of
+/// `info.swarmseal`. Answers SS_NULL.
 ///
 /// # Safety
-/// `params` is of ss_params_init; `secret` has `secret_length` bytes; `random` fills what it is given.
+/// Each buffer has SS_ID_SIZE bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ss_secret_key_generate(
+pub unsafe extern "C" fn ss_torrent_id(
+    publisher_key: *const u8,
+    random: *const u8,
+    torrent_id: *mut u8,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (publisher, random, out) =
+            unsafe { (array(publisher_key)?, array(random)?, output(torrent_id, SS_ID_SIZE)?) };
+        out.copy_from_slice(&TorrentId::of(&publisher, &random).0);
+        Ok(())
+    })
+}
+
+/// Makes a subscriber's secret key s for one torrent from the device's root: W bytes. The root is 32 bytes of a good generator, one
+/// for all torrents. Answers SS_BAD_LENGTH, SS_NULL.
+///
+/// # Safety
+/// `params` is of ss_params_init; `root` and `torrent_id` have SS_ID_SIZE bytes, `secret` the length beside it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_device_secret_key(
     params: *const ss_params,
-    random: ss_random,
-    context: *mut c_void,
+    root: *const u8,
+    torrent_id: *const u8,
     secret: *mut u8,
     secret_length: usize,
 ) -> ss_status {
     catch(|| {
         // SAFETY: the caller's promises.
-        let (params, out) = unsafe { (borrow(params)?, output(secret, secret_length)?) };
-        let random = random.ok_or(SS_NULL)?;
-        let mut random = CallersRandom { random, context, failed: false };
-        let key = SecretKey::generate(params, &mut random);
-        if random.failed {
-            return Err(SS_NO_RANDOM);
-        }
-        Ok(key.to_bytes(params, out)?)
+        let (params, root, torrent, out) = unsafe {
+            (
+                borrow(params)?,
+                DeviceRoot::from_bytes(array(root)?),
+                TorrentId(array(torrent_id)?),
+                output(secret, secret_length)?,
+            )
+        };
+        Ok(root.secret_key(params, &torrent).to_bytes(params, out)?)
     })
 }
 
-/// A generator that the caller brings.
-struct CallersRandom {
-    random: unsafe extern "C" fn(*mut c_void, *mut u8, usize) -> c_int,
-    context: *mut c_void,
-    failed: bool,
+/// Makes the private key of a subscriber's Ed25519 identity key for one torrent from the device's root: SS_ID_SIZE bytes. Answers
+/// SS_NULL.
+///
+/// # Safety
+/// Each buffer has SS_ID_SIZE bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_device_identity_key(
+    root: *const u8,
+    torrent_id: *const u8,
+    private_key: *mut u8,
+) -> ss_status {
+    // SAFETY: the caller's promises.
+    unsafe { of_root(root, torrent_id, private_key, |root, torrent| root.identity_key(&TorrentId(*torrent))) }
 }
 
-impl TryRng for CallersRandom {
-    type Error = std::convert::Infallible;
+/// Makes the private key of a subscriber's X25519 device key for one torrent from the device's root: SS_ID_SIZE bytes. Answers
+/// SS_NULL.
+///
+/// # Safety
+/// Each buffer has SS_ID_SIZE bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_device_encryption_key(
+    root: *const u8,
+    torrent_id: *const u8,
+    private_key: *mut u8,
+) -> ss_status {
+    // SAFETY: the caller's promises.
+    unsafe { of_root(root, torrent_id, private_key, |root, torrent| root.device_key(&TorrentId(*torrent))) }
+}
 
-    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        let mut bytes = [0; 4];
-        self.try_fill_bytes(&mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
+/// Makes the private key of the device's Ed25519 seat key for one publisher from the device's root: SS_ID_SIZE bytes.
+/// `publisher_key` is the publisher's Ed25519 public key. Answers SS_NULL.
+///
+/// # Safety
+/// Each buffer has SS_ID_SIZE bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_device_seat_key(
+    root: *const u8,
+    publisher_key: *const u8,
+    private_key: *mut u8,
+) -> ss_status {
+    // SAFETY: the caller's promises.
+    unsafe { of_root(root, publisher_key, private_key, DeviceRoot::seat_key) }
+}
 
-    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        let mut bytes = [0; 8];
-        self.try_fill_bytes(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
-        // SAFETY: the caller's function fills that many bytes there.
-        self.failed |= unsafe { (self.random)(self.context, out.as_mut_ptr(), out.len()) } != 0;
+/// A secret that a device root gives for a torrent or a publisher.
+///
+/// # Safety
+/// Each pointer is null or has SS_ID_SIZE bytes.
+unsafe fn of_root(
+    root: *const u8,
+    of: *const u8,
+    private_key: *mut u8,
+    derive: impl FnOnce(&DeviceRoot, &[u8; SS_ID_SIZE]) -> DerivedSecret,
+) -> Status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (root, of, out) =
+            unsafe { (DeviceRoot::from_bytes(array(root)?), array(of)?, output(private_key, SS_ID_SIZE)?) };
+        out.copy_from_slice(derive(&root, &of).as_bytes());
         Ok(())
-    }
+    })
 }
-
-impl TryCryptoRng for CallersRandom {}
 
 /// y = g^s: W bytes. Answers SS_BAD_SECRET_KEY, SS_BAD_LENGTH, SS_NULL.
 ///
@@ -330,30 +383,57 @@ pub unsafe extern "C" fn ss_public_key_check(
     })
 }
 
-/// The subscriber id of a public key in a torrent: SS_ID_SIZE bytes. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
+/// What a subscriber says of its keys to peers, who make its id of it: SS_ID_SIZE bytes. `device_key` is its X25519 public key. Answers
+/// SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
 ///
 /// # Safety
-/// `params` is of ss_params_init; `torrent_id` and `subscriber_id` have SS_ID_SIZE bytes, the key the length beside it.
+/// `params` is of ss_params_init; `device_key` and `commitment` have SS_ID_SIZE bytes, the public key the length beside it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ss_subscriber_id(
+pub unsafe extern "C" fn ss_key_commitment(
     params: *const ss_params,
-    torrent_id: *const u8,
+    device_key: *const u8,
     public_key: *const u8,
     public_key_length: usize,
+    commitment: *mut u8,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, device, key, out) = unsafe {
+            (
+                borrow(params)?,
+                array(device_key)?,
+                input(public_key, public_key_length)?,
+                output(commitment, SS_ID_SIZE)?,
+            )
+        };
+        let key = PublicKey::from_bytes(params, key)?;
+        out.copy_from_slice(&KeyCommitment::of(params, &device, &key).0);
+        Ok(())
+    })
+}
+
+/// A subscriber's id: SS_ID_SIZE bytes. `identity_key` is its Ed25519 public key, `commitment` is of ss_key_commitment. Answers SS_NULL.
+///
+/// # Safety
+/// Each buffer has SS_ID_SIZE bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_subscriber_id(
+    torrent_id: *const u8,
+    identity_key: *const u8,
+    commitment: *const u8,
     subscriber_id: *mut u8,
 ) -> ss_status {
     catch(|| {
         // SAFETY: the caller's promises.
-        let (params, torrent, key, out) = unsafe {
+        let (torrent, identity, commitment, out) = unsafe {
             (
-                borrow(params)?,
                 TorrentId(array(torrent_id)?),
-                input(public_key, public_key_length)?,
+                array(identity_key)?,
+                KeyCommitment(array(commitment)?),
                 output(subscriber_id, SS_ID_SIZE)?,
             )
         };
-        let key = PublicKey::from_bytes(params, key)?;
-        out.copy_from_slice(&SubscriberId::of(params, &torrent, &key).0);
+        out.copy_from_slice(&SubscriberId::of(&torrent, &identity, &commitment).0);
         Ok(())
     })
 }
@@ -422,6 +502,97 @@ pub unsafe extern "C" fn ss_check_piece(
             unsafe { bad_block.write(block) };
         }
         Ok(checked?)
+    })
+}
+
+/// Checks that a received piece is what was published, in every byte: that each block is in 1 ... p-1, T with the witness key of W bytes
+/// in `scratch`, and BLAKE3. `expected` is the piece's hash in `info.swarmseal`; `scratch` is as long as the piece and afterwards of no
+/// use. Answers SS_BAD_BLOCK, SS_WITNESS_MISMATCH, SS_BAD_KEY, SS_BAD_LENGTH, SS_NULL.
+///
+/// # Safety
+/// `params` is of ss_params_init; `expected` has SS_ID_SIZE bytes, the others the lengths beside them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_check_witness(
+    params: *const ss_params,
+    witness_key: *const u8,
+    witness_key_length: usize,
+    expected: *const u8,
+    piece: *const u8,
+    piece_length: usize,
+    scratch: *mut u8,
+    scratch_length: usize,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, key, expected, piece, scratch) = unsafe {
+            (
+                borrow(params)?,
+                input(witness_key, witness_key_length)?,
+                array(expected)?,
+                input(piece, piece_length)?,
+                output(scratch, scratch_length)?,
+            )
+        };
+        let key = WitnessKey::from_bytes(params, key)?;
+        Ok(swarmseal_core::check_witness(params, &key, &expected, piece, scratch)?)
+    })
+}
+
+/// ss_check_witness without a second buffer: the piece is overwritten, and afterwards of no use.
+///
+/// # Safety
+/// As of ss_check_witness.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_check_witness_in_place(
+    params: *const ss_params,
+    witness_key: *const u8,
+    witness_key_length: usize,
+    expected: *const u8,
+    piece: *mut u8,
+    piece_length: usize,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, key, expected, piece) = unsafe {
+            (
+                borrow(params)?,
+                input(witness_key, witness_key_length)?,
+                array(expected)?,
+                output(piece, piece_length)?,
+            )
+        };
+        let key = WitnessKey::from_bytes(params, key)?;
+        Ok(swarmseal_core::check_witness_in_place(params, &key, &expected, piece)?)
+    })
+}
+
+/// The witness key of what a re-key is applied to, from that of what it makes: W bytes. So a stored piece is checked with the witness key
+/// of its next epoch. Answers SS_BAD_KEY, SS_BAD_LENGTH, SS_NULL.
+///
+/// # Safety
+/// `params` is of ss_params_init; the buffers have the lengths beside them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_witness_key_before(
+    params: *const ss_params,
+    witness_key: *const u8,
+    witness_key_length: usize,
+    rekey: *const u8,
+    rekey_length: usize,
+    before: *mut u8,
+    before_length: usize,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, key, rekey, out) = unsafe {
+            (
+                borrow(params)?,
+                input(witness_key, witness_key_length)?,
+                input(rekey, rekey_length)?,
+                output(before, before_length)?,
+            )
+        };
+        let rekey = ReKey::from_bytes(params, rekey)?;
+        Ok(WitnessKey::from_bytes(params, key)?.before(params, &rekey).to_bytes(params, out)?)
     })
 }
 
@@ -569,64 +740,31 @@ pub unsafe extern "C" fn ss_encrypt_piece(
     })
 }
 
-/// A checked public key, and TGen for one piece of its subscriber's in one epoch.
-fn ts_key(
+/// TGen for one piece.
+///
+/// # Safety
+/// The pointers are null or have SS_ID_SIZE bytes.
+unsafe fn ts_key(
     params: &Params,
-    master: &[u8; 32],
-    torrent: &TorrentId,
-    public_key: &[u8],
-    (epoch, index): (u64, u32),
-) -> Result<(PublicKey, TsKey), Status> {
-    let y = PublicKey::from_bytes(params, public_key)?;
-    let master = MasterKey::from_bytes(*master);
-    let r = TsKeys::derive(params, &master, torrent, &y, epoch).key(index);
-    Ok((y, r))
-}
-
-/// A tracker's encryption key of one piece of one subscriber in one epoch: W bytes, for an original seed. Answers
-/// SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
-///
-/// # Safety
-/// `params` is of ss_params_init; `master_key` and `torrent_id` have SS_ID_SIZE bytes, the others the lengths beside them.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ss_encryption_key(
-    params: *const ss_params,
     master_key: *const u8,
-    torrent_id: *const u8,
-    public_key: *const u8,
-    public_key_length: usize,
-    epoch: u64,
-    index: u32,
-    encryption_key: *mut u8,
-    encryption_key_length: usize,
-) -> ss_status {
-    catch(|| {
-        // SAFETY: the caller's promises.
-        let (params, master, torrent, y, out) = unsafe {
-            (
-                borrow(params)?,
-                Zeroizing::new(array(master_key)?),
-                TorrentId(array(torrent_id)?),
-                input(public_key, public_key_length)?,
-                output(encryption_key, encryption_key_length)?,
-            )
-        };
-        let (y, r) = ts_key(params, &master, &torrent, y, (epoch, index))?;
-        Ok(EncryptionKey::derive(params, &y, &r).to_bytes(params, out)?)
-    })
+    subscriber_id: *const u8,
+    (epoch, index): (u64, u32),
+) -> Result<TsKey, Status> {
+    // SAFETY: the caller's promises.
+    let (master, id) =
+        unsafe { (MasterKey::from_bytes(array(master_key)?), SubscriberId(array(subscriber_id)?)) };
+    Ok(TsKeys::derive(params, &master, &id, epoch).key(index))
 }
 
-/// A license's key of one piece of one subscriber in one epoch: W bytes. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH, SS_NULL.
+/// A license's key of one piece of one subscriber in one epoch: W bytes. Answers SS_BAD_LENGTH, SS_NULL.
 ///
 /// # Safety
-/// As of ss_encryption_key.
+/// `params` is of ss_params_init; `master_key` and `subscriber_id` have SS_ID_SIZE bytes, the key the length beside it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ss_decryption_key(
     params: *const ss_params,
     master_key: *const u8,
-    torrent_id: *const u8,
-    public_key: *const u8,
-    public_key_length: usize,
+    subscriber_id: *const u8,
     epoch: u64,
     index: u32,
     decryption_key: *mut u8,
@@ -634,42 +772,71 @@ pub unsafe extern "C" fn ss_decryption_key(
 ) -> ss_status {
     catch(|| {
         // SAFETY: the caller's promises.
-        let (params, master, torrent, y, out) = unsafe {
-            (
-                borrow(params)?,
-                Zeroizing::new(array(master_key)?),
-                TorrentId(array(torrent_id)?),
-                input(public_key, public_key_length)?,
-                output(decryption_key, decryption_key_length)?,
-            )
-        };
-        let (_, r) = ts_key(params, &master, &torrent, y, (epoch, index))?;
+        let (params, out) = unsafe { (borrow(params)?, output(decryption_key, decryption_key_length)?) };
+        // SAFETY: the caller's promises.
+        let r = unsafe { ts_key(params, master_key, subscriber_id, (epoch, index))? };
         Ok(DecryptionKey::derive(params, &r).to_bytes(params, out)?)
     })
 }
 
-/// One end of a re-key: whose, and in which epoch.
+/// A subscriber in an epoch, as the tracker knows it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ss_party {
     /// The epoch's master key: SS_ID_SIZE bytes.
     pub master_key: *const u8,
+    /// SS_ID_SIZE bytes, made of this very public key.
+    pub subscriber_id: *const u8,
     /// y: W bytes.
     pub public_key: *const u8,
     /// The epoch that the piece is encrypted for.
     pub epoch: u64,
 }
 
+/// A party's checked public key, and its r of one piece.
+///
+/// # Safety
+/// `party` is null, or what it points to is as it says.
+unsafe fn keys(params: &Params, party: *const ss_party, index: u32) -> Result<(PublicKey, TsKey), Status> {
+    // SAFETY: the caller's promise.
+    let party = unsafe { party.as_ref() }.ok_or(SS_NULL)?;
+    // SAFETY: the caller's promise.
+    let y = unsafe { input(party.public_key, params.group().bytes())? };
+    // SAFETY: the caller's promise.
+    let r = unsafe { ts_key(params, party.master_key, party.subscriber_id, (party.epoch, index))? };
+    Ok((PublicKey::from_bytes(params, y)?, r))
+}
+
+/// A tracker's encryption key of one piece of one subscriber: W bytes, for an original seed. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH,
+/// SS_NULL.
+///
+/// # Safety
+/// `params` is of ss_params_init; what the party points to is as it says; `encryption_key` has the length beside it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_encryption_key(
+    params: *const ss_params,
+    subscriber: *const ss_party,
+    index: u32,
+    encryption_key: *mut u8,
+    encryption_key_length: usize,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, out) = unsafe { (borrow(params)?, output(encryption_key, encryption_key_length)?) };
+        // SAFETY: the caller's promise.
+        let (y, r) = unsafe { keys(params, subscriber, index)? };
+        Ok(EncryptionKey::derive(params, &y, &r).to_bytes(params, out)?)
+    })
+}
+
 /// A tracker's re-key of one piece, from the uploader's ciphertext to the downloader's: W bytes. Answers SS_BAD_PUBLIC_KEY,
 /// SS_BAD_LENGTH, SS_NULL.
 ///
 /// # Safety
-/// `params` is of ss_params_init; what the parties point to is as they say; `torrent_id` has SS_ID_SIZE bytes, `rekey` the length
-/// beside it.
+/// `params` is of ss_params_init; what the parties point to is as they say; `rekey` has the length beside it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ss_rekey(
     params: *const ss_params,
-    torrent_id: *const u8,
     uploader: *const ss_party,
     downloader: *const ss_party,
     index: u32,
@@ -678,19 +845,81 @@ pub unsafe extern "C" fn ss_rekey(
 ) -> ss_status {
     catch(|| {
         // SAFETY: the caller's promises.
-        let (params, torrent, out) =
-            unsafe { (borrow(params)?, TorrentId(array(torrent_id)?), output(rekey, rekey_length)?) };
-        let end = |party: *const ss_party| -> Result<(PublicKey, TsKey), Status> {
-            // SAFETY: the caller's promise.
-            let party = unsafe { party.as_ref() }.ok_or(SS_NULL)?;
-            let width = params.group().bytes();
-            // SAFETY: the caller's promise.
-            let (master, y) =
-                unsafe { (Zeroizing::new(array(party.master_key)?), input(party.public_key, width)?) };
-            ts_key(params, &master, &torrent, y, (party.epoch, index))
-        };
-        let ((from, from_r), (to, to_r)) = (end(uploader)?, end(downloader)?);
+        let (params, out) = unsafe { (borrow(params)?, output(rekey, rekey_length)?) };
+        // SAFETY: the caller's promises.
+        let ((from, from_r), (to, to_r)) =
+            unsafe { (keys(params, uploader, index)?, keys(params, downloader, index)?) };
         Ok(ReKey::derive(params, (&from, &from_r), (&to, &to_r)).to_bytes(params, out)?)
+    })
+}
+
+/// w of one piece.
+///
+/// # Safety
+/// The pointers are null or have SS_ID_SIZE bytes.
+unsafe fn witness(
+    params: &Params,
+    witness_secret: *const u8,
+    torrent_id: *const u8,
+    index: u32,
+) -> Result<WitnessExponent, Status> {
+    // SAFETY: the caller's promises.
+    let (secret, torrent) =
+        unsafe { (WitnessSecret::from_bytes(array(witness_secret)?), TorrentId(array(torrent_id)?)) };
+    Ok(WitnessExponents::derive(params, &secret, &torrent).exponent(index))
+}
+
+/// A tracker's witness key of one piece of one subscriber, for ss_check_witness: W bytes. Answers SS_BAD_PUBLIC_KEY, SS_BAD_LENGTH,
+/// SS_NULL.
+///
+/// # Safety
+/// `params` is of ss_params_init; `witness_secret` and `torrent_id` have SS_ID_SIZE bytes; what the party points to is as it says;
+/// `witness_key` has the length beside it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_witness_key(
+    params: *const ss_params,
+    witness_secret: *const u8,
+    torrent_id: *const u8,
+    subscriber: *const ss_party,
+    index: u32,
+    witness_key: *mut u8,
+    witness_key_length: usize,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, out) = unsafe { (borrow(params)?, output(witness_key, witness_key_length)?) };
+        // SAFETY: the caller's promises.
+        let (w, (y, r)) = unsafe {
+            (witness(params, witness_secret, torrent_id, index)?, keys(params, subscriber, index)?)
+        };
+        Ok(WitnessKey::derive(params, &w, (&y, &r)).to_bytes(params, out)?)
+    })
+}
+
+/// A publisher's witness hash of a packaged piece, for `info.swarmseal`: SS_ID_SIZE bytes. The piece is overwritten, and afterwards of
+/// no use. `witness_secret` is 32 bytes of a good generator, drawn for this publication. Answers SS_BAD_LENGTH, SS_NULL.
+///
+/// # Safety
+/// `params` is of ss_params_init; `witness_secret`, `torrent_id` and `hash` have SS_ID_SIZE bytes, the piece the length beside it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ss_witness_hash(
+    params: *const ss_params,
+    witness_secret: *const u8,
+    torrent_id: *const u8,
+    index: u32,
+    piece: *mut u8,
+    piece_length: usize,
+    hash: *mut u8,
+) -> ss_status {
+    catch(|| {
+        // SAFETY: the caller's promises.
+        let (params, piece, out) =
+            unsafe { (borrow(params)?, output(piece, piece_length)?, output(hash, SS_ID_SIZE)?) };
+        // SAFETY: the caller's promises.
+        let w = unsafe { witness(params, witness_secret, torrent_id, index)? };
+        let factor = WitnessFactor::derive(params, &w);
+        out.copy_from_slice(&swarmseal_core::witness_hash(params, &factor, piece)?);
+        Ok(())
     })
 }
 

@@ -7,13 +7,14 @@ import json
 import pathlib
 import sys
 
-OK, NULL, BAD_LENGTH, UNKNOWN_NAME, BAD_KEY, BAD_PUBLIC_KEY, BAD_BLOCK = 0, 1, 2, 4, 6, 7, 9
+OK, NULL, BAD_LENGTH, UNKNOWN_NAME, BAD_KEY, BAD_PUBLIC_KEY, BAD_BLOCK, WITNESS_MISMATCH = 0, 1, 2, 4, 6, 7, 9, 11
 VECTORS = pathlib.Path(__file__).resolve().parents[3] / "core-nostd" / "vectors"
 
 
 class Party(ctypes.Structure):
     _fields_ = [
         ("master_key", ctypes.c_char_p),
+        ("subscriber_id", ctypes.c_char_p),
         ("public_key", ctypes.c_char_p),
         ("epoch", ctypes.c_uint64),
     ]
@@ -54,11 +55,9 @@ class Params:
     def call(self, name, *args):
         return getattr(self.c, name)(self.pointer, *args)
 
-    def out(self, name, *args, size=None):
-        size = size or self.width
-        buffer = ctypes.create_string_buffer(size)
-        length = [] if size == 32 and name == "ss_subscriber_id" else [ctypes.c_size_t(size)]
-        status = self.call(name, *args, buffer, *length)
+    def out(self, name, *args):
+        buffer = ctypes.create_string_buffer(self.width)
+        status = self.call(name, *args, buffer, ctypes.c_size_t(self.width))
         assert status == OK, (name, status)
         return buffer.raw
 
@@ -67,6 +66,14 @@ class Params:
         status = self.call(name, *args, buffer, ctypes.c_size_t(len(piece)))
         assert status == OK, (name, status)
         return buffer.raw
+
+
+def bytes32(function, *args):
+    """An id, a key or a hash, in hexadecimal."""
+    buffer = ctypes.create_string_buffer(32)
+    status = function(*args, buffer)
+    assert status == OK, status
+    return buffer.raw.hex()
 
 
 def sized(data):
@@ -80,36 +87,57 @@ def same(piece, expected):
 
 
 def check(params, v):
-    fields = ("torrent", "master", "package_secret")
-    torrent, master, package_secret = (bytes.fromhex(v[name]) for name in fields)
+    fields = ("publisher", "random", "torrent", "master", "package_secret")
+    publisher, random, torrent, master, package_secret = (bytes.fromhex(v[name]) for name in fields)
+    assert bytes32(params.c.ss_torrent_id, publisher, random) == v["torrent"]
     epoch, index = ctypes.c_uint64(v["epoch"]), ctypes.c_uint32(v["index"])
     payload = params.c.ss_payload_size(params.pointer, ctypes.c_size_t(v["length"]))
     content = bytes.fromhex(v["content"]) if v.get("content") else bytes((7 * i + 3) % 251 for i in range(payload))
     piece = content + bytes(v["length"] - payload)
     packaged = params.in_place("ss_package", piece, package_secret, torrent, index)
     assert same(packaged, v["packaged"])
-    cipher = {}
+    omega, published = (bytes.fromhex(v["witness"][name]) for name in ("secret", "hash"))
+    copy = ctypes.create_string_buffer(packaged, len(packaged))
+    length = ctypes.c_size_t(len(packaged))
+    made = bytes32(params.c.ss_witness_hash, params.pointer, omega, torrent, index, copy, length)
+    assert made == v["witness"]["hash"]
+    cipher, parties = {}, {}
     for name in "jk":
         peer = v[name]
-        s, y = bytes.fromhex(peer["s"]), bytes.fromhex(peer["y"])
+        root, s, y, subscriber = (bytes.fromhex(peer[name]) for name in ("root", "s", "y", "subscriber"))
+        assert params.out("ss_device_secret_key", root, torrent) == s
+        assert bytes32(params.c.ss_device_identity_key, root, torrent) == peer["identity_secret"]
+        assert bytes32(params.c.ss_device_encryption_key, root, torrent) == peer["device_secret"]
+        assert bytes32(params.c.ss_device_seat_key, root, publisher) == peer["seat_secret"]
         assert params.out("ss_public_key", *sized(s)) == y
         assert params.call("ss_public_key_check", *sized(y)) == OK
-        assert params.out("ss_subscriber_id", torrent, *sized(y), size=32).hex() == peer["subscriber"]
-        key = params.out("ss_encryption_key", master, torrent, *sized(y), epoch, index)
+        device, identity, commitment = (bytes.fromhex(peer[name]) for name in ("device", "identity", "commitment"))
+        made = bytes32(params.c.ss_key_commitment, params.pointer, device, *sized(y))
+        assert made == peer["commitment"]
+        assert bytes32(params.c.ss_subscriber_id, torrent, identity, commitment) == peer["subscriber"]
+        party = parties[name] = Party(master, subscriber, y, v["epoch"])
+        key = params.out("ss_encryption_key", ctypes.byref(party), index)
         assert key.hex() == peer["encryption_key"]
-        entry = params.out("ss_decryption_key", master, torrent, *sized(y), epoch, index)
+        entry = params.out("ss_decryption_key", master, subscriber, epoch, index)
         assert entry.hex() == peer["decryption_key"]
         cipher[name] = params.in_place("ss_encrypt_piece", packaged, *sized(key))
         assert same(cipher[name], peer["ciphertext"])
+        witness_key = params.out("ss_witness_key", omega, torrent, ctypes.byref(party), index)
+        assert witness_key.hex() == peer["witness_key"]
+        assert witnessed(params, witness_key, published, cipher[name]) == OK
+        wrong = bytearray(cipher[name])
+        wrong[params.width // 2] ^= 1
+        assert witnessed(params, witness_key, published, bytes(wrong)) == WITNESS_MISMATCH
         opened = params.out("ss_open_key", *sized(s), *sized(entry))
         plain = params.in_place("ss_decrypt_piece", cipher[name], *sized(opened))
         assert plain == packaged
         buffer, length = ctypes.create_string_buffer(plain, len(plain)), ctypes.c_size_t()
         status = params.call("ss_unpackage", buffer, ctypes.c_size_t(len(plain)), ctypes.byref(length))
         assert status == OK and buffer.raw[: length.value] == content
-    j, k = (Party(master, bytes.fromhex(v[name]["y"]), v["epoch"]) for name in "jk")
-    rekey = params.out("ss_rekey", torrent, ctypes.byref(j), ctypes.byref(k), index)
+    rekey = params.out("ss_rekey", ctypes.byref(parties["j"]), ctypes.byref(parties["k"]), index)
     assert rekey.hex() == v["rekey"]
+    before = params.out("ss_witness_key_before", *sized(bytes.fromhex(v["k"]["witness_key"])), *sized(rekey))
+    assert before.hex() == v["j"]["witness_key"]
     assert params.in_place("ss_re_encrypt_piece", cipher["j"], *sized(rekey)) == cipher["k"]
     ticket = v["ticket"]
     signed, encoded = ctypes.create_string_buffer(113), ctypes.create_string_buffer(177)
@@ -124,6 +152,16 @@ def check(params, v):
         encoded,
     )
     assert status == OK and signed.raw.hex() == ticket["signed"] and encoded.raw.hex() == ticket["encoded"]
+
+
+def witnessed(params, key, published, piece):
+    """What both ways to check say, which must agree."""
+    length = ctypes.c_size_t(len(piece))
+    buffer, scratch = (ctypes.create_string_buffer(piece, len(piece)) for _ in range(2))
+    status = params.call("ss_check_witness", *sized(key), published, buffer, length, scratch, length)
+    assert buffer.raw == piece
+    assert params.call("ss_check_witness_in_place", *sized(key), published, buffer, length) == status
+    return status
 
 
 def refusals(library):
@@ -145,6 +183,10 @@ def refusals(library):
     assert params.call("ss_re_encrypt_piece", *sized(key), piece, ctypes.c_size_t(767)) == BAD_LENGTH
     block = ctypes.c_size_t(9)
     assert params.call("ss_check_piece", piece, length, ctypes.byref(block)) == BAD_BLOCK and block.value == 0
+    assert witnessed(params, key, bytes(32), bytes(768)) == BAD_BLOCK
+    assert witnessed(params, key, bytes(32), b"\1" * 768) == WITNESS_MISMATCH
+    assert witnessed(params, key, bytes(32), b"\1" * 767) == BAD_LENGTH
+    assert witnessed(params, bytes(width), bytes(32), b"\1" * 768) == BAD_KEY
     keys = json.loads((VECTORS / "keys.json").read_text())
     for bad in (entry for entry in keys if entry["group"] == "ffdhe2048"):
         assert params.call("ss_public_key_check", *sized(bytes.fromhex(bad["y"]))) == BAD_PUBLIC_KEY, bad["why"]
@@ -159,11 +201,13 @@ def files(library, directory):
         "pieces": v["j"]["ciphertext"]["bytes"],
         "expected": v["k"]["ciphertext"]["bytes"],
         "rekeys": v["rekey"],
+        "witness-keys": v["k"]["witness_key"],
+        "hashes": v["witness"]["hash"],
         "secret": v["k"]["s"],
         "license-keys": v["k"]["decryption_key"],
         "content": v["content"],
     }.items():
-        (directory / name).write_bytes(bytes.fromhex(data) * (2 if name in ("pieces", "expected", "rekeys", "license-keys", "content") else 1))
+        (directory / name).write_bytes(bytes.fromhex(data) * (1 if name == "secret" else 2))
     print(v["length"])
 
 
