@@ -24,9 +24,9 @@ use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
 use swarmseal::wire::seal::Hello;
 use swarmseal::wire::selection::Selection;
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, Group, KeyCommitment, Kernels, MasterKey, Params, Profile, PublicKey, ReKey,
-    SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, WitnessExponents, WitnessFactor, WitnessKey,
-    WitnessSecret, decrypt_piece, package, witness_hash,
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, KeyCommitment, MasterKey, Params, Profile,
+    PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, WitnessExponents, WitnessFactor,
+    WitnessKey, WitnessSecret, decrypt_piece, package, witness_hash,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};

@@ -1,4 +1,4 @@
-//! How much a tracker on one core answers: announces beside aquatic_http, and re-keys and witness keys beside the bare kernel.
+//! How much a tracker on one core answers: announces beside aquatic_http, re-keys and witness keys beside the bare kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -9,19 +9,20 @@ use clap::Parser;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde::{Deserialize, Serialize};
+use swarmseal::wire::api::MAX_WITNESS_PIECES;
 use swarmseal_bench::load::connection::Connection;
 use swarmseal_bench::load::drive::{Asker, Pace, as_fast_as_possible};
-use swarmseal_bench::load::members::{Announcer, Checker, Member, Torrent, Uploader};
+use swarmseal_bench::load::members::{Announcer, Downloader, Member, Torrent, Uploader};
 use swarmseal_bench::load::server::{Server, Tracker, stay_on};
 use swarmseal_bench::process::Process;
 use swarmseal_bench::report::{cells, table};
 use swarmseal_core::{
-    Exponents, Group, MasterKey, Params, Profile, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey,
+    Exponents, Group, MasterKey, Params, Profile, ReKey, SecretKey, SubscriberId, SubscriberTables, TsKey,
     TsKeys,
 };
 
-/// Announces, re-keys and witness keys a second of a tracker on one core, from a load tester on another: beside aquatic_http, which gets
-/// the same announces, without passkeys, and beside the kernel alone.
+/// Announces, re-keys and witness keys a second of a tracker on one core, from a load tester on another: beside aquatic_http,
+/// which gets the same announces, without passkeys, and beside the kernel alone.
 ///
 /// All take turns, and the medians of the turns are shown. Each asker has one connection and asks again when it has its
 /// answer. Ours looks up whose passkey it is; aquatic_http takes anybody.
@@ -67,10 +68,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected seconds, from 0.1 to 600".to_owned())
 }
 
-/// Keys in a call: one, and as many as a call takes.
+/// Re-keys in a call: one, and as many as a call takes.
 const BATCHES: [usize; 3] = [1, 64, 512];
-/// Witness keys in a call: as many as peers ask for, and as many as a call takes.
-const WITNESS_BATCHES: [usize; 2] = [32, 256];
+/// The same of witness keys. Peers ask for a few dozen.
+const WITNESS_BATCHES: [usize; 2] = [32, MAX_WITNESS_PIECES];
 /// How much of the kernel's rate batched re-keys are to reach.
 const BAR: f64 = 0.7;
 /// Members that ask for re-keys at once.
@@ -90,7 +91,7 @@ struct Announces {
     refused: u64,
 }
 
-/// Our tracker's re-keys or witness keys, or the kernel's re-keys: both are powers of two bases.
+/// Our tracker's re-keys and witness keys, or the kernel's re-keys. A witness key takes as many powers.
 #[derive(Serialize)]
 struct ReKeys {
     kind: &'static str,
@@ -185,8 +186,8 @@ const OURS: &str = "swarmseal";
 const AQUATIC: &str = "aquatic_http";
 const KERNEL: &str = "kernel";
 const WARM: &str = "warm";
+const WITNESS: &str = "witness keys, warm";
 const COLD: &str = "cold";
-const WITNESS: &str = "witness";
 
 fn announces(
     args: &Args,
@@ -299,7 +300,8 @@ fn rekeys(
     let mut torrents = torrents;
     let mut tracker = tracker;
     let mut kernels = Vec::new();
-    let (mut warm, mut witness): ([Vec<Turn>; 3], [Vec<Turn>; 2]) = Default::default();
+    let mut warm: [Vec<Turn>; 3] = Default::default();
+    let mut witness: [Vec<Turn>; 2] = Default::default();
     let mut cold = Vec::new();
     for _ in 0..turns {
         kernels.push(kernel_on(core, duration.as_secs_f64() / 2.0)?);
@@ -342,11 +344,14 @@ fn rekeys(
             })?);
         }
         for (batch, witness) in WITNESS_BATCHES.into_iter().zip(&mut witness) {
-            let checker = |own| Checker::new(torrent, members, own, batch);
-            let mut checkers: Vec<Checker<'_>> = (0..UPLOADERS.min(members.len())).map(checker).collect();
+            let downloader = |own| Downloader::new(torrent, members, own, batch);
+            let mut downloaders: Vec<Downloader<'_>> =
+                (0..UPLOADERS.min(members.len())).map(downloader).collect();
             let address = tracker.server.address;
-            witness
-                .push(turn(&tracker.server, || as_fast_as_possible(address, &mut checkers, duration, true))?);
+            as_fast_as_possible(address, &mut downloaders, Duration::from_millis(200), true)?;
+            witness.push(turn(&tracker.server, || {
+                as_fast_as_possible(address, &mut downloaders, duration, true)
+            })?);
         }
     }
     let kernel_rate = median(kernels.iter().map(|kernel| kernel.keys as f64 / kernel.seconds).collect());
@@ -376,7 +381,8 @@ fn rekeys(
     }];
     rows.extend(BATCHES.into_iter().zip(&warm).map(|(batch, turns)| row(WARM, batch, turns)));
     rows.push(row(COLD, 1, &cold));
-    rows.extend(WITNESS_BATCHES.into_iter().zip(&witness).map(|(batch, turns)| row(WITNESS, batch, turns)));
+    let witness = WITNESS_BATCHES.into_iter().zip(&witness);
+    rows.extend(witness.map(|(batch, turns)| row(WITNESS, batch, turns)));
     Ok(rows)
 }
 
@@ -405,16 +411,16 @@ fn kernel_on(core: &str, seconds: f64) -> Result<Kernel> {
 fn kernel(seconds: f64) -> Result<Kernel> {
     let group = Group::ffdhe2048(swarmseal_accel::detect());
     let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
-    let (torrent, master) = (TorrentId([1; 32]), MasterKey::from_bytes([2; 32]));
+    let master = MasterKey::from_bytes([2; 32]);
     let mut words = [(); 2].map(|()| vec![0; SubscriberTables::words(&params)]);
     let [first, second] = &mut words;
-    let party = |words| -> Result<(SubscriberTables<'_>, Vec<TsKey>)> {
+    let party = |id: u8, words| -> Result<(SubscriberTables<'_>, Vec<TsKey>)> {
         let public = SecretKey::generate(&params, &mut UnwrapErr(SysRng)).public_key(&params);
-        let keys = TsKeys::derive(&params, &master, &torrent, &public, 1);
+        let keys = TsKeys::derive(&params, &master, &SubscriberId([id; 32]), 1);
         let tables = SubscriberTables::new(&params, &public, words).context("tables")?;
         Ok((tables, (0..KERNEL_BATCH as u32).map(|piece| keys.key(piece)).collect()))
     };
-    let ((j, r_j), (k, r_k)) = (party(first)?, party(second)?);
+    let ((j, r_j), (k, r_k)) = (party(1, first)?, party(2, second)?);
     let (start, before) = (Instant::now(), own_cpu());
     let mut keys = 0;
     while start.elapsed().as_secs_f64() < seconds {
@@ -447,7 +453,7 @@ fn print(report: &Report) {
         ])
     }));
     println!("{}", table(&lines));
-    let head = ["keys", "keys a call", "calls/s", "keys/s", "CPU, µs a key", "to the kernel's", "by CPU"];
+    let head = ["re-keys", "keys a call", "calls/s", "keys/s", "CPU, µs a key", "to the kernel's", "by CPU"];
     let mut lines = vec![cells(head)];
     lines.extend(report.rekeys.iter().map(|row| {
         cells([

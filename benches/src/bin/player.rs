@@ -27,8 +27,8 @@ use swarmseal_bench::programs::noise;
 use swarmseal_bench::report::{cells, table};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, SecretKey,
-    TorrentId, TsKeys, encrypt_piece,
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, TsKeys,
+    encrypt_piece,
 };
 
 /// Opens pieces of 2,048 bits on one core with every backend: read from the store, PDec, SHA-1, unpacked; to memory, and through
@@ -239,7 +239,7 @@ impl Content {
                 .map_err(core)?;
             DecryptionKey::derive(&params, &r).to_bytes(&params, key).map_err(core)?;
             let hash = *blake3::hash(&piece).as_bytes();
-            store.put(index, &piece, StoredPiece { epoch: EPOCH, hash, sender: None })?;
+            store.put(index, &piece, StoredPiece { epoch: EPOCH, hash })?;
         }
         store.sync()?;
         let seal = Seal { witness: vec![[0; 32]; piece_count as usize].into(), ..seal };

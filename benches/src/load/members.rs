@@ -118,6 +118,18 @@ impl Member {
         Member { id, passkey, identity, token: Token::new([0; 32]), epoch: 1 }
     }
 
+    /// Writes a call in its session over what is there.
+    fn post(&self, call: &str, body: &impl Serialize, request: &mut Vec<u8>) {
+        let body = bencode::to_bytes(body);
+        let (token, length) = (self.token.to_hex(), body.len());
+        request.clear();
+        request.extend_from_slice(
+            format!("POST /{call} HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n")
+                .as_bytes(),
+        );
+        request.extend_from_slice(&body);
+    }
+
     /// Its word that an uploader may have keys to it.
     fn ticket(&self, torrent: TorrentId, uploader: SubscriberId, expires: u64) -> Ticket {
         let ticket = Ticket {
@@ -244,56 +256,15 @@ impl<'m> Uploader<'m> {
         let torrent_id = self.torrent.id();
         let fresh = || self.members[downloader].ticket(torrent_id, own.id, self.expires);
         let ticket = self.tickets.entry(downloader).or_insert_with(fresh).clone();
-        let count = u64::from(self.torrent.piece_count());
-        let first = self.random.next();
-        let pieces = (0..self.batch as u64).map(|i| (first.wrapping_add(i) % count) as u32).collect();
-        let body = bencode::to_bytes(&ReKeyRequest { torrent_id, epoch: own.epoch, ticket, pieces });
-        post("/rekey", own, &body, request);
+        let pieces = some_pieces(self.torrent, self.batch, &mut self.random);
+        own.post("rekey", &ReKeyRequest { torrent_id, epoch: own.epoch, ticket, pieces }, request);
     }
 }
 
-/// A call within a member's session.
-fn post(path: &str, member: &Member, body: &[u8], request: &mut Vec<u8>) {
-    request.clear();
-    request.extend_from_slice(
-        format!(
-            "POST {path} HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
-            member.token.to_hex(),
-            body.len()
-        )
-        .as_bytes(),
-    );
-    request.extend_from_slice(body);
-}
-
-/// A member that downloads: it asks for its witness keys of pieces that follow each other.
-pub struct Checker<'m> {
-    torrent: &'m Torrent,
-    member: &'m Member,
-    /// Keys in one call.
-    batch: usize,
-    random: Random,
-}
-
-impl<'m> Checker<'m> {
-    /// The member in that place, which asks for `batch` keys a call.
-    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
-        Checker { torrent, member: &members[own], batch, random: Random::new(own as u64 + 2000) }
-    }
-}
-
-impl Asker for Checker<'_> {
-    fn next(&mut self, request: &mut Vec<u8>) {
-        let (first, count) = (self.random.next(), u64::from(self.torrent.piece_count()));
-        let pieces = (0..self.batch as u64).map(|i| (first.wrapping_add(i) % count) as u32).collect();
-        let (torrent_id, epoch) = (self.torrent.id(), self.member.epoch);
-        let body = bencode::to_bytes(&WitnessRequest { torrent_id, epoch, pieces });
-        post("/witness", self.member, &body, request);
-    }
-
-    fn is_answer(&self, body: &[u8]) -> bool {
-        body.len() > self.batch * self.torrent.params().group().bytes()
-    }
+/// So many pieces in a row, from a random one on.
+fn some_pieces(torrent: &Torrent, count: usize, random: &mut Random) -> Vec<u32> {
+    let (first, all) = (random.next(), u64::from(torrent.piece_count()));
+    (0..count as u64).map(|i| (first.wrapping_add(i) % all) as u32).collect()
 }
 
 impl Asker for Uploader<'_> {
@@ -307,6 +278,71 @@ impl Asker for Uploader<'_> {
 
     fn is_answer(&self, body: &[u8]) -> bool {
         body.len() > self.batch * self.torrent.params().group().bytes()
+    }
+}
+
+/// A member that downloads: it asks for its witness keys of random pieces.
+pub struct Downloader<'m> {
+    torrent: &'m Torrent,
+    member: &'m Member,
+    /// Keys in one call.
+    batch: usize,
+    random: Random,
+}
+
+impl<'m> Downloader<'m> {
+    /// The member in that place, which asks for `batch` keys a call.
+    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
+        Downloader { torrent, member: &members[own], batch, random: Random::new(own as u64) }
+    }
+}
+
+impl Asker for Downloader<'_> {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        let (torrent_id, epoch) = (self.torrent.id(), self.member.epoch);
+        let pieces = some_pieces(self.torrent, self.batch, &mut self.random);
+        self.member.post("witness", &WitnessRequest { torrent_id, epoch, pieces }, request);
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        body.len() > self.batch * self.torrent.params().group().bytes()
+    }
+}
+
+/// A member that does both: each piece takes a call for one re-key, and as many pieces as fit share a call for witness keys.
+pub struct Peer<'m> {
+    uploader: Uploader<'m>,
+    downloader: Downloader<'m>,
+    /// Calls so far.
+    calls: usize,
+}
+
+impl<'m> Peer<'m> {
+    /// The member in that place, which asks for `batch` witness keys a call.
+    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
+        let (uploader, downloader) =
+            (Uploader::new(torrent, members, own, 1), Downloader::new(torrent, members, own, batch));
+        // They do not all ask for witness keys at once.
+        Peer { uploader, downloader, calls: own }
+    }
+
+    fn wants_witness_keys(&self) -> bool {
+        self.calls.is_multiple_of(self.downloader.batch + 1)
+    }
+}
+
+impl Asker for Peer<'_> {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        self.calls += 1;
+        if self.wants_witness_keys() { self.downloader.next(request) } else { self.uploader.next(request) }
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        if self.wants_witness_keys() {
+            self.downloader.is_answer(body)
+        } else {
+            self.uploader.is_answer(body)
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use rand_core::UnwrapErr;
 use swarmseal_core::MasterKey;
 use zeroize::Zeroizing;
 
-use super::secret_files::{self, SecretFileError};
+use super::secret_files::{self, Secret, SecretFileError};
 use super::store::mark;
 use crate::atomic_file::Existing;
 use crate::wire::keyfile::{Passphrase, SealedMaster};
@@ -139,7 +139,7 @@ fn read(
     path: &Path,
     epoch: u64,
     passphrase: Option<&Passphrase>,
-) -> Result<Option<(Zeroizing<[u8; 32]>, bool)>, SecretFileError> {
+) -> Result<Option<(Secret, bool)>, SecretFileError> {
     secret_files::read_sealed(path, SealedMaster::KIND, passphrase, |file, passphrase| {
         let sealed = SealedMaster::from_key_file(file)?;
         // Under another name it is another epoch's.

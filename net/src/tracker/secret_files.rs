@@ -10,6 +10,9 @@ use crate::atomic_file::{self, Access, Existing};
 use crate::platform::make_private_dir;
 use crate::wire::keyfile::{self, KeyFile, Passphrase};
 
+/// What such a file holds.
+pub(super) type Secret = Zeroizing<[u8; 32]>;
+
 /// Why a secret file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
@@ -64,7 +67,7 @@ pub(super) fn create_directory(path: &Path) -> Result<(), SecretFileError> {
 }
 
 /// The secret in the file; where there is no file, a fresh one. Also whether it is fresh.
-pub(super) fn read_or_create(path: &Path) -> Result<(Zeroizing<[u8; 32]>, bool), SecretFileError> {
+pub(super) fn read_or_create(path: &Path) -> Result<(Secret, bool), SecretFileError> {
     match read(path)? {
         Some(secret) => Ok((secret, false)),
         None => Ok((create(path)?, true)),
@@ -72,7 +75,7 @@ pub(super) fn read_or_create(path: &Path) -> Result<(Zeroizing<[u8; 32]>, bool),
 }
 
 /// The secret in the file, if the file is there.
-pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, SecretFileError> {
+pub(super) fn read(path: &Path) -> Result<Option<Secret>, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
     // With room for all: growing would leave copies behind.
     let mut text = Zeroizing::new(String::with_capacity(512));
@@ -93,8 +96,8 @@ pub(super) fn read_sealed(
     path: &Path,
     kind: &str,
     passphrase: Option<&Passphrase>,
-    open: impl FnOnce(&KeyFile, &Passphrase) -> Result<Option<Zeroizing<[u8; 32]>>, keyfile::Error>,
-) -> Result<Option<(Zeroizing<[u8; 32]>, bool)>, SecretFileError> {
+    open: impl FnOnce(&KeyFile, &Passphrase) -> Result<Option<Secret>, keyfile::Error>,
+) -> Result<Option<(Secret, bool)>, SecretFileError> {
     let key_file = |source| SecretFileError::KeyFile { path: path.to_owned(), source };
     let file = match KeyFile::read(path, kind) {
         Ok(file) => file,
@@ -121,7 +124,7 @@ pub(super) fn write_sealed(
 }
 
 /// A fresh secret, on the disk under its name before this returns.
-fn create(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretFileError> {
+fn create(path: &Path) -> Result<Secret, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut_slice()).map_err(|error| failed(io::Error::other(error)))?;

@@ -67,7 +67,7 @@ async fn a_key_checks_its_piece_subscriber_and_epoch_alone() {
         let right = sealed_piece(&tracker, &published, &j, 1, piece).await;
         assert!(passes(&published, piece, &right, key), "{piece}");
         // As the tracker gives it with its tables kept, too.
-        assert_eq!(witness_keys(&tracker, &published, &j, 1, &[piece]).await, [key.clone()]);
+        assert_eq!(witness_keys(&tracker, &published, &j, 1, &[piece]).await, std::slice::from_ref(key));
     }
     let right = sealed_piece(&tracker, &published, &j, 1, 0).await;
     for (other, what) in [(&of_k[0], "subscriber"), (&of_j[2], "piece"), (&newer[0], "epoch")] {

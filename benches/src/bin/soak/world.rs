@@ -22,7 +22,9 @@ pub(crate) struct World {
     dir: PathBuf,
     pub(crate) tracker: Option<Process>,
     tracker_address: SocketAddr,
-    pub(crate) url: String,
+    url: String,
+    /// The file with the admin token.
+    token: String,
 }
 
 impl World {
@@ -30,7 +32,8 @@ impl World {
     pub(crate) async fn start(program: PathBuf, dir: PathBuf) -> Result<Self> {
         let tracker_address = free_address(&mut Random::new(u64::from(std::process::id())))?;
         let url = format!("http://{tracker_address}");
-        let mut world = World { program, dir, tracker: None, tracker_address, url };
+        let token = dir.join("operator/tracker/admin.token").display().to_string();
+        let mut world = World { program, dir, tracker: None, tracker_address, url, token };
         world.start_tracker()?;
         world.tracker_listens().await?;
         Ok(world)
@@ -53,11 +56,6 @@ impl World {
         Ok(())
     }
 
-    /// The file with the admin token.
-    pub(crate) fn token(&self) -> String {
-        self.path("operator/tracker/admin.token").display().to_string()
-    }
-
     /// Runs a verb to its end: its exit code, and the last object that it printed, or its failure.
     pub(crate) async fn call(
         &self,
@@ -70,6 +68,16 @@ impl World {
         let status = process.ends(within).await.with_context(|| format!("{args:?}"))?;
         let said = process.until(STEP, |said| said.ended).await?;
         Ok((status.code().unwrap_or(-1), said.error.unwrap_or(said.last)))
+    }
+
+    /// Flags of everything that asks the tracker's admin API.
+    pub(crate) fn admin(&self) -> [&str; 4] {
+        ["--tracker", &self.url, "--admin-token-file", &self.token]
+    }
+
+    /// [`World::expect`] of a verb that asks the tracker's admin API.
+    pub(crate) async fn administer(&self, name: &str, data: &Path, args: &[&str]) -> Result<Value> {
+        self.expect(name, data, &[args, &self.admin()].concat()).await
     }
 
     /// [`World::call`] of a verb that must do what it is for.
@@ -107,32 +115,37 @@ pub(crate) fn free_address(random: &mut Random) -> Result<SocketAddr> {
     anyhow::bail!("no free address")
 }
 
-/// What a process wrote to its log: panics, why it hung up, whom it deals with no more. `honest`: addresses of those that never lie.
-pub(crate) fn read_log(data: &Path, honest: &[IpAddr], report: &mut Report) -> Result<()> {
+/// What a process wrote to its log: panics, and why it ended or refused connections. `peers`: the addresses of honest ones, who send
+/// nothing bad.
+pub(crate) fn read_log(data: &Path, peers: &[IpAddr], report: &mut Report) -> Result<()> {
     let path = data.join("log");
     let log = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for line in log.lines() {
-        let reason = line.split_once("reason=").map_or("", |(_, reason)| reason);
+        let after = |mark: &str| line.split_once(mark).map_or("", |(_, rest)| rest);
         let is_honest = |field: &str| {
-            let address = line.split_once(field).and_then(|(_, rest)| rest.split_whitespace().next());
-            let ip = address.and_then(|text| {
-                text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
-            });
-            ip.is_some_and(|ip| honest.contains(&ip))
+            let address = after(field).split_whitespace().next().unwrap_or_default();
+            let ip = address.parse().or_else(|_| address.parse().map(|address: SocketAddr| address.ip()));
+            ip.is_ok_and(|ip| peers.contains(&ip))
         };
         if line.contains("panicked at") || line.contains("stack overflow") {
             report.fail(format!("{name}: {line}"));
         } else if line.contains("a stored piece is damaged") {
             report.damage_noticed += 1;
         } else if line.contains("disconnecting") {
-            let lies = ["stated another hash", "bad signature", "bad ticket"];
-            if lies.iter().any(|lie| reason.contains(lie)) && is_honest("addr=") {
-                report.fail(format!("{name}: an honest peer is accused: {line}"));
+            let reason = after("reason=");
+            if ["bad ticket", "bad piece"].iter().any(|lie| reason.contains(lie)) && is_honest("addr=") {
+                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
             }
-            *report.hung_up.entry(without_numbers(reason)).or_default() += 1;
-        } else if line.contains("not dealt with") && is_honest("address=") {
-            report.honest_refused += 1;
+            *report.ended.entry(without_numbers(reason)).or_default() += 1;
+        } else if line.contains("not dealt with") {
+            if is_honest("address=") {
+                report.fail(format!("{name}: an honest peer is shut out: {line}"));
+            }
+            report.shut_out += 1;
+        } else if line.contains("incoming connection refused") {
+            let refused = format!("handshake: {}", without_numbers(after("error=")));
+            *report.ended.entry(refused).or_default() += 1;
         }
     }
     Ok(())

@@ -12,9 +12,12 @@ use crate::peer::tracker::{KeyError, Tracker};
 const MAX_KEYS: usize = 65_536;
 
 /// Keys by epoch and piece, each as W big-endian bytes.
+type Known = HashMap<(u64, u32), Zeroizing<Vec<u8>>>;
+
+/// What is checked with, shared by all who check.
 #[derive(Default)]
 pub(super) struct WitnessKeys {
-    known: Mutex<HashMap<(u64, u32), Zeroizing<Vec<u8>>>>,
+    known: Mutex<Known>,
 }
 
 impl WitnessKeys {
@@ -68,12 +71,12 @@ impl WitnessKeys {
         self.known().retain(|(of, _), _| *of == before || *of == epoch);
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<(u64, u32), Zeroizing<Vec<u8>>>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn keep(known: &mut HashMap<(u64, u32), Zeroizing<Vec<u8>>>, of: (u64, u32), key: Zeroizing<Vec<u8>>) {
+fn keep(known: &mut Known, of: (u64, u32), key: Zeroizing<Vec<u8>>) {
     if known.len() < MAX_KEYS || known.contains_key(&of) {
         known.insert(of, key);
     }

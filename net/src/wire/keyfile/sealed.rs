@@ -46,10 +46,13 @@ const MAX_KEYS: usize = 16;
 #[derive(Clone)]
 pub struct Passphrase(Arc<Shared>);
 
+/// What Argon2 makes of one.
+type Key = Zeroizing<[u8; 32]>;
+
 struct Shared {
     text: Zeroizing<String>,
     /// On the heap one by one: a list that grows leaves copies behind.
-    keys: Mutex<Vec<(Derivation, Arc<Zeroizing<[u8; 32]>>)>>,
+    keys: Mutex<Vec<(Derivation, Arc<Key>)>>,
 }
 
 /// How a key is made of a passphrase.

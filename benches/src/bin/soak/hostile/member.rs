@@ -20,6 +20,13 @@ use swarmseal_core::{Params, SecretKey, SubscriberId, Ticket, TorrentId};
 
 use crate::random::Random;
 
+/// Who somebody says it is.
+#[derive(Clone, Copy)]
+pub(super) struct Face {
+    pub(super) peer_id: [u8; 20],
+    pub(super) hello: Hello,
+}
+
 /// Who it is.
 pub(super) struct Member {
     pub(super) torrent_id: TorrentId,
@@ -29,7 +36,7 @@ pub(super) struct Member {
     pub(super) id: SubscriberId,
     pub(super) key: SigningKey,
     pub(super) epoch: u64,
-    pub(super) peer_id: [u8; 20],
+    pub(super) face: Face,
     pub(super) address: SocketAddr,
     client: Client,
     passkey: Option<Passkey>,
@@ -49,6 +56,7 @@ impl Member {
         let y = secret.public_key(&params);
         let identity = Identity::generate(rng);
         let id = identity.subscriber(&params, &torrent_id, &y);
+        let hello = Hello::Subscriber { identity: identity.public(), keys: identity.commitment(&params, &y) };
         let key = identity.signing_key().clone();
         let mut client = Client::new(&metainfo.announce)?.announcing_from(address.ip())?;
         let (mut passkey, mut epoch) = (None, 1);
@@ -67,7 +75,7 @@ impl Member {
             id,
             key,
             epoch,
-            peer_id: handshake::peer_id(name),
+            face: Face { peer_id: handshake::peer_id(name), hello },
             address,
             client,
             passkey,
@@ -79,7 +87,7 @@ impl Member {
         let passkey = self.passkey.as_ref().context("not subscribed")?;
         let said = Announce {
             info_hash: self.info_hash,
-            peer_id: self.peer_id,
+            peer_id: self.face.peer_id,
             port: self.address.port(),
             uploaded: 0,
             downloaded: 0,
@@ -93,10 +101,6 @@ impl Member {
         };
         self.client.announce(passkey, &said).await?;
         Ok(())
-    }
-
-    pub(super) fn hello(&self) -> Hello {
-        Hello { id: self.id, identity: self.key.public(), epoch: self.epoch, profile: self.params.profile() }
     }
 
     /// The tracker's time.
