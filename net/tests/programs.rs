@@ -432,7 +432,7 @@ fn a_torrent_that_is_partly_clear_goes_through_everything() {
     let torrent = world.torrent();
     let shown = world.expect("alice", &["inspect", &torrent], 0);
     let (all, sealed) = (shown["pieces"].as_u64().unwrap(), shown["sealed_pieces"].as_u64().unwrap());
-    assert_eq!((all, sealed, shown["version"].as_u64()), (10, 3, Some(2)));
+    assert_eq!((all, sealed), (10, 3));
     assert_eq!(shown["clear_pieces"].as_u64(), Some(all - sealed));
     let seed = world.seed(&["--package-cache", &world.file("packages")]);
     let personal = world.file("alice.torrent");
@@ -697,9 +697,10 @@ fn another_key_replaces_a_devices_own_only_by_force() {
     let (alice, bob) = (world.file("alice.key"), world.file("bob.key"));
     assert_eq!(world.expect("bob", &["key", "import", &bob], 0)["same"], true);
     let refused = world.expect("bob", &["key", "import", &alice], 12);
-    assert!(refused["error"].as_str().unwrap().contains("\"content.bin\""), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("content.bin"), "{refused}");
     world.play("bob", &[], 0);
-    world.expect("bob", &["key", "import", &alice, "--force"], 0);
+    let forced = world.expect("bob", &["key", "import", &alice, "--force"], 0);
+    assert_eq!(forced["lost"], serde_json::json!(["content.bin"]));
     assert_eq!(world.play("bob", &[], 4)["kind"], "not-licensed");
     world.fetch("bob");
     world.play("bob", &[], 0);

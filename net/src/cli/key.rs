@@ -109,8 +109,9 @@ fn import(args: ImportArgs, data: DataDir, output: Output) -> Result<(), Failure
     let path = data.device();
     let known = path.exists().then(|| read_device(&path));
     let same = matches!(&known, Some(Ok(known)) if known.as_bytes() == device.as_bytes());
+    let mut lost = Vec::new();
     if let Some(known) = known.filter(|_| !same) {
-        let lost = not_of(&device, &data)?;
+        lost = not_of(&device, &data);
         if !args.force {
             // One that is damaged is named first.
             known?;
@@ -125,22 +126,23 @@ fn import(args: ImportArgs, data: DataDir, output: Output) -> Result<(), Failure
             ));
         }
         forget(&lost, &data)?;
+        output.note(format!("Deleted what only the other key opens: {}", described(&lost)));
     }
     if !same {
         device.to_key_file().write(&path, Existing::Replace).map_err(at(&path))?;
     }
     output.result(
         "Imported: `swarmseal get` fetches what was bought, and `swarmseal play` opens it",
-        json!({ "event": "imported", "same": same }),
+        json!({ "event": "imported", "same": same, "lost": lost.iter().map(|(_, name)| name).collect::<Vec<_>>() }),
     );
     Ok(())
 }
 
 /// Subscriptions in the data directory that are not of this device, and what the torrents are called.
-fn not_of(device: &Device, data: &DataDir) -> Result<Vec<(TorrentDir, String)>, Failure> {
+fn not_of(device: &Device, data: &DataDir) -> Vec<(TorrentDir, String)> {
     let mut others = Vec::new();
     for dir in data.subscribed() {
-        let file = read_subscription(&dir)?;
+        let file = read_subscription(&dir).ok().flatten();
         let metainfo = std::fs::read(dir.metainfo()).unwrap_or_default();
         let metainfo = Metainfo::from_bytes(&metainfo, crate::backend::kernels()).ok();
         let own = metainfo.as_ref().map(|metainfo| {
@@ -149,11 +151,11 @@ fn not_of(device: &Device, data: &DataDir) -> Result<Vec<(TorrentDir, String)>, 
         });
         if own.is_none() || own != file.map(|file| file.subscriber) {
             let directory = || dir.path().display().to_string();
-            let name = metainfo.map_or_else(directory, |metainfo| format!("{:?}", metainfo.info.name));
+            let name = metainfo.map_or_else(directory, |metainfo| metainfo.info.name);
             others.push((dir, name));
         }
     }
-    Ok(others)
+    others
 }
 
 /// Torrents in words.
