@@ -968,8 +968,8 @@ fn a_player_that_fetches_by_itself_stores_nothing_that_get_would_refuse() {
     assert!(!world.stored("dave").1.contains(&3));
 }
 
-/// What the peer at `addr` says that it is in a torrent.
-fn hello_of(addr: &str, torrent: &Path) -> Hello {
+/// What the peer at `addr` says that it is in a torrent, to somebody of that name.
+fn hello_of(addr: &str, torrent: &Path, name: u8) -> Hello {
     let metainfo = Metainfo::from_bytes(&fs::read(torrent).unwrap(), swarmseal_accel::detect()).unwrap();
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -981,7 +981,7 @@ fn hello_of(addr: &str, torrent: &Path) -> Hello {
         port: None,
         hello: None,
     };
-    let mut bytes = BytesMut::from(&Handshake::new(metainfo.info_hash, [9; 20]).to_bytes()[..]);
+    let mut bytes = BytesMut::from(&Handshake::new(metainfo.info_hash, [name; 20]).to_bytes()[..]);
     Message::Extended { id: 0, payload: extended.to_bytes().into() }.encode(&mut bytes);
     stream.write_all(&bytes).unwrap();
     stream.read_exact(&mut [0; handshake::LEN]).unwrap();
@@ -1010,9 +1010,9 @@ fn two_torrents_on_one_device_show_two_identities() {
         let listen = world.listen();
         let get = Running::start(&world.path("alice"), &["get", &torrent, "--listen", &listen]);
         let addr = get.event("listening")["address"].as_str().unwrap().to_owned();
-        let hello = hello_of(&addr, Path::new(&torrent));
+        let hello = hello_of(&addr, Path::new(&torrent), 1);
         // Asked again, it says the same.
-        assert_eq!(hello_of(&addr, Path::new(&torrent)), hello);
+        assert_eq!(hello_of(&addr, Path::new(&torrent), 2), hello);
         hello
     });
     let [Hello::Subscriber { identity: a, keys: b }, Hello::Subscriber { identity: c, keys: d }] = shown
