@@ -22,7 +22,7 @@ use swarmseal_core::kernels::Exponent;
 use swarmseal_core::package::PackageSecret;
 use swarmseal_core::{
     DecryptionKey, DeviceRoot, EncryptionKey, Exponents, Group, MasterKey, Params, Profile, SecretKey,
-    SubscriberId, TorrentId, TsKey, TsKeys,
+    SubscriberId, TorrentId, TsKey, TsKeys, WitnessExponent, WitnessExponents, WitnessFactor, WitnessSecret,
 };
 use swarmseal_residue::{NEEDLE, Watch, needle_in, residues};
 use zeroize::Zeroizing;
@@ -80,6 +80,10 @@ fn ts_keys() -> TsKeys<'static> {
 
 fn ts_key() -> TsKey {
     ts_keys().key(5)
+}
+
+fn witness_exponent() -> WitnessExponent {
+    WitnessExponents::derive(&PARAMS, &WitnessSecret::from_bytes(SECRET), &TORRENT).exponent(5)
 }
 
 fn identity() -> Identity {
@@ -189,6 +193,9 @@ secrets! {
     OpenedKey = DecryptionKey::derive(&PARAMS, &ts_key()).open(&PARAMS, &secret_key());
     DecryptionKey = DecryptionKey::derive(&PARAMS, &ts_key());
     PackageSecret = PackageSecret::from_bytes(SECRET);
+    WitnessSecret = WitnessSecret::from_bytes(SECRET);
+    WitnessExponent = witness_exponent();
+    WitnessFactor = WitnessFactor::derive(&PARAMS, &witness_exponent());
     SigningKey[&SECRET] = SigningKey::from_bytes(&SECRET);
     // Of the X25519 key the bytes that are not clamped.
     Identity[&SECRET[8..]] = identity();
@@ -214,6 +221,9 @@ secrets! {
 /// Types that hold a secret without being in the table: with the reason.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("Kdf", "private; TsKeys holds one"),
+    ("Shared", "private; Passphrase holds it"),
+    ("Hasher", "private; a piece to be published, overwritten by its type"),
+    ("Secret32", "private; a field of a request, overwritten by its type"),
     ("$name", "the macro of EncryptionKey, ReKey, OpenedKey and DecryptionKey"),
     ("Choices", "RC4's exponent, which hides a stream's shape and no secret"),
     ("Called", "RC4's keys"),

@@ -77,21 +77,22 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let store = glue::open_own_store(&subscription).await?;
     let (node, told) = bind(&args).await?;
     let address = node.local_addr();
+    let stored = store.count();
+    let config = TorrentConfig {
+        transcript: args.transcript.clone(),
+        ..torrent_config(&subscription, store, address.ip())?
+    };
+    let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     output.note(format!("Listening on {address} as subscriber {}", subscription.keys.id));
     if output.is_json() {
         output.result(
             "",
             json!({
                 "event": "listening", "address": address.to_string(), "port": address.port(),
-                "subscriber": subscription.keys.id.to_string(), "pieces": store.count(),
+                "subscriber": subscription.keys.id.to_string(), "pieces": stored,
             }),
         );
     }
-    let config = TorrentConfig {
-        transcript: args.transcript.clone(),
-        ..torrent_config(&subscription, store, address.ip())?
-    };
-    let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
     let keeping = tokio::spawn(keep_licensed(subscription.clone(), handle.stats(), output));
