@@ -195,8 +195,9 @@ mod tests {
 
     #[test]
     fn every_public_function_of_the_core_stands_in_one_table() {
-        let mut found = BTreeSet::new();
-        scan_folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../core-nostd/src")), "", &mut found);
+        let mut files = Vec::new();
+        read_folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../core-nostd/src")), "", &mut files);
+        let found = scan(&files);
         let all = || SECRET.iter().chain(PUBLIC.iter().flat_map(|(_, names)| *names));
         let named: BTreeSet<String> = all().map(|name| name.to_string()).collect();
         assert_eq!(named.len(), all().count(), "a function stands in the tables twice");
@@ -241,31 +242,64 @@ mod tests {
     pub fn helper() {}
 }
 ";
-        let mut found = BTreeSet::new();
-        scan(source, "", &mut found);
-        let expected =
-            ["First::made", "Kernels::operation", "Named::method", "Seam::required", "Second::made", "free"];
+        let found = scan(&[file("", source), file("other::", "\nof_each!(Third);\n")]);
+        let expected = [
+            "First::made",
+            "Kernels::operation",
+            "Named::method",
+            "Seam::required",
+            "Second::made",
+            "free",
+            "other::Third::made",
+        ];
         assert_eq!(found, expected.map(String::from).into());
     }
 
-    fn scan_folder(folder: &Path, module: &str, found: &mut BTreeSet<String>) {
+    /// A module's name with two colons after it, and its source without tests.
+    type File = (String, String);
+
+    fn read_folder(folder: &Path, module: &str, files: &mut Vec<File>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let inner = format!("{module}{}::", path.file_stem().unwrap().to_str().unwrap());
             if path.is_dir() {
-                scan_folder(&path, &inner, found);
+                read_folder(&path, &inner, files);
             } else {
-                let inner = if path.ends_with("lib.rs") { "" } else { &inner };
-                scan(&fs::read_to_string(&path).unwrap(), inner, found);
+                let inner = if path.ends_with("lib.rs") { String::new() } else { inner };
+                files.push(file(&inner, &fs::read_to_string(&path).unwrap()));
             }
         }
     }
 
-    /// Adds the public functions of a file that rustfmt has indented: those of types, of traits, in fields, and what a macro
-    /// makes for each name that it is called with.
-    fn scan(source: &str, module: &str, found: &mut BTreeSet<String>) {
-        let source = source.split("\nmod tests {").next().unwrap();
-        let (mut macro_name, mut of_macros) = (None, Vec::new());
+    fn file(module: &str, source: &str) -> File {
+        (module.to_owned(), source.split("\nmod tests {").next().unwrap().to_owned())
+    }
+
+    /// The public functions of files that rustfmt has indented. What a macro makes is of the module that calls it.
+    fn scan(files: &[File]) -> BTreeSet<String> {
+        let (mut found, mut of_macros) = (BTreeSet::new(), Vec::new());
+        files.iter().for_each(|(module, source)| scan_file(source, module, &mut found, &mut of_macros));
+        for (in_macro, name) in of_macros {
+            for (module, source) in files {
+                for call in source.split(&format!("\n{in_macro}!")).skip(1) {
+                    let uncommented = call.lines().filter(|line| !line.trim_start().starts_with("//"));
+                    let text = uncommented.collect::<String>();
+                    let owner = identifier(text.trim_start_matches([' ', '{', '(']));
+                    found.insert(format!("{module}{owner}::{name}"));
+                }
+            }
+        }
+        found
+    }
+
+    /// Adds those of a file: of types, of traits, in fields. What a macro makes for each name that it is called with is kept apart.
+    fn scan_file(
+        source: &str,
+        module: &str,
+        found: &mut BTreeSet<String>,
+        of_macros: &mut Vec<(String, String)>,
+    ) {
+        let mut macro_name = None;
         // Indentation, kind and name of what the line is in.
         let mut block: Option<(usize, &str, String)> = None;
         for line in source.lines() {
@@ -306,14 +340,6 @@ mod tests {
                 }
                 (Some((.., owner)), _) => drop(found.insert(format!("{module}{owner}::{name}"))),
                 (None, _) => drop(found.insert(format!("{module}{name}"))),
-            }
-        }
-        for (in_macro, name) in of_macros {
-            for call in source.split(&format!("\n{in_macro}!")).skip(1) {
-                let uncommented = call.lines().filter(|line| !line.trim_start().starts_with("//"));
-                let text = uncommented.collect::<String>();
-                let owner = identifier(text.trim_start_matches([' ', '{', '(']));
-                found.insert(format!("{module}{owner}::{name}"));
             }
         }
     }
