@@ -5,8 +5,8 @@ use std::hint::black_box;
 use anyhow::{Context, Result};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power};
 use swarmseal_core::{
-    DecryptionKey, FixedBase, Group, Kernels, MasterKey, Params, Progress, ReKey, SecretKey,
-    SubscriberTables, TorrentId, TsKey, TsKeys, Word,
+    DecryptionKey, FixedBase, Group, Kernels, MasterKey, Params, Progress, ReKey, SecretKey, SubscriberId,
+    SubscriberTables, TsKey, TsKeys, Word,
 };
 
 use crate::problem::{ByWidth, Problem, Random, Width, named_group};
@@ -15,7 +15,6 @@ use crate::problem::{ByWidth, Problem, Random, Width, named_group};
 pub const PIECES: usize = 32;
 /// Candidates tested, at the least, in one timed search for safe primes. A window is sieved for some 500 of 2,048 bits.
 const SEARCHED: u64 = 256;
-const TORRENT: TorrentId = TorrentId([7; 32]);
 
 /// The backends of those names, or all that this CPU runs. Errors: a name that it does not.
 pub fn backends(names: &[String]) -> Result<Vec<&'static Kernels>> {
@@ -163,8 +162,8 @@ impl Keys {
         let mut random = Random::new(0);
         let master = MasterKey::from_bytes([4; 32]);
         let public = [(); 2].map(|()| SecretKey::generate(&params, &mut random).public_key(&params));
-        let keys = public.each_ref().map(|y| {
-            let keys = TsKeys::derive(&params, &master, &TORRENT, y, 1);
+        let keys = [1, 2].map(|id| {
+            let keys = TsKeys::derive(&params, &master, &SubscriberId([id; 32]), 1);
             (0..PIECES as u32).map(|piece| keys.key(piece)).collect()
         });
         // Tables borrow their words. These live as long as the program, which times them to its end.

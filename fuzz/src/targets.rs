@@ -37,8 +37,9 @@ use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Kernels, LIMBS, MasterKey, Modulus, Params, Profile,
-    Proof, PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, Word, check_piece,
-    decrypt_piece, encrypt_piece, re_encrypt_piece,
+    Proof, PublicKey, ReKey, SecretKey, SubscriberId, Ticket, TorrentId, TsKeys, WitnessExponents,
+    WitnessFactor, WitnessKey, WitnessSecret, Word, check_piece, check_witness, check_witness_in_place,
+    decrypt_piece, encrypt_piece, re_encrypt_piece, witness_hash,
 };
 
 /// The torrent of every target.
@@ -96,6 +97,9 @@ struct Cast {
     rekey: ReKey,
     downloader: SecretKey,
     decryption: DecryptionKey,
+    factor: WitnessFactor,
+    /// Of the downloader's ciphertext.
+    witness: WitnessKey,
 }
 
 impl Cast {
@@ -103,9 +107,11 @@ impl Cast {
         let master = MasterKey::from_bytes([4; 32]);
         let (s_j, s_k) = (secret(&params, 5), secret(&params, 6));
         let (y_j, y_k) = (s_j.public_key(&params), s_k.public_key(&params));
-        let r_j = TsKeys::derive(&params, &master, &TORRENT, &y_j, 1).key(0);
-        let r_k = TsKeys::derive(&params, &master, &TORRENT, &y_k, 1).key(0);
+        let [r_j, r_k] = [5, 6].map(|id| TsKeys::derive(&params, &master, &SubscriberId([id; 32]), 1).key(0));
+        let w = WitnessExponents::derive(&params, &WitnessSecret::from_bytes([7; 32]), &TORRENT).exponent(0);
         Cast {
+            factor: WitnessFactor::derive(&params, &w),
+            witness: WitnessKey::derive(&params, &w, (&y_k, &r_k)),
             encryption: EncryptionKey::derive(&params, &y_j, &r_j),
             rekey: ReKey::derive(&params, (&y_j, &r_j), (&y_k, &r_k)),
             decryption: DecryptionKey::derive(&params, &r_k),
@@ -548,7 +554,8 @@ pub fn package(data: &[u8]) {
     }
 }
 
-/// The group operation, on every backend: none panics, all agree, and proper blocks come back.
+/// The group operation, on every backend: none panics, all agree, and proper blocks come back. The witness passes what is honest and
+/// nothing else. What is left behind whole blocks are changes to the piece, of three bytes each: where, and what is added bit by bit.
 pub fn transform(data: &[u8]) {
     let mut results: [Option<Vec<u8>>; 2] = [None, None];
     for cast in CASTS.iter() {
@@ -569,6 +576,24 @@ pub fn transform(data: &[u8]) {
             "{} differs",
             params.group().kernels().name
         );
+        let published = witness_hash(params, &cast.factor, &mut original.to_vec()).expect(whole);
+        let witnessed = |piece: &[u8]| {
+            let checked = check_witness(params, &cast.witness, &published, piece, &mut vec![0; piece.len()]);
+            let in_place = check_witness_in_place(params, &cast.witness, &published, &mut piece.to_vec());
+            assert_eq!(checked, in_place);
+            checked
+        };
+        assert_eq!(witnessed(&piece), check_piece(params, &piece));
+        let mut mutated = piece.clone();
+        if let Some(last) = mutated.len().checked_sub(1) {
+            for change in data[original.len()..].chunks_exact(3) {
+                mutated[usize::from(u16::from_le_bytes([change[0], change[1]])) % (last + 1)] ^= change[2];
+            }
+            if mutated == piece {
+                mutated[last] ^= 1;
+            }
+            assert!(witnessed(&mutated).is_err(), "{} passes a change", params.group().kernels().name);
+        }
         decrypt_piece(params, &cast.downloader, &cast.decryption, &mut piece).expect(whole);
         if check_piece(params, original).is_ok() {
             assert_eq!(piece, original);

@@ -1,10 +1,12 @@
-//! T and PDec of a file of pieces on a Cortex-M4, as a set-top box does them, and what they cost.
+//! The witness's check, T and PDec of a file of pieces on a Cortex-M4, as a set-top box does them, and what they cost.
 //!
-//! It is run in an emulator with semihosting; its arguments are `BACKEND LENGTH PIECES REKEYS EXPECTED SECRET LICENSE-KEYS HASHES CONTENT`.
-//! BACKEND is one of `swarmseal_accel`, LENGTH the bytes of a piece, and the others are files of the host: PIECES are an uploader's ciphertext,
-//! REKEYS have a key of 256 bytes for each, EXPECTED what T must make of them, SECRET is the downloader's secret key, LICENSE-KEYS have a key of
-//! 256 bytes for each piece, HASHES its SHA-1 as the .torrent has it, and CONTENT is the payload. It ends with exit code 0 if every byte is
-//! right, and with another if one is not.
+//! It is run in an emulator with semihosting; its arguments are `BACKEND LENGTH RECEIVED WITNESS-KEYS WITNESS-HASHES PIECES REKEYS EXPECTED
+//! SECRET LICENSE-KEYS HASHES CONTENT`. BACKEND is one of `swarmseal_accel`, LENGTH the bytes of a piece, and the others are files of the
+//! host: RECEIVED are pieces as they arrive at an uploader, in its ciphertext, WITNESS-KEYS have a key of 256 bytes for each, WITNESS-HASHES
+//! its hash as the .torrent has it. The check overwrites a piece, so that PIECES are read again, as from storage. REKEYS have a key of 256
+//! bytes for each piece, EXPECTED what T must make of them, SECRET is the downloader's secret key, LICENSE-KEYS have a key of 256 bytes for
+//! each piece, HASHES its SHA-1 as the .torrent has it, and CONTENT is the payload. It ends with exit code 0 if every byte is right, and with
+//! another if one is not.
 #![no_std]
 #![no_main]
 
@@ -20,8 +22,8 @@ use semihosting::experimental::env;
 use semihosting::{eprintln, println, process};
 use sha1::{Digest, Sha1};
 use swarmseal_core::{
-    DecryptionKey, Exponents, Group, Params, Profile, ReKey, SecretKey, check_piece, decrypt_piece_with,
-    package, re_encrypt_piece,
+    DecryptionKey, Exponents, Group, Params, Profile, ReKey, SecretKey, WitnessKey, check_witness_in_place,
+    decrypt_piece_with, package, re_encrypt_piece,
 };
 
 use cost::Cost;
@@ -74,6 +76,8 @@ enum Failure {
     Peripherals,
     /// There was no piece at all.
     Nothing,
+    /// This received piece is not what was published.
+    Witness(u32),
     /// T made of this piece what it should not.
     Transformed(u32),
     /// This opened piece has another SHA-1.
@@ -110,7 +114,8 @@ impl fmt::Display for Failure {
                 f.write_str("the clock does not count instructions: start QEMU with -icount shift=3")
             }
             Failure::Peripherals => f.write_str("the peripherals are taken"),
-            Failure::Nothing => f.write_str("PIECES: expected at least one piece"),
+            Failure::Nothing => f.write_str("RECEIVED: expected at least one piece"),
+            Failure::Witness(index) => write!(f, "piece {index}: it is not what was published"),
             Failure::Transformed(index) => write!(f, "piece {index}: T does not make what is expected"),
             Failure::Hash(index) => write!(f, "piece {index}: the opened piece has another SHA-1"),
             Failure::Content(index) => write!(f, "piece {index}: the payload is another"),
@@ -130,6 +135,9 @@ fn run(room: &mut [u8; LONGEST]) -> Result<(), Failure> {
     let length: usize = argument("LENGTH", &args)?.parse().map_err(|_| Failure::Length)?;
     let piece = room.get_mut(..length).filter(|_| length > 0 && length.is_multiple_of(WIDTH));
     let piece = piece.ok_or(Failure::Length)?;
+    let mut received = File::open("RECEIVED", &args)?;
+    let mut witness_keys = File::open("WITNESS-KEYS", &args)?;
+    let mut witness_hashes = File::open("WITNESS-HASHES", &args)?;
     let mut pieces = File::open("PIECES", &args)?;
     let mut rekeys = File::open("REKEYS", &args)?;
     let mut transformed = File::open("EXPECTED", &args)?;
@@ -138,8 +146,8 @@ fn run(room: &mut [u8; LONGEST]) -> Result<(), Failure> {
     let mut hashes = File::open("HASHES", &args)?;
     let mut content = File::open("CONTENT", &args)?;
 
-    let [mut making, mut transforming, mut opening, mut decrypting, mut hashing, mut unpacking] =
-        [const { Cost::new() }; 6];
+    let [mut making, mut checking, mut transforming, mut opening, mut decrypting, mut hashing, mut unpacking] =
+        [const { Cost::new() }; 7];
     let params =
         making.of(counter, || Params::new(Profile::Sealed, Group::ffdhe2048(kernels), Exponents::Short))?;
     let mut key = [0; WIDTH];
@@ -148,10 +156,17 @@ fn run(room: &mut [u8; LONGEST]) -> Result<(), Failure> {
     let secret = SecretKey::from_bytes(&params, &key)?;
 
     let mut index = 0;
-    while pieces.read_or_end(piece)? {
-        check_piece(&params, piece)?;
+    while received.read_or_end(piece)? {
+        // What every peer does with what it receives.
+        witness_keys.read(&mut key)?;
+        let witness = WitnessKey::from_bytes(&params, &key)?;
+        let mut published = [0; 32];
+        witness_hashes.read(&mut published)?;
+        let checked = checking.of(counter, || check_witness_in_place(&params, &witness, &published, piece));
+        checked.map_err(|_| Failure::Witness(index))?;
 
         // What an uploader does.
+        pieces.read(piece)?;
         rekeys.read(&mut key)?;
         let rekey = ReKey::from_bytes(&params, &key)?;
         transforming.of(counter, || re_encrypt_piece(&params, &rekey, piece))?;
@@ -174,7 +189,9 @@ fn run(room: &mut [u8; LONGEST]) -> Result<(), Failure> {
         }
         index += 1;
     }
-    for file in [pieces, rekeys, transformed, license, hashes, content] {
+    for file in
+        [received, witness_keys, witness_hashes, pieces, rekeys, transformed, license, hashes, content]
+    {
         file.end()?;
     }
     if index == 0 {
@@ -184,6 +201,7 @@ fn run(room: &mut [u8; LONGEST]) -> Result<(), Failure> {
     println!("parameters are {} bytes", size_of::<Params>());
     let blocks = Some((length / WIDTH) as u64);
     making.print("parameters", None);
+    checking.print("the witness's check", blocks);
     transforming.print("T", blocks);
     opening.print("opening a key", None);
     decrypting.print("PDec", blocks);

@@ -16,7 +16,7 @@ use swarmseal_bench::load::server::{Server, Tracker, stay_on};
 use swarmseal_bench::process::Process;
 use swarmseal_bench::report::{cells, table};
 use swarmseal_core::{
-    Exponents, Group, MasterKey, Params, Profile, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey,
+    Exponents, Group, MasterKey, Params, Profile, ReKey, SecretKey, SubscriberId, SubscriberTables, TsKey,
     TsKeys,
 };
 
@@ -394,16 +394,16 @@ fn kernel_on(core: &str, seconds: f64) -> Result<Kernel> {
 fn kernel(seconds: f64) -> Result<Kernel> {
     let group = Group::ffdhe2048(swarmseal_accel::detect());
     let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
-    let (torrent, master) = (TorrentId([1; 32]), MasterKey::from_bytes([2; 32]));
+    let master = MasterKey::from_bytes([2; 32]);
     let mut words = [(); 2].map(|()| vec![0; SubscriberTables::words(&params)]);
     let [first, second] = &mut words;
-    let party = |words| -> Result<(SubscriberTables<'_>, Vec<TsKey>)> {
+    let party = |id: u8, words| -> Result<(SubscriberTables<'_>, Vec<TsKey>)> {
         let public = SecretKey::generate(&params, &mut UnwrapErr(SysRng)).public_key(&params);
-        let keys = TsKeys::derive(&params, &master, &torrent, &public, 1);
+        let keys = TsKeys::derive(&params, &master, &SubscriberId([id; 32]), 1);
         let tables = SubscriberTables::new(&params, &public, words).context("tables")?;
         Ok((tables, (0..KERNEL_BATCH as u32).map(|piece| keys.key(piece)).collect()))
     };
-    let ((j, r_j), (k, r_k)) = (party(first)?, party(second)?);
+    let ((j, r_j), (k, r_k)) = (party(1, first)?, party(2, second)?);
     let (start, before) = (Instant::now(), own_cpu());
     let mut keys = 0;
     while start.elapsed().as_secs_f64() < seconds {

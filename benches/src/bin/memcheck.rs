@@ -1,9 +1,9 @@
 //! Every function over secrets, with the secrets marked undefined: memcheck then reports whatever branches on one or uses
 //! one as an address (Langley, "ctgrind", 2010). `.ci/memcheck` runs it under valgrind.
 //!
-//! Secret are s, r, master keys, package secrets, plaintext, and all that is made of them; p, g, public keys, tables of
-//! powers of them and lengths are public. Which functions of the core these are says [`secrets::SECRET`], and one that was not run
-//! is a failure. A public key's own validation, and whatever ends in `_vartime`, take public input only and are not run on secrets
+//! Secret are s, r, device roots, master keys, witness secrets, package secrets, plaintext, and all that is made of them; p, g, public
+//! keys, tables of powers of them and lengths are public. Which functions of the core these are says [`secrets::SECRET`], and one that
+//! was not run is a failure. A public key's own validation, and whatever ends in `_vartime`, take public input only and are not run on secrets
 //! here. Tickets hold no secret.
 
 use std::collections::BTreeSet;
@@ -24,9 +24,11 @@ use swarmseal_core::kernels::{
 };
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, FixedBase, Group, MasterKey, Modulus, OpenedKey, Params,
-    Profile, Proof, ReKey, SecretKey, SubscriberTables, TorrentId, TsKey, TsKeys, Word, decrypt_piece,
-    decrypt_piece_with, encrypt_piece, have_one_multiplier, re_encrypt_piece,
+    DecryptionKey, DeviceRoot, EncryptionKey, Exponents, FixedBase, Group, MasterKey, Modulus, OpenedKey,
+    Params, Profile, Proof, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys,
+    WitnessExponent, WitnessExponents, WitnessFactor, WitnessKey, WitnessSecret, WitnessTable, Word,
+    check_witness, check_witness_in_place, decrypt_piece, decrypt_piece_with, encrypt_piece,
+    have_one_multiplier, re_encrypt_piece, witness_hash,
 };
 
 /// Seven lanes of eight, and one more than fills a vector.
@@ -189,23 +191,38 @@ fn functions(report: &mut Report, params: &Params) {
     let sealed = params.profile() == Profile::Sealed;
     let [y_j, y_k] =
         [1, 2].map(|seed| SecretKey::generate(params, &mut Random::new(seed)).public_key(params));
-    let (mut words_j, mut words_k, mut words_g) = (
+    let (mut words_j, mut words_k, mut words_g, mut words_w) = (
         vec![0; SubscriberTables::words(params)],
         vec![0; SubscriberTables::words(params)],
+        vec![0; FixedBase::words(params)],
         vec![0; FixedBase::words(params)],
     );
     let enough = "as many words as asked for";
     let tables_j = SubscriberTables::new(params, &y_j, &mut words_j).expect(enough);
     let tables_k = SubscriberTables::new(params, &y_k, &mut words_k).expect(enough);
     let table_g = DecryptionKey::table(params, &mut words_g).expect(enough);
+    let table_w = WitnessTable::new(params, &mut words_w).expect(enough);
+
+    let root = report.run("device::DeviceRoot::from_bytes", 0, || DeviceRoot::from_bytes(secret([6; 32])));
+    report.run("device::DeviceRoot::as_bytes", 0, || assert!(is_secret(root.as_bytes())));
+    report.run("device::DeviceRoot::secret_key", 0, || drop(black_box(root.secret_key(params, &TORRENT))));
+    let derived = [
+        report.run("device::DeviceRoot::identity_key", 0, || root.identity_key(&TORRENT)),
+        report.run("device::DeviceRoot::device_key", 0, || root.device_key(&TORRENT)),
+        report.run("device::DeviceRoot::seat_key", 0, || root.seat_key(&[7; 32])),
+    ];
+    report.run("device::DerivedSecret::as_bytes", 0, || {
+        assert!(derived.iter().all(|secret| is_secret(secret.as_bytes())));
+    });
 
     let s = report.run("keys::SecretKey::generate", 0, || SecretKey::generate(params, &mut SecretRandom));
     report.run("keys::SecretKey::public_key", 0, || drop(black_box(s.public_key(params))));
     let master = report.run("ts_keys::MasterKey::from_bytes", 0, || MasterKey::from_bytes(secret([4; 32])));
     report.run("ts_keys::MasterKey::as_bytes", 0, || assert!(is_secret(master.as_bytes())));
-    let [r_j, r_k] = [&y_j, &y_k].map(|y| {
-        let keys =
-            report.run("ts_keys::TsKeys::derive", 0, || TsKeys::derive(params, &master, &TORRENT, y, 1));
+    let [r_j, r_k] = [1, 2].map(|id| {
+        let keys = report.run("ts_keys::TsKeys::derive", 0, || {
+            TsKeys::derive(params, &master, &SubscriberId([id; 32]), 1)
+        });
         report.run("ts_keys::TsKeys::key", 0, || {
             (0..COUNTS[1]).map(|piece| keys.key(piece)).collect::<Vec<TsKey>>()
         })
@@ -240,6 +257,32 @@ fn functions(report: &mut Report, params: &Params) {
             DecryptionKey::derive_batch(params, &table_g, r_j, |_, key| drop(black_box(key)));
         });
     }
+
+    let omega =
+        report.run("witness::WitnessSecret::from_bytes", 0, || WitnessSecret::from_bytes(secret([5; 32])));
+    report.run("witness::WitnessSecret::as_bytes", 0, || assert!(is_secret(omega.as_bytes())));
+    let exponents = report
+        .run("witness::WitnessExponents::derive", 0, || WitnessExponents::derive(params, &omega, &TORRENT));
+    let w = report.run("witness::WitnessExponents::exponent", 0, || {
+        (0..COUNTS[1]).map(|piece| exponents.exponent(piece)).collect::<Vec<WitnessExponent>>()
+    });
+    let factor = report.run("witness::WitnessFactor::derive", 0, || WitnessFactor::derive(params, &w[0]));
+    let witness_key =
+        report.run("witness::WitnessKey::derive", 0, || WitnessKey::derive(params, &w[0], (&y_j, &r_j[0])));
+    report.run("witness::WitnessKey::derive_with", 0, || {
+        drop(black_box(WitnessKey::derive_with(params, (&table_w, &w[0]), (&tables_j, &r_j[0]))));
+    });
+    for count in COUNTS.map(|count| count as usize) {
+        let (w, r_j) = (&w[..count], &r_j[..count]);
+        report.run("witness::WitnessFactor::derive_batch", 0, || {
+            WitnessFactor::derive_batch(params, &table_w, w, |_, factor| drop(black_box(factor)));
+        });
+        report.run("witness::WitnessKey::derive_batch", 0, || {
+            WitnessKey::derive_batch(params, (&table_w, w), (&tables_j, r_j), |_, key| drop(black_box(key)));
+        });
+    }
+    report.run("witness::WitnessKey::before", 0, || drop(black_box(witness_key.before(params, &rekey))));
+
     let opened = report.run("piece_keys::DecryptionKey::open", 0, || entry.open(params, &s));
     report.run("piece_keys::DecryptionKey::open_batch", 0, || {
         let entries = vec![entry.clone(); COUNTS[0] as usize];
@@ -253,6 +296,8 @@ fn functions(report: &mut Report, params: &Params) {
     // Reading has one decision: whether to refuse.
     let width = params.group().bytes();
     let mut out = vec![0; width];
+    report.run("witness::WitnessFactor::to_bytes", 0, || factor.to_bytes(params, &mut out).expect(WHOLE));
+    assert!(is_secret(&out[width - 1..]));
     macro_rules! written_and_read {
         ($($name:literal $value:expr, $type:ident;)*) => {$(
             report.run(concat!($name, "::to_bytes"), 0, || $value.to_bytes(params, &mut out).expect(WHOLE));
@@ -269,6 +314,7 @@ fn functions(report: &mut Report, params: &Params) {
         "piece_keys::ReKey" rekey, ReKey;
         "piece_keys::OpenedKey" opened, OpenedKey;
         "piece_keys::DecryptionKey" entry, DecryptionKey;
+        "witness::WitnessKey" witness_key, WitnessKey;
     }
     written_and_read! {
         "keys::SecretKey" s, SecretKey;
@@ -293,6 +339,10 @@ fn functions(report: &mut Report, params: &Params) {
 
     let packaged = piece.clone();
     mark(&mut piece);
+    let mut published = report
+        .run("witness::witness_hash", 0, || witness_hash(params, &factor, &mut piece.clone()).expect(WHOLE));
+    assert!(is_secret(&published));
+    reveal(&mut published);
     report.run("piece::encrypt_piece", 0, || encrypt_piece(params, &key, &mut piece).expect(WHOLE));
     // Ciphertext is public, and each packaged block may be refused. An element without an inverse would be as well.
     let mut ciphertext = piece.clone();
@@ -304,6 +354,15 @@ fn functions(report: &mut Report, params: &Params) {
     });
     report.run("observed::have_one_multiplier", 2, || {
         black_box(have_one_multiplier(params, packaged, ciphertext).expect(WHOLE))
+    });
+    // The answer is public, and the one thing that the key decides.
+    let (mut checked, mut scratch) = (piece.clone(), vec![0; piece.len()]);
+    reveal(&mut checked);
+    report.run("witness::check_witness", 1, || {
+        check_witness(params, &witness_key, &published, &checked, &mut scratch).expect("what was published")
+    });
+    report.run("witness::check_witness_in_place", 1, || {
+        check_witness_in_place(params, &witness_key, &published, &mut checked).expect("what was published")
     });
     mark(&mut piece);
     report.run("piece::re_encrypt_piece", 0, || re_encrypt_piece(params, &rekey, &mut piece).expect(WHOLE));

@@ -215,7 +215,8 @@ impl Content {
         let (secret, package) =
             (SecretKey::generate(&params, &mut UnwrapErr(SysRng)), PackageSecret::from_bytes([3; 32]));
         let y = secret.public_key(&params);
-        let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &TORRENT, &y, EPOCH);
+        let subscriber = identity().subscriber(&params, &TORRENT, &y);
+        let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &subscriber, EPOCH);
         let entry = FileEntry { mime: "video/mp4".into(), path: vec!["film.mp4".into()], size };
         let header = Manifest::new(FileList::new(vec![entry])?, None)?.header();
         let payload = piece_length as usize - 32;
@@ -249,7 +250,6 @@ impl Content {
         let keys = SubscriberKeys { torrent_id: TORRENT, secret, passkey: None, epoch: EPOCH };
         keys.to_key_file(&params)
             .write(&directory.join("subscriber.key"), swarmseal::atomic_file::Existing::Replace)?;
-        let subscriber = keys.subscriber(&params);
         let license = License {
             torrent_id: TORRENT,
             info_hash: metainfo.info_hash,
@@ -294,7 +294,8 @@ fn child(directory: &Path, backend: &str, piece_length: u32) -> Result<()> {
     let file =
         swarmseal::wire::keyfile::KeyFile::read(&directory.join("subscriber.key"), SubscriberKeys::KIND)?;
     let keys = SubscriberKeys::from_key_file(&file, &metainfo.info.seal)?;
-    let (subscriber, identity) = (keys.subscriber(&metainfo.info.seal.params), identity());
+    let identity = identity();
+    let subscriber = keys.subscriber(&metainfo.info.seal.params, &identity);
     let shape =
         Shape { torrent_id: TORRENT, piece_len: piece_length, piece_count: metainfo.info.piece_count };
     let player = Player::new(metainfo, &identity, &keys, &fs::read(directory.join("license"))?)?;

@@ -18,9 +18,7 @@ use swarmseal_bench::load::drive::Asker;
 use swarmseal_bench::load::members::{Announcer, Member, Torrent, Uploader};
 use swarmseal_bench::load::server::Tracker;
 use swarmseal_bench::report::{cells, table};
-use swarmseal_core::{
-    DecryptionKey, FixedBase, MasterKey, Params, SecretKey, SubscriberId, TorrentId, TsKeys,
-};
+use swarmseal_core::{DecryptionKey, FixedBase, MasterKey, Params, SecretKey, SubscriberId, TsKeys};
 
 /// Memory and disk of a tracker with 1,000,000 subscribers and 100,000 live peers in 1,000 torrents, how fast it starts, and
 /// how fast it makes re-keys for those whose tables it has not at hand and tries whose a key is.
@@ -224,8 +222,7 @@ fn write(data: &Path, torrents: &[Torrent], subscribers: u32, actors: &[Identity
     let mut words = vec![0; FixedBase::words(params)];
     let powers = DecryptionKey::table(params, &mut words).context("a table")?;
     let master = MasterKey::from_bytes(*blake3::hash(b"public keys of nobody").as_bytes());
-    let public = SecretKey::generate(params, &mut UnwrapErr(SysRng)).public_key(params);
-    let exponents = TsKeys::derive(params, &master, &TorrentId([0; 32]), &public, 1);
+    let exponents = TsKeys::derive(params, &master, &SubscriberId([0; 32]), 1);
     const AT_ONCE: u32 = 64;
     let mut said = Duration::ZERO;
     let rows = (0..subscribers.div_ceil(AT_ONCE)).flat_map(|chunk| {
@@ -341,9 +338,7 @@ mod tests {
         let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
         let mut words = vec![0; FixedBase::words(&params)];
         let powers = DecryptionKey::table(&params, &mut words).unwrap();
-        let public = SecretKey::generate(&params, &mut UnwrapErr(SysRng)).public_key(&params);
-        let exponents =
-            TsKeys::derive(&params, &MasterKey::from_bytes([1; 32]), &TorrentId([0; 32]), &public, 1);
+        let exponents = TsKeys::derive(&params, &MasterKey::from_bytes([1; 32]), &SubscriberId([0; 32]), 1);
         let keys = public_keys(&params, &powers, &exponents, 3..70);
         assert_eq!(keys.len(), 67);
         assert!(keys.iter().all(|y| PublicKey::from_bytes(&params, y).is_ok()));

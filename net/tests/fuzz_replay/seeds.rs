@@ -219,9 +219,15 @@ pub(crate) fn all() -> Vec<Seed> {
     }
 
     for target in ["package", "transform"] {
-        for (name, params) in [("packed-2048", sealed(kernels())), ("packed-512", paper(kernels()))] {
+        for (name, changed, params) in [
+            ("packed-2048", "packed-2048-changed", sealed(kernels())),
+            ("packed-512", "packed-512-changed", paper(kernels())),
+        ] {
             let mut piece: Vec<u8> = (0..1024).map(|i| i as u8).collect();
             package::pack(&params, &PackageSecret::from_bytes([8; 32]), &TORRENT, 9, &mut piece).unwrap();
+            if target == "transform" {
+                add(target, changed, [&piece[..], &[0, 1, 0x80, 0xff, 3, 1]].concat());
+            }
             add(target, name, piece);
         }
         add(target, "not-below-p", vec![0xff; 512]);
