@@ -211,7 +211,7 @@ impl Run<'_> {
         let address = |node: usize| format!("{}:{PORT}", Lab::address(node));
         let mut seeding = Vec::new();
         for node in self.seeds() {
-            let args = ["seed", &seed_file, "--listen", &address(node), "--cipher-hashes", "0"];
+            let args = ["seed", &seed_file, "--listen", &address(node)];
             let seed = Process::start(&mut self.at(node, &args))?;
             seed.until("\"listening\"")?;
             seeding.push(seed);

@@ -10,9 +10,7 @@ use bytes::BytesMut;
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U4096};
 use swarmseal::peer::simulation::among_strangers;
-use swarmseal::peer::{
-    Owner, Shape, SignedWord, StatementLog, Store, StoreReader, StoredPiece, read_statements, statements_of,
-};
+use swarmseal::peer::{Shape, Store, StoreReader, StoredPiece};
 use swarmseal::player::{plays_in_record, records_in_journal};
 use swarmseal::publish::media::clear_ranges_of;
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
@@ -21,17 +19,21 @@ use swarmseal::wire::bencode as bencoding;
 use swarmseal::wire::channel::{self, Endpoint, MAX_LINE, Notice, Request};
 use swarmseal::wire::content::{FileList, Manifest, PREFIX};
 use swarmseal::wire::handshake::Handshake;
-use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::identity::{Device, Identity, SigningKey};
+use swarmseal::wire::keyfile::words::Words;
+use swarmseal::wire::keyfile::{
+    KeyFile, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
+};
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
 use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Decoder, Message, MessageError};
-use swarmseal::wire::metainfo::{Metainfo, Seal};
+use swarmseal::wire::metainfo::Metainfo;
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainMetainfo;
-use swarmseal::wire::seal::{ExtendedHandshake, Parties, Receipt, SealMessage};
+use swarmseal::wire::seal::{ExtendedHandshake, SealMessage};
 use swarmseal::wire::selection::{Kind, Selection};
+use swarmseal::wire::subscription::SubscriptionFile;
 use swarmseal::wire::udp_tracker::{self, Response};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
 use swarmseal_core::package::{self, PackageSecret};
@@ -68,7 +70,12 @@ pub fn paper(kernels: &'static Kernels) -> Params {
     Params::new(Profile::Paper, Group::prime512(kernels), Exponents::Full).expect("any group")
 }
 
-/// The device that licenses are opened on.
+/// The device whose words and key file are read.
+pub fn device() -> Device {
+    Device::from_bytes(&[7; 32])
+}
+
+/// Who licenses are opened by.
 pub fn identity() -> Identity {
     Identity::from_secrets(&[1; 32], &[2; 32])
 }
@@ -277,6 +284,9 @@ pub fn keyfile(data: &[u8]) {
     if let Ok(sealed) = SealedMaster::from_key_file(&file) {
         assert_eq!(SealedMaster::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
     }
+    if let Ok(sealed) = SealedWitness::from_key_file(&file) {
+        assert_eq!(SealedWitness::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
     if let Ok(seed) = SeedFile::from_key_file(&file) {
         let again = SeedFile::from_key_file(&seed.to_key_file()).expect("it was valid");
         assert_eq!(again.seed(), seed.seed());
@@ -285,10 +295,30 @@ pub fn keyfile(data: &[u8]) {
             (seed.content, seed.metainfo, seed.passkey)
         );
     }
-    for params in [&*SEALED, &*PAPER] {
-        let seal = Seal::new(TORRENT, params.clone(), license_key().public());
-        let _ = SubscriberKeys::from_key_file(&file, &seal);
-        let _ = ExportedKeys::from_key_file(&file, &seal);
+    if let Ok(device) = Device::from_key_file(&file) {
+        let again = Device::from_key_file(&device.to_key_file()).expect("it was valid");
+        assert_eq!(again.as_bytes(), device.as_bytes());
+    }
+    let _ = PublisherKey::from_key_file(&file);
+    if let Ok(sealed) = SealedPublisher::from_key_file(&file) {
+        assert_eq!(SealedPublisher::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
+}
+
+/// A secret as words, as people type them.
+pub fn words(data: &[u8]) {
+    let (mut words, text) = (Words::default(), String::from_utf8_lossy(data));
+    if words.add(&text).is_ok()
+        && let Ok(secret) = words.secret()
+    {
+        assert!(Words::of(&secret).iter().eq(words.iter()));
+    }
+}
+
+/// What a device keeps of a subscription.
+pub fn subscription(data: &[u8]) {
+    if let Ok(file) = SubscriptionFile::from_bytes(data) {
+        assert_eq!(SubscriptionFile::from_bytes(&file.to_bytes()), Ok(file));
     }
 }
 
@@ -338,11 +368,11 @@ pub fn api_bodies(data: &[u8]) {
     }
     round_trip! {
         Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
+        WitnessRequest WitnessKeys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
-        PersonalKeysRequest ClientsRequest Clients Accuse Accused QuestionsRequest Questions Defend Defended
+        PersonalKeysRequest ClientsRequest Clients
         LicenseWord LicenseOrder LicenseFilled DevicesRequest RevokeDevice Devices
         PasskeyRequest PasskeyReply
-        Receipts Credited
     }
 }
 
@@ -478,13 +508,6 @@ pub fn seal_messages(data: &[u8]) {
         assert_eq!(ExtendedHandshake::from_bytes(&read.to_bytes()), Ok(read));
     }
     if let Ok(Some(read)) = SealMessage::from_bytes(data) {
-        let id = SubscriberId([1; 32]);
-        let parties = Parties { torrent_id: TORRENT, uploader: id, downloader: id };
-        match &read {
-            SealMessage::Statement(statement) => drop(statement.verify(&license_key().public(), &parties)),
-            SealMessage::Receipt(receipt) => drop(receipt.verify(&license_key().public(), &parties)),
-            SealMessage::Ticket(_) | SealMessage::Want(_) => {}
-        }
         assert_eq!(SealMessage::from_bytes(&read.to_bytes()), Ok(Some(read)));
     }
 }
@@ -617,51 +640,13 @@ pub fn piece_index(data: &[u8]) {
     }
     assert!(store.count() <= SHAPE.piece_count);
     let piece = [5; SHAPE.piece_len as usize];
-    let stored =
-        StoredPiece { epoch: 1, hash: *blake3::hash(&piece).as_bytes(), sender: Some(SubscriberId([6; 32])) };
+    let stored = StoredPiece { epoch: 1, hash: *blake3::hash(&piece).as_bytes() };
     store.put(1, &piece, stored).expect("it is in range");
     let pieces = store.pieces();
     drop(store);
     let again = Store::open(dir.path(), SHAPE).expect("it could be opened before");
     assert_eq!(again.pieces(), pieces);
     assert_eq!(again.piece(1), Some(stored));
-}
-
-/// Whose statements are read.
-pub const OWNER: Owner = Owner { torrent_id: TORRENT, subscriber: SubscriberId([8; 32]) };
-
-/// A log of statements and receipts: whatever it holds, what was read stays, and what is added next is there at the next start.
-pub fn statement_log(data: &[u8]) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("statements.log");
-    std::fs::write(&path, data).expect("a file in it");
-    let Ok(before) = read_statements(&path, &OWNER) else { return };
-    // Every piece that it names was stored as it says, so that nothing is dropped.
-    let mut stored = Vec::new();
-    for word in &before {
-        if let SignedWord::Statement { uploader, statement } = word {
-            stored.extend(statement.entries.iter().map(|entry| {
-                (
-                    entry.piece,
-                    StoredPiece { epoch: statement.epoch, hash: entry.hash, sender: Some(*uploader) },
-                )
-            }));
-        }
-    }
-    let mut log = StatementLog::open(&path, OWNER, &stored).expect("it could be read before");
-    let receipt = Receipt { since: 2, bytes: 1, pieces: 2, time: 3, signature: [4; 64] };
-    let added = SignedWord::Receipt { downloader: SubscriberId([6; 32]), receipt };
-    log.add(&added).expect("there is room");
-    let after = read_statements(&path, &OWNER).expect("it could be read before");
-    assert_eq!(after.last(), Some(&added));
-    assert_eq!(after[..after.len() - 1], before);
-    for &(piece, _) in stored.iter().take(8) {
-        let found = statements_of(&after, &stored, piece, u64::MAX);
-        assert!(found.is_sorted_by(|(_, newer), (_, older)| newer.time >= older.time));
-        assert!(
-            found.iter().all(|(_, statement)| statement.time < u64::MAX && statement.entry(piece).is_some())
-        );
-    }
 }
 
 /// A peer's state machine, to which strangers say the bytes' story.

@@ -1,7 +1,6 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
 mod backup;
-mod blame;
 mod channel;
 mod completions;
 mod cpu;
@@ -14,12 +13,13 @@ mod get;
 mod glue;
 mod inspect;
 mod key;
-mod ledger;
 mod license;
 mod license_server;
+mod offload;
 mod output;
 mod play;
 mod publish;
+mod publisher;
 mod seed;
 mod subscribe;
 mod subscription;
@@ -42,10 +42,7 @@ pub use output::Output;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
     ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
-    (
-        "Operator",
-        &["tracker", "token", "audit", "cases", "ledger", "epochs", "backup", "restore", "license-server"],
-    ),
+    ("Operator", &["tracker", "token", "audit", "offload", "epochs", "backup", "restore", "license-server"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
 
@@ -105,7 +102,7 @@ enum Verb {
     License(license::Args),
     /// List the devices that share a grant, name this one, or revoke one
     Devices(devices::Args),
-    /// Export or import this device's keys
+    /// Keep a copy of this device's key, or move it to another device
     #[command(subcommand)]
     Key(key::Verb),
     /// Make a .torrent and a seed file, and register them with a tracker
@@ -129,10 +126,8 @@ enum Verb {
     LicenseServer(license_server::Args),
     /// Show what was done by the admin API, and by whom
     Audit(token::AuditArgs),
-    /// List bad pieces and who sent them, or pardon a subscriber
-    Cases(blame::Args),
-    /// List what subscribers sent and got
-    Ledger(ledger::Args),
+    /// Show how much of a torrent comes from peers
+    Offload(offload::Args),
     /// List the epochs of torrents, begin one, or retire old ones
     Epochs(epochs::Args),
     /// Copy a tracker's store while it runs
@@ -150,6 +145,9 @@ enum Verb {
     /// The demo's peer that never subscribed
     #[command(hide = true)]
     Stranger(demo::StrangerArgs),
+    /// The demo's peer that borrows the seed's names
+    #[command(hide = true)]
+    Impostor(demo::ImpostorArgs),
 }
 
 /// The clap command with its grouped help, exit codes and examples.
@@ -240,8 +238,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Trace(args) => block_on(trace::run(args, data()?, output)),
         Verb::Token(verb) => block_on(token::run(verb, data()?, output)),
         Verb::Audit(args) => block_on(token::audit(args, data()?, output)),
-        Verb::Cases(args) => block_on(blame::cases(args, data()?, output)),
-        Verb::Ledger(args) => block_on(ledger::run(args, data()?, output)),
+        Verb::Offload(args) => block_on(offload::run(args, data()?, output)),
         Verb::Epochs(args) => block_on(epochs::run(args, data()?, output)),
         Verb::Backup(args) => block_on(backup::backup(args, data()?, output)),
         Verb::Restore(args) => backup::restore(args, data()?, output),
@@ -250,6 +247,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Completions(args) => completions::run(args),
         Verb::Demo(args) => block_on(demo::run(args, cli.global.data, output)),
         Verb::Stranger(args) => block_on(demo::stranger(args, output)),
+        Verb::Impostor(args) => block_on(demo::impostor(args, output)),
     }
 }
 

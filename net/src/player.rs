@@ -24,8 +24,7 @@ use crate::date;
 use crate::player::keys::OpenedKeys;
 use crate::publish::Progress;
 use crate::wire::content::{self, Manifest};
-use crate::wire::identity::Identity;
-use crate::wire::keyfile::SubscriberKeys;
+use crate::wire::identity::SubscriberKeys;
 use crate::wire::license::{License, LicenseError, Policy};
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::{Interleaving, Kind};
@@ -298,32 +297,21 @@ impl Player {
     ///
     /// Errors: [`Error::WrongKey`], [`Error::WrongTorrent`], [`Error::TamperedLicense`], [`Error::NewerLicense`],
     /// [`Error::MalformedLicense`].
-    pub fn new(
-        metainfo: Metainfo,
-        identity: &Identity,
-        keys: &SubscriberKeys,
-        envelope: &[u8],
-    ) -> Result<Arc<Self>, Error> {
-        Self::with_licenses(metainfo, identity, keys, envelope, &[])
+    pub fn new(metainfo: Metainfo, keys: &SubscriberKeys, envelope: &[u8]) -> Result<Arc<Self>, Error> {
+        Self::with_licenses(metainfo, keys, envelope, &[])
     }
 
     /// The same, with further licenses of other epochs: they open pieces that have not moved, and say nothing of what is
     /// allowed.
     pub fn with_licenses(
         metainfo: Metainfo,
-        identity: &Identity,
         keys: &SubscriberKeys,
         envelope: &[u8],
         others: &[Vec<u8>],
     ) -> Result<Arc<Self>, Error> {
-        let seal = &metainfo.info.seal;
-        if keys.torrent_id != seal.torrent_id {
-            return Err(Error::WrongTorrent);
-        }
-        let subscriber = keys.subscriber(&seal.params, identity);
         let mut licenses = Vec::with_capacity(1 + others.len());
         for envelope in std::iter::once(envelope).chain(others.iter().map(Vec::as_slice)) {
-            let license = License::open_for(envelope, identity, &metainfo, &subscriber)?;
+            let license = License::open_for(envelope, &keys.identity, &metainfo, &keys.id)?;
             licenses.push(Opener { license, opened: OpenedKeys::default() });
         }
         let secret = keys.secret.clone();
@@ -365,20 +353,6 @@ impl Player {
     /// Whether a stored piece opens to what was published. Releases nothing.
     pub fn opens(&self, pieces: &dyn PieceReader, index: u32) -> bool {
         self.decrypt_piece(pieces, index).is_ok()
-    }
-
-    /// Whether a piece that is encrypted for `epoch` opens to what was published; `None` where there is no license of that epoch.
-    /// Releases nothing. `ciphertext`: a whole piece.
-    pub fn check_piece(&self, index: u32, epoch: u64, ciphertext: &[u8]) -> Option<bool> {
-        if !self.metainfo.info.seal.is_clear(index) {
-            self.opener(epoch)?;
-        }
-        let mut piece = Plaintext::new(self.metainfo.info.piece_length as usize);
-        if ciphertext.len() != piece.bytes.len() {
-            return Some(false);
-        }
-        piece.bytes.copy_from_slice(ciphertext);
-        Some(self.decrypt(index, epoch, &mut piece).is_ok())
     }
 
     /// Which files are in it: their names and sizes, before a play is begun. Errors: as [`Session::content`].

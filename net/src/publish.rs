@@ -10,6 +10,7 @@ mod walk;
 
 use std::io;
 use std::num::NonZero;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -18,12 +19,14 @@ use std::thread;
 use rand_core::CryptoRng;
 use sha1::{Digest, Sha1};
 use swarmseal_core::package::{self, PackageSecret};
-use swarmseal_core::{Params, TorrentId};
+use swarmseal_core::{
+    FixedBase, Params, TorrentId, WitnessExponent, WitnessExponents, WitnessFactor, WitnessSecret,
+    WitnessTable, Word, witness_hash,
+};
 use zeroize::Zeroizing;
 
 use crate::wire::content::{self, FileEntry, Manifest};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::{self, Info, Metainfo, Seal};
 use crate::wire::selection::{Interleaving, Kind, Runs, Selection};
@@ -113,14 +116,14 @@ pub struct Options {
     pub name: Option<String>,
     /// The tracker's announce URL.
     pub announce: String,
+    /// The publisher's Ed25519 public key.
+    pub publisher_key: [u8; 32],
     /// The Ed25519 key that the tracker signs licenses with.
     pub license_key: [u8; 32],
     /// Profile, group and exponents.
     pub params: Arc<Params>,
     /// P; by default [`piece_length_for`] the content's length.
     pub piece_length: Option<u32>,
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which bytes of the files are sealed and which are clear, as [`protect::plan`] says; `None`: all are sealed. So they are where
     /// less than a piece would be clear.
     pub runs: Option<Runs>,
@@ -135,25 +138,25 @@ pub struct Progress {
     pub total: u32,
 }
 
-/// Publishes: packages every piece, hashes it, and returns the .torrent and the seed file. Nothing is written.
+/// Publishes: packages every piece, hashes it, and returns the .torrent, the seed file, and the witness secret, which goes to the
+/// tracker and nowhere else. Nothing is written.
 ///
 /// Pieces are hashed on all cores; `progress` is called from those threads.
 pub fn publish(
     options: &Options,
     rng: &mut impl CryptoRng,
     progress: &(dyn Fn(Progress) + Sync),
-) -> Result<(Metainfo, SeedFile), Error> {
+) -> Result<(Metainfo, SeedFile, WitnessSecret), Error> {
     let (root, files) = list_files(&options.source)?;
     let mut draw = || {
-        let mut bytes = [0; 32];
-        rng.fill_bytes(&mut bytes);
+        let mut bytes = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *bytes);
         bytes
     };
-    let (torrent_id, package_secret) = (TorrentId(draw()), PackageSecret::from_bytes(draw()));
-    let seal = Seal {
-        integrity: options.integrity,
-        ..Seal::new(torrent_id, options.params.clone(), options.license_key)
-    };
+    let (random, package_secret) = (*draw(), PackageSecret::from_bytes(*draw()));
+    let witness = WitnessSecret::from_bytes(*draw());
+    let seal = Seal::new(options.publisher_key, random, options.params.clone(), options.license_key);
+    let torrent_id = seal.torrent_id;
     let name = match &options.name {
         Some(name) => name.clone(),
         None => default_name(&options.source)?,
@@ -168,15 +171,16 @@ pub fn publish(
     let worth_it = |runs: &Runs| runs.clear() >= u64::from(piece_length);
     let manifest = Manifest::new(files, options.runs.clone().filter(worth_it))?;
     // Whatever is wrong with the options is said before hours of hashing, not after.
-    let info = |pieces: Vec<[u8; 20]>, selection: Option<Arc<Selection>>| Info {
+    let info = |hashes: Hashes, selection: Option<Arc<Selection>>| Info {
         name: name.clone(),
         piece_length,
-        piece_count: pieces.len() as u32,
-        pieces,
+        piece_count: hashes.pieces.len() as u32,
+        pieces: hashes.pieces,
         private: true,
-        seal: Seal { version: Seal::version_for(selection.as_deref()), selection, ..seal.clone() },
+        seal: Seal { selection, witness: hashes.witness.into(), ..seal.clone() },
     };
-    Metainfo::new(options.announce.clone(), info(vec![[0; 20]], None))?;
+    let any = Hashes { pieces: vec![[0; 20]], witness: vec![[0; 32]] };
+    Metainfo::new(options.announce.clone(), info(any, None))?;
 
     let dealt = Dealt::new(&manifest, &seal.params, piece_length)?;
     let packager = Packager {
@@ -189,9 +193,9 @@ pub fn publish(
         hashes: Vec::new(),
         cache: None,
     };
-    let pieces = packager.hash_pieces(progress)?;
+    let hashes = packager.hash_pieces(&witness, progress)?;
     let selection = packager.dealt.map(|dealt| dealt.selection);
-    let metainfo = Metainfo::new(options.announce.clone(), info(pieces, selection))?;
+    let metainfo = Metainfo::new(options.announce.clone(), info(hashes, selection))?;
     let seed = SeedFile {
         torrent_id,
         package_secret: packager.package_secret,
@@ -201,7 +205,7 @@ pub fn publish(
         content: None,
         metainfo: None,
     };
-    Ok((metainfo, seed))
+    Ok((metainfo, seed, witness))
 }
 
 /// The last component of the path, made absolute so that `.` has a name as well.
@@ -232,8 +236,20 @@ impl Dealt {
     }
 }
 
-/// Three million hashes of 20 bytes are what a .torrent of 64 MiB holds.
-const MAX_PIECES: u64 = 3_000_000;
+/// A .torrent of 64 MiB holds the hashes of so many pieces, 20 and 32 bytes each.
+const MAX_PIECES: u64 = 1_280_000;
+
+/// Pieces whose witness factors a thread makes together: what the widest backend takes at a time.
+const BATCH: u32 = 8;
+
+/// What a .torrent says of pieces.
+#[derive(Debug)]
+struct Hashes {
+    /// SHA-1 of each packaged piece, or of the piece itself where it is clear.
+    pieces: Vec<[u8; 20]>,
+    /// BLAKE3 of the witness's ciphertext of each sealed piece.
+    witness: Vec<[u8; 32]>,
+}
 
 /// Makes packaged pieces of the files on disk: the same ones on every seed.
 #[derive(Debug)]
@@ -338,7 +354,7 @@ impl Packager {
         if self.is_clear(index) {
             self.read_payload(index, piece)?;
             let expected = self.hashes.get(index as usize);
-            // Peers ban whoever sends them another.
+            // Peers hold it against a seed that it sends another.
             return match expected {
                 Some(expected) if *expected != <[u8; 20]>::from(Sha1::digest(&*piece)) => {
                     Err(Error::ContentChanged { index })
@@ -382,37 +398,94 @@ impl Packager {
         u32::try_from(count).ok().filter(|&count| u64::from(count) <= MAX_PIECES).ok_or(Error::TooManyPieces)
     }
 
-    /// SHA-1 of each packaged piece, on all cores.
-    fn hash_pieces(&self, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<[u8; 20]>, Error> {
+    /// The hashes of all pieces, on all cores.
+    fn hash_pieces(
+        &self,
+        witness: &WitnessSecret,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Hashes, Error> {
         let total = self.piece_count()?;
+        let threads = thread::available_parallelism().map_or(1, NonZero::get) as u32;
+        // All threads have work to the end of a short torrent as well.
+        let batch = (total / (threads * 4)).clamp(1, BATCH);
+        let mut words = vec![0; FixedBase::words(&self.params)];
+        WitnessTable::new(&self.params, &mut words)?;
         let (next, done, failed) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        let work = || -> Result<Vec<(u32, [u8; 20])>, Error> {
-            let mut piece = Zeroizing::new(vec![0; self.piece_length as usize]);
-            let mut hashes = Vec::new();
+        let work = || {
+            let mut hasher = Hasher::new(self, witness, &words)?;
+            let mut hashed = Vec::new();
             loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= total || failed.load(Ordering::Relaxed) {
-                    return Ok(hashes);
+                // At most 1,280,000 pieces, and a batch for each thread behind them.
+                let first = next.fetch_add(batch, Ordering::Relaxed);
+                if first >= total || failed.load(Ordering::Relaxed) {
+                    return Ok(hashed);
                 }
-                if let Err(error) = self.read_packaged(index, &mut piece) {
-                    failed.store(true, Ordering::Relaxed);
-                    return Err(error);
+                for (index, factor) in hasher.factors(first..total.min(first + batch)) {
+                    let (piece, witness) = hasher.hash(index, factor.as_ref())?;
+                    hashed.push((index, piece, witness));
+                    progress(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
                 }
-                hashes.push((index, Sha1::digest(&*piece).into()));
-                progress(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
             }
         };
-        let mut hashes = vec![[0; 20]; total as usize];
+        let work = || work().inspect_err(|_: &Error| failed.store(true, Ordering::Relaxed));
+        let mut hashed = Vec::with_capacity(total as usize);
         thread::scope(|scope| {
-            let threads = thread::available_parallelism().map_or(1, NonZero::get);
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             for worker in workers {
-                for (index, hash) in worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
-                    hashes[index as usize] = hash;
-                }
+                hashed.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
-            Ok(hashes)
+            Ok::<_, Error>(())
+        })?;
+        hashed.sort_unstable_by_key(|&(index, ..)| index);
+        Ok(Hashes {
+            pieces: hashed.iter().map(|&(_, piece, _)| piece).collect(),
+            witness: hashed.iter().filter_map(|&(_, _, witness)| witness).collect(),
         })
+    }
+}
+
+/// Hashes pieces one after another.
+struct Hasher<'a> {
+    packager: &'a Packager,
+    exponents: WitnessExponents<'a>,
+    table: WitnessTable<'a>,
+    piece: Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Hasher<'a> {
+    /// `words`: of a [`WitnessTable`].
+    fn new(packager: &'a Packager, witness: &WitnessSecret, words: &'a [Word]) -> Result<Self, Error> {
+        let params = &packager.params;
+        Ok(Hasher {
+            packager,
+            exponents: WitnessExponents::derive(params, witness, &packager.torrent_id),
+            table: WitnessTable::from_words(params, words)?,
+            piece: Zeroizing::new(vec![0; packager.piece_length as usize]),
+        })
+    }
+
+    /// The witness factors of some pieces, with the pieces; of clear ones none.
+    fn factors(&self, pieces: Range<u32>) -> Vec<(u32, Option<WitnessFactor>)> {
+        let (packager, params) = (self.packager, &self.packager.params);
+        let sealed: Vec<u32> = pieces.clone().filter(|&piece| !packager.is_clear(piece)).collect();
+        let w: Vec<WitnessExponent> = sealed.iter().map(|&piece| self.exponents.exponent(piece)).collect();
+        let mut factors: Vec<_> = pieces.clone().map(|piece| (piece, None)).collect();
+        WitnessFactor::derive_batch(params, &self.table, &w, |at, factor| {
+            factors[(sealed[at] - pieces.start) as usize].1 = Some(factor);
+        });
+        factors
+    }
+
+    /// SHA-1 of a packaged piece, and the hash of the witness's ciphertext where the piece is sealed.
+    fn hash(
+        &mut self,
+        index: u32,
+        factor: Option<&WitnessFactor>,
+    ) -> Result<([u8; 20], Option<[u8; 32]>), Error> {
+        self.packager.read_packaged(index, &mut self.piece)?;
+        let sha1 = Sha1::digest(&*self.piece).into();
+        let witness = factor.map(|factor| witness_hash(&self.packager.params, factor, &mut self.piece));
+        Ok((sha1, witness.transpose()?))
     }
 }
 

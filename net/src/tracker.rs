@@ -1,11 +1,12 @@
 //! The tracker: announces, subscriptions, re-keys and licenses over HTTP, with everything that must last in one directory.
 //!
 //! ```text
-//! <data>/tracker.redb   torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, cases, ledger, audit log
-//! <data>/masters/N.key  the master key of epoch N, 0600: in no backup
-//! <data>/license.key    what licenses are signed with, or what a license server needs for them, 0600
-//! <data>/admin.token    bearer token of the admin API, 0600, made on the first start
-//! <data>/lock           held while a tracker runs
+//! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, counters, audit log
+//! <data>/masters/N.key     the master key of epoch N, 0600: in no backup
+//! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
+//! <data>/license.key       what licenses are signed with, or what a license server needs for them, 0600
+//! <data>/admin.token       bearer token of the admin API, 0600, made on the first start
+//! <data>/lock              held while a tracker runs
 //! ```
 
 mod admin;
@@ -13,7 +14,6 @@ mod announce;
 mod backup;
 mod budgets;
 mod calls;
-mod cases;
 mod clock;
 mod config;
 mod connection;
@@ -23,14 +23,13 @@ mod epochs;
 pub mod filling;
 mod hash_work;
 mod http;
-mod judge;
-mod ledger;
 pub mod license_server;
 mod licenses;
 mod limits;
 mod masters;
 mod metrics;
 mod nonces;
+mod offload;
 mod personal;
 mod proxies;
 mod records;
@@ -44,6 +43,7 @@ mod swarm;
 mod tickets;
 mod tls;
 mod voucher;
+mod witnesses;
 mod workers;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -63,14 +63,13 @@ pub use secret_files::SecretFileError;
 pub use store::StoreError;
 pub use tls::TlsError;
 
-/// Seconds between two looks for what has expired.
+/// Seconds between two looks for what has expired, and between two writings of counters.
 const SWEEP: Duration = Duration::from_secs(60);
-/// Seconds between two writings of the ledger: what a kill may lose.
-const LEDGER: Duration = Duration::from_secs(1);
 
 /// Names in the data directory.
 const STORE: &str = "tracker.redb";
 const MASTERS: &str = "masters";
+const WITNESSES: &str = "witnesses";
 const LICENSE_KEY: &str = "license.key";
 const ADMIN_TOKEN: &str = "admin.token";
 
@@ -218,22 +217,12 @@ impl Server {
         let router = http::router(Arc::clone(&self.tracker));
         let (stop, stopped) = watch::channel(());
         let sweeper = tokio::spawn({
-            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped.clone());
+            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped);
             async move {
                 let mut ticks = tokio::time::interval(SWEEP);
                 while is_time(&mut ticks, &mut stopped).await {
                     tracker.sweep();
-                    sweep_ledger(&tracker).await;
-                    cases::end_overdue(&tracker).await;
-                }
-            }
-        });
-        let bookkeeper = tokio::spawn({
-            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped);
-            async move {
-                let mut ticks = tokio::time::interval(LEDGER);
-                while is_time(&mut ticks, &mut stopped).await {
-                    write_ledger(&tracker).await;
+                    offload::write(&tracker, false).await;
                 }
             }
         });
@@ -241,10 +230,8 @@ impl Server {
         connection::serve(self.listener, router, front, self.tls, shutdown).await;
         drop(stop);
         let rest = async {
-            for task in [sweeper, bookkeeper] {
-                // What it has begun has a hold on the store.
-                let _ = task.await;
-            }
+            // What it has begun has a hold on the store.
+            let _ = sweeper.await;
             self.tracker.workers.finish().await;
             self.tracker.verifiers.finish().await;
         };
@@ -253,7 +240,7 @@ impl Server {
         if tokio::time::timeout(grace, rest).await.is_err() {
             tracing::warn!("stopped with jobs under way");
         }
-        write_ledger(&self.tracker).await;
+        offload::write(&self.tracker, true).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -307,23 +294,6 @@ async fn is_time(ticks: &mut tokio::time::Interval, stopped: &mut watch::Receive
     tokio::select! {
         _ = ticks.tick() => true,
         _ = stopped.changed() => false,
-    }
-}
-
-/// Off the async threads, and beside the workers: it must not wait for them.
-async fn write_ledger(tracker: &Arc<state::Tracker>) {
-    let shared = Arc::clone(tracker);
-    let written = tokio::task::spawn_blocking(move || shared.ledger.write(&shared.store)).await;
-    if let Ok(Err(error)) = written {
-        tracing::error!(%error, "the ledger cannot be written");
-    }
-}
-
-async fn sweep_ledger(tracker: &Arc<state::Tracker>) {
-    let shared = Arc::clone(tracker);
-    let swept = tokio::task::spawn_blocking(move || shared.ledger.sweep(&shared.store, clock::now())).await;
-    if let Ok(Err(error)) = swept {
-        tracing::error!(%error, "the ledger cannot be swept");
     }
 }
 

@@ -9,6 +9,7 @@ mod ordinary;
 mod trust;
 mod udp;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,15 +25,14 @@ pub use ordinary::OrdinaryTrackers;
 pub use trust::{TrustError, trust};
 
 use self::clock::TrackerClock;
-use self::families::{Families, literal};
+use self::families::Families;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Accuse, Accused, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Credited, Defend,
-    Defended, Device, Devices, DevicesRequest, Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled,
-    LicenseOrder, LicenseReply, LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply,
-    PasskeyRequest, Personal, PersonalKeysRequest, PersonalRequest, PlayRecord, Question, Questions,
-    QuestionsRequest, ReKeyRequest, Receipts, RevokeDevice, Role, SeedKeysRequest, SessionOpened, Subscribe,
-    Subscribed, Token, Work, WorkRequest,
+    self, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Device, Devices, DevicesRequest,
+    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest,
+    LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
+    PersonalKeysRequest, PersonalRequest, PlayRecord, ReKeyRequest, RevokeDevice, Role, SeedKeysRequest,
+    SessionOpened, Subscribe, Subscribed, Token, WitnessKeys, WitnessRequest, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
@@ -180,7 +180,7 @@ impl Client {
     pub fn new(base: impl AsRef<str>) -> Result<Self, Error> {
         Ok(Client {
             http: http_client().build()?,
-            families: Families::new(http_client)?,
+            families: Families::new(http_client, Ipv6Addr::UNSPECIFIED.into())?,
             base: base_url(base.as_ref())?,
             credential: None,
             patience: PATIENCE,
@@ -192,6 +192,12 @@ impl Client {
     /// if not told otherwise. Zero: it is told at once.
     pub fn with_patience(&self, patience: Duration) -> Self {
         Client { patience, ..self.clone() }
+    }
+
+    /// The same client, whose announces leave from the address that is listened on, so that the tracker tells others of that one.
+    /// An unspecified address: they leave as the system chooses. Errors: [`Error::Unreachable`], as [`Client::new`].
+    pub fn announcing_from(&self, listen: IpAddr) -> Result<Self, Error> {
+        Ok(Client { families: Families::new(http_client, listen)?, ..self.clone() })
     }
 
     /// The client of a subscriber, which can open sessions.
@@ -269,6 +275,23 @@ impl Client {
             ReKeyRequest { torrent_id: torrent, epoch, ticket: ticket.clone(), pieces: pieces.to_vec() };
         let keys: Keys = self.call_in_session("rekey", &request, api::MAX_ANSWER).await?;
         self.shared.clock.heard(keys.now);
+        Ok(keys)
+    }
+
+    /// The witness keys of the client's own subscriber in `epoch`: W bytes for each of at most [`api::MAX_WITNESS_PIECES`] sealed
+    /// pieces.
+    pub async fn witness(
+        &self,
+        torrent: TorrentId,
+        epoch: u64,
+        pieces: &[u32],
+    ) -> Result<WitnessKeys, Error> {
+        let request = WitnessRequest { torrent_id: torrent, epoch, pieces: pieces.to_vec() };
+        let keys: WitnessKeys = self.call_in_session("witness", &request, api::MAX_ANSWER).await?;
+        self.shared.clock.heard(keys.now);
+        if keys.epoch != epoch {
+            return Err(Error::BadAnswer("witness keys of another epoch".to_owned()));
+        }
         Ok(keys)
     }
 
@@ -359,38 +382,6 @@ impl Client {
         Ok(keys)
     }
 
-    /// Accuses the sender of a piece that turned out to be bad; names the case. Errors: [`ApiError::NotBad`] where it is good,
-    /// [`ApiError::BadStatement`].
-    pub async fn accuse(&self, accuse: &Accuse) -> Result<[u8; 32], Error> {
-        let reply: Accused = self.call_in_session("accuse", accuse, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply.case)
-    }
-
-    /// Hands in receipts for what the client's subscriber or seed has sent, 1 to [`api::MAX_RECEIPTS`] of them. Errors:
-    /// [`ApiError::BadReceipt`].
-    pub async fn receipts(&self, receipts: &Receipts) -> Result<Credited, Error> {
-        let reply: Credited = self.call_in_session("receipts", receipts, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply)
-    }
-
-    /// Bad pieces whose senders the subscriber is to name, and seconds until the next look makes sense.
-    pub async fn questions(&self, torrent: TorrentId) -> Result<(Vec<Question>, u32), Error> {
-        let request = QuestionsRequest { torrent_id: torrent };
-        let reply: Questions = self.call_in_session("questions", &request, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok((reply.questions, reply.interval))
-    }
-
-    /// Shows the statement by which a bad piece came; whether it clears the subscriber. Errors: [`ApiError::UnknownCase`],
-    /// [`ApiError::BadStatement`].
-    pub async fn defend(&self, defend: &Defend) -> Result<bool, Error> {
-        let reply: Defended = self.call_in_session("defend", defend, api::MAX_ANSWER).await?;
-        self.shared.clock.heard(reply.now);
-        Ok(reply.cleared != 0)
-    }
-
     /// The envelope of the subscriber's license, from the tracker or the license server that it names; a voucher is redeemed
     /// first, if one is given.
     pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
@@ -477,14 +468,14 @@ impl Client {
         Ok(filled)
     }
 
-    /// Announces under a passkey, by each address family that the tracker has.
+    /// Announces under a passkey: from [`Client::announcing_from`], or by each address family that the tracker has.
     pub async fn announce(&self, passkey: &Passkey, request: &Announce) -> Result<AnnounceReply, Error> {
         let query = &request.to_query();
         let ask = |http: reqwest::Client| async move {
             let bytes = self.query(&http, passkey, "announce", query).await?;
             AnnounceReply::from_bytes(&bytes).map_err(announce_error)
         };
-        let reply = self.families.announce(literal(&self.base), ask).await?;
+        let reply = self.families.announce(&self.base, ask).await?;
         if let Some(now) = reply.now {
             self.shared.clock.heard(now);
         }

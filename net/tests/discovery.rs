@@ -15,6 +15,7 @@ use swarmseal::wire::identity::SigningKey;
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::lsd::Search;
 use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
+use swarmseal::wire::seal::Hello;
 use swarmseal_core::package::PackageSecret;
 use swarmseal_core::{Exponents, Group, Kernels, Params, Profile, SubscriberId, TorrentId};
 use tokio::net::TcpListener;
@@ -48,6 +49,10 @@ impl Tracker for NoTracker {
         _: &'a [u8],
         _: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(KeyError::Unavailable(String::new())) })
+    }
+
+    fn witness_keys<'a>(&'a self, _: u64, _: &'a [u32]) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         Box::pin(async { Err(KeyError::Unavailable(String::new())) })
     }
 
@@ -194,7 +199,8 @@ fn sealed() -> ([u8; 20], TorrentConfig) {
     let params = Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap());
     let (torrent_id, key) = (TorrentId([9; 32]), SigningKey::from_bytes(&[8; 32]));
     let id = SubscriberId::of_seed(&torrent_id, &key.public());
-    let member = Member { torrent_id, params, id, key, epoch: 0 };
+    let hello = Hello::Seed { key: key.public() };
+    let member = Member { torrent_id, params, hello, id, key, epoch: 0 };
     let secret = PackageSecret::from_bytes([5; 32]);
     let role = Role::Seed { member, source: Arc::new(Content), secret };
     let layout = Layout::of_whole(PIECES, PIECE_LEN).unwrap();

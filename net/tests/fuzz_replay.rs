@@ -34,6 +34,8 @@ targets! {
     selection 1000
     media 1000
     keyfile 500
+    words 300
+    subscription 500
     announce_query 1000
     announce_reply 1000
     api_bodies 500
@@ -49,7 +51,6 @@ targets! {
     package 300
     transform 60
     piece_index 300
-    statement_log 200
     play_record 500
     kernels 8
     strangers 300

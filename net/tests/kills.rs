@@ -8,18 +8,17 @@ pub mod world;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde_json::Value;
 use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
 use swarmseal::wire::announce::{Announce, Event};
-use swarmseal::wire::api::{Accuse, ApiError, Passkey, Receipts, SignedReceipt};
-use swarmseal::wire::identity::{Identity, purpose};
+use swarmseal::wire::api::{ApiError, Passkey};
+use swarmseal::wire::identity::Identity;
 use swarmseal::wire::metainfo::Metainfo;
-use swarmseal::wire::seal::{Entry, Parties, Receipt, Statement};
-use swarmseal_core::{SecretKey, SubscriberId, Ticket};
+use swarmseal_core::{SecretKey, SubscriberId};
 use tokio::sync::Notify;
 
 use self::world::{DEADLINE, World};
@@ -51,9 +50,6 @@ struct Acknowledged {
     devices: Vec<Device>,
     unused: Vec<String>,
     used: Vec<String>,
-    cases: Vec<[u8; 32]>,
-    /// As it was after the last start.
-    ledger: HashMap<String, Value>,
 }
 
 /// Everybody who works with the tracker.
@@ -124,42 +120,6 @@ impl Load {
         self.client().announce(&device.passkey, &announce).await.map(drop)
     }
 
-    /// One sends the other a piece, by a key for it, and gets a receipt.
-    async fn transfer(&self, sender: &Device, receiver: &Device) -> Result<u64, Error> {
-        let torrent_id = self.metainfo.info.seal.torrent_id;
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let mut ticket = Ticket {
-            torrent_id,
-            uploader: sender.id,
-            downloader: receiver.id,
-            epoch: 1,
-            expires: time + 60,
-            signature: [0; 64],
-        };
-        ticket.signature = receiver.identity.sign(purpose::TICKET, &ticket.signing_input());
-        let client = self.client().as_subscriber(sender.id, sender.identity.signing_key().clone());
-        client.rekey(torrent_id, 1, &ticket, &[0]).await?;
-        let parties = Parties { torrent_id, uploader: sender.id, downloader: receiver.id };
-        let bytes = u64::from(self.metainfo.info.piece_length);
-        let receipt = Receipt::sign(receiver.identity.signing_key(), &parties, (bytes, 1), (time, time));
-        let receipts = vec![SignedReceipt { downloader: receiver.id, receipt }];
-        client.receipts(&Receipts { torrent_id, receipts }).await.map(|answer| answer.credited)
-    }
-
-    /// A piece that is none of the torrent's, of which the other said that it was.
-    async fn accuse(&self, sender: &Device, finder: &Device) -> Result<[u8; 32], Error> {
-        let torrent_id = self.metainfo.info.seal.torrent_id;
-        let mut ciphertext = vec![1; self.metainfo.info.piece_length as usize];
-        getrandom::fill(&mut ciphertext[..8]).unwrap();
-        let entry = Entry { piece: 0, hash: *blake3::hash(&ciphertext).as_bytes() };
-        let parties = Parties { torrent_id, uploader: sender.id, downloader: finder.id };
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let statement = Statement::sign(sender.identity.signing_key(), &parties, 1, time, vec![entry]);
-        let accuse = Accuse { torrent_id, piece: 0, uploader: sender.id, statement, ciphertext };
-        let client = self.client().as_subscriber(finder.id, finder.identity.signing_key().clone());
-        client.accuse(&accuse).await
-    }
-
     /// Goes on until the tracker is gone.
     async fn work(&self) -> Acknowledged {
         let mut all = Acknowledged::default();
@@ -205,52 +165,24 @@ impl Load {
                     self.license(&all.devices[one], None).await?;
                     all.devices[one].licenses += 1;
                 }
-                let there = all
-                    .devices
-                    .iter()
-                    .position(|device| !device.revoked && device.id != all.devices[last].id);
-                if let Some(sender) = there {
-                    let (sender, receiver) = (&all.devices[sender], &all.devices[last]);
-                    assert_eq!(
-                        self.transfer(sender, receiver).await?,
-                        u64::from(self.metainfo.info.piece_length)
-                    );
-                    self.done();
-                }
-                if let (true, Some(sender)) = (all.cases.is_empty(), there) {
-                    all.cases.push(self.accuse(&all.devices[sender], &all.devices[last]).await?);
-                }
             }
         }
         self.done();
         Ok(())
     }
 
-    /// All rows of a list in pages, by what names them.
-    async fn rows(&self, list: &str, name: &str) -> HashMap<String, Value> {
-        let (admin, mut rows, mut after) = (self.admin(), HashMap::new(), None::<String>);
+    /// All subscribers as the tracker lists them, by their ids.
+    async fn rows(&self) -> HashMap<String, Value> {
+        let (torrent, mut rows, mut after) = (self.metainfo.info.seal.torrent_id, HashMap::new(), None);
         loop {
-            let id = |text: &str| {
-                let mut id = [0; 32];
-                hex::decode_to_slice(text, &mut id).unwrap();
-                SubscriberId(id)
-            };
-            let page = match list {
-                "subscribers" => {
-                    admin.subscribers(self.metainfo.info.seal.torrent_id, after.as_deref().map(id)).await
-                }
-                "ledger" => admin.ledger(self.metainfo.info.seal.torrent_id, after.as_deref().map(id)).await,
-                _ => admin.cases(after.as_deref()).await,
-            };
-            let page = page.unwrap();
-            let rows_of = if list == "ledger" { "subscribers" } else { list };
-            for row in page[rows_of].as_array().unwrap() {
-                rows.insert(row[name].as_str().unwrap().to_owned(), row.clone());
+            let page = self.admin().subscribers(torrent, after).await.unwrap();
+            for row in page["subscribers"].as_array().unwrap() {
+                rows.insert(row["subscriber"].as_str().unwrap().to_owned(), row.clone());
             }
-            match page["next"].as_str() {
-                Some(next) => after = Some(next.to_owned()),
-                None => return rows,
-            }
+            let Some(next) = page["next"].as_str() else { return rows };
+            let mut id = [0; 32];
+            hex::decode_to_slice(next, &mut id).unwrap();
+            after = Some(SubscriberId(id));
         }
     }
 }
@@ -266,25 +198,13 @@ async fn check(load: &Load, ever: &mut Acknowledged, round: Acknowledged) {
         }
     }
     ever.devices.extend(round.devices);
-    ever.cases.extend(round.cases);
-    let rows = load.rows("subscribers", "subscriber").await;
+    let rows = load.rows().await;
     for device in &ever.devices {
         let row = rows.get(&device.id.to_string()).unwrap_or_else(|| panic!("{} is lost", device.id));
         assert!(row["revoked"] == true || !device.revoked, "{row}");
         assert!(!device.revoked || row["revoked_at"].is_u64(), "{row}");
         assert!(row["licensed"] == true || !device.holds_grant, "{row}");
         assert!(row["licenses"].as_u64().unwrap() >= device.licenses, "{row}");
-    }
-    // The ledger may lose its last second, and nothing that was there after a start.
-    let ledger = load.rows("ledger", "subscriber").await;
-    for (id, before) in &ever.ledger {
-        let (before, now) = (before["sent"].as_u64(), ledger[id]["sent"].as_u64());
-        assert!(now >= before, "{id}: {before:?} became {now:?}");
-    }
-    ever.ledger = ledger;
-    let cases = load.rows("cases", "case").await;
-    for case in &ever.cases {
-        assert!(cases.contains_key(&hex::encode(case)), "case {} is lost", hex::encode(case));
     }
     // A voucher that was issued buys a license, and one that was redeemed does not again.
     let device = load.subscribe().await.unwrap();
@@ -325,11 +245,10 @@ async fn what_was_acknowledged_survives_kills_at_random_moments() {
         world.tracker.take().unwrap().kill();
         let mut round = Acknowledged::default();
         for worker in workers {
-            let Acknowledged { devices, unused, used, cases, .. } = worker.await.unwrap();
+            let Acknowledged { devices, unused, used } = worker.await.unwrap();
             round.devices.extend(devices);
             round.unused.extend(unused);
             round.used.extend(used);
-            round.cases.extend(cases);
         }
         let begun = Instant::now();
         world.start_tracker();

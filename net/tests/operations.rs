@@ -18,7 +18,7 @@ use swarmseal::wire::api::{OpenSession, Role, SessionOpened};
 use swarmseal::wire::bencode;
 use swarmseal::wire::identity::{Identity, SigningKey};
 use swarmseal::wire::metainfo::Metainfo;
-use swarmseal_core::{SecretKey, SubscriberId};
+use swarmseal_core::{SecretKey, SubscriberId, WitnessSecret};
 use world::{DEADLINE, Running, World, program};
 
 /// A tracker whose log goes to a file.
@@ -222,7 +222,8 @@ async fn talk(url: &str, token: &str) -> Vec<String> {
         let request = raw.post(format!("{url}/{call}")).bearer_auth(&bearer).body("de");
         assert!(!request.send().await.unwrap().status().is_success());
     }
-    vec![subscribed.passkey.to_hex(), passkey, bearer, voucher]
+    let key = hex::encode(&own.witness(torrent, 1, &[1]).await.unwrap().keys);
+    vec![subscribed.passkey.to_hex(), passkey, bearer, voucher, hex::encode(WITNESS), key]
 }
 
 fn raw_client() -> reqwest::Client {
@@ -231,20 +232,27 @@ fn raw_client() -> reqwest::Client {
     reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap()
 }
 
+/// The witness secret of [`published`].
+const WITNESS: [u8; 32] = *b"whoever reads this reads secrets";
+
 /// A torrent that the tracker knows.
 async fn published(admin: &AdminClient, url: &str) -> Metainfo {
     use std::sync::Arc;
     use swarmseal::wire::metainfo::{Info, Seal};
-    use swarmseal_core::{Exponents, Group, Params, Profile, TorrentId};
+    use swarmseal_core::{Exponents, Group, Params, Profile};
     let group = Group::ffdhe2048(swarmseal_accel::detect());
     let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
-    let seal = Seal::new(TorrentId([5; 32]), Arc::new(params), admin.license_key().await.unwrap());
+    let publisher = SigningKey::from_bytes(&[5; 32]).public();
+    let seal = Seal::new(publisher, [5; 32], Arc::new(params), admin.license_key().await.unwrap());
+    let torrent = seal.torrent_id;
+    let seal = Seal { witness: Arc::new([[2; 32]; 2]), ..seal };
     let (piece_length, pieces) = (16384, vec![[1; 20]; 2]);
     let info = Info { name: "a film".to_owned(), piece_length, piece_count: 2, pieces, private: true, seal };
     let metainfo = Metainfo::new(format!("{url}/announce"), info).unwrap();
     let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
-    let registered = admin.register_torrent(&metainfo, &seed_key.public()).await.unwrap();
-    assert_eq!(registered.seed, SubscriberId::of_seed(&TorrentId([5; 32]), &seed_key.public()));
+    let witness = WitnessSecret::from_bytes(WITNESS);
+    let registered = admin.register_torrent(&metainfo, &seed_key.public(), &witness).await.unwrap();
+    assert_eq!(registered.seed, SubscriberId::of_seed(&torrent, &seed_key.public()));
     metainfo
 }
 

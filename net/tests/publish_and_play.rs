@@ -16,17 +16,16 @@ use sha1::{Digest, Sha1};
 use swarmseal::atomic_file::Existing;
 use swarmseal::player::{BadPiece, Error, Fault, PieceReader, PlayFiles, Player, PolicyState, Session};
 use swarmseal::publish::{self, CacheError, Options, PackageCache, Packager, publish};
-use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::integrity::Integrity;
-use swarmseal::wire::keyfile::{SeedFile, SubscriberKeys};
+use swarmseal::wire::identity::{Device, SigningKey, SubscriberKeys};
+use swarmseal::wire::keyfile::SeedFile;
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::{bencode, content};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, SecretKey,
-    TorrentId, TsKeys, encrypt_piece,
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, TorrentId, TsKeys,
+    WitnessExponents, WitnessFactor, encrypt_piece, witness_hash,
 };
 use zeroize::Zeroizing;
 
@@ -47,6 +46,10 @@ fn license_key() -> SigningKey {
     SigningKey::from_bytes(&[77; 32])
 }
 
+fn publisher_key() -> [u8; 32] {
+    SigningKey::from_bytes(&[78; 32]).public()
+}
+
 /// Stored ciphertext, in memory: epoch and bytes.
 #[derive(Clone)]
 struct Stored(HashMap<u32, (u64, Vec<u8>)>);
@@ -63,7 +66,7 @@ impl PieceReader for Stored {
 /// A tracker, a seed and one subscriber of a torrent, all in one place.
 struct Setting {
     metainfo: Metainfo,
-    identity: Identity,
+    device: Device,
     keys: SubscriberKeys,
     stored: Stored,
     decryption_keys: Vec<u8>,
@@ -80,12 +83,9 @@ impl Setting {
     fn new(metainfo: Metainfo, mut packaged: impl FnMut(u32, &mut [u8])) -> Self {
         let info = &metainfo.info;
         let params = info.seal.params.clone();
-        let secret = SecretKey::generate(&params, &mut rng());
-        let y = secret.public_key(&params);
-        let master = MasterKey::from_bytes([8; 32]);
-        let identity = Identity::generate(&mut rng());
-        let keys = SubscriberKeys { torrent_id: info.seal.torrent_id, secret, passkey: None, epoch: 1 };
-        let ts_keys = TsKeys::derive(&params, &master, &keys.subscriber(&params, &identity), EPOCH);
+        let device = Device::generate(&mut rng());
+        let keys = device.subscriber_keys(&params, &info.seal.torrent_id);
+        let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &keys.id, EPOCH);
         let width = params.group().bytes();
         let mut decryption_keys = Vec::new();
         let mut stored = HashMap::new();
@@ -97,14 +97,15 @@ impl Setting {
                 stored.insert(index, (0, piece));
                 continue;
             }
-            encrypt_piece(&params, &EncryptionKey::derive(&params, &y, &r), &mut piece).unwrap();
+            encrypt_piece(&params, &EncryptionKey::derive(&params, &keys.public_key, &r), &mut piece)
+                .unwrap();
             stored.insert(index, (EPOCH, piece));
             let mut key = vec![0; width];
             DecryptionKey::derive(&params, &r).to_bytes(&params, &mut key).unwrap();
             decryption_keys.extend(key);
         }
         Setting {
-            identity,
+            device,
             keys,
             stored: Stored(stored),
             decryption_keys,
@@ -117,7 +118,7 @@ impl Setting {
         License {
             torrent_id: self.metainfo.info.seal.torrent_id,
             info_hash: self.metainfo.info_hash,
-            subscriber: self.keys.subscriber(&self.metainfo.info.seal.params, &self.identity),
+            subscriber: self.keys.id,
             epoch: EPOCH,
             issued: None,
             played: 0,
@@ -132,11 +133,11 @@ impl Setting {
     }
 
     fn sealed(&self, license: &License) -> Vec<u8> {
-        license.seal(&license_key(), &self.identity.device_public(), &mut rng()).unwrap()
+        license.seal(&license_key(), &self.keys.identity.device_public(), &mut rng()).unwrap()
     }
 
     fn player_with(&self, license: &License) -> Result<Arc<Player>, Error> {
-        Player::new(self.metainfo.clone(), &self.identity, &self.keys, &self.sealed(license))
+        Player::new(self.metainfo.clone(), &self.keys, &self.sealed(license))
     }
 
     fn player(&self) -> Arc<Player> {
@@ -144,8 +145,7 @@ impl Setting {
     }
 
     fn policy_state(&self) -> PolicyState {
-        let subscriber = self.keys.subscriber(&self.metainfo.info.seal.params, &self.identity);
-        PolicyState::load(self.play_files(), &self.identity, &subscriber).unwrap()
+        PolicyState::load(self.play_files(), &self.device, &self.keys.id).unwrap()
     }
 
     fn session(&self) -> Session {
@@ -187,10 +187,10 @@ fn assert_files(root: &Path) {
 
 fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
     Options {
-        integrity: Integrity::default(),
         source: source.into(),
         name: Some("A film".into()),
         announce: "http://tracker.example/announce".into(),
+        publisher_key: publisher_key(),
         license_key: license_key().public(),
         params: params(group),
         piece_length,
@@ -201,7 +201,7 @@ fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
 fn published(group: &str, piece_length: Option<u32>) -> (tempfile::TempDir, Metainfo, SeedFile) {
     let source = tempfile::tempdir().unwrap();
     write_files(source.path());
-    let (metainfo, seed) =
+    let (metainfo, seed, _) =
         publish(&options(source.path(), group, piece_length), &mut rng(), &|_| {}).unwrap();
     (source, metainfo, seed)
 }
@@ -215,7 +215,8 @@ fn setting(group: &str, piece_length: Option<u32>) -> Setting {
 /// A torrent of any plaintext stream, as only a malicious publisher makes it.
 fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
     let (params, piece_length) = (params("ffdhe2048"), 16 << 10);
-    let (secret, torrent_id) = (PackageSecret::from_bytes([1; 32]), TorrentId([2; 32]));
+    let secret = PackageSecret::from_bytes([1; 32]);
+    let seal = Seal::new(publisher_key(), [2; 32], params.clone(), license_key().public());
     let payload = params.payload_bytes(piece_length);
     stream.resize(stream.len().next_multiple_of(payload), 0);
     let pieces: Vec<Vec<u8>> = (0..)
@@ -223,7 +224,7 @@ fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
         .map(|(index, chunk)| {
             let mut piece = chunk.to_vec();
             piece.resize(piece_length, 0);
-            package::pack(&params, &secret, &torrent_id, index, &mut piece).unwrap();
+            package::pack(&params, &secret, &seal.torrent_id, index, &mut piece).unwrap();
             piece
         })
         .collect();
@@ -233,7 +234,7 @@ fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
         piece_count: pieces.len() as u32,
         pieces: pieces.iter().map(|piece| Sha1::digest(piece).into()).collect(),
         private: true,
-        seal: Seal::new(torrent_id, params, license_key().public()),
+        seal: Seal { witness: vec![[0; 32]; pieces.len()].into(), ..seal },
     };
     let metainfo = Metainfo::new("http://tracker.example/announce".into(), info).unwrap();
     Setting::new(metainfo, |index, piece| piece.copy_from_slice(&pieces[index as usize]))
@@ -268,7 +269,7 @@ fn mixed(clear: &[std::ops::Range<u64>], group: &str, piece_length: u32) -> (tem
     write_files(source.path());
     let runs = Runs::of_clear(clear, FILES.iter().map(|(_, len)| *len as u64).sum()).unwrap();
     let options = Options { runs, ..options(source.path(), group, Some(piece_length)) };
-    let (metainfo, seed) = publish(&options, &mut rng(), &|_| {}).unwrap();
+    let (metainfo, seed, _) = publish(&options, &mut rng(), &|_| {}).unwrap();
     let seed = SeedFile::from_key_file(&seed.to_key_file()).unwrap();
     let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
     let setting = Setting::new(metainfo.clone(), |index, piece| {
@@ -348,7 +349,7 @@ fn a_clear_piece_is_the_files_own_bytes_and_a_bad_one_is_found() {
         runs: Runs::of_clear(&[5..90_005], 123_339).unwrap(),
         ..options(source.path(), "ffdhe2048", Some(16 << 10))
     };
-    let (metainfo, seed) = publish(&options, &mut rng(), &|_| {}).unwrap();
+    let (metainfo, seed, _) = publish(&options, &mut rng(), &|_| {}).unwrap();
     let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
     let mut piece = vec![0; 16 << 10];
     packager.read_packaged(clear[1], &mut piece).unwrap();
@@ -368,8 +369,8 @@ fn a_manifest_that_does_not_fit_the_selection_is_refused() {
     let options = |runs| Options { runs, ..options(source.path(), "ffdhe2048", Some(16 << 10)) };
     // Whatever is not worth a clear piece is sealed.
     let little = Runs::of_clear(&[5_000..15_000], 123_339).unwrap();
-    let (metainfo, _) = publish(&options(little), &mut rng(), &|_| {}).unwrap();
-    assert_eq!((metainfo.info.seal.selection, metainfo.info.seal.version), (None, 1));
+    let (metainfo, ..) = publish(&options(little), &mut rng(), &|_| {}).unwrap();
+    assert_eq!(metainfo.info.seal.selection, None);
     let short = Runs::of_clear(&[5_000..100_000], 123_338).unwrap();
     let refused = publish(&options(short), &mut rng(), &|_| {});
     assert!(matches!(refused, Err(publish::Error::Content(content::Error::Selection(_)))));
@@ -407,7 +408,7 @@ fn a_manifest_that_does_not_fit_the_selection_is_refused() {
 #[test]
 fn the_default_piece_length_at_3072_bits_is_no_power_of_two() {
     let (_source, metainfo, _) = published("ffdhe3072", None);
-    assert_eq!(metainfo.info.piece_length, 144 << 10);
+    assert_eq!(metainfo.info.piece_length, 288 << 10);
     assert!(!metainfo.info.piece_length.is_power_of_two());
 }
 
@@ -417,7 +418,7 @@ fn a_single_file_goes_to_a_pipe_and_any_range_is_read() {
     let path = source.path().join("film.mp4");
     let bytes = noise(9, 50_000);
     fs::write(&path, &bytes).unwrap();
-    let (metainfo, seed) =
+    let (metainfo, seed, _) =
         publish(&options(&path, "ffdhe2048", Some(16 << 10)), &mut rng(), &|_| {}).unwrap();
     let packager = Packager::open(&path, &seed, &metainfo).unwrap();
     let setting = Setting::new(metainfo, |index, piece| packager.read_packaged(index, piece).unwrap());
@@ -487,20 +488,6 @@ fn a_missing_or_bad_piece_stops_with_its_number() {
 }
 
 #[test]
-fn a_piece_is_told_good_from_bad_before_it_is_stored() {
-    let setting = setting("ffdhe2048", Some(16 << 10));
-    let (player, piece) = (setting.player(), &setting.stored.0[&2].1);
-    assert_eq!(player.check_piece(2, EPOCH, piece), Some(true));
-    assert_eq!(player.check_piece(1, EPOCH, piece), Some(false), "another piece's key");
-    assert_eq!(player.check_piece(2, EPOCH, &piece[1..]), Some(false));
-    assert_eq!(player.check_piece(u32::MAX, EPOCH, piece), Some(false));
-    assert_eq!(player.check_piece(2, EPOCH + 1, piece), None, "there is no license of that epoch");
-    let mut flipped = piece.clone();
-    *flipped.last_mut().unwrap() ^= 1;
-    assert_eq!(player.check_piece(2, EPOCH, &flipped), Some(false));
-}
-
-#[test]
 fn a_disk_error_names_its_piece() {
     struct Broken;
     impl PieceReader for Broken {
@@ -520,19 +507,18 @@ fn licenses_that_do_not_fit_are_told_apart() {
     let license = setting.license(Policy::default());
     let refused = |license: &License| setting.player_with(license).unwrap_err();
 
-    let other_device = Identity::generate(&mut rng());
     let envelope = setting.sealed(&license);
-    let player = |identity: &Identity, keys: &SubscriberKeys, envelope: &[u8]| {
-        Player::new(setting.metainfo.clone(), identity, keys, envelope).unwrap_err()
+    let player = |keys: &SubscriberKeys, envelope: &[u8]| {
+        Player::new(setting.metainfo.clone(), keys, envelope).unwrap_err()
     };
-    assert!(matches!(player(&other_device, &setting.keys, &envelope), Error::WrongKey(_)));
-
-    let params = &setting.metainfo.info.seal.params;
-    let other_secret =
-        SubscriberKeys { secret: SecretKey::generate(params, &mut rng()), ..setting.keys.clone() };
-    assert!(matches!(player(&setting.identity, &other_secret, &envelope), Error::WrongKey(_)));
-    let other_torrent = SubscriberKeys { torrent_id: TorrentId([0; 32]), ..setting.keys.clone() };
-    assert!(matches!(player(&setting.identity, &other_torrent, &envelope), Error::WrongTorrent));
+    let Seal { params, torrent_id, .. } = &setting.metainfo.info.seal;
+    let other_device = Device::generate(&mut rng()).subscriber_keys(params, torrent_id);
+    assert!(matches!(player(&other_device, &envelope), Error::WrongKey(_)));
+    let other_torrent = setting.device.subscriber_keys(params, &TorrentId([0; 32]));
+    assert!(matches!(player(&other_torrent, &envelope), Error::WrongKey(_)));
+    // Decrypts it, and is another subscriber.
+    let other_subscriber = SubscriberKeys { id: other_device.id, ..setting.keys.clone() };
+    assert!(matches!(player(&other_subscriber, &envelope), Error::WrongKey(_)));
 
     let mut wrong = license.clone();
     wrong.torrent_id = TorrentId([0; 32]);
@@ -549,16 +535,16 @@ fn licenses_that_do_not_fit_are_told_apart() {
     assert!(matches!(session.content(&setting.stored), Err(Error::MalformedLicense(_))));
 
     let forged = license
-        .seal(&SigningKey::from_bytes(&[1; 32]), &setting.identity.device_public(), &mut rng())
+        .seal(&SigningKey::from_bytes(&[1; 32]), &setting.keys.identity.device_public(), &mut rng())
         .unwrap();
-    assert!(matches!(player(&setting.identity, &setting.keys, &forged), Error::TamperedLicense));
+    assert!(matches!(player(&setting.keys, &forged), Error::TamperedLicense));
     let mut flipped = envelope.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    assert!(matches!(player(&setting.identity, &setting.keys, &flipped), Error::TamperedLicense));
+    assert!(matches!(player(&setting.keys, &flipped), Error::TamperedLicense));
     let mut newer = envelope.clone();
     newer["swarmseal license".len()] = 2;
-    assert!(matches!(player(&setting.identity, &setting.keys, &newer), Error::NewerLicense { found: 2 }));
-    assert!(matches!(player(&setting.identity, &setting.keys, b"no"), Error::MalformedLicense(_)));
+    assert!(matches!(player(&setting.keys, &newer), Error::NewerLicense { found: 2 }));
+    assert!(matches!(player(&setting.keys, b"no"), Error::MalformedLicense(_)));
 }
 
 #[test]
@@ -581,8 +567,7 @@ fn the_policy_is_enforced_and_plays_are_counted() {
     assert!(matches!(none, Err(Error::NoPlaysLeft { allowed: 2 })));
     assert!(matches!(begin(policy(), NOW - 10_000), Err(Error::ClockSetBack { seconds: 10_000, seen: NOW })));
     fs::write(setting.state.path().join("plays"), b"d5:playsi0ee").unwrap();
-    let subscriber = setting.keys.subscriber(&setting.metainfo.info.seal.params, &setting.identity);
-    let edited = PolicyState::load(setting.play_files(), &setting.identity, &subscriber);
+    let edited = PolicyState::load(setting.play_files(), &setting.device, &setting.keys.id);
     assert!(matches!(edited, Err(Error::TamperedPolicyState { .. })));
 }
 
@@ -817,6 +802,37 @@ fn packages_have_bounds_and_foreign_and_newer_files_are_refused() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     assert!(matches!(open(ANY_ROOM).map(drop), Err(CacheError::Io { .. })));
+}
+
+#[test]
+fn the_witness_opens_what_the_torrent_has_hashes_of() {
+    for (group, piece_length, clear) in [
+        ("ffdhe2048", 16 << 10, vec![5_000..100_000]),
+        ("ffdhe2048", 16 << 10, vec![]),
+        ("ffdhe3072", 48 << 10, vec![]),
+        ("modp768", 48 << 10, vec![1..60_000]),
+    ] {
+        let source = tempfile::tempdir().unwrap();
+        write_files(source.path());
+        let runs = Runs::of_clear(&clear, FILES.iter().map(|(_, len)| *len as u64).sum()).unwrap();
+        let options = Options { runs, ..options(source.path(), group, Some(piece_length)) };
+        let (metainfo, seed, secret) = publish(&options, &mut rng(), &|_| {}).unwrap();
+        let (params, seal) = (&metainfo.info.seal.params, &metainfo.info.seal);
+        let packager = Packager::open(source.path(), &seed, &metainfo).unwrap();
+        let exponents = WitnessExponents::derive(params, &secret, &seal.torrent_id);
+        let mut piece = vec![0; piece_length as usize];
+        for index in 0..metainfo.info.piece_count {
+            packager.read_packaged(index, &mut piece).unwrap();
+            assert_eq!(metainfo.info.pieces[index as usize], <[u8; 20]>::from(Sha1::digest(&piece)));
+            let factor = WitnessFactor::derive(params, &exponents.exponent(index));
+            let hash = witness_hash(params, &factor, &mut piece).unwrap();
+            assert_eq!(seal.witness_hash(index), (!seal.is_clear(index)).then_some(&hash), "{group} {index}");
+        }
+        // Another publication of the same files has another witness.
+        let (again, _, other) = publish(&options, &mut rng(), &|_| {}).unwrap();
+        assert_ne!(other.as_bytes(), secret.as_bytes());
+        assert_ne!(again.info.seal.witness_hash(0), seal.witness_hash(0));
+    }
 }
 
 #[test]

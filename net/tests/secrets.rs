@@ -7,6 +7,12 @@ pub mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use swarmseal::wire::identity::{Device, SubscriberKeys};
+use swarmseal::wire::keyfile::KeyFile;
+use swarmseal::wire::metainfo::{Metainfo, Seal};
+use swarmseal::wire::subscription::SubscriptionFile;
+use swarmseal_core::Kernels;
+
 use self::world::{Running, World};
 
 /// A secret as it stands in a file.
@@ -25,15 +31,17 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
+fn secret(name: &str, path: &Path, digits: &str) -> Secret {
+    let digits = digits.trim_start_matches('0');
+    let bytes = hex::decode(&digits[digits.len() % 2..]).unwrap();
+    assert!(bytes.len() >= 12, "{name} of {} is too short to be looked for", path.display());
+    Secret { place: format!("{name} of {}", path.display()), bytes: bytes[..12].to_vec() }
+}
+
 /// The key files' secrets, and the files that hold nothing but 64 hexadecimal digits.
 fn secrets_in(path: &Path) -> Vec<Secret> {
     let Ok(text) = fs::read_to_string(path) else { return Vec::new() };
-    let secret = |name: &str, digits: &str| {
-        let digits = digits.trim_start_matches('0');
-        let bytes = hex::decode(&digits[digits.len() % 2..]).unwrap();
-        assert!(bytes.len() >= 12, "{name} of {} is too short to be looked for", path.display());
-        Secret { place: format!("{name} of {}", path.display()), bytes: bytes[..12].to_vec() }
-    };
+    let secret = |name: &str, digits: &str| secret(name, path, digits);
     if text.starts_with("swarmseal key file") {
         let fields = text.lines().filter_map(|line| line.split_once(": "));
         fields
@@ -46,6 +54,23 @@ fn secrets_in(path: &Path) -> Vec<Secret> {
     } else {
         Vec::new()
     }
+}
+
+/// What a device makes of its root in a torrent, and what it announces with there.
+fn secrets_of_subscription(data: &Path, dir: &Path, seal: &Seal) -> Vec<Secret> {
+    let path = data.join("device.key");
+    let device = Device::from_key_file(&KeyFile::read(&path, Device::KIND).unwrap()).unwrap();
+    let SubscriberKeys { identity, secret: s, .. } = device.subscriber_keys(&seal.params, &seal.torrent_id);
+    let mut bytes = vec![0; seal.params.group().bytes()];
+    s.to_bytes(&seal.params, &mut bytes).unwrap();
+    let subscription = dir.join("subscription");
+    let file = SubscriptionFile::from_bytes(&fs::read(&subscription).unwrap()).unwrap();
+    vec![
+        secret("signing", &path, &hex::encode(*identity.signing_key().to_bytes())),
+        secret("device", &path, &hex::encode(*identity.device_secret())),
+        secret("s", &path, &hex::encode(bytes)),
+        secret("passkey", &subscription, &hex::encode(file.passkey.as_bytes())),
+    ]
 }
 
 /// The bytes as a log could show them.
@@ -87,7 +112,7 @@ fn no_log_says_a_secret_and_nobody_else_reads_a_file_with_one() {
         (world.file("alice.torrent"), world.file("alice.key"), world.file("backup"));
     world.expect("alice", &["subscribe", &torrent, "--personal", "--output", &personal], 0);
     world.expect("alice", &["passkey", &torrent], 0);
-    world.expect("alice", &["key", "export", &torrent, &keys], 0);
+    world.expect("alice", &["key", "export", &keys], 0);
     world.expect("alice", &["inspect", &keys], 0);
     let alice = world.get("alice", &[]);
     alice.event("complete");
@@ -112,8 +137,15 @@ fn no_log_says_a_secret_and_nobody_else_reads_a_file_with_one() {
     let mut secrets: Vec<Secret> = Vec::new();
     let files = files_below(world.dir.path());
     files.iter().for_each(|path| secrets.extend(secrets_in(path)));
-    // Two subscribers' four each, the seed's, the tracker's three, a copy of alice's, a token.
-    assert!(secrets.len() >= 18, "{}", secrets.len());
+    let metainfo = Metainfo::from_bytes(&fs::read(&torrent).unwrap(), Kernels::portable()).unwrap();
+    for who in ["alice", "bob"] {
+        let (data, dir) = (world.path(who), world.torrent_dir(who));
+        secrets.extend(secrets_of_subscription(&data, &dir, &metainfo.info.seal));
+    }
+    // Two devices' roots and four secrets each, the publisher's, the seed's three, the tracker's five, a copy of alice's root, a token.
+    assert!(secrets.len() >= 21, "{}", secrets.len());
+    let witness = secrets.iter().filter(|secret| secret.place.contains("witnesses")).count();
+    assert_eq!(witness, 1);
     let logs = world.logs();
     assert!(logs.len() >= 18, "{}", logs.len());
     assert!(logs.iter().any(|(_, log)| log.contains("TRACE")));

@@ -41,8 +41,8 @@ struct Served {
 
 impl Served {
     fn start(world: &World, who: &str, flags: &[&str]) -> Self {
-        let torrent = world.torrent();
-        let args = [&["play", &torrent, "--serve", "--listen", "127.0.0.1:0"], flags].concat();
+        let (torrent, listen) = (world.torrent(), world.listen());
+        let args = [&["play", &torrent, "--serve", "--listen", &listen], flags].concat();
         let process = Running::start(&world.path(who), &args);
         let url = process.event("serving")["url"].as_str().unwrap().to_owned();
         let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();

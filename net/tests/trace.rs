@@ -6,6 +6,11 @@ pub mod world;
 use std::fs;
 
 use serde_json::Value;
+use swarmseal::publish::Packager;
+use swarmseal::wire::keyfile::{KeyFile, SeedFile};
+use swarmseal::wire::metainfo::Metainfo;
+use swarmseal_accel::detect as kernels;
+use swarmseal_core::{WitnessExponents, WitnessFactor, WitnessSecret, witness_hash};
 
 use self::world::World;
 
@@ -20,6 +25,23 @@ fn trace(world: &World, flags: &[&str], code: i32) -> Value {
 fn subscriber(world: &World, who: &str) -> Value {
     let torrent = world.torrent();
     world.expect(who, &["subscribe", &torrent], 0)["subscriber"].clone()
+}
+
+/// The packaged piece times the witness's factor.
+fn witness_form(world: &World, index: u32, piece: &mut [u8]) {
+    let metainfo = Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), kernels()).unwrap();
+    let seed = KeyFile::read(&world.path("film.seed"), SeedFile::KIND).unwrap();
+    let seed = SeedFile::from_key_file(&seed).unwrap();
+    let seal = &metainfo.info.seal;
+    let secret = world.path("operator/tracker/witnesses").join(format!("{}.key", seal.torrent_id));
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(fs::read_to_string(secret).unwrap().trim(), &mut bytes).unwrap();
+    let secret = WitnessSecret::from_bytes(bytes);
+    let w = WitnessExponents::derive(&seal.params, &secret, &seal.torrent_id).exponent(index);
+    let packager = Packager::open(seed.content.as_ref().unwrap(), &seed, &metainfo).unwrap();
+    packager.read_packaged(index, piece).unwrap();
+    let hash = witness_hash(&seal.params, &WitnessFactor::derive(&seal.params, &w), piece).unwrap();
+    assert_eq!(Some(&hash), seal.witness_hash(index));
 }
 
 #[test]
@@ -63,6 +85,14 @@ fn a_copy_is_traced_to_the_one_that_it_was_made_for() {
     piece.iter_mut().step_by(512).for_each(|byte| *byte ^= 1);
     fs::write(&leaked, &piece).unwrap();
     with_content(&["--index", "1"], 1);
+
+    // The witness's form, made from the content and the tracker's secret.
+    let mut piece = vec![0; PIECE];
+    witness_form(&world, 2, &mut piece);
+    fs::write(&leaked, &piece).unwrap();
+    let refused = with_content(&[], 1);
+    assert!(refused["error"].as_str().unwrap().starts_with("witness form: names nobody"), "{refused}");
+    assert_eq!((&refused["witness"], &refused["piece"]), (&true.into(), &2.into()));
 
     // Plaintext, and another torrent's ciphertext.
     fs::write(&leaked, &fs::read(world.path("content.bin")).unwrap()[..PIECE]).unwrap();

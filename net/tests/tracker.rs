@@ -4,22 +4,22 @@
 mod access;
 #[path = "tracker/admin.rs"]
 mod admin;
-#[path = "tracker/cases.rs"]
-mod cases;
 #[path = "tracker/devices.rs"]
 mod devices;
 #[path = "tracker/epochs.rs"]
 mod epochs;
-#[path = "tracker/ledger.rs"]
-mod ledger;
 #[path = "tracker/license_server.rs"]
 mod license_server;
+#[path = "tracker/offload.rs"]
+mod offload;
 #[path = "tracker/selection.rs"]
 mod selection;
 #[path = "tracker/storage.rs"]
 mod storage;
 #[path = "tracker/trace.rs"]
 mod trace;
+#[path = "tracker/witness.rs"]
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,20 +29,20 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::tracker::{Config, Error as TrackerError, Reloader, Server};
-use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
+use swarmseal::tracker_client::{AdminClient, Client, Error, Registered, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
 use swarmseal::wire::api::{
     ApiError, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
 };
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
-use swarmseal::wire::integrity::Integrity;
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{TorrentName, hidden_name};
 use swarmseal::wire::personal::PersonalTorrent;
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Params, Profile, PublicKey, ReKey, SecretKey,
-    SubscriberId, Ticket, TorrentId, decrypt_piece, encrypt_piece, re_encrypt_piece,
+    SubscriberId, Ticket, TorrentId, WitnessExponents, WitnessFactor, WitnessSecret, decrypt_piece,
+    encrypt_piece, re_encrypt_piece, witness_hash,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -97,6 +97,12 @@ impl Running {
         AdminClient::new(&self.url, &self.token).unwrap()
     }
 
+    /// Registers a torrent of [`metainfo`], with a seed.
+    async fn register(&self, metainfo: &Metainfo, seed_key: &[u8; 32]) -> Result<Registered, Error> {
+        let secret = witness_secret(&metainfo.info.seal.torrent_id);
+        self.admin().register_torrent(metainfo, seed_key, &secret).await
+    }
+
     /// Sends a request as it is; gives the whole answer.
     async fn raw(&self, request: &[u8]) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -118,19 +124,13 @@ struct Published {
 
 impl Published {
     async fn new(tracker: &Running) -> Self {
-        Self::with(tracker, Integrity::Auto).await
-    }
-
-    async fn with(tracker: &Running, integrity: Integrity) -> Self {
         let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
-        let seal = Seal { integrity, ..metainfo.info.seal };
-        let info = Info { seal, ..metainfo.info };
-        Self::of(tracker, Metainfo::new(metainfo.announce, info).unwrap()).await
+        Self::of(tracker, metainfo).await
     }
 
     async fn of(tracker: &Running, metainfo: Metainfo) -> Self {
         let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
-        let registered = tracker.admin().register_torrent(&metainfo, &seed_key.public()).await.unwrap();
+        let registered = tracker.register(&metainfo, &seed_key.public()).await.unwrap();
         assert_eq!(
             registered.seed,
             SubscriberId::of_seed(&metainfo.info.seal.torrent_id, &seed_key.public())
@@ -161,21 +161,31 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         Profile::Sealed => (Group::ffdhe2048(kernels), 16384),
         Profile::Paper => (Group::prime512(kernels), 16384),
     };
-    let mut id = [0; 32];
-    getrandom::fill(&mut id).unwrap();
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).unwrap();
+    let params = Arc::new(Params::new(profile, group, Exponents::Short).unwrap());
+    let publisher = SigningKey::from_bytes(&[2; 32]).public();
+    let seal = Seal::new(publisher, random, Arc::clone(&params), license_key);
+    let secret = witness_secret(&seal.torrent_id);
+    let exponents = WitnessExponents::derive(&params, &secret, &seal.torrent_id);
+    let hash = |piece| {
+        let factor = WitnessFactor::derive(&params, &exponents.exponent(piece));
+        witness_hash(&params, &factor, &mut packaged()).unwrap()
+    };
     let info = Info {
         name: "a film".to_owned(),
         piece_length,
         piece_count: PIECES,
         pieces: vec![Sha1::digest(packaged()).into(); PIECES as usize],
         private: true,
-        seal: Seal::new(
-            TorrentId(id),
-            Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
-            license_key,
-        ),
+        seal: Seal { witness: (0..PIECES).map(hash).collect(), ..seal },
     };
     Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
+}
+
+/// The witness secret of a torrent of [`metainfo`].
+fn witness_secret(torrent: &TorrentId) -> WitnessSecret {
+    WitnessSecret::from_bytes(blake3::derive_key("a witness secret of a test", &torrent.0))
 }
 
 /// What every piece is, packaged.
@@ -395,14 +405,13 @@ async fn subscriptions_that_do_not_hold_are_refused() {
     let second = device.subscribe(&tracker, &published).await.unwrap();
     assert_eq!((second.passkey, second.subscriber), (first.passkey, first.subscriber));
 
-    // The same y under another identity is somebody else's.
-    let thief = Device {
-        identity: Identity::generate(&mut UnwrapErr(SysRng)),
-        secret: device.secret.clone(),
-        public: device.public.clone(),
-        id: device.id,
-    };
-    assert_eq!(code(thief.subscribe(&tracker, &published).await), ApiError::AlreadySubscribed);
+    // The same y under another identity is another subscriber.
+    let identity = Identity::generate(&mut UnwrapErr(SysRng));
+    let id = identity.subscriber(published.params(), &published.id(), &device.public);
+    let (secret, public) = (device.secret.clone(), device.public.clone());
+    let other = Device { identity, secret, public, id }.subscribe(&tracker, &published).await.unwrap();
+    assert_eq!(other.subscriber, id);
+    assert!(id != device.id && other.passkey != first.passkey);
     tracker.stop().await;
 }
 
@@ -753,13 +762,13 @@ async fn the_paper_profile_needs_permission() {
     let tracker = Running::start(directory.path()).await;
     let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Paper);
     let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng)).public();
-    let refused = tracker.admin().register_torrent(&metainfo, &seed_key).await.unwrap_err();
+    let refused = tracker.register(&metainfo, &seed_key).await.unwrap_err();
     assert!(refused.to_string().contains("insecure_paper_profile"), "{refused}");
     tracker.stop().await;
 
     let insecure = Config { insecure_paper_profile: true, ..Config::new(directory.path()) };
     let tracker = Running::start_with(insecure).await;
-    tracker.admin().register_torrent(&metainfo, &seed_key).await.unwrap();
+    tracker.register(&metainfo, &seed_key).await.unwrap();
     tracker.stop().await;
     let refused = Server::bind(Config::new(directory.path())).await.err().unwrap();
     assert!(matches!(refused, TrackerError::PaperProfile { .. }), "{refused}");
@@ -771,17 +780,17 @@ async fn a_torrent_is_registered_for_this_tracker_and_once() {
     let tracker = Running::start(directory.path()).await;
     let admin = tracker.admin();
     let published = Published::new(&tracker).await;
-    let again = admin.register_torrent(&published.metainfo, &published.seed_key.public()).await.unwrap();
+    let again = tracker.register(&published.metainfo, &published.seed_key.public()).await.unwrap();
     assert_eq!(again.seed_passkey, published.seed_passkey);
     let other_seed = SigningKey::generate(&mut UnwrapErr(SysRng));
-    let other = admin.register_torrent(&published.metainfo, &other_seed.public()).await.unwrap();
+    let other = tracker.register(&published.metainfo, &other_seed.public()).await.unwrap();
     assert_ne!(other.seed_passkey, published.seed_passkey);
 
     let foreign = metainfo(SigningKey::from_bytes(&[5; 32]).public(), Profile::Sealed);
-    assert_eq!(code(admin.register_torrent(&foreign, &other_seed.public()).await), ApiError::BadRequest);
+    assert_eq!(code(tracker.register(&foreign, &other_seed.public()).await), ApiError::BadRequest);
     let info = Info { name: "another".to_owned(), ..published.metainfo.info.clone() };
     let renamed = Metainfo::new(published.metainfo.announce.clone(), info).unwrap();
-    assert_eq!(code(admin.register_torrent(&renamed, &other_seed.public()).await), ApiError::BadRequest);
+    assert_eq!(code(tracker.register(&renamed, &other_seed.public()).await), ApiError::BadRequest);
 
     let list = admin.torrents().await.unwrap();
     assert_eq!(list["torrents"].as_array().unwrap().len(), 1);
@@ -865,7 +874,10 @@ fn cipher_hash(subscriber: &SubscriberId, piece: u8) -> [u8; 20] {
 }
 
 /// Computes what the tracker asks for, until it asks for nothing.
-async fn hash_all(seed: &Client, torrent: TorrentId) {
+/// A device's hashes, which a seed has computed because it asks for them.
+async fn hashes_of(device: &Device, tracker: &Running, published: &Published) -> (u64, Vec<[u8; 20]>) {
+    let (torrent, seed, client) = (published.id(), published.seed(tracker), device.client(tracker));
+    client.hashes(torrent, PIECES, 0, true).await.unwrap();
     while let Some(job) = seed.work(torrent).await.unwrap() {
         let count = (job.keys.len() / 256) as u8;
         let hashes = (0..count).flat_map(|at| cipher_hash(&job.subscriber, job.first as u8 + at)).collect();
@@ -873,6 +885,7 @@ async fn hash_all(seed: &Client, torrent: TorrentId) {
         let hashes = NewHashes { torrent_id: torrent, subscriber, epoch, first, hashes };
         seed.add_hashes(&hashes).await.unwrap();
     }
+    client.hashes(torrent, PIECES, 0, true).await.unwrap()
 }
 
 #[tokio::test]
@@ -880,12 +893,16 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;
     let published = Published::new(&tracker).await;
-    let (torrent, seed) = (published.id(), published.seed(&tracker));
+    let torrent = published.id();
     let (j, _) = Device::subscribed(&tracker, &published).await;
     let (k, subscribed) = Device::subscribed(&tracker, &published).await;
     assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 0, false).await.unwrap(), (1, vec![]));
-    hash_all(&seed, torrent).await;
-    let (epoch, hashes) = k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+    assert!(
+        published.seed(&tracker).work(torrent).await.unwrap().is_none(),
+        "nobody asked for a personal torrent"
+    );
+    let (epoch, hashes) = hashes_of(&k, &tracker, &published).await;
+    assert_eq!(j.client(&tracker).hashes(torrent, PIECES, 0, false).await.unwrap(), (1, vec![]));
     let expected: Vec<_> = (0..PIECES as u8).map(|piece| cipher_hash(&k.id, piece)).collect();
     assert_eq!((epoch, &hashes), (1, &expected));
     assert_eq!(k.client(&tracker).hashes(torrent, PIECES, 3, false).await.unwrap().1, expected[3..]);
@@ -938,29 +955,6 @@ async fn cipher_hashes_make_a_personal_torrent_that_outlives_a_restart() {
 }
 
 #[tokio::test]
-async fn the_publisher_says_whether_everybody_s_cipher_hashes_are_computed() {
-    use Integrity::{AfterDownload, Auto, CipherHashes, EarlyLicense};
-    for (bound, hashed) in [(u64::MAX, &[Auto, CipherHashes][..]), (0, &[CipherHashes])] {
-        let directory = tempfile::tempdir().unwrap();
-        let config = Config { cipher_hash_bytes: bound, ..Config::new(directory.path()) };
-        let tracker = Running::start_with(config).await;
-        for mode in [Auto, AfterDownload, EarlyLicense, CipherHashes] {
-            let published = Published::with(&tracker, mode).await;
-            let (k, _) = Device::subscribed(&tracker, &published).await;
-            let (torrent, seed) = (published.id(), published.seed(&tracker));
-            let job = seed.work(torrent).await.unwrap().map(|job| job.subscriber);
-            assert_eq!(job.is_some(), hashed.contains(&mode), "{mode:?} {bound}");
-            // Whoever asks for a personal torrent gets hashes all the same.
-            if job.is_none() {
-                k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
-                assert_eq!(seed.work(torrent).await.unwrap().map(|job| job.subscriber), Some(k.id));
-            }
-        }
-        tracker.stop().await;
-    }
-}
-
-#[tokio::test]
 async fn personal_torrents_are_no_way_to_harvest_keys() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;
@@ -969,8 +963,7 @@ async fn personal_torrents_are_no_way_to_harvest_keys() {
     let (j, _) = Device::subscribed(&tracker, &published).await;
     let (k, subscribed) = Device::subscribed(&tracker, &published).await;
     let (stranger, _) = Device::subscribed(&tracker, &other).await;
-    hash_all(&published.seed(&tracker), torrent).await;
-    let (_, hashes) = k.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+    let (_, hashes) = hashes_of(&k, &tracker, &published).await;
     let info_hash = PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes }.info_hash();
     let client = Announce { info_hash, ..announce(&published, 8, 1000) };
     tracker.client().announce(&subscribed.passkey, &client).await.unwrap();

@@ -11,10 +11,12 @@ use std::sync::LazyLock;
 use getrandom::SysRng;
 use rand_core::{TryCryptoRng, TryRng, UnwrapErr};
 use swarmseal::atomic_file::Existing;
-use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::{ExportedKeys, KeyFile, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::identity::{Device, Identity, SigningKey, SubscriberKeys};
+use swarmseal::wire::keyfile::words::Words;
+use swarmseal::wire::keyfile::{
+    KeyFile, Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
+};
 use swarmseal::wire::license::{License, Policy};
-use swarmseal::wire::metainfo::Seal;
 use swarmseal::wire::{api, channel, content};
 use swarmseal_core::kernels::Exponent;
 use swarmseal_core::package::{self, PackageSecret};
@@ -35,6 +37,12 @@ const SECRET: [u8; 32] = *b"\xc3 secret that is 32 bytes long\x9e ";
 
 static PARAMS: LazyLock<Params> = LazyLock::new(|| {
     Params::new(Profile::Sealed, Group::ffdhe2048(swarmseal_accel::detect()), Exponents::Short).unwrap()
+});
+
+/// The numbers of the first words of [`SECRET`], 11 bits each, as [`Words`] has them in memory.
+static NUMBERS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let bits = u128::from_be_bytes(*SECRET.first_chunk().unwrap());
+    (1..=8).flat_map(|word| ((bits >> (128 - 11 * word)) as u16 & 0x7ff).to_ne_bytes()).collect()
 });
 
 /// A generator that always gives the same: what is made with it is made again.
@@ -87,8 +95,15 @@ fn identity() -> Identity {
     Identity::from_secrets(&SECRET, &SECRET)
 }
 
+fn device() -> Device {
+    Device::from_bytes(&SECRET)
+}
+
 fn subscriber_keys() -> SubscriberKeys {
-    SubscriberKeys { torrent_id: TORRENT, secret: secret_key(), epoch: 1, passkey: None }
+    let (secret, identity) = (secret_key(), identity());
+    let public_key = secret.public_key(&PARAMS);
+    let id = identity.subscriber(&PARAMS, &TORRENT, &public_key);
+    SubscriberKeys { identity, secret, public_key, id }
 }
 
 fn seed_file() -> SeedFile {
@@ -193,8 +208,12 @@ secrets! {
     SigningKey[&SECRET] = SigningKey::from_bytes(&SECRET);
     // Of the X25519 key the bytes that are not clamped.
     Identity[&SECRET[8..]] = identity();
-    SubscriberKeys = subscriber_keys();
-    ExportedKeys[&SECRET[8..]] = ExportedKeys { identity: identity(), subscriber: subscriber_keys() };
+    SubscriberKeys[&SECRET[8..]] = subscriber_keys();
+    Device[&SECRET] = device();
+    DeviceRoot[&SECRET] = DeviceRoot::from_bytes(SECRET);
+    DerivedSecret = DeviceRoot::from_bytes(SECRET).identity_key(&TORRENT);
+    Words[&NUMBERS] = Words::of(&SECRET);
+    PublisherKey[&SECRET] = PublisherKey::from_bytes(&SECRET);
     SeedFile[&SECRET] = seed_file();
     KeyFile[b"5ec2e7 of sixteen bytes"] = KeyFile::new("test").with_text("a", "5ec2e7 of sixteen bytes");
     Passphrase[b"correct horse battery"] = Passphrase::new(Zeroizing::new("correct horse battery\n".into())).unwrap();
@@ -211,13 +230,16 @@ secrets! {
 /// Types that hold a secret without being in the table: with the reason.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("Kdf", "private; TsKeys holds one"),
+    ("Shared", "private; Passphrase holds it"),
+    ("Hasher", "private; a piece to be published, overwritten by its type"),
+    ("Secret32", "private; a field of a request, overwritten by its type"),
     ("$name", "the macro of EncryptionKey, ReKey, OpenedKey, DecryptionKey and WitnessKey"),
     ("Choices", "RC4's exponent, which hides a stream's shape and no secret"),
     ("Called", "RC4's keys"),
     ("AdminClient", "a bearer token, for as long as the client lives; a test of its own looks at Debug"),
     ("Key", "a row of the trace verb's table: a key that somebody leaked"),
     ("Observed", "the same on the client's side"),
-    ("PolicyState", "keys derived from Identity; private; overwritten by their type"),
+    ("PolicyState", "keys derived from Device; private; overwritten by their type"),
 ];
 
 /// Structs of a source file that say they hold what must be overwritten.
@@ -286,7 +308,7 @@ fn every_type_with_a_secret_is_in_the_table() {
 #[test]
 fn key_files_leave_nothing_between_disk_and_key() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("identity.key");
+    let path = dir.path().join("a.key");
     let digits = hex::encode(SECRET);
     let needles: [&[u8]; 3] = [&SECRET, &SECRET[8..], digits.as_bytes()];
     let left = residues(&needles, || {
@@ -295,31 +317,45 @@ fn key_files_leave_nothing_between_disk_and_key() {
         assert_eq!(read.public(), identity().public());
     });
     assert_eq!(left, 0);
-    let params = std::sync::Arc::new(PARAMS.clone());
-    let seal = Seal::new(TORRENT, params, SigningKey::from_bytes(&SECRET).public());
-    let mut bytes = vec![0; PARAMS.group().bytes()];
-    secret_key().to_bytes(&PARAMS, &mut bytes).unwrap();
-    let short = bytes.split_off(bytes.len() - 24);
-    let digits = hex::encode(&short);
-    let left = residues(&[&short, digits.as_bytes()], || {
-        let file = subscriber_keys().to_key_file(&PARAMS);
-        let read = KeyFile::parse(file.to_text().as_bytes()).unwrap();
-        drop(SubscriberKeys::from_key_file(&read, &seal).unwrap());
-        let exported = ExportedKeys { identity: identity(), subscriber: subscriber_keys() };
-        let read = KeyFile::parse(exported.to_key_file(&PARAMS).to_text().as_bytes()).unwrap();
-        drop(ExportedKeys::from_key_file(&read, &seal).unwrap());
+    let left = residues(&needles, || {
+        device().to_key_file().write(&path, Existing::Replace).unwrap();
+        let read = Device::from_key_file(&KeyFile::read(&path, Device::KIND).unwrap()).unwrap();
+        drop(black_box(read.subscriber_keys(&PARAMS, &TORRENT)));
+        let publisher = PublisherKey::from_bytes(&SECRET);
+        let read = KeyFile::parse(publisher.to_key_file().to_text().as_bytes()).unwrap();
+        assert_eq!(PublisherKey::from_key_file(&read).unwrap().public(), publisher.public());
     });
     assert_eq!(left, 0);
 }
 
 #[test]
-fn master_keys_leave_nothing_when_they_are_sealed_and_opened() {
+fn words_leave_nothing_between_paper_and_key() {
+    let text: Vec<&str> = Words::of(&SECRET).iter().collect();
+    let text = Zeroizing::new(text.join(" "));
+    let left = residues(&[&SECRET, &NUMBERS, text.as_bytes()], || {
+        let mut words = Words::default();
+        words.add(&text).unwrap();
+        assert_eq!(*words.secret().unwrap(), SECRET);
+        drop(black_box(Words::of(&SECRET)));
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn keys_leave_nothing_when_they_are_sealed_and_opened() {
     let passphrase = || Passphrase::new(Zeroizing::new("correct horse battery".into())).unwrap();
     let left = residues(&[&SECRET, b"correct horse battery"], || {
         let sealed = SealedMaster::seal(3, &SECRET, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
         let text = sealed.to_key_file().to_text();
         let read = SealedMaster::from_key_file(&KeyFile::parse(text.as_bytes()).unwrap()).unwrap();
         assert_eq!(*read.open(&passphrase()).unwrap(), SECRET);
+        let sealed = SealedWitness::seal(TORRENT, &SECRET, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
+        let text = sealed.to_key_file().to_text();
+        let read = SealedWitness::from_key_file(&KeyFile::parse(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(*read.open(&passphrase()).unwrap(), SECRET);
+        let key = PublisherKey::from_bytes(&SECRET);
+        let sealed = SealedPublisher::seal(&key, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
+        assert_eq!(sealed.open(&passphrase()).unwrap().public(), key.public());
     });
     assert_eq!(left, 0);
 }

@@ -1,4 +1,4 @@
-//! How much a tracker on one core answers: announces beside aquatic_http, and re-keys beside the bare kernel.
+//! How much a tracker on one core answers: announces beside aquatic_http, re-keys and witness keys beside the bare kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -9,9 +9,10 @@ use clap::Parser;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde::{Deserialize, Serialize};
+use swarmseal::wire::api::MAX_WITNESS_PIECES;
 use swarmseal_bench::load::connection::Connection;
 use swarmseal_bench::load::drive::{Asker, Pace, as_fast_as_possible};
-use swarmseal_bench::load::members::{Announcer, Member, Torrent, Uploader};
+use swarmseal_bench::load::members::{Announcer, Downloader, Member, Torrent, Uploader};
 use swarmseal_bench::load::server::{Server, Tracker, stay_on};
 use swarmseal_bench::process::Process;
 use swarmseal_bench::report::{cells, table};
@@ -20,8 +21,8 @@ use swarmseal_core::{
     TsKeys,
 };
 
-/// Announces and re-keys a second of a tracker on one core, from a load tester on another: beside aquatic_http, which gets
-/// the same announces, without passkeys, and beside the kernel alone.
+/// Announces, re-keys and witness keys a second of a tracker on one core, from a load tester on another: beside aquatic_http,
+/// which gets the same announces, without passkeys, and beside the kernel alone.
 ///
 /// All take turns, and the medians of the turns are shown. Each asker has one connection and asks again when it has its
 /// answer. Ours looks up whose passkey it is; aquatic_http takes anybody.
@@ -67,8 +68,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected seconds, from 0.1 to 600".to_owned())
 }
 
-/// Keys in a call: one, and as many as a call takes.
+/// Re-keys in a call: one, and as many as a call takes.
 const BATCHES: [usize; 3] = [1, 64, 512];
+/// The same of witness keys. Peers ask for a few dozen.
+const WITNESS_BATCHES: [usize; 2] = [32, MAX_WITNESS_PIECES];
 /// How much of the kernel's rate batched re-keys are to reach.
 const BAR: f64 = 0.7;
 /// Members that ask for re-keys at once.
@@ -88,7 +91,7 @@ struct Announces {
     refused: u64,
 }
 
-/// Our tracker's re-keys, or the kernel's.
+/// Our tracker's re-keys and witness keys, or the kernel's re-keys. A witness key takes as many powers.
 #[derive(Serialize)]
 struct ReKeys {
     kind: &'static str,
@@ -183,6 +186,7 @@ const OURS: &str = "swarmseal";
 const AQUATIC: &str = "aquatic_http";
 const KERNEL: &str = "kernel";
 const WARM: &str = "warm";
+const WITNESS: &str = "witness keys, warm";
 const COLD: &str = "cold";
 
 fn announces(
@@ -297,6 +301,7 @@ fn rekeys(
     let mut tracker = tracker;
     let mut kernels = Vec::new();
     let mut warm: [Vec<Turn>; 3] = Default::default();
+    let mut witness: [Vec<Turn>; 2] = Default::default();
     let mut cold = Vec::new();
     for _ in 0..turns {
         kernels.push(kernel_on(core, duration.as_secs_f64() / 2.0)?);
@@ -338,6 +343,16 @@ fn rekeys(
                 as_fast_as_possible(address, &mut uploaders, duration, true)
             })?);
         }
+        for (batch, witness) in WITNESS_BATCHES.into_iter().zip(&mut witness) {
+            let downloader = |own| Downloader::new(torrent, members, own, batch);
+            let mut downloaders: Vec<Downloader<'_>> =
+                (0..UPLOADERS.min(members.len())).map(downloader).collect();
+            let address = tracker.server.address;
+            as_fast_as_possible(address, &mut downloaders, Duration::from_millis(200), true)?;
+            witness.push(turn(&tracker.server, || {
+                as_fast_as_possible(address, &mut downloaders, duration, true)
+            })?);
+        }
     }
     let kernel_rate = median(kernels.iter().map(|kernel| kernel.keys as f64 / kernel.seconds).collect());
     let kernel_cpu = median(kernels.iter().map(|kernel| kernel.cpu / kernel.keys as f64).collect());
@@ -366,6 +381,8 @@ fn rekeys(
     }];
     rows.extend(BATCHES.into_iter().zip(&warm).map(|(batch, turns)| row(WARM, batch, turns)));
     rows.push(row(COLD, 1, &cold));
+    let witness = WITNESS_BATCHES.into_iter().zip(&witness);
+    rows.extend(witness.map(|(batch, turns)| row(WITNESS, batch, turns)));
     Ok(rows)
 }
 

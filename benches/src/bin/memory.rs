@@ -13,16 +13,19 @@ use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use sha1::{Digest, Sha1};
 use swarmseal::peer::{
-    Announce, AnnounceReply, BoxFuture, FileStore, KeyError, Member, Node, NodeConfig, PlainSource, Role,
-    Shape, Store, Torrent, TorrentConfig, Tracker,
+    Announce, AnnounceReply, BoxFuture, Expected, FileStore, KeyError, Member, Node, NodeConfig, PlainSource,
+    Published, Role, Shape, Store, Torrent, TorrentConfig, Tracker,
 };
 use swarmseal::wire::identity::SigningKey;
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::plain::{PlainMetainfo, PlainTorrent};
+use swarmseal::wire::seal::Hello;
 use swarmseal_bench::process::Process;
 use swarmseal_bench::report::{cells, table};
-use swarmseal_core::package::PackageSecret;
-use swarmseal_core::{Exponents, Group, Params, Profile, SubscriberId, TorrentId};
+use swarmseal_core::package::{self, PackageSecret};
+use swarmseal_core::{
+    EncryptionKey, Exponents, Group, KeyCommitment, Params, Profile, TorrentId, encrypt_piece,
+};
 
 /// Measures the most memory that one peer ever has resident, as the seed and as the leech of as many peers as it may have
 /// connections.
@@ -151,6 +154,14 @@ impl Tracker for AnyKey {
         self.keys(pieces)
     }
 
+    fn witness_keys<'a>(
+        &'a self,
+        _: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        self.keys(pieces)
+    }
+
     fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
@@ -162,6 +173,8 @@ struct Swarm {
     /// None where it is plain.
     params: Option<Arc<Params>>,
     metainfo: Option<PlainMetainfo>,
+    /// What leeches check sealed pieces by.
+    published: Option<Arc<Published>>,
     content: Arc<MadeUp>,
 }
 
@@ -176,17 +189,15 @@ impl Swarm {
         let params = args.sealed.then(|| params.map_err(|error| anyhow::anyhow!("{error}"))).transpose()?;
         let metainfo =
             (leech && !args.sealed).then(|| metainfo(layout, &content)).transpose().context("metainfo")?;
-        Ok(Swarm { layout, params: params.map(Arc::new), metainfo, content })
+        let check_by = params.as_ref().filter(|_| leech);
+        let published = check_by.map(|params| published(layout, params, &content)).transpose()?;
+        Ok(Swarm { layout, params: params.map(Arc::new), metainfo, published, content })
     }
 
     fn seed(&self, number: u32) -> Role {
-        let source = self.content.clone();
+        let (source, secret) = (self.content.clone(), package_secret());
         match self.member(number, 0) {
-            Some(member) => {
-                let id = SubscriberId::of_seed(&TORRENT, &member.key.public());
-                let secret = PackageSecret::from_bytes([5; 32]);
-                Role::Seed { member: Member { id, ..member }, source, secret }
-            }
+            Some(member) => Role::Seed { member, source, secret },
             None => Role::PlainSeed { source },
         }
     }
@@ -208,17 +219,47 @@ impl Swarm {
     fn member(&self, number: u32, epoch: u64) -> Option<Member> {
         let mut bytes = [1; 32];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
-        let (key, id) = (SigningKey::from_bytes(&bytes), SubscriberId(bytes));
-        Some(Member { torrent_id: TORRENT, params: self.params.clone()?, id, key, epoch })
+        let key = SigningKey::from_bytes(&bytes);
+        let hello = match epoch {
+            0 => Hello::Seed { key: key.public() },
+            _ => Hello::Subscriber { identity: key.public(), keys: KeyCommitment(bytes) },
+        };
+        let (params, id) = (self.params.clone()?, hello.id(&TORRENT));
+        Some(Member { torrent_id: TORRENT, params, hello, id, key, epoch })
     }
 
     fn join(&self, node: &Node, role: Role, peers: Vec<SocketAddr>) -> Result<Torrent> {
-        let width = self.params.as_ref().map_or(0, |params| params.group().bytes());
-        let mut key = vec![0; width];
-        key.iter_mut().skip(100).for_each(|byte| *byte = 3);
+        let key = self.params.as_ref().map_or_else(Vec::new, |params| any_key(params));
         let config = TorrentConfig::new(INFO_HASH, self.layout, role, Arc::new(AnyKey(key)));
-        Ok(node.add_torrent(TorrentConfig { peers, ..config })?)
+        Ok(node.add_torrent(TorrentConfig { peers, published: self.published.clone(), ..config })?)
     }
+}
+
+fn package_secret() -> PackageSecret {
+    PackageSecret::from_bytes([5; 32])
+}
+
+/// The one key that everybody has.
+fn any_key(params: &Params) -> Vec<u8> {
+    let mut key = vec![0; params.group().bytes()];
+    key.iter_mut().skip(100).for_each(|byte| *byte = 3);
+    key
+}
+
+/// Encrypted with the key, and turned into the witness's form with the same one.
+fn published(layout: Layout, params: &Params, content: &MadeUp) -> Result<Arc<Published>> {
+    let core = |error: swarmseal_core::Error| anyhow::anyhow!("{error}");
+    let key = EncryptionKey::from_bytes(params, &any_key(params)).map_err(core)?;
+    let mut piece = vec![0; layout.piece_len() as usize];
+    let mut expected = |index| {
+        let payload = params.payload_bytes(piece.len());
+        content.read_payload(index, &mut piece[..payload])?;
+        package::pack(params, &package_secret(), &TORRENT, index, &mut piece).map_err(core)?;
+        (0..2).try_for_each(|_| encrypt_piece(params, &key, &mut piece)).map_err(core)?;
+        Ok(Expected::Witness(*blake3::hash(&piece).as_bytes()))
+    };
+    let pieces = (0..layout.piece_count()).map(&mut expected).collect::<Result<_>>()?;
+    Ok(Published::new(None, pieces))
 }
 
 fn metainfo(layout: Layout, content: &MadeUp) -> Result<PlainMetainfo> {

@@ -19,8 +19,7 @@ use swarmseal::peer::{Shape, Store, StoreReader, StoredPiece};
 use swarmseal::player::serve::{BoxFuture, Server, Supply};
 use swarmseal::player::{PieceReader, PlayFiles, Player, PolicyState};
 use swarmseal::wire::content::{FileEntry, FileList, Manifest};
-use swarmseal::wire::identity::{Identity, SigningKey};
-use swarmseal::wire::keyfile::SubscriberKeys;
+use swarmseal::wire::identity::{Device, SigningKey};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal_bench::process::{Process, cpu_of};
@@ -28,8 +27,8 @@ use swarmseal_bench::programs::noise;
 use swarmseal_bench::report::{cells, table};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, SecretKey,
-    TorrentId, TsKeys, encrypt_piece,
+    DecryptionKey, EncryptionKey, Exponents, Group, Kernels, MasterKey, Params, Profile, TsKeys,
+    encrypt_piece,
 };
 
 /// Opens pieces of 2,048 bits on one core with every backend: read from the store, PDec, SHA-1, unpacked; to memory, and through
@@ -195,7 +194,6 @@ fn print(report: &Report) {
 /// One subscriber's torrent in a directory.
 struct Content;
 
-const TORRENT: TorrentId = TorrentId([5; 32]);
 const EPOCH: u64 = 1;
 
 fn params(kernels: &'static Kernels) -> Result<Arc<Params>> {
@@ -203,8 +201,8 @@ fn params(kernels: &'static Kernels) -> Result<Arc<Params>> {
     Ok(Arc::new(params.map_err(|error| anyhow::anyhow!("{error}"))?))
 }
 
-fn identity() -> Identity {
-    Identity::from_secrets(&[1; 32], &[2; 32])
+fn device() -> Device {
+    Device::from_bytes(&[1; 32])
 }
 
 impl Content {
@@ -212,17 +210,18 @@ impl Content {
     fn make(directory: &Path, piece_length: u32, size: u64) -> Result<()> {
         let kernels = swarmseal_accel::detect();
         let params = params(kernels)?;
-        let (secret, package) =
-            (SecretKey::generate(&params, &mut UnwrapErr(SysRng)), PackageSecret::from_bytes([3; 32]));
-        let y = secret.public_key(&params);
-        let subscriber = identity().subscriber(&params, &TORRENT, &y);
-        let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &subscriber, EPOCH);
+        let package = PackageSecret::from_bytes([3; 32]);
+        let (publisher, license_key) = (SigningKey::from_bytes(&[76; 32]), SigningKey::from_bytes(&[77; 32]));
+        let seal = Seal::new(publisher.public(), [5; 32], params.clone(), license_key.public());
+        let torrent_id = seal.torrent_id;
+        let keys = device().subscriber_keys(&params, &torrent_id);
+        let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &keys.id, EPOCH);
         let entry = FileEntry { mime: "video/mp4".into(), path: vec!["film.mp4".into()], size };
         let header = Manifest::new(FileList::new(vec![entry])?, None)?.header();
         let payload = piece_length as usize - 32;
         let piece_count = (header.len() as u64 + size).div_ceil(payload as u64) as u32;
         let content = noise(u64::from(piece_count) * payload as u64);
-        let shape = Shape { torrent_id: TORRENT, piece_len: piece_length, piece_count };
+        let shape = Shape { torrent_id, piece_len: piece_length, piece_count };
         let store = Store::open(directory, shape)?;
         let (width, mut pieces) = (params.group().bytes(), Vec::new());
         let mut decryption_keys = vec![0; width * piece_count as usize];
@@ -233,34 +232,32 @@ impl Content {
                 piece[..header.len()].copy_from_slice(&header);
             }
             let core = |error: swarmseal_core::Error| anyhow::anyhow!("{error}");
-            package::pack(&params, &package, &TORRENT, index, &mut piece).map_err(core)?;
+            package::pack(&params, &package, &torrent_id, index, &mut piece).map_err(core)?;
             pieces.push(<[u8; 20]>::from(Sha1::digest(&piece)));
             let r = ts_keys.key(index);
-            encrypt_piece(&params, &EncryptionKey::derive(&params, &y, &r), &mut piece).map_err(core)?;
+            encrypt_piece(&params, &EncryptionKey::derive(&params, &keys.public_key, &r), &mut piece)
+                .map_err(core)?;
             DecryptionKey::derive(&params, &r).to_bytes(&params, key).map_err(core)?;
             let hash = *blake3::hash(&piece).as_bytes();
-            store.put(index, &piece, StoredPiece { epoch: EPOCH, hash, sender: None })?;
+            store.put(index, &piece, StoredPiece { epoch: EPOCH, hash })?;
         }
         store.sync()?;
-        let license_key = SigningKey::from_bytes(&[77; 32]);
-        let seal = Seal::new(TORRENT, params.clone(), license_key.public());
+        let seal = Seal { witness: vec![[0; 32]; piece_count as usize].into(), ..seal };
         let info = Info { name: "bench".into(), piece_length, piece_count, pieces, private: true, seal };
         let metainfo = Metainfo::new("http://127.0.0.1:1/announce".into(), info)?;
         fs::write(directory.join("meta.torrent"), metainfo.to_bytes())?;
-        let keys = SubscriberKeys { torrent_id: TORRENT, secret, passkey: None, epoch: EPOCH };
-        keys.to_key_file(&params)
-            .write(&directory.join("subscriber.key"), swarmseal::atomic_file::Existing::Replace)?;
         let license = License {
-            torrent_id: TORRENT,
+            torrent_id,
             info_hash: metainfo.info_hash,
-            subscriber,
+            subscriber: keys.id,
             epoch: EPOCH,
             policy: Policy::default(),
             issued: None,
             played: 0,
             keys: decryption_keys.into(),
         };
-        let envelope = license.seal(&license_key, &identity().device_public(), &mut UnwrapErr(SysRng))?;
+        let device = keys.identity.device_public();
+        let envelope = license.seal(&license_key, &device, &mut UnwrapErr(SysRng))?;
         fs::write(directory.join("license"), envelope)?;
         Ok(())
     }
@@ -291,17 +288,13 @@ fn child(directory: &Path, backend: &str, piece_length: u32) -> Result<()> {
     let kernels =
         swarmseal_accel::each().find(|kernels| kernels.name == backend).context("no such backend")?;
     let metainfo = Metainfo::from_bytes(&fs::read(directory.join("meta.torrent"))?, kernels)?;
-    let file =
-        swarmseal::wire::keyfile::KeyFile::read(&directory.join("subscriber.key"), SubscriberKeys::KIND)?;
-    let keys = SubscriberKeys::from_key_file(&file, &metainfo.info.seal)?;
-    let identity = identity();
-    let subscriber = keys.subscriber(&metainfo.info.seal.params, &identity);
-    let shape =
-        Shape { torrent_id: TORRENT, piece_len: piece_length, piece_count: metainfo.info.piece_count };
-    let player = Player::new(metainfo, &identity, &keys, &fs::read(directory.join("license"))?)?;
+    let (device, torrent_id) = (device(), metainfo.info.seal.torrent_id);
+    let keys = device.subscriber_keys(&metainfo.info.seal.params, &torrent_id);
+    let shape = Shape { torrent_id, piece_len: piece_length, piece_count: metainfo.info.piece_count };
+    let player = Player::new(metainfo, &keys, &fs::read(directory.join("license"))?)?;
     let record = directory.join(format!("plays-{backend}"));
     let journal = record.with_extension("journal");
-    let mut state = PolicyState::load(PlayFiles { record, journal }, &identity, &subscriber)?;
+    let mut state = PolicyState::load(PlayFiles { record, journal }, &device, &keys.id)?;
     let session = player.begin_play(&mut state, 1_800_000_000)?;
     let pieces = Complete(StoreReader::open(directory, &shape)?);
     let content = session.content(&pieces)?;

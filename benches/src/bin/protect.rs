@@ -122,9 +122,7 @@ fn round(
     let (voucher, _) = measured(&mut command)?;
     let code = voucher["code"].as_str().context("no code")?.to_owned();
 
-    // Hashing for other clients in the background is no part of the transfer.
-    let seeding = ["seed", &seed_file, "--listen", "127.0.0.1:0", "--cipher-hashes", "0"];
-    let seed = Process::start(&mut ours("seed", &seeding))?;
+    let seed = Process::start(&mut ours("seed", &["seed", &seed_file, "--listen", "127.0.0.1:0"]))?;
     seed.until("\"listening\"")?;
     let mut command = ours("leech", &["get", &torrent, "--listen", "127.0.0.1:0"]);
     command.args(limit.iter().flat_map(|limit| ["--download-limit", limit]));

@@ -13,11 +13,14 @@ use swarmseal::tracker_client::AdminClient;
 use swarmseal::wire::announce::Announce;
 use swarmseal::wire::api::{
     Challenge, OpenSession, Passkey, ReKeyRequest, Role, SessionOpened, Subscribe, Subscribed, Token,
+    WitnessRequest,
 };
 use swarmseal::wire::bencode;
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
-use swarmseal_core::{Exponents, Group, Params, Profile, SecretKey, SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{
+    Exponents, Group, Params, Profile, SecretKey, SubscriberId, Ticket, TorrentId, WitnessSecret,
+};
 
 use super::connection::Connection;
 use super::drive::Asker;
@@ -39,17 +42,21 @@ impl Torrent {
     pub fn register(tracker: &Tracker, piece_length: u32, piece_count: u32) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let admin = AdminClient::new(tracker.url(), &tracker.token)?;
-        let mut id = [0; 32];
-        getrandom::fill(&mut id)?;
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)?;
         let group = Group::ffdhe2048(swarmseal_accel::detect());
         let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
         let license_key = runtime.block_on(admin.license_key())?;
-        let seal = Seal::new(TorrentId(id), Arc::new(params), license_key);
+        let publisher = SigningKey::from_bytes(&[7; 32]).public();
+        let witness = vec![[7; 32]; piece_count as usize].into();
+        let seal = Seal { witness, ..Seal::new(publisher, random, Arc::new(params), license_key) };
         let pieces = vec![[7; 20]; piece_count as usize];
         let info = Info { name: "load".to_owned(), piece_length, piece_count, pieces, private: true, seal };
         let metainfo = Metainfo::new(format!("{}/announce", tracker.url()), info)?;
         let seed = SigningKey::generate(&mut UnwrapErr(SysRng));
-        runtime.block_on(admin.register_torrent(&metainfo, &seed.public()))?;
+        // Nobody checks a piece.
+        let witness = WitnessSecret::from_bytes([7; 32]);
+        runtime.block_on(admin.register_torrent(&metainfo, &seed.public(), &witness))?;
         Ok(Torrent { metainfo })
     }
 
@@ -109,6 +116,18 @@ impl Member {
     /// One whom the tracker knows already, without a session, of epoch 1.
     pub fn known(id: SubscriberId, identity: Identity, passkey: Passkey) -> Self {
         Member { id, passkey, identity, token: Token::new([0; 32]), epoch: 1 }
+    }
+
+    /// Writes a call in its session over what is there.
+    fn post(&self, call: &str, body: &impl Serialize, request: &mut Vec<u8>) {
+        let body = bencode::to_bytes(body);
+        let (token, length) = (self.token.to_hex(), body.len());
+        request.clear();
+        request.extend_from_slice(
+            format!("POST /{call} HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n")
+                .as_bytes(),
+        );
+        request.extend_from_slice(&body);
     }
 
     /// Its word that an uploader may have keys to it.
@@ -237,21 +256,15 @@ impl<'m> Uploader<'m> {
         let torrent_id = self.torrent.id();
         let fresh = || self.members[downloader].ticket(torrent_id, own.id, self.expires);
         let ticket = self.tickets.entry(downloader).or_insert_with(fresh).clone();
-        let count = u64::from(self.torrent.piece_count());
-        let first = self.random.next();
-        let pieces = (0..self.batch as u64).map(|i| (first.wrapping_add(i) % count) as u32).collect();
-        let body = bencode::to_bytes(&ReKeyRequest { torrent_id, epoch: own.epoch, ticket, pieces });
-        request.clear();
-        request.extend_from_slice(
-            format!(
-                "POST /rekey HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
-                own.token.to_hex(),
-                body.len()
-            )
-            .as_bytes(),
-        );
-        request.extend_from_slice(&body);
+        let pieces = some_pieces(self.torrent, self.batch, &mut self.random);
+        own.post("rekey", &ReKeyRequest { torrent_id, epoch: own.epoch, ticket, pieces }, request);
     }
+}
+
+/// So many pieces in a row, from a random one on.
+fn some_pieces(torrent: &Torrent, count: usize, random: &mut Random) -> Vec<u32> {
+    let (first, all) = (random.next(), u64::from(torrent.piece_count()));
+    (0..count as u64).map(|i| (first.wrapping_add(i) % all) as u32).collect()
 }
 
 impl Asker for Uploader<'_> {
@@ -265,6 +278,71 @@ impl Asker for Uploader<'_> {
 
     fn is_answer(&self, body: &[u8]) -> bool {
         body.len() > self.batch * self.torrent.params().group().bytes()
+    }
+}
+
+/// A member that downloads: it asks for its witness keys of random pieces.
+pub struct Downloader<'m> {
+    torrent: &'m Torrent,
+    member: &'m Member,
+    /// Keys in one call.
+    batch: usize,
+    random: Random,
+}
+
+impl<'m> Downloader<'m> {
+    /// The member in that place, which asks for `batch` keys a call.
+    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
+        Downloader { torrent, member: &members[own], batch, random: Random::new(own as u64) }
+    }
+}
+
+impl Asker for Downloader<'_> {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        let (torrent_id, epoch) = (self.torrent.id(), self.member.epoch);
+        let pieces = some_pieces(self.torrent, self.batch, &mut self.random);
+        self.member.post("witness", &WitnessRequest { torrent_id, epoch, pieces }, request);
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        body.len() > self.batch * self.torrent.params().group().bytes()
+    }
+}
+
+/// A member that does both: each piece takes a call for one re-key, and as many pieces as fit share a call for witness keys.
+pub struct Peer<'m> {
+    uploader: Uploader<'m>,
+    downloader: Downloader<'m>,
+    /// Calls so far.
+    calls: usize,
+}
+
+impl<'m> Peer<'m> {
+    /// The member in that place, which asks for `batch` witness keys a call.
+    pub fn new(torrent: &'m Torrent, members: &'m [Member], own: usize, batch: usize) -> Self {
+        let (uploader, downloader) =
+            (Uploader::new(torrent, members, own, 1), Downloader::new(torrent, members, own, batch));
+        // They do not all ask for witness keys at once.
+        Peer { uploader, downloader, calls: own }
+    }
+
+    fn wants_witness_keys(&self) -> bool {
+        self.calls.is_multiple_of(self.downloader.batch + 1)
+    }
+}
+
+impl Asker for Peer<'_> {
+    fn next(&mut self, request: &mut Vec<u8>) {
+        self.calls += 1;
+        if self.wants_witness_keys() { self.downloader.next(request) } else { self.uploader.next(request) }
+    }
+
+    fn is_answer(&self, body: &[u8]) -> bool {
+        if self.wants_witness_keys() {
+            self.downloader.is_answer(body)
+        } else {
+            self.uploader.is_answer(body)
+        }
     }
 }
 

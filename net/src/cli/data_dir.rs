@@ -32,9 +32,16 @@ impl DataDir {
         &self.0
     }
 
-    /// The device's identity key.
-    pub fn identity(&self) -> PathBuf {
-        self.0.join("identity.key")
+    /// The root that all keys of this device come from.
+    pub fn device(&self) -> PathBuf {
+        self.0.join("device.key")
+    }
+
+    /// The publisher's own directory, made if it is not there.
+    pub fn publisher(&self) -> Result<PathBuf, Failure> {
+        let path = self.0.join("publisher");
+        make_private(&path)?;
+        Ok(path)
     }
 
     /// The license server's own directory, made if it is not there.
@@ -54,6 +61,17 @@ impl DataDir {
     /// What the device keeps of one torrent.
     pub fn torrent(&self, id: &TorrentId) -> TorrentDir {
         TorrentDir(self.0.join("torrents").join(id.to_string()))
+    }
+
+    /// All torrents that this device subscribed to.
+    pub fn subscribed(&self) -> Vec<TorrentDir> {
+        let entries = std::fs::read_dir(self.0.join("torrents")).into_iter().flatten().flatten();
+        entries.map(|entry| TorrentDir(entry.path())).filter(|dir| dir.subscription().exists()).collect()
+    }
+
+    /// The journal of plays.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("plays.journal")
     }
 }
 
@@ -77,9 +95,9 @@ impl TorrentDir {
         self.0.join("meta.torrent")
     }
 
-    /// The subscriber's secret key and passkey.
-    pub fn subscriber(&self) -> PathBuf {
-        self.0.join("subscriber.key")
+    /// What the tracker answered to the subscription.
+    pub fn subscription(&self) -> PathBuf {
+        self.0.join("subscription")
     }
 
     /// The license, as the tracker sent it.
@@ -105,19 +123,9 @@ impl TorrentDir {
         PlayFiles { record: self.0.join("plays"), journal: root.join("plays.journal") }
     }
 
-    /// Statements and receipts: signed words on who sent what.
-    pub fn statements(&self) -> PathBuf {
-        self.0.join("statements.log")
-    }
-
     /// Where a running `get` hears what a player reads next; see [`crate::wire::channel`].
     pub fn channel(&self) -> PathBuf {
         self.0.join("get.channel")
-    }
-
-    /// Pieces that the player found bad, a decimal number a line.
-    pub fn bad_pieces(&self) -> PathBuf {
-        self.0.join("bad")
     }
 }
 

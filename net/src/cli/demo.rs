@@ -4,8 +4,10 @@ mod attacker;
 mod children;
 mod content;
 mod evidence;
+mod impostor;
 mod stranger;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use super::{Exit, Failure, Output, glue};
 use crate::tracker_client::AdminClient;
 use children::{Running, call};
 use content::Content;
+pub(super) use impostor::{Args as ImpostorArgs, run as impostor};
 pub(super) use stranger::{Args as StrangerArgs, run as stranger};
 
 /// Licensed peers.
@@ -166,31 +169,43 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             &sealed.seed_file,
             &paper.seed_file,
             "--listen",
-            "127.0.0.1:0",
+            &address(1),
             "--super-seed",
             "--upload-limit",
             &limit,
         ],
     )?;
-    seed.event("listening", STEP).await?;
-    let get = ["get", &sealed.metainfo, "--listen", "127.0.0.1:0", "--transcript"];
+    let seed_address = text(&seed.event("listening", STEP).await?, "address")?;
+    let get = ["get", &sealed.metainfo, "--transcript"];
     let mut peers = Vec::new();
     for (i, voucher) in vouchers.iter().enumerate() {
         let name = peer_name(i);
         let dir = work.join(&name);
         let transcript = dir.join("transcript").display().to_string();
-        let args = [&get[..], &[transcript.as_str(), "--voucher", voucher]].concat();
+        let listen = address(2 + i as u8);
+        let args = [&get[..], &[transcript.as_str(), "--voucher", voucher, "--listen", &listen]].concat();
         peers.push(Running::start(&name, &dir, &args)?);
     }
     let attacker_dir = work.join("unlicensed");
     let transcript = attacker_dir.join("transcript").display().to_string();
-    let mut attacker = Running::start("unlicensed", &attacker_dir, &[&get[..], &[&transcript]].concat())?;
-    let first_port =
-        peers[0].event("listening", STEP).await?["port"].as_u64().unwrap_or_default().to_string();
+    let listen = address(2 + LICENSED as u8);
+    let args_of_attacker = [&get[..], &[transcript.as_str(), "--listen", &listen]].concat();
+    let mut attacker = Running::start("unlicensed", &attacker_dir, &args_of_attacker)?;
+    let first = text(&peers[0].event("listening", STEP).await?, "address")?;
     let mut stranger = Running::start(
         "stranger",
         &work.join("stranger"),
-        &["stranger", &sealed.metainfo, "--peer", &format!("127.0.0.1:{first_port}"), "--seconds", "5"],
+        &["stranger", &sealed.metainfo, "--peer", &first, "--seconds", "5"],
+    )?;
+
+    let second = text(&peers[1].event("listening", STEP).await?, "address")?;
+    let from = address(3 + LICENSED as u8);
+    let from = from.trim_end_matches(":0");
+    let names = ["--seed", &seed_address, "--from", from, "--peer", &first, "--peer", &second];
+    let mut impostor = Running::start(
+        "impostor",
+        &work.join("impostor"),
+        &[&["impostor", &sealed.metainfo, "--seconds", "5"][..], &names].concat(),
     )?;
 
     let (mut from_seeds, mut from_peers) = (0, 0);
@@ -202,6 +217,9 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     }
     let seconds = started.elapsed().as_secs_f64();
     let stranger_bytes = number(&stranger.event("stranger", STEP).await?, "piece_bytes");
+    if number(&impostor.event("impostor", STEP).await?, "piece_bytes") == 0 {
+        return Err(Failure::new(Exit::DemoFailed, "the impostor was asked for nothing"));
+    }
     // A peer of the control torrent, unlicensed too: the attacker's own ciphertext under `paper`.
     let transcript = attacker_dir.join("transcript-paper").display().to_string();
     call(
@@ -211,7 +229,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
             "get",
             &paper.metainfo,
             "--listen",
-            "127.0.0.1:0",
+            &listen,
             "--exit",
             "--insecure-paper-profile",
             "--transcript",
@@ -242,7 +260,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let licensed: Vec<PathBuf> = (0..LICENSED).map(|i| work.join(peer_name(i))).collect();
     let sealed_path = PathBuf::from(&sealed.metainfo);
     let harvest = evidence::harvest(&sealed_path, &attacker_dir, &licensed).await?;
-    for running in peers.into_iter().chain([attacker, stranger, seed, tracker]) {
+    for running in peers.into_iter().chain([attacker, stranger, impostor, seed, tracker]) {
         running.stop().await;
     }
 
@@ -262,6 +280,8 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     .map_err(|error| Failure::new(Exit::DemoFailed, format!("the attacker stopped: {error}")))??;
 
     attacks.insert(0, harvest);
+    // It succeeds where a peer takes its pieces for the seed's.
+    attacks.insert(1, AttackResult { name: "borrowed identity", profile: "sealed", opened: !verified });
     Ok(Report {
         verified,
         pieces: sealed.pieces,
@@ -309,6 +329,14 @@ async fn rekeys_issued(url: &str, token_file: &str) -> Result<u64, Failure> {
         std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
     let admin = AdminClient::new(url, token).map_err(glue::client_failure)?;
     Ok(number(&admin.stats().await.map_err(glue::client_failure)?, "rekeys"))
+}
+
+/// Where a process listens, at any port: an address of its own, so that peers tell it from others as they tell hosts. Where the system
+/// has no more than 127.0.0.1, that one.
+fn address(number: u8) -> String {
+    let own = Ipv4Addr::new(127, 0, 1, number);
+    let has = TcpListener::bind((own, 0)).is_ok();
+    format!("{}:0", if has { own } else { Ipv4Addr::LOCALHOST })
 }
 
 fn peer_name(index: usize) -> String {

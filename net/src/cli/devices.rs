@@ -47,13 +47,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let devices =
         client.devices(torrent, args.name.as_deref(), record).await.map_err(glue::client_failure)?;
     let Some(wanted) = &args.revoke else {
-        show(&devices, &subscription.id, output);
+        show(&devices, &subscription.keys.id, output);
         return Ok(());
     };
     let revoked = find(&devices, wanted)?;
     let left = client.revoke_device(torrent, revoked).await.map_err(glue::client_failure)?;
     output.result(format!("Revoked {revoked}"), json!({ "event": "revoked", "id": revoked.to_string() }));
-    show(&left, &subscription.id, output);
+    show(&left, &subscription.keys.id, output);
     Ok(())
 }
 

@@ -19,8 +19,7 @@ pub(super) struct Args {
     /// Begin the next epoch, with a master key of its own. Peers move to it by themselves, and nothing is interrupted
     #[arg(long, env = "SWARMSEAL_BEGIN", conflicts_with = "retire_before")]
     begin: bool,
-    /// Serve no epoch any more that is before this one. Peers that have not moved by then fetch their pieces again, and bad
-    /// pieces of those epochs can no longer be traced
+    /// Serve no epoch any more that is before this one. Peers that have not moved by then fetch their pieces again
     #[arg(long, env = "SWARMSEAL_RETIRE_BEFORE", value_name = "EPOCH")]
     retire_before: Option<u64>,
     #[command(flatten)]

@@ -1,10 +1,8 @@
 //! `get`: fetches a torrent, and uploads what has been fetched.
 
-mod integrity;
 mod ordinary;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +10,12 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use self::integrity::{Completion, Licensed};
-use super::blame::Accusations;
 use super::channel::Channel;
 use super::glue::{self, TrackerLink};
 use super::output::bytes;
 use super::subscription::{Subscription, parse_metainfo, read_torrent};
-use super::{DataDir, Failure, Output, license, play};
+use super::{DataDir, Failure, Output, license};
 use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
-use crate::player::Fault;
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
@@ -36,9 +31,6 @@ pub(super) struct Args {
     /// Redeem a voucher first
     #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
     voucher: Option<String>,
-    /// Check the stored pieces with the license, and fetch the bad ones again, from other peers where there are any
-    #[arg(long, env = "SWARMSEAL_REPAIR")]
-    repair: bool,
     #[command(flatten)]
     node: glue::NodeArgs,
     #[command(flatten)]
@@ -83,86 +75,53 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         license::fetch(&subscription, args.voucher.as_deref()).await?;
     }
     let store = glue::open_own_store(&subscription).await?;
-    let licensed = Licensed::of(subscription.clone(), output).await?;
-    let mut accusations = Accusations::new(subscription.clone(), output);
-    let mut avoid = Vec::new();
-    if args.repair {
-        let stopped = |error| Failure::new(super::Exit::Failed, format!("the check stopped: {error}"));
-        let bad = {
-            let (licensed, subscription, store) = (licensed.clone(), subscription.clone(), store.clone());
-            let find = move || find_bad(&licensed, &subscription, &store, output);
-            tokio::task::spawn_blocking(find).await.map_err(stopped)??
-        };
-        // While what came is still there.
-        accusations.make(bad.clone()).await;
-        let store = store.clone();
-        let discard = move || discard(&store, &bad, output);
-        avoid = tokio::task::spawn_blocking(discard).await.map_err(stopped)??;
-    }
-
     let (node, told) = bind(&args).await?;
     let address = node.local_addr();
-    output.note(format!("Listening on {address} as subscriber {}", subscription.id));
+    let stored = store.count();
+    let config = TorrentConfig {
+        transcript: args.transcript.clone(),
+        ..torrent_config(&subscription, store, address.ip())?
+    };
+    let handle = node.add_torrent(config).map_err(glue::add_failure)?;
+    output.note(format!("Listening on {address} as subscriber {}", subscription.keys.id));
     if output.is_json() {
         output.result(
             "",
             json!({
                 "event": "listening", "address": address.to_string(), "port": address.port(),
-                "subscriber": subscription.id.to_string(), "pieces": store.count(),
+                "subscriber": subscription.keys.id.to_string(), "pieces": stored,
             }),
         );
     }
-    let config = TorrentConfig {
-        avoid,
-        check: Some(licensed.clone()),
-        suspicious: licensed.checks_early() || args.repair,
-        transcript: args.transcript.clone(),
-        ..torrent_config(&subscription, store.clone())?
-    };
-    let handle = node.add_torrent(config).map_err(glue::add_failure)?;
     // Where players of this device say what they read next.
     let _channel = Channel::open(&subscription.dir, handle.clone()).await?;
-    let keeping = tokio::spawn(keep_licensed(licensed.clone(), subscription.clone(), handle.stats(), output));
-    let mut completion = Completion::new(licensed, store, handle.clone(), accusations);
-    let completed = async || {
-        let good = completion.check(output).await?;
-        if good {
-            std::fs::remove_file(subscription.dir.bad_pieces())
-                .or_else(ignore_missing)
-                .map_err(|error| Failure::file(&subscription.dir.bad_pieces(), &error))?;
-        }
-        Ok(good)
-    };
-    let outcome = until_told(&args, (node, told), handle.stats(), completed, output).await;
+    let keeping = tokio::spawn(keep_licensed(subscription.clone(), handle.stats(), output));
+    let outcome = until_told(&args, (node, told), handle.stats(), output).await;
     keeping.abort();
-    completion.finish().await;
     outcome
 }
 
-/// A subscription's torrent, fetched into its own store.
+/// A subscription's torrent, fetched into its own store by a node that listens on `listen`.
 pub(super) fn torrent_config(
     subscription: &Subscription,
     store: Arc<crate::peer::Store>,
+    listen: IpAddr,
 ) -> Result<TorrentConfig, Failure> {
     let seal = &subscription.metainfo.info.seal;
     let member = Member {
         torrent_id: seal.torrent_id,
         params: seal.params.clone(),
-        id: subscription.id,
-        key: subscription.identity.signing_key().clone(),
-        epoch: subscription.keys.epoch,
+        hello: subscription.hello(),
+        id: subscription.keys.id,
+        key: subscription.keys.identity.signing_key().clone(),
+        epoch: subscription.epoch,
     };
-    let tracker = Arc::new(TrackerLink::of_subscriber(subscription)?);
-    Ok(TorrentConfig {
-        statements: Some(subscription.dir.statements()),
-        ..glue::torrent_config(&subscription.metainfo, Role::Peer { member, store }, tracker)
-    })
+    let tracker = Arc::new(TrackerLink::of_subscriber(subscription, listen)?);
+    Ok(glue::torrent_config(&subscription.metainfo, Role::Peer { member, store }, tracker))
 }
 
-/// Whoever has a license gets that of each new epoch, so that what moves to it can be played without the tracker, and has pieces checked
-/// by it.
+/// A licensed device gets the license of each new epoch, so that what moves to it can be played without the tracker.
 async fn keep_licensed(
-    licensed: Arc<Licensed>,
     subscription: Arc<Subscription>,
     mut stats: tokio::sync::watch::Receiver<Stats>,
     output: Output,
@@ -173,9 +132,6 @@ async fn keep_licensed(
         if known != Some(epoch) && subscription.dir.license().exists() {
             license::fetch_missing(&subscription, [epoch], output).await;
             known = Some(epoch);
-            if let Err(failure) = licensed.renew() {
-                output.note(format!("Pieces cannot be checked by the license: {}", failure.message));
-            }
         }
         if stats.changed().await.is_err() {
             return;
@@ -197,18 +153,16 @@ async fn bind(args: &Args) -> Result<(Node, impl Future<Output = ()>), Failure> 
     Ok((bound, told))
 }
 
-/// Waits for the last piece and, unless it is to exit then, until it is told to stop. `completed`: whether all that came is good; what is
-/// not is being fetched again.
+/// Waits for the last piece and, unless it is to exit then, until it is told to stop.
 async fn until_told(
     args: &Args,
     (node, told): (Node, impl Future<Output = ()>),
     mut stats: tokio::sync::watch::Receiver<Stats>,
-    completed: impl AsyncFnMut() -> Result<bool, Failure>,
     output: Output,
 ) -> Result<(), Failure> {
     tokio::pin!(told);
     let outcome = tokio::select! {
-        outcome = follow_to_the_end(&mut stats, completed, output) => outcome,
+        outcome = follow(&mut stats, output) => outcome,
         () = &mut told => {
             node.shutdown_now().await;
             output.note("Stopped; everything fetched so far is kept");
@@ -225,24 +179,9 @@ async fn until_told(
         }
         node.shutdown_now().await;
     } else {
-        // The last statements and receipts are worth some seconds.
         node.shutdown().await;
     }
     Ok(())
-}
-
-/// [`follow`], until what came is good.
-async fn follow_to_the_end(
-    stats: &mut tokio::sync::watch::Receiver<Stats>,
-    mut completed: impl AsyncFnMut() -> Result<bool, Failure>,
-    output: Output,
-) -> Result<Stats, Failure> {
-    loop {
-        let last = follow(stats, output).await?;
-        if completed().await? {
-            return Ok(last);
-        }
-    }
 }
 
 /// Shows how it goes until the last piece is there: a line on a terminal, lines now and then elsewhere.
@@ -312,41 +251,4 @@ fn json_of(event: &str, now: &Stats) -> Value {
         "download_rate": now.down_rate,
         "upload_rate": now.up_rate,
     })
-}
-
-/// What the player found bad or, with a license, what it finds bad now.
-fn find_bad(
-    licensed: &Licensed,
-    subscription: &Subscription,
-    store: &crate::peer::Store,
-    output: Output,
-) -> Result<BTreeSet<u32>, Failure> {
-    let mut bad = play::read_bad_pieces(&subscription.dir.bad_pieces())?;
-    match licensed.faults(store, output) {
-        Some(faults) => {
-            bad.extend(faults.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
-        }
-        None => output
-            .note("There is no license to check pieces with: only those that `play` named are fetched again"),
-    }
-    let count = subscription.metainfo.info.piece_count;
-    bad.retain(|&index| index < count);
-    Ok(bad)
-}
-
-/// Discards bad pieces; all who ever sent them.
-fn discard(
-    store: &crate::peer::Store,
-    bad: &BTreeSet<u32>,
-    output: Output,
-) -> Result<Vec<(u32, swarmseal_core::SubscriberId)>, Failure> {
-    for &index in bad {
-        store.discard(index).map_err(glue::store_failure)?;
-        output.note(format!("Fetching piece {index} again"));
-    }
-    store.senders_of(bad).map_err(glue::store_failure)
-}
-
-fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -4,6 +4,7 @@ mod failure;
 mod link;
 mod node;
 mod ordinary;
+mod passphrase;
 mod reach;
 mod values;
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use super::subscription::Subscription;
 use super::{DataDir, Exit, Failure};
 use crate::peer::{
-    ClearPieces, PlainSource, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
+    PlainSource, Published, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
 };
 use crate::platform::{self, read_at};
 use crate::player::{PieceReader, Player};
@@ -32,8 +33,9 @@ pub(super) use failure::{
     publish_failure, serving_failure, store_failure, tracker_failure,
 };
 pub(super) use link::TrackerLink;
-pub(super) use node::NodeArgs;
+pub(super) use node::{BoundArgs, NodeArgs};
 pub(super) use ordinary::OrdinaryLink;
+pub(super) use passphrase::PassphraseSource;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
 
@@ -97,8 +99,8 @@ pub(super) fn base_url(url: &str) -> Result<String, Failure> {
 /// A client in a subscriber's name.
 pub(super) fn client(subscription: &Subscription) -> Result<Client, Failure> {
     let url = base_url(&subscription.metainfo.announce)?;
-    let key = subscription.identity.signing_key().clone();
-    Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.id, key))
+    let key = subscription.keys.identity.signing_key().clone();
+    Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.keys.id, key))
 }
 
 /// A client in an original seed's name.
@@ -128,8 +130,11 @@ pub(super) fn shape(metainfo: &Metainfo) -> Shape {
 
 /// A torrent to join, with nothing out of the ordinary.
 pub(super) fn torrent_config(metainfo: &Metainfo, role: Role, tracker: Arc<dyn Tracker>) -> TorrentConfig {
-    let clear = ClearPieces::of(metainfo);
-    TorrentConfig { clear, ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker) }
+    let published = Some(Published::of(metainfo));
+    TorrentConfig {
+        published,
+        ..TorrentConfig::new(metainfo.info_hash, metainfo.info.layout(), role, tracker)
+    }
 }
 
 /// A seed's plaintext, as the node asks for it.

@@ -9,9 +9,9 @@ use swarmseal_core::check_piece;
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
-use crate::wire::keyfile::KeyFile;
+use crate::wire::keyfile::{KeyFile, PublisherKey, SealedPublisher};
 use crate::wire::license::{License, LicenseError};
-use crate::wire::metainfo::Metainfo;
+use crate::wire::metainfo::{self, Metainfo};
 
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
@@ -95,21 +95,21 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("announce", metainfo.announce.as_str()),
         row("info hash", hex::encode(metainfo.info_hash)),
         row("torrent id", info.seal.torrent_id.to_string()),
-        row("version", info.seal.version),
+        row("version", metainfo::VERSION),
         row("profile", params.profile().name()),
         row("group", group),
         row("exponents", params.exponents().name()),
         row("pieces", info.piece_count),
         row("piece length", info.piece_length),
         row("length", bytes(info.length())),
-        row("integrity", info.seal.integrity.name()),
         row("sealed pieces", info.sealed_count()),
         row("clear pieces", info.piece_count - info.sealed_count()),
+        row("publisher key", hex::encode(info.seal.publisher_key)),
         row("license key", hex::encode(info.seal.license_key)),
     ]
 }
 
-/// The kind and names of a key file; no value.
+/// The kind of a key file and whose it is; no secret.
 fn key_file(path: &Path) -> Result<Shown, Failure> {
     let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| Failure::file(path, &error))?);
     let file = KeyFile::parse(&bytes).map_err(super::subscription::at(path))?;
@@ -117,6 +117,12 @@ fn key_file(path: &Path) -> Result<Shown, Failure> {
     if let Ok(torrent) = file.text("torrent") {
         shown.push(row("torrent id", torrent));
     }
+    let public = match file.kind() {
+        PublisherKey::KIND => PublisherKey::from_key_file(&file).map(|key| key.public()).ok(),
+        SealedPublisher::KIND => SealedPublisher::from_key_file(&file).map(|sealed| sealed.public).ok(),
+        _ => None,
+    };
+    shown.extend(public.map(|public| row("publisher key", hex::encode(public))));
     shown.push(row("secrets", "not shown"));
     Ok(shown)
 }
@@ -140,9 +146,13 @@ fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
         }
         read => read.map_err(|error| Failure::file(&path, &error))?,
     };
-    let license =
-        License::open_for(&envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
-            .map_err(|error: LicenseError| glue::license_failure(error))?;
+    let license = License::open_for(
+        &envelope,
+        &subscription.keys.identity,
+        &subscription.metainfo,
+        &subscription.keys.id,
+    )
+    .map_err(|error: LicenseError| glue::license_failure(error))?;
     Ok(vec![
         row("kind", "license"),
         row("torrent id", license.torrent_id.to_string()),
@@ -179,7 +189,6 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
         row("epoch", record.epoch),
         row("blake3", hex::encode(record.hash)),
         row("blake3 holds", blake3::hash(&piece).as_bytes() == &record.hash),
-        row("sender", record.sender.map(|sender| sender.to_string())),
         row("blocks", blocks),
     ])
 }

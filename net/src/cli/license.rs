@@ -67,7 +67,12 @@ pub(super) async fn fetch_for(
     let envelope =
         client.license_with(torrent, epoch, voucher, Some(record)).await.map_err(glue::client_failure)?;
     let open = |envelope: &[u8]| {
-        License::open_for(envelope, &subscription.identity, &subscription.metainfo, &subscription.id)
+        License::open_for(
+            envelope,
+            &subscription.keys.identity,
+            &subscription.metainfo,
+            &subscription.keys.id,
+        )
     };
     let license = open(&envelope).map_err(glue::license_failure)?;
     // Before the license is stored: one that is newer than the record of plays looks as if that had been put back.
@@ -138,10 +143,10 @@ pub(super) async fn fetch_missing(
     epochs: impl IntoIterator<Item = u64>,
     output: Output,
 ) {
-    let Subscription { identity, metainfo, id, dir, .. } = subscription;
+    let Subscription { keys, metainfo, dir, .. } = subscription;
     // One that was tampered with, or is another's, is to be seen, and not to be replaced.
     let envelope = std::fs::read(dir.license()).unwrap_or_default();
-    let Ok(newest) = License::open_for(&envelope, identity, metainfo, id) else { return };
+    let Ok(newest) = License::open_for(&envelope, &keys.identity, metainfo, &keys.id) else { return };
     let known: BTreeSet<u64> = dir.other_licenses().into_iter().chain([newest.epoch]).collect();
     for epoch in epochs.into_iter().filter(|epoch| !known.contains(epoch)) {
         if let Err(failure) = fetch_for(subscription, Some(epoch), None).await {

@@ -3,14 +3,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
 use serde_json::json;
 
-use super::subscription::identity;
+use super::subscription::at;
 use super::tracker::reload;
 use super::{DataDir, Failure, Output, glue};
 use crate::platform::Hangups;
 use crate::tracker::{Config, license_server::Server};
 use crate::tracker_client::Client;
+use crate::wire::identity::Identity;
+use crate::wire::keyfile::KeyFile;
 
 /// Arguments of `license-server`.
 #[derive(Debug, clap::Args)]
@@ -53,7 +57,11 @@ fn public_key(text: &str) -> Result<[u8; 32], String> {
 /// Runs until it is told to stop.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let directory = data.license_server()?;
-    let identity = identity(&directory)?;
+    let path = directory.path().join("identity.key");
+    let make = || Identity::generate(&mut UnwrapErr(SysRng)).to_key_file();
+    let identity = KeyFile::read_or_create(&path, Identity::KIND, make)
+        .and_then(|file| Identity::from_key_file(&file))
+        .map_err(at(&path))?;
     let tracker = Client::new(&args.tracker).map_err(glue::client_failure)?;
     let config = Config {
         listen: args.listen,

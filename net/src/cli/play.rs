@@ -3,17 +3,15 @@
 mod serve;
 mod supply;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::blame::Accusations;
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
-use crate::atomic_file::{self, Access, Existing};
+use crate::atomic_file::Existing;
 use crate::date::now;
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
 use crate::wire::license::License;
@@ -102,19 +100,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     if let Some(fetching) = fetching {
         fetching.stop().await;
     }
-    let opened = opened?;
-    match &opened {
-        Ok(true) => license::tell_plays(&subscription).await,
-        Ok(false) => {}
-        Err(_) => {
-            // Those found now, or before and not fetched again.
-            let bad = read_bad_pieces(&subscription.dir.bad_pieces())?;
-            let mut accusations = Accusations::new(subscription.clone(), output);
-            accusations.make(bad).await;
-            accusations.finish().await;
-        }
+    if opened?? {
+        license::tell_plays(&subscription).await;
     }
-    opened.map(drop)
+    Ok(())
 }
 
 /// The player, once its license lets it play now. Nothing is counted yet.
@@ -162,14 +151,11 @@ fn open(
     if player.policy().plays.is_some() {
         let bad = verify(&player, pieces, output);
         if let Some(first) = bad.first() {
-            if args.pieces.is_none() {
-                note_bad_pieces(&subscription.dir.bad_pieces(), &bad)?;
-            }
             return Err(glue::player_failure(error_of(first)));
         }
     }
     // Nor one that could not be written.
-    let content = noting(player.content(pieces), args, subscription)?;
+    let content = player.content(pieces).map_err(glue::player_failure)?;
     if args.to_stdout() {
         Piped::new(args, &content).map_err(glue::player_failure)?;
     } else if !args.force {
@@ -183,7 +169,7 @@ fn open(
         }
         released => released,
     };
-    let (files, length) = noting(released, args, subscription)?;
+    let (files, length) = released.map_err(glue::player_failure)?;
     let left = player.policy().plays.map(|plays| plays.saturating_sub(state.plays()));
     let human = match left {
         Some(left) => format!("Opened {files} files, {}; {left} plays left", bytes(length)),
@@ -197,16 +183,6 @@ fn open(
             .result(human, json!({ "event": "played", "files": files, "bytes": length, "plays_left": left }));
     }
     Ok(left.is_some())
-}
-
-/// A corrupt piece is remembered for `get --repair`.
-fn noting<T>(result: Result<T, Error>, args: &Args, subscription: &Subscription) -> Result<T, Failure> {
-    if let (Err(Error::CorruptPiece { index }), None) = (&result, &args.pieces) {
-        let index = *index;
-        let bad = BadPiece { index, fault: Fault::Corrupt };
-        note_bad_pieces(&subscription.dir.bad_pieces(), &[bad])?;
-    }
-    result.map_err(glue::player_failure)
 }
 
 /// Hands the plaintext out; how many files and bytes.
@@ -242,58 +218,20 @@ pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Fa
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
     let metainfo = subscription.metainfo.as_ref().clone();
     let paths = subscription.dir.other_licenses().into_iter().map(|epoch| subscription.dir.license_of(epoch));
-    let Subscription { identity, keys, id, .. } = subscription;
+    let keys = &subscription.keys;
     // One that is damaged opens nothing, and keeps nobody from playing.
-    let opens = |envelope: &Vec<u8>| License::open_for(envelope, identity, &metainfo, id).is_ok();
+    let opens = |envelope: &Vec<u8>| License::open_for(envelope, &keys.identity, &metainfo, &keys.id).is_ok();
     let others: Vec<Vec<u8>> = paths.filter_map(|path| std::fs::read(path).ok()).filter(opens).collect();
-    Player::with_licenses(metainfo, identity, keys, &envelope, &others).map_err(glue::player_failure)
+    Player::with_licenses(metainfo, keys, &envelope, &others).map_err(glue::player_failure)
 }
 
 /// Opens every stored piece; those that are bad.
-pub(super) fn verify(player: &Player, pieces: &dyn PieceReader, output: Output) -> Vec<BadPiece> {
+fn verify(player: &Player, pieces: &dyn PieceReader, output: Output) -> Vec<BadPiece> {
     let all: Vec<u32> = (0..player.metainfo().info.piece_count).collect();
-    verify_these(player, pieces, &all, output)
-}
-
-/// The same of some pieces.
-pub(super) fn verify_these(
-    player: &Player,
-    pieces: &dyn PieceReader,
-    indices: &[u32],
-    output: Output,
-) -> Vec<BadPiece> {
-    let bar = output.bar(indices.len() as u64, "{bar:40} {pos}/{len} pieces checked, {eta} left");
-    let bad = player.verify(pieces, indices, &mut |progress| bar.set_position(progress.done.into()));
+    let bar = output.bar(all.len() as u64, "{bar:40} {pos}/{len} pieces checked, {eta} left");
+    let bad = player.verify(pieces, &all, &mut |progress| bar.set_position(progress.done.into()));
     bar.finish_and_clear();
     bad
-}
-
-/// Remembers corrupt pieces for `get --repair`.
-fn note_bad_pieces(path: &Path, bad: &[BadPiece]) -> Result<(), Failure> {
-    let mut indices = read_bad_pieces(path)?;
-    indices.extend(bad.iter().filter(|bad| bad.fault != Fault::Missing).map(|bad| bad.index));
-    write_bad_pieces(path, &indices)
-}
-
-/// One of them was fetched again.
-fn forget_bad_piece(path: &Path, index: u32) -> Result<(), Failure> {
-    let mut indices = read_bad_pieces(path)?;
-    if indices.remove(&index) { write_bad_pieces(path, &indices) } else { Ok(()) }
-}
-
-fn write_bad_pieces(path: &Path, indices: &BTreeSet<u32>) -> Result<(), Failure> {
-    let text: String = indices.iter().map(|index| format!("{index}\n")).collect();
-    atomic_file::write(path, text.as_bytes(), Access::Private, Existing::Replace)
-        .map_err(|error| Failure::file(path, &error))
-}
-
-/// What [`note_bad_pieces`] remembered. Lines that are no number are passed over: the file is a hint.
-pub(super) fn read_bad_pieces(path: &Path) -> Result<BTreeSet<u32>, Failure> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text.lines().filter_map(|line| line.trim().parse().ok()).collect()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-        Err(error) => Err(Failure::file(path, &error)),
-    }
 }
 
 fn error_of(bad: &BadPiece) -> Error {

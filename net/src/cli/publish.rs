@@ -11,12 +11,12 @@ use swarmseal_core::{Exponents, Group, Params, Profile};
 
 use super::glue::{self, AdminArgs};
 use super::output::bytes;
+use super::publisher::PublisherArgs;
 use super::subscription::at;
 use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
 use crate::publish::protect::{self, FileRange, Protect};
 use crate::publish::{Options, publish};
-use crate::wire::integrity::Integrity;
 use crate::wire::selection::Runs;
 
 /// Arguments of `publish`.
@@ -42,10 +42,6 @@ pub(super) struct Args {
     /// Bytes of a piece, a multiple of 16 KiB and of the group's element size [default: by the content's size]
     #[arg(long, env = "SWARMSEAL_PIECE_LENGTH", value_name = "SIZE", value_parser = super::size)]
     piece_length: Option<u64>,
-    /// When subscribers check what came: auto (as it comes while that is cheap for the seed), after-download, early-license (as it
-    /// comes, by a license that is fetched first), or cipher-hashes (as it comes, always by hashes that the seed computes)
-    #[arg(long, env = "SWARMSEAL_INTEGRITY", value_name = "MODE", default_value = "auto", value_parser = integrity)]
-    integrity: Integrity,
     /// What is protected: all; media (of MP4 with H.264, all but the inner bytes of dependent pictures); ranges=FROM-TO[,PATH:FROM-TO]
     /// of every file or of one, with K, M or G; or fraction=0.1 of every file. The rest is the same at every peer, and anyone can
     /// read it
@@ -64,6 +60,8 @@ pub(super) struct Args {
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
     #[command(flatten)]
+    publisher: PublisherArgs,
+    #[command(flatten)]
     admin: AdminArgs,
 }
 
@@ -73,6 +71,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let tracker = args.admin.tracker(None)?;
     let admin = args.admin.client(&data, None)?;
     let license_key = admin.license_key().await.map_err(glue::client_failure)?;
+    let publisher_key = args.publisher.open(&data, output)?.public();
     let piece_length = args
         .piece_length
         .map(u32::try_from)
@@ -94,16 +93,16 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         source: args.source.clone(),
         name: args.name.clone(),
         announce: format!("{}/announce", tracker.trim_end_matches('/')),
+        publisher_key,
         license_key,
         params,
         piece_length,
-        integrity: args.integrity,
         runs: plan.runs,
     };
     let bar = output.bar(0, "{bar:40} {pos}/{len} pieces packaged, {eta} left");
     let drawn = bar.clone();
     let furthest = AtomicU64::new(0);
-    let (metainfo, mut seed) = tokio::task::spawn_blocking(move || {
+    let (metainfo, mut seed, witness) = tokio::task::spawn_blocking(move || {
         publish(&options, &mut UnwrapErr(SysRng), &|progress| {
             drawn.set_length(progress.total.into());
             drawn.set_position(
@@ -141,8 +140,11 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             ));
         }
     }
-    let registered =
-        admin.register_torrent(&metainfo, &seed.signing_key.public()).await.map_err(glue::client_failure)?;
+    let registered = admin
+        .register_torrent(&metainfo, &seed.signing_key.public(), &witness)
+        .await
+        .map_err(glue::client_failure)?;
+    drop(witness);
     seed.passkey = Some(registered.seed_passkey.to_hex());
     seed.content = Some(absolute(&args.source)?);
     seed.metainfo = Some(absolute(&torrent)?);
@@ -162,6 +164,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
             "event": "published",
             "name": info.name,
             "torrent_id": info.seal.torrent_id.to_string(),
+            "publisher_key": hex::encode(info.seal.publisher_key),
             "info_hash": hex::encode(metainfo.info_hash),
             "pieces": info.piece_count,
             "sealed_pieces": info.sealed_count(),
@@ -227,11 +230,6 @@ fn file_range(text: &str) -> Result<FileRange, String> {
 
 fn profile(name: &str) -> Result<Profile, String> {
     Profile::by_name(name).ok_or_else(|| "expected `sealed` or `paper`".into())
-}
-
-fn integrity(name: &str) -> Result<Integrity, String> {
-    let names = || Integrity::ALL.map(Integrity::name).join(", ");
-    Integrity::by_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn exponents(name: &str) -> Result<Exponents, String> {

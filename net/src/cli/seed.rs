@@ -19,6 +19,7 @@ use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, TorrentConfig};
 use crate::publish::{PackageCache, Packager};
 use crate::tracker_client::Client;
 use crate::wire::keyfile::{KeyFile, SeedFile};
+use crate::wire::seal::Hello;
 
 /// Arguments of `seed`.
 #[derive(Debug, clap::Args)]
@@ -41,12 +42,8 @@ pub(super) struct Args {
     /// Bytes a second to send at most, with K, M or G [default: no limit]
     #[arg(long, env = "SWARMSEAL_UPLOAD_LIMIT", value_name = "RATE", value_parser = super::size)]
     upload_limit: Option<u64>,
-    /// Connections at most
-    #[arg(long, env = "SWARMSEAL_MAX_PEERS", value_name = "COUNT", default_value_t = 50)]
-    max_peers: usize,
-    /// Connections with one IP address at most (of IPv6: with one network of 64 bits)
-    #[arg(long, env = "SWARMSEAL_MAX_PEERS_PER_ADDRESS", value_name = "COUNT", default_value_t = 8)]
-    max_peers_per_address: usize,
+    #[command(flatten)]
+    bounds: glue::BoundArgs,
     /// Hide BitTorrent from filters: off, allow (also obfuscated, where a peer wants it) or require (nothing else). No security
     #[arg(long, env = "SWARMSEAL_OBFUSCATION", value_name = "MODE", default_value = "allow", value_parser = glue::obfuscation)]
     obfuscation: Obfuscation,
@@ -55,8 +52,8 @@ pub(super) struct Args {
     /// Hand each piece out once, and again only when nobody has it any more (BEP 16)
     #[arg(long, env = "SWARMSEAL_SUPER_SEED")]
     super_seed: bool,
-    /// Bytes of pieces a second, with K, M or G, that are hashed in the background for subscribers who want to check them
-    /// as they arrive, or to use other clients; 0: none
+    /// Bytes of pieces a second, with K, M or G, that are hashed in the background for subscribers who want a .torrent for
+    /// other clients; 0: none
     #[arg(long, env = "SWARMSEAL_CIPHER_HASHES", value_name = "RATE", value_parser = super::size_or_none, default_value = "64M")]
     cipher_hashes: u64,
     /// Keep packaged pieces in this directory, so that each is made once. They take as much room as the content, and open
@@ -76,12 +73,10 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     let told = glue::told_to_stop();
     let node = Node::bind(NodeConfig {
         listen: args.listen,
-        max_connections: args.max_peers,
-        max_per_address: args.max_peers_per_address,
         obfuscation: args.obfuscation,
         port_mapping: args.mapping.port_mapping(args.listen),
         upload_limit: args.upload_limit,
-        ..NodeConfig::default()
+        ..args.bounds.config()
     })
     .await
     .map_err(|error| glue::listen_failure(args.listen, &error))?;
@@ -165,6 +160,7 @@ fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, F
     let packager = Arc::new(packager);
     let seal = &metainfo.info.seal;
     let member = Member {
+        hello: Hello::Seed { key: seed.signing_key.public() },
         torrent_id: seal.torrent_id,
         params: seal.params.clone(),
         id: seed.seed(),
@@ -173,9 +169,10 @@ fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, F
     };
     let secret = seed.package_secret.clone();
     let role = Role::Seed { member, source: packager.clone(), secret };
+    let link = TrackerLink::of_seed(&metainfo, &seed, node.local_addr().ip())?;
     let config = TorrentConfig {
         super_seed: args.super_seed,
-        ..glue::torrent_config(&metainfo, role, Arc::new(TrackerLink::of_seed(&metainfo, &seed)?))
+        ..glue::torrent_config(&metainfo, role, Arc::new(link))
     };
     node.add_torrent(config).map_err(glue::add_failure)?;
     let client = glue::seed_client(&metainfo, &seed)?;

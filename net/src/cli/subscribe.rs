@@ -37,7 +37,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let subscription = Subscription::ensure(metainfo, &data, output).await?;
-    let id = subscription.id.to_string();
+    let id = subscription.keys.id.to_string();
     output.result(&id, json!({ "event": "subscribed", "subscriber": id }));
     if args.personal {
         let path = args.output.unwrap_or_else(|| args.torrent.with_extension("personal.torrent"));
@@ -73,7 +73,7 @@ pub(super) async fn passkey(args: PasskeyArgs, data: DataDir, output: Output) ->
     let torrent = subscription.metainfo.info.seal.torrent_id;
     let fresh = glue::client(&subscription)?.passkey(torrent, true).await.map_err(glue::client_failure)?;
     subscription.keep_passkey(&fresh)?;
-    let id = subscription.id.to_string();
+    let id = subscription.keys.id.to_string();
     output.result(
         format!("{id} has a new passkey; personal .torrents of before announce no longer"),
         json!({ "event": "passkey-replaced", "subscriber": id }),
@@ -104,7 +104,7 @@ async fn write_personal(subscription: &Subscription, path: &Path, output: Output
         tokio::time::sleep(POLL).await;
     }
     bar.finish_and_clear();
-    let passkey = subscription.keys.passkey.as_deref().unwrap_or_default();
+    let passkey = subscription.passkey.to_hex();
     let announce = format!("{}/{passkey}/announce", glue::base_url(&subscription.metainfo.announce)?);
     let personal = PersonalTorrent { label: &info.name, piece_length: info.piece_length, hashes: &hashes };
     atomic_file::write(path, &personal.to_bytes(&announce), Access::Private, Existing::Replace)

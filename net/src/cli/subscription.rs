@@ -1,26 +1,27 @@
-//! This device and its subscriptions: the keys on disk, and the torrent that they belong to.
+//! This device and its subscriptions: one root on disk, and what it makes of this device in each torrent.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
-use swarmseal_core::{Profile, PublicKey, SecretKey, SubscriberId};
+use swarmseal_core::Profile;
 
 use super::{DataDir, Exit, Failure, Output, TorrentDir, glue};
 use crate::atomic_file::{self, Access, Existing};
 use crate::player::PolicyState;
 use crate::tracker_client::Client;
 use crate::wire::api::Passkey;
-use crate::wire::identity::Identity;
-use crate::wire::keyfile::{self, KeyFile, SubscriberKeys};
+use crate::wire::identity::{Device, SubscriberKeys};
+use crate::wire::keyfile::{self, KeyFile};
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
+use crate::wire::seal::Hello;
+use crate::wire::subscription::{self, SubscriptionFile};
 
 impl From<keyfile::Error> for Failure {
     fn from(error: keyfile::Error) -> Self {
         let exit = match error {
             keyfile::Error::NewerVersion { .. } => Exit::NewerVersion,
-            keyfile::Error::WrongTorrent => Exit::WrongTorrent,
             keyfile::Error::WrongKind { .. } => Exit::WrongKey,
             keyfile::Error::Io(_) | keyfile::Error::Exists => Exit::Storage,
             _ => Exit::Tampered,
@@ -69,18 +70,43 @@ pub(super) fn parse_metainfo(path: &Path, bytes: &[u8], insecure: bool) -> Resul
     Ok(metainfo)
 }
 
-/// The device's identity, made on first use.
-pub(super) fn identity(data: &DataDir) -> Result<Identity, Failure> {
-    let path = data.identity();
-    if !path.exists() {
-        let fresh = Identity::generate(&mut UnwrapErr(SysRng));
-        match fresh.to_key_file().write(&path, Existing::Keep) {
-            // Another process of this device may have been first.
-            Ok(()) | Err(keyfile::Error::Exists) => {}
-            Err(error) => return Err(at(&path)(error)),
-        }
+/// This device, whose root is made on first use.
+pub(super) fn device(data: &DataDir) -> Result<Device, Failure> {
+    let path = data.device();
+    if !path.exists() && !data.subscribed().is_empty() {
+        return Err(Failure::new(
+            Exit::Storage,
+            format!(
+                "{}: it is gone, and the subscriptions beside it need it: expected `swarmseal key import` first",
+                path.display()
+            ),
+        ));
     }
-    KeyFile::read(&path, Identity::KIND).and_then(|file| Identity::from_key_file(&file)).map_err(at(&path))
+    let make = || Device::generate(&mut UnwrapErr(SysRng)).to_key_file();
+    KeyFile::read_or_create(&path, Device::KIND, make)
+        .and_then(|file| Device::from_key_file(&file))
+        .map_err(at(&path))
+}
+
+/// A device's key file.
+pub(super) fn read_device(path: &Path) -> Result<Device, Failure> {
+    KeyFile::read(path, Device::KIND).and_then(|file| Device::from_key_file(&file)).map_err(at(path))
+}
+
+/// What a torrent's directory says of the subscription; none where there is none.
+pub(super) fn read_subscription(dir: &TorrentDir) -> Result<Option<SubscriptionFile>, Failure> {
+    let path = dir.subscription();
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| Failure::file(&path, &error))?,
+    };
+    SubscriptionFile::from_bytes(&bytes).map(Some).map_err(|error| {
+        let (exit, help) = match error {
+            subscription::Error::NewerVersion { .. } => (Exit::NewerVersion, ""),
+            _ => (Exit::Tampered, "; delete it, and `swarmseal get` makes it again"),
+        };
+        Failure::new(exit, format!("{}: {error}{help}", path.display()))
+    })
 }
 
 /// One torrent on this device: who we are in it.
@@ -90,27 +116,36 @@ pub(super) struct Subscription {
     /// Where it is kept.
     pub dir: TorrentDir,
     /// The device.
-    pub identity: Identity,
-    /// The subscriber's keys.
+    pub device: Device,
+    /// Its keys in the torrent.
     pub keys: SubscriberKeys,
-    /// y.
-    pub public_key: PublicKey,
-    /// The subscriber's id.
-    pub id: SubscriberId,
+    /// What it announces with.
+    pub passkey: Passkey,
+    /// The epoch that the torrent was in when the device subscribed.
+    pub epoch: u64,
 }
 
 impl Subscription {
     /// What this device has of a torrent; none where it never subscribed.
     pub(super) fn load(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Option<Self>, Failure> {
-        let dir = data.torrent(&metainfo.info.seal.torrent_id);
-        let path = dir.subscriber();
-        if !path.exists() {
+        let seal = &metainfo.info.seal;
+        let dir = data.torrent(&seal.torrent_id);
+        let Some(SubscriptionFile { subscriber, passkey, epoch }) = read_subscription(&dir)? else {
             return Ok(None);
+        };
+        let device = device(data)?;
+        let keys = device.subscriber_keys(&seal.params, &seal.torrent_id);
+        if subscriber != keys.id {
+            return Err(Failure::new(
+                Exit::WrongKey,
+                format!(
+                    "{}: subscribed with another key than {}: expected that key, or delete the directory",
+                    dir.path().display(),
+                    data.device().display()
+                ),
+            ));
         }
-        let keys = KeyFile::read(&path, SubscriberKeys::KIND)
-            .and_then(|file| SubscriberKeys::from_key_file(&file, &metainfo.info.seal))
-            .map_err(at(&path))?;
-        Self::assemble(metainfo, dir, identity(data)?, keys).map(Some)
+        Ok(Some(Subscription { metainfo, dir, device, keys, passkey, epoch }))
     }
 
     /// [`Subscription::load`], or a failure that says what to do.
@@ -123,79 +158,62 @@ impl Subscription {
         })
     }
 
-    /// Loads the keys or makes them, and registers them with the tracker if that has not been done.
-    ///
-    /// The keys are on the disk before the tracker hears of them, so a kill loses nothing.
+    /// Loads the subscription, or subscribes. The keys are on the disk before the tracker hears of them, and always the same: a kill
+    /// loses nothing, and a machine with a copy of the root gets the same subscription.
     pub(super) async fn ensure(
         metainfo: Arc<Metainfo>,
         data: &DataDir,
         output: Output,
     ) -> Result<Self, Failure> {
-        let dir = data.torrent(&metainfo.info.seal.torrent_id);
+        let seal = &metainfo.info.seal;
+        let dir = data.torrent(&seal.torrent_id);
         dir.create()?;
         atomic_file::write(&dir.metainfo(), &metainfo.to_bytes(), Access::Shared, Existing::Replace)
             .map_err(|error| Failure::file(&dir.metainfo(), &error))?;
-        let mut subscription = match Self::load(metainfo.clone(), data)? {
-            Some(subscription) => subscription,
-            None => {
-                let secret = SecretKey::generate(&metainfo.info.seal.params, &mut UnwrapErr(SysRng));
-                let torrent_id = metainfo.info.seal.torrent_id;
-                let keys = SubscriberKeys { torrent_id, secret, passkey: None, epoch: 1 };
-                let subscription = Self::assemble(metainfo.clone(), dir, identity(data)?, keys)?;
-                subscription.store(Existing::Keep)?;
-                subscription
-            }
-        };
-        if subscription.keys.passkey.is_none() {
-            let params = &metainfo.info.seal.params;
-            let client = Client::new(glue::base_url(&metainfo.announce)?).map_err(glue::client_failure)?;
-            let subscribed = client
-                .subscribe(
-                    params,
-                    metainfo.info.seal.torrent_id,
-                    (&subscription.keys.secret, &subscription.public_key),
-                    &subscription.identity,
-                )
-                .await
-                .map_err(glue::client_failure)?;
-            subscription.keys.passkey = Some(subscribed.passkey.to_hex());
-            subscription.keys.epoch = subscribed.epoch;
-            subscription.store(Existing::Replace)?;
-            output.note(format!("Subscribed as {}", subscription.id));
+        if let Some(subscription) = Self::load(metainfo.clone(), data)? {
+            return Ok(subscription);
         }
+        let device = device(data)?;
+        let keys = device.subscriber_keys(&seal.params, &seal.torrent_id);
+        let client = Client::new(glue::base_url(&metainfo.announce)?).map_err(glue::client_failure)?;
+        let subscribed = client
+            .subscribe(&seal.params, seal.torrent_id, (&keys.secret, &keys.public_key), &keys.identity)
+            .await
+            .map_err(glue::client_failure)?;
+        let (passkey, epoch) = (subscribed.passkey, subscribed.epoch);
+        let subscription = Subscription { metainfo, dir, device, keys, passkey, epoch };
+        subscription.store()?;
+        output.note(format!("Subscribed as {}", subscription.keys.id));
         Ok(subscription)
+    }
+
+    /// What it says of itself to peers.
+    pub(super) fn hello(&self) -> Hello {
+        let SubscriberKeys { identity, public_key, .. } = &self.keys;
+        let keys = identity.commitment(&self.metainfo.info.seal.params, public_key);
+        Hello::Subscriber { identity: identity.public(), keys }
     }
 
     /// Keeps another passkey, which the tracker gave instead of the old one.
     pub(super) fn keep_passkey(&mut self, passkey: &Passkey) -> Result<(), Failure> {
-        self.keys.passkey = Some(passkey.to_hex());
-        self.store(Existing::Replace)
+        self.passkey = *passkey;
+        self.store()
     }
 
     /// What was played. Errors: also where that was changed, lost, put back or copied.
     pub(super) fn plays(&self) -> Result<PolicyState, Failure> {
-        PolicyState::load(self.dir.play_files(), &self.identity, &self.id).map_err(glue::player_failure)
+        PolicyState::load(self.dir.play_files(), &self.device, &self.keys.id).map_err(glue::player_failure)
     }
 
     /// The same, as far as it can be read: for whoever renews it.
     pub(super) fn recovered_plays(&self) -> Result<PolicyState, Failure> {
-        PolicyState::recover(self.dir.play_files(), &self.identity, &self.id).map_err(glue::player_failure)
+        PolicyState::recover(self.dir.play_files(), &self.device, &self.keys.id).map_err(glue::player_failure)
     }
 
-    fn assemble(
-        metainfo: Arc<Metainfo>,
-        dir: TorrentDir,
-        identity: Identity,
-        keys: SubscriberKeys,
-    ) -> Result<Self, Failure> {
-        let public_key = keys.secret.public_key(&metainfo.info.seal.params);
-        let id = keys.subscriber(&metainfo.info.seal.params, &identity);
-        Ok(Subscription { metainfo, dir, identity, keys, public_key, id })
-    }
-
-    fn store(&self, existing: Existing) -> Result<(), Failure> {
-        let path = self.dir.subscriber();
-        let file = self.keys.to_key_file(&self.metainfo.info.seal.params);
-        file.write(&path, existing).map_err(at(&path))
+    fn store(&self) -> Result<(), Failure> {
+        let (subscriber, passkey, epoch) = (self.keys.id, self.passkey, self.epoch);
+        let (path, file) = (self.dir.subscription(), SubscriptionFile { subscriber, passkey, epoch });
+        atomic_file::write(&path, &file.to_bytes(), Access::Private, Existing::Replace)
+            .map_err(|error| Failure::file(&path, &error))
     }
 }

@@ -28,7 +28,8 @@ const PAIRS: usize = 8;
     group = clap::ArgGroup::new("what").required(true),
     after_help = "Example:\n  swarmseal trace film.torrent --ciphertext pieces.bin --seed-file film.seed --index 7\n  swarmseal trace film.torrent --license license\n\n\
                   What it traces is ciphertext as it was stored or sent: each is one subscriber's. It needs the content, from which it takes the key of \
-                  the piece; the tracker is sent that key and says whose it is. Plaintext names nobody: it is the same for all who open it. Nor does one \
+                  the piece; the tracker is sent that key and says whose it is. Plaintext names nobody: it is the same for all who open it. Nor does \
+                  the form that pieces are checked in, the witness's, nor one \
                   leaked block of each opened piece, by which anybody opens the torrent. A ciphertext that somebody turned into another's with a re-key \
                   names the one whom it was made for last. And what a subscriber holds, others may have got from him in the swarm: it was made for him, \
                   which is no proof that he gave it away."
@@ -105,6 +106,13 @@ fn show(found: &Traced, about: &Value, output: Output) -> Result<(), Failure> {
         output.note(format!("The tracker has no master keys of the epochs {:?} any more", found.missing));
     }
     let Traced { tried, seconds, .. } = found;
+    if found.witness {
+        let why =
+            "witness form: names nobody: whoever has the piece and a license of the torrent can make it";
+        let mut json = about.clone();
+        json["witness"] = true.into();
+        return Err(Failure::new(Exit::Failed, why).with(json));
+    }
     if found.matches.is_empty() {
         let failure = Failure::new(
             Exit::Failed,

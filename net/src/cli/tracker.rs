@@ -1,18 +1,16 @@
 //! `tracker`: announces, re-keys and licenses.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::json;
 use toml::{Table, Value};
-use zeroize::Zeroizing;
 
-use super::glue;
+use super::glue::{self, PassphraseSource};
 use super::{DataDir, Exit, Failure, Output};
 use crate::platform::Hangups;
 use crate::tracker::{Config, ConfigError, Kind, Reloader, Server, Setting};
-use crate::wire::keyfile::Passphrase;
 
 /// Arguments of `tracker`.
 #[derive(Debug, clap::Args)]
@@ -121,32 +119,6 @@ impl Args {
     }
 }
 
-/// The variable that has the passphrase itself. It is no flag: whoever lists processes sees those.
-const PASSPHRASE: &str = "SWARMSEAL_MASTER_PASSPHRASE";
-
-/// The passphrase of the master keys, if they are to have one.
-fn passphrase(file: Option<&Path>, ask: bool) -> Result<Option<Passphrase>, Failure> {
-    let (text, from) = match (file, ask) {
-        (_, true) => {
-            let asked = rpassword::prompt_password("Passphrase of the master keys: ");
-            let failed =
-                |error| Failure::new(Exit::Failed, format!("no passphrase from the terminal: {error}"));
-            (asked.map_err(failed)?, "the terminal".to_owned())
-        }
-        (Some(path), false) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
-            (text, path.display().to_string())
-        }
-        (None, false) => match std::env::var(PASSPHRASE) {
-            Ok(text) => (text, PASSPHRASE.to_owned()),
-            Err(_) => return Ok(None),
-        },
-    };
-    let passphrase = Passphrase::new(Zeroizing::new(text));
-    let empty = || Failure::new(Exit::Usage, format!("{from}: expected a passphrase"));
-    passphrase.ok_or_else(empty).map(Some)
-}
-
 /// Runs until it is told to stop. `data`: the directory that was given, which goes before the file's.
 pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let (print, ask) = (args.print_config, args.ask_passphrase);
@@ -158,7 +130,13 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Re
     if data.is_some() || config.data.as_os_str().is_empty() {
         config.data = DataDir::open(data)?.tracker()?;
     }
-    config.master_passphrase = passphrase(config.master_passphrase_file.as_deref(), ask)?;
+    let passphrase = PassphraseSource {
+        of: "master keys",
+        variable: "SWARMSEAL_MASTER_PASSPHRASE",
+        file: config.master_passphrase_file.as_deref(),
+        ask,
+    };
+    config.master_passphrase = passphrase.read()?;
     let told = glue::told_to_stop();
     let hangups = Hangups::new();
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;

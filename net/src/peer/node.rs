@@ -1,12 +1,11 @@
 //! A node: one listener, many torrents, and the limits that they share.
 
 mod announce;
-mod defence;
 mod dht;
 mod dialer;
 mod discovery;
 mod epoch;
-mod hashes;
+mod handshakes;
 mod link;
 mod listen;
 mod lsd;
@@ -14,23 +13,23 @@ mod mapping;
 mod opening;
 mod personal;
 mod place;
-mod receipts;
+mod reputation;
 mod torrent;
+mod witness;
 mod work;
 mod workers;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 pub use self::dht::DhtConfig;
 pub use self::lsd::LsdConfig;
@@ -39,32 +38,45 @@ pub use self::opening::Obfuscation;
 pub use self::torrent::{AddError, Member, Role, Stats, Torrent, TorrentConfig};
 
 use self::dht::DhtNode;
+use self::handshakes::{Handshakes, Slot};
 use self::listen::{canonical, listen};
 use self::lsd::Lsd;
 use self::opening::welcome;
 use self::personal::Personals;
-use self::place::Places;
+use self::place::{Held, Places};
+use self::reputation::{Reputation, Tolerance};
 use self::torrent::Input;
 use self::workers::Workers;
 use super::buffers::ReadBuffers;
 use super::rate_limit::RateLimit;
+use super::state::Event;
 use super::tracker::Tracker;
 use crate::wire::handshake;
 
-/// A handshake must be whole within this time.
+/// A handshake that we begin must be whole within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Incoming connections that are still in their handshake.
-const MAX_HANDSHAKES: usize = 128;
 
-/// Settings of a node.
+/// Settings of a node. A bound of 0 is none. Bounds for each address are for each IPv4 address or IPv6 network of 64 bits, and leave
+/// out 127.0.0.1 and ::1.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Where to listen; port 0 takes a free one. `[::]` takes IPv4 as well, and is `0.0.0.0` on a system without IPv6.
     pub listen: SocketAddr,
-    /// Connections of all torrents together.
+    /// Connections of all torrents together. A node that has them all parts from the one that has been least use when another comes.
     pub max_connections: usize,
-    /// Connections with one address, or one IPv6 network of 64 bits; loopback may have all.
+    /// Connections with each address.
     pub max_per_address: usize,
+    /// Incoming connections whose handshake has not ended; they do not count among the others. When another comes, one of the addresses
+    /// that have most loses one.
+    pub max_handshakes: usize,
+    /// Those of each address.
+    pub max_handshakes_per_address: usize,
+    /// How long an incoming connection's handshake may take.
+    pub handshake_time: Duration,
+    /// Bad pieces, bad signatures and bad tickets after which an address is not dealt with for the rest of the run.
+    pub bad_pieces: u32,
+    /// An address whose bad pieces are no more than so many in a hundred is dealt with, however many they are.
+    pub bad_percent: u32,
     /// Bytes per second sent, all connections together.
     pub upload_limit: Option<u64>,
     /// Bytes per second received, all connections together.
@@ -93,6 +105,11 @@ impl Default for NodeConfig {
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
             max_connections: 50,
             max_per_address: 8,
+            max_handshakes: 32,
+            max_handshakes_per_address: 4,
+            handshake_time: HANDSHAKE,
+            bad_pieces: 3,
+            bad_percent: 1,
             upload_limit: None,
             download_limit: None,
             slots: 4,
@@ -120,6 +137,10 @@ pub(crate) struct Shared {
     upload: RateLimit,
     download: RateLimit,
     places: Places,
+    handshakes: Arc<Handshakes>,
+    reputation: Mutex<Reputation>,
+    /// How many addresses are not dealt with any more.
+    refused: AtomicUsize,
     work: Arc<Workers>,
     reads: ReadBuffers,
     torrents: Mutex<HashMap<[u8; 20], Joined>>,
@@ -133,6 +154,7 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 struct Joined {
     inputs: mpsc::Sender<Input>,
+    places: Held,
     /// A sealed one's, which knows of personal torrents.
     tracker: Option<Arc<dyn Tracker>>,
 }
@@ -161,6 +183,32 @@ impl Shared {
     fn torrents(&self) -> MutexGuard<'_, HashMap<[u8; 20], Joined>> {
         self.torrents.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    fn reputation(&self) -> MutexGuard<'_, Reputation> {
+        self.reputation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an address is not dealt with.
+    fn refuses(&self, address: IpAddr) -> bool {
+        self.refused.load(Ordering::Relaxed) > 0 && self.reputation().refuses(address)
+    }
+
+    /// A bad piece came from that address, or something that is as bad.
+    fn hold_against(&self, address: IpAddr) {
+        if self.reputation().bad(address) {
+            tracing::debug!(%address, "not dealt with for the rest of the run");
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All places are taken and a connection waits for one: the torrent with most parts from the one that has been least use.
+    fn make_room(&self) {
+        let torrents = self.torrents();
+        if let Some(most) = torrents.values().max_by_key(|joined| joined.places.load(Ordering::Relaxed)) {
+            // One whose queue is full has better things to do.
+            let _ = most.inputs.try_send(Input::Event(Event::Crowded));
+        }
+    }
 }
 
 /// A running node. Dropping it without [`Node::shutdown`] stops it without a last word to the tracker.
@@ -177,8 +225,8 @@ impl Node {
     pub async fn bind(config: NodeConfig) -> io::Result<Node> {
         let listener = listen(config.listen)?;
         let addr = listener.local_addr()?;
-        let mut random = [0; 12];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let (mut random, mut seed) = ([0; 12], [0; 8]);
+        getrandom::fill(&mut random).and_then(|()| getrandom::fill(&mut seed)).map_err(io::Error::other)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if config.workers == 0 { cpus } else { config.workers };
         let shared = Arc::new(Shared {
@@ -187,6 +235,16 @@ impl Node {
             upload: RateLimit::new(config.upload_limit),
             download: RateLimit::new(config.download_limit),
             places: Places::new(config.max_connections, config.max_per_address),
+            handshakes: Handshakes::new(
+                config.max_handshakes,
+                config.max_handshakes_per_address,
+                u64::from_le_bytes(seed),
+            ),
+            reputation: Mutex::new(Reputation::new(Tolerance {
+                bad_pieces: config.bad_pieces,
+                bad_percent: config.bad_percent,
+            })),
+            refused: AtomicUsize::new(0),
             work: Workers::new(workers),
             reads: ReadBuffers::default(),
             torrents: Mutex::default(),
@@ -247,7 +305,6 @@ async fn stopping(mut stop: watch::Receiver<bool>) {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receiver<bool>) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let stop = stopping(stop);
     tokio::pin!(stop);
     loop {
@@ -258,17 +315,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
         match accepted {
             Ok((stream, addr)) => {
                 let addr = canonical(addr);
-                let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    if let Err(error) = timeout(HANDSHAKE, welcome(stream, addr, &shared))
-                        .await
-                        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                    {
-                        tracing::debug!(%addr, %error, "incoming connection refused");
-                    }
-                });
+                if shared.refuses(addr.ip()) {
+                    continue;
+                }
+                tokio::spawn(shake_hands(stream, addr, shared.handshakes.enter(addr.ip()), shared.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: give the others time to end.
@@ -276,5 +326,19 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receive
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+async fn shake_hands(stream: TcpStream, addr: SocketAddr, mut slot: Slot, shared: Arc<Shared>) {
+    let time = shared.config.handshake_time;
+    let limit =
+        async { if time.is_zero() { std::future::pending().await } else { tokio::time::sleep(time).await } };
+    let ended = tokio::select! {
+        ended = welcome(stream, addr, &shared) => ended,
+        () = limit => Err(io::ErrorKind::TimedOut.into()),
+        () = slot.lost() => Err(io::Error::other("another handshake took its slot")),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%addr, %error, "incoming connection refused");
     }
 }

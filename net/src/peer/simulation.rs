@@ -1,15 +1,16 @@
 //! A swarm in virtual time: the peers' own state machine, many times over, on a model of the links between them.
 //!
-//! Real: every decision of every peer (`state`), the messages with their encoded sizes, tickets, statements and receipts with
+//! Real: every decision of every peer (`state`), the messages with their encoded sizes, tickets with
 //! their signatures. Modelled: the links and TCP (`network`), the tracker's answers (a queue at one core), the time
 //! that hashing and transforming take. Left out: the pieces' bytes (they are all zeros, and nothing is checked), disks,
-//! obfuscation, cipher hashes, ordinary clients.
+//! obfuscation, ordinary clients.
 //!
 //! A run depends on nothing but its [`Model`]: the same one always ends the same way.
 
 mod network;
 mod world;
 
+use std::ops::Range;
 use std::time::Duration;
 
 pub use super::state::strangers::{among_strangers, whole_story};
@@ -28,11 +29,11 @@ pub struct Link {
 /// What a peer's processor needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {
-    /// To make a sealed piece ready at an original seed (packaging, PEnc, BLAKE3), for each byte.
+    /// To make a sealed piece ready at an original seed (packaging, PEnc), for each byte.
     pub seal: NanosPerByte,
-    /// To make a sealed piece ready at a peer (T, BLAKE3), for each byte.
+    /// To make a sealed piece ready at a peer (T, and BLAKE3 of what is stored), for each byte.
     pub transform: NanosPerByte,
-    /// To check a sealed piece that came, for each byte.
+    /// To check a sealed piece that came (blocks, T, BLAKE3 twice), for each byte.
     pub check_sealed: NanosPerByte,
     /// To check a plain piece that came (SHA-1), for each byte.
     pub check_plain: NanosPerByte,
@@ -82,6 +83,8 @@ pub struct Model {
     pub buffer: u64,
     /// Processors.
     pub costs: Costs,
+    /// When the tracker answers no calls for keys.
+    pub away: Option<Range<Duration>>,
     /// Whether peers come and go.
     pub churn: Option<Churn>,
     /// Connections of a peer at most.
@@ -97,10 +100,8 @@ pub struct Model {
 pub struct Outcome {
     /// Virtual time that passed.
     pub elapsed: Duration,
-    /// Pieces that all downloaders stored, without those that were discarded again.
+    /// Pieces that all downloaders stored.
     pub stored: u64,
-    /// Pieces stored and then discarded, because nobody answered for them.
-    pub discarded: u64,
     /// Downloaders that got everything.
     pub completed: u64,
     /// Downloaders that went away before they had everything.
@@ -117,6 +118,16 @@ pub struct Outcome {
     pub asked: u64,
     /// Those of them whose keys were at the uploader by then.
     pub keyed: u64,
+    /// Calls for witness keys.
+    pub witness_calls: u64,
+    /// Witness keys.
+    pub witness_keys: u64,
+    /// Pieces that downloaders began to ask for.
+    pub requested: u64,
+    /// Those of them that waited for a witness key.
+    pub awaited_key: u64,
+    /// Bytes that all peers sent to each other and to the tracker beside the content in blocks, announces left out.
+    pub overhead: u64,
 }
 
 impl Model {
@@ -167,6 +178,7 @@ mod tests {
                 call: Duration::from_micros(100),
                 key: Duration::from_micros(100),
             },
+            away: None,
             churn: None,
             max_connections: 50,
             names_ahead: true,
@@ -204,6 +216,31 @@ mod tests {
         let [quick, slow] = [quick, slow].map(|model| model.run().unwrap());
         assert!(slow.elapsed > 2 * quick.elapsed, "{slow:?} {quick:?}");
         assert!(slow.key_time / slow.key_calls as u32 > Duration::from_millis(300));
+    }
+
+    #[test]
+    fn witness_keys_hold_up_nothing_and_sealing_sends_little_beside_the_content() {
+        for (piece_len, pieces, most) in [(32 << 10, 1024, 0.010), (256 << 10, 128, 0.004)] {
+            let model = Model { piece_len, pieces, peers: vec![link(200e3); 12], ..model(true) };
+            let [sealed, plain] =
+                [true, false].map(|sealed| Model { sealed, ..model.clone() }.run().unwrap());
+            assert_eq!((sealed.completed, plain.completed), (12, 12), "{sealed:?} {plain:?}");
+            let beside = |of: &Outcome| of.overhead as f64 / (of.stored * u64::from(piece_len)) as f64;
+            let added = beside(&sealed) - beside(&plain);
+            assert!(added <= most, "{added} at {piece_len}: {sealed:?} {plain:?}");
+            let waited = sealed.awaited_key as f64 / sealed.requested as f64;
+            assert!(waited <= 0.01, "{waited} at {piece_len}: {sealed:?}");
+        }
+    }
+
+    #[test]
+    fn a_tracker_that_is_away_for_20_seconds_costs_a_download_no_rate() {
+        let seconds = Duration::from_secs;
+        let model = Model { pieces: 2048, seeds: vec![link(200e3)], peers: vec![link(200e3)], ..model(true) };
+        let away = Model { away: Some(seconds(20)..seconds(40)), ..model.clone() };
+        let [with, without] = [&away, &model].map(|model| model.run().unwrap());
+        assert!(without.elapsed > seconds(60), "{without:?}");
+        assert!(with.elapsed < without.elapsed + seconds(2), "{:?} {:?}", with.elapsed, without.elapsed);
     }
 
     #[test]

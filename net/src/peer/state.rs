@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! connected ──extended handshake (sealed)──▶ ready ──ticket, bitfield──▶ interest, choking
-//! download:  assign piece ▶ want ▶ requests ▶ blocks ▶ Store ▶ Stored ▶ statement checked ▶ have
-//! upload:    want or request ▶ FetchKeys ▶ Keys ▶ Prepare ▶ Prepared ▶ blocks ▶ statement
+//! download:  FetchWitness ▶ assign piece ▶ want ▶ requests ▶ blocks ▶ Store (checked by the witness) ▶ Stored ▶ have
+//! upload:    want or request ▶ FetchKeys ▶ Keys ▶ Prepare ▶ Prepared ▶ blocks
 //! ```
 
 pub(crate) mod bits;
@@ -23,25 +23,22 @@ mod super_seed;
 mod tests;
 mod upload;
 mod urgent;
+mod witness;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{SubscriberId, Ticket, TorrentId};
 
 use self::bits::Bits;
 use self::connection::{Connection, Download, Revealed, Upload};
-use self::download::Avoided;
-pub(crate) use self::pieces::Have;
 use self::pieces::Pieces;
-#[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::random::Random;
-#[cfg(not(any(test, feature = "simulation")))]
-use self::random::Random;
 use self::rate::Rate;
+use self::witness::{AvoidedPieces, Witness};
 use super::buffers::{Buffer, Buffers};
 use super::store::NOT_ENCRYPTED;
 use super::tracker::{KeyError, OrdinaryClient, Personal};
@@ -49,7 +46,7 @@ use crate::wire::dont_have;
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::Message;
-use crate::wire::seal::{self, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use crate::wire::seal::{self, ExtendedHandshake, Hello, SealMessage};
 use crate::wire::selection::Selection;
 
 /// Names a connection; never used twice.
@@ -62,13 +59,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(90);
 const SILENCE: Duration = Duration::from_secs(180);
 /// An interest in nothing, on both sides, keeps a slot this long once all are taken.
 const USELESS: Duration = Duration::from_secs(120);
-/// How long a complete peer waits for the statement of what came last.
-const LAST_STATEMENT: Duration = Duration::from_secs(10);
 /// Ticks that are farther apart than this tell that we did not run.
 const ASLEEP: Duration = Duration::from_secs(5);
 /// Two calls between the same peers within this time are one mistake.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
-const MAX_BANS: usize = 4096;
 /// How often a peer may lose each of its pieces, on average.
 const MAX_LOSSES: u32 = 8;
 
@@ -85,8 +79,10 @@ pub(crate) struct Now {
 #[derive(Clone, Debug)]
 pub(crate) struct Seal {
     pub(crate) torrent_id: TorrentId,
-    pub(crate) profile: Profile,
+    pub(crate) hello: Hello,
+    /// The id that follows from it.
     pub(crate) id: SubscriberId,
+    /// Signs tickets.
     pub(crate) key: SigningKey,
     pub(crate) epoch: u64,
 }
@@ -101,8 +97,8 @@ pub(crate) struct Config {
     pub(crate) seal: Option<Seal>,
     /// Of a sealed torrent some of whose pieces are clear.
     pub(crate) selection: Option<Arc<Selection>>,
-    /// What is there of each piece.
-    pub(crate) have: Vec<Option<Have>>,
+    /// The epoch that each piece is stored under, of those that are there.
+    pub(crate) have: Vec<Option<u64>>,
     pub(crate) port: Option<u16>,
     /// Peers served at a time, besides one chosen at random.
     pub(crate) slots: usize,
@@ -114,8 +110,6 @@ pub(crate) struct Config {
     /// Bytes of pieces made ready for peers at most (each peer served may always have one).
     pub(crate) ready_bytes: usize,
     pub(crate) max_connections: usize,
-    /// Repair: all who sent a bad copy of a piece, which is then fetched from somebody else if there is anybody.
-    pub(crate) avoid: Vec<(u32, SubscriberId)>,
     pub(crate) seed: u64,
 }
 
@@ -155,24 +149,33 @@ pub(crate) enum Event {
         pieces: Vec<u32>,
         keys: Result<Vec<Bytes>, KeyError>,
     },
-    /// A piece is ready for a peer, with its BLAKE3.
+    /// A piece is ready for a peer.
     Prepared {
         id: ConnectionId,
         piece: u32,
         /// The epoch that it was made for.
         to: u64,
-        ready: Result<(Bytes, [u8; 32]), Unready>,
+        ready: Result<Bytes, Unready>,
     },
-    /// A piece was checked and stored; its BLAKE3.
+    /// A piece was checked and stored.
     Stored {
         id: ConnectionId,
         piece: u32,
-        sender: Sender,
-        stored: Result<[u8; 32], StoreFailure>,
+        /// The address of the peer that sent all of it, which may have left.
+        sender: SocketAddr,
+        stored: Result<(), StoreFailure>,
     },
-    /// The cipher hash of every piece is known, of this epoch.
-    AllHashed {
+    /// The driver has our witness keys of these pieces, or could not get them.
+    Witness {
         epoch: u64,
+        pieces: Vec<u32>,
+        keys: Result<(), KeyError>,
+    },
+    /// The tracker was asked again for witness keys: whether each is the same as before. The driver keeps the new one.
+    Confirmed {
+        epoch: u64,
+        pieces: Vec<u32>,
+        same: Result<Vec<bool>, KeyError>,
     },
     /// Our subscription is in another epoch now: what comes is to be of that one.
     Epoch {
@@ -187,18 +190,17 @@ pub(crate) enum Event {
     Retired {
         pieces: Vec<u32>,
     },
-    /// A stored piece is not what its cipher hash says, or does not open to what was published; those who are known to have sent it.
+    /// A stored piece does not open to what was published.
     FoundBad {
         piece: u32,
-        senders: Vec<SubscriberId>,
     },
     /// Somebody waits for these pieces, in this order, and for no others.
     Urgent {
         pieces: Vec<u32>,
     },
+    /// All connections are taken and another waits.
+    Crowded,
     Tick,
-    /// We are about to leave: the last statements and receipts are given.
-    Leaving,
 }
 
 /// Why a piece is not ready.
@@ -212,24 +214,14 @@ pub(crate) enum Unready {
     Failed,
 }
 
-/// Who sent a piece, and sent all of it, in terms that outlive the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sender {
-    pub(crate) id: Option<SubscriberId>,
-    pub(crate) peer_id: [u8; 20],
-    /// Where we called it, or where its call came from.
-    pub(crate) addr: SocketAddr,
-    pub(crate) original: bool,
-}
-
 /// Why a piece was not stored.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreFailure {
-    /// It is not what an honest peer sends.
+    /// It is not what an honest peer sends, whatever the key.
     BadPiece,
-    /// It is not what its cipher hash says. Whoever sent it may have had it from another.
-    WrongHash,
-    /// There is no key to transform it with.
+    /// By its witness key it is not what was published: the piece is bad, or the key.
+    Mismatch,
+    /// There is no key to check or to transform it with.
     NoKey,
     /// The disk's fault.
     Disk(String),
@@ -267,7 +259,7 @@ pub(crate) enum Command {
         id: ConnectionId,
         piece: u32,
         data: Buffer,
-        sender: Sender,
+        sender: SocketAddr,
         epoch: u64,
         /// An ordinary client's ciphertext, to be transformed first.
         from: Option<Personal>,
@@ -276,7 +268,22 @@ pub(crate) enum Command {
     Discard {
         piece: u32,
     },
-    Keep(Evidence),
+    /// Ask the tracker for our witness keys of these pieces.
+    FetchWitness {
+        epoch: u64,
+        pieces: Vec<u32>,
+    },
+    /// Ask for them again: pieces failed by them.
+    ConfirmWitness {
+        epoch: u64,
+        pieces: Vec<u32>,
+    },
+    /// A bad piece, or a forged ticket, came from that address.
+    Failed {
+        sender: SocketAddr,
+    },
+    /// A ticket was taken.
+    Keep(Box<Ticket>),
     /// The last piece is stored.
     Completed,
 }
@@ -300,14 +307,6 @@ impl Claim {
     }
 }
 
-/// Signed words of others, worth keeping.
-#[derive(Clone, Debug)]
-pub(crate) enum Evidence {
-    Ticket(Box<Ticket>),
-    Statement(Parties, Box<Statement>),
-    Receipt(Parties, Box<Receipt>),
-}
-
 /// Why a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reason {
@@ -317,34 +316,18 @@ pub(crate) enum Reason {
     Duplicate,
     #[error("it does not speak ss_seal")]
     NotSealed,
-    #[error("it belongs to another profile")]
-    OtherProfile,
-    #[error("it was banned before")]
-    Banned,
     #[error("bad extension message: {0}")]
     Extension(#[from] seal::SealError),
-    #[error("bad signature")]
-    BadSignature,
     #[error("bad ticket")]
     BadTicket,
+    #[error("its ticket has expired")]
+    ExpiredTicket,
     #[error("the tracker refuses its ticket: {0}")]
     TicketRefused(String),
-    #[error("there is no key to transform what it sends")]
+    #[error("there is no key to check what it sends")]
     NoKey,
     #[error("it sent a bad piece")]
     BadPiece,
-    /// Others may have given it those: it cannot check them.
-    #[error("too much of what it sent is not what was published")]
-    WrongPieces,
-    #[error("it stated another hash than that of what it sent")]
-    FalseStatement,
-    #[error("it does not state what it sent")]
-    NoStatement,
-    /// It may have been stopped, or its network: it may come back.
-    #[error("its statement does not come")]
-    LateStatement,
-    #[error("its clock is off: it dates a statement {0} seconds from now")]
-    WrongTime(u64),
     #[error("it broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("nothing came from it for too long")]
@@ -354,25 +337,18 @@ pub(crate) enum Reason {
     EpochLeft,
     #[error("neither side needs anything from the other")]
     Useless,
+    /// It may come back at once.
+    #[error("it has been least use, and another waits for its place")]
+    LeastUse,
 }
 
 impl Reason {
-    /// Whether the peer is not to come back in this run.
-    pub(crate) fn bans(&self) -> bool {
-        matches!(self, Reason::BadPiece | Reason::FalseStatement | Reason::NoStatement | Reason::BadSignature)
-    }
-
     /// Whether another try soon would end the same way.
     pub(crate) fn lasting(&self) -> bool {
-        self.bans()
-            || matches!(
-                self,
-                Reason::Ourselves
-                    | Reason::NotSealed
-                    | Reason::OtherProfile
-                    | Reason::Banned
-                    | Reason::Useless
-            )
+        matches!(
+            self,
+            Reason::Ourselves | Reason::NotSealed | Reason::BadTicket | Reason::BadPiece | Reason::Useless
+        )
     }
 }
 
@@ -387,6 +363,9 @@ pub(crate) struct Totals {
     /// Sealed pieces that peers began to ask for, and those of them whose keys were there by then.
     pub(crate) asked: u64,
     pub(crate) keyed: u64,
+    /// Pieces that we began to ask for, and those of them that waited for a witness key.
+    pub(crate) requested: u64,
+    pub(crate) awaited_key: u64,
 }
 
 /// The machine.
@@ -397,22 +376,13 @@ pub(crate) struct Swarm {
     random: Random,
     pieces: Pieces,
     connections: BTreeMap<ConnectionId, Connection>,
-    banned: HashSet<SubscriberId>,
-    /// Those who have no subscriber id, by peer id. It costs nothing to change: the driver bans addresses.
-    banned_peers: HashSet<[u8; 20]>,
-    /// Pieces of which bad copies came.
-    avoid: HashMap<u32, Avoided>,
-    /// Pieces whose senders left before they stated them, and since when they are ours alone to answer for.
-    orphans: BTreeMap<u32, Duration>,
+    avoid: AvoidedPieces,
+    witness: Witness,
     totals: Totals,
     /// Bytes handed to the store and not yet stored.
     storing_bytes: usize,
     /// The epochs of pieces that are being stored.
     storing_epochs: HashMap<u32, u64>,
-    /// What receipts said last of each uploader: since when we were connected.
-    sessions: HashMap<SubscriberId, u64>,
-    /// Whether every piece can be checked by a cipher hash, whoever it comes from.
-    hashed: bool,
     /// Why downloading has stopped.
     failure: Option<String>,
     rates_at: Duration,
@@ -425,28 +395,18 @@ pub(crate) struct Swarm {
 
 impl Swarm {
     pub(crate) fn new(config: Config, now: Now) -> Self {
-        let mut pieces = Pieces::new(&config.have);
-        // Whoever has a clear piece has checked it.
-        let checked = |piece: &u32| pieces.have().has(*piece) && !config.is_sealed(*piece);
-        let checked: Vec<u32> =
-            (0..pieces.count()).filter(|_| config.selection.is_some()).filter(checked).collect();
-        checked.into_iter().for_each(|piece| pieces.vouch(piece, 0));
-        let orphaned = |piece: &u32| !pieces.vouched().has(*piece);
+        let pieces = Pieces::new(&config.have);
         let mut swarm = Swarm {
-            orphans: pieces.have().iter().filter(orphaned).map(|piece| (piece, now.elapsed)).collect(),
             random: Random::new(config.seed),
             avoid: HashMap::new(),
+            witness: Witness::new(pieces.count()),
             revealed: if config.super_seed { vec![0; config.have.len()] } else { Vec::new() },
             pieces,
             now,
             connections: BTreeMap::new(),
-            banned: HashSet::new(),
-            banned_peers: HashSet::new(),
             totals: Totals::default(),
             storing_bytes: 0,
             storing_epochs: HashMap::new(),
-            sessions: HashMap::new(),
-            hashed: false,
             failure: None,
             rates_at: now.elapsed,
             choked_at: now.elapsed,
@@ -454,9 +414,7 @@ impl Swarm {
             out: Vec::new(),
             config,
         };
-        std::mem::take(&mut swarm.config.avoid)
-            .into_iter()
-            .for_each(|(piece, id)| swarm.avoid(piece, Some(id)));
+        swarm.fetch_witness();
         swarm
     }
 
@@ -470,24 +428,22 @@ impl Swarm {
             Event::Disconnected { id } => self.forget(id),
             Event::Message { id, message } => {
                 if let Err(reason) = self.message(id, message) {
-                    self.disconnect(id, reason);
+                    self.part(id, reason);
                 }
             }
             Event::Sent { id, bytes } => self.sent(id, bytes),
             Event::Keys { id, pieces, keys } => self.keys(id, &pieces, keys),
             Event::Prepared { id, piece, to, ready } => self.prepared(id, piece, to, ready),
             Event::Stored { id, piece, sender, stored } => self.stored(id, piece, sender, stored),
-            Event::AllHashed { epoch } => self.all_hashed(epoch),
+            Event::Witness { epoch, pieces, keys } => self.witness_keys(epoch, &pieces, &keys),
+            Event::Confirmed { epoch, pieces, same } => self.confirmed(epoch, &pieces, same),
             Event::Epoch { epoch } => self.new_epoch(epoch),
             Event::Moved { piece, epoch } => self.pieces.moved(piece, epoch),
             Event::Retired { pieces } => self.retired(&pieces),
-            Event::FoundBad { piece, senders } => self.found_bad(piece, &senders),
+            Event::FoundBad { piece } => self.found_bad(piece),
             Event::Urgent { pieces } => self.prioritize(&pieces),
+            Event::Crowded => self.part_from_least_used(),
             Event::Tick => self.tick(),
-            Event::Leaving => self.ids().into_iter().for_each(|id| {
-                self.state_uploads(id);
-                self.receipt_if_due(id, true);
-            }),
         }
         out.append(&mut self.out);
     }
@@ -502,13 +458,9 @@ impl Swarm {
 
     /// What a restart would find.
     #[cfg(any(test, feature = "simulation"))]
-    pub(crate) fn holdings(&self) -> Vec<Option<Have>> {
-        let (have, vouched) = (self.pieces.have(), self.pieces.vouched());
-        let of = |piece: u32| Have {
-            epoch: self.pieces.epoch(piece),
-            vouched: vouched.has(piece).then(|| self.pieces.stated_at(piece)),
-        };
-        (0..self.pieces.count()).map(|piece| have.has(piece).then(|| of(piece))).collect()
+    pub(crate) fn holdings(&self) -> Vec<Option<u64>> {
+        let held = |piece: u32| self.pieces.have().has(piece).then(|| self.pieces.epoch(piece));
+        (0..self.pieces.count()).map(held).collect()
     }
 
     pub(crate) fn piece_count(&self) -> u32 {
@@ -535,11 +487,6 @@ impl Swarm {
         })
     }
 
-    /// Whether a statement came for every piece of those still connected.
-    pub(crate) fn settled(&self) -> bool {
-        self.connections.values().all(|connection| connection.download.unstated.is_empty())
-    }
-
     /// Whether more connections would help.
     pub(crate) fn wants_peers(&self) -> bool {
         self.connections.len() < self.config.max_connections
@@ -552,8 +499,8 @@ impl Swarm {
             connection.personal == Some(client.personal) && connection.addr.ip() == client.addr.ip()
         };
         let useful = match client.complete {
-            true => self.hashed && !self.pieces.complete(),
-            false => self.pieces.vouched().count() > 0,
+            true => !self.pieces.complete(),
+            false => self.pieces.have().count() > 0,
         };
         useful && !self.connections.values().any(same)
     }
@@ -567,7 +514,7 @@ impl Swarm {
         self.config.seal.is_some()
     }
 
-    /// Whether a piece goes from hand to hand with a key and a statement: none does in a plain torrent, nor a clear one.
+    /// Whether a piece goes from hand to hand with a key: none does in a plain torrent, nor a clear one.
     fn is_sealed(&self, piece: u32) -> bool {
         self.config.is_sealed(piece)
     }
@@ -602,12 +549,10 @@ impl Swarm {
         let speaks_seal = self.sealed() && personal.is_none();
         let refusal = if peer_id == self.config.peer_id {
             Some(Reason::Ourselves)
-        } else if !speaks_seal && self.banned_peers.contains(&peer_id) {
-            Some(Reason::Banned)
         } else if speaks_seal && !extended {
             Some(Reason::NotSealed)
         } else {
-            self.settle_duplicate(peer_id, outgoing)
+            self.settle_duplicate(peer_id, addr, outgoing)
         };
         if let Some(reason) = refusal {
             self.out.push(Command::Disconnect { id, reason });
@@ -638,16 +583,11 @@ impl Swarm {
             optimistic: false,
             last_received: now,
             last_sent: now,
+            last_use: now,
             down: Rate::default(),
             up: Rate::default(),
-            download: Download {
-                ramp: Some(0),
-                last_data: now,
-                receipt_at: now,
-                epoch: self.epoch(),
-                ..Download::default()
-            },
-            upload: Upload { last_request: now, unstated_since: now, ..Upload::default() },
+            download: Download { ramp: Some(0), last_data: now, epoch: self.epoch(), ..Download::default() },
+            upload: Upload { last_request: now, ..Upload::default() },
             revealed: Revealed {
                 // A client that hands nothing on would never be told of more.
                 all: (self.config.super_seed && personal.is_none()).then(|| Bits::new(count)),
@@ -663,17 +603,12 @@ impl Swarm {
                 client: concat!("Swarmseal ", env!("CARGO_PKG_VERSION")).to_owned(),
                 reqq: REQQ,
                 port: self.config.port,
-                hello: self.config.seal.as_ref().filter(|_| speaks_seal).map(|seal| Hello {
-                    id: seal.id,
-                    identity: seal.key.public(),
-                    epoch: seal.epoch,
-                    profile: seal.profile,
-                }),
+                hello: self.config.seal.as_ref().filter(|_| speaks_seal).map(|seal| seal.hello),
             };
             self.send(id, Message::Extended { id: 0, payload: handshake.to_bytes().into() });
         }
-        if (!self.config.super_seed || personal.is_some()) && self.pieces.vouched().count() > 0 {
-            let bits = Bytes::copy_from_slice(self.pieces.vouched().as_bytes());
+        if (!self.config.super_seed || personal.is_some()) && self.pieces.have().count() > 0 {
+            let bits = Bytes::copy_from_slice(self.pieces.have().as_bytes());
             self.send(id, Message::Bitfield(bits));
         }
         if !speaks_seal {
@@ -681,10 +616,12 @@ impl Swarm {
         }
     }
 
-    /// Two peers that call each other at once keep the call of the one with the smaller peer id; otherwise the older stays.
-    fn settle_duplicate(&mut self, peer_id: [u8; 20], outgoing: bool) -> Option<Reason> {
-        let (&old, connection) =
-            self.connections.iter().find(|(_, connection)| connection.peer_id == peer_id)?;
+    /// Two peers that connect to each other at once keep the connection of the one with the smaller peer id; otherwise the older stays.
+    /// The same peer id at another IP address is another peer: an id can be borrowed.
+    fn settle_duplicate(&mut self, peer_id: [u8; 20], addr: SocketAddr, outgoing: bool) -> Option<Reason> {
+        let same =
+            |connection: &Connection| (connection.peer_id, connection.addr.ip()) == (peer_id, addr.ip());
+        let (&old, connection) = self.connections.iter().find(|(_, connection)| same(connection))?;
         let keep_outgoing = self.config.peer_id < peer_id;
         let young = self.now.elapsed.saturating_sub(connection.since) < SIMULTANEOUS;
         if young && connection.outgoing != outgoing && outgoing == keep_outgoing {
@@ -699,33 +636,21 @@ impl Swarm {
         if !self.connections.contains_key(&id) {
             return;
         }
-        if let Some(connection) = self.connections.get(&id).filter(|_| reason.bans()) {
-            let (hello, peer_id) = (connection.hello, connection.peer_id);
-            if let Some(hello) = hello {
-                tracing::debug!(subscriber = %hello.id, %reason, "banned");
-            }
-            self.ban(hello.map(|hello| hello.id), peer_id);
-        }
-        self.state_uploads(id);
         self.forget(id);
         self.out.push(Command::Disconnect { id, reason });
     }
 
-    fn ban(&mut self, id: Option<SubscriberId>, peer_id: [u8; 20]) {
-        match id {
-            Some(id) if self.banned.len() < MAX_BANS => drop(self.banned.insert(id)),
-            None if self.banned_peers.len() < MAX_BANS => drop(self.banned_peers.insert(peer_id)),
-            _ => {}
+    /// Ends a connection whose peer broke the rules; a forged ticket counts against where it came from.
+    fn part(&mut self, id: ConnectionId, reason: Reason) {
+        if let Some(connection) = self.connections.get(&id).filter(|_| reason == Reason::BadTicket) {
+            self.out.push(Command::Failed { sender: connection.addr });
         }
+        self.disconnect(id, reason);
     }
 
     fn forget(&mut self, id: ConnectionId) {
         self.release_pieces(id, false);
         if let Some(connection) = self.connections.remove(&id) {
-            let left = connection.download.unstated.into_keys();
-            self.orphans.extend(
-                left.filter(|&piece| !self.pieces.vouched().has(piece)).map(|it| (it, self.now.elapsed)),
-            );
             self.pieces.gone(&connection.have);
             self.fill_slots();
             self.download_all();
@@ -774,7 +699,6 @@ impl Swarm {
                 // It keeps its slot until somebody needs it: a choke would cross the requests of a peer that is
                 // interested again a moment later.
                 connection.it_is_interested = false;
-                self.state_uploads(id);
                 self.fill_slots();
             }
             Message::Request(block) => return self.requested(id, block),
@@ -806,25 +730,20 @@ impl Swarm {
         let (Some(seal_id), Some(hello)) = (handshake.seal_id, handshake.hello) else {
             return Err(Reason::NotSealed);
         };
-        if hello.profile != seal.profile {
-            return Err(Reason::OtherProfile);
-        }
-        if hello.id == seal.id {
+        let their_id = hello.id(&seal.torrent_id);
+        if their_id == seal.id {
             return Err(Reason::Ourselves);
         }
-        if self.banned.contains(&hello.id) {
-            return Err(Reason::Banned);
-        }
         if connection.ready {
-            return if connection.hello == Some(hello) {
+            return if connection.hello == Some((hello, their_id)) {
                 Ok(())
             } else {
                 Err(Reason::Protocol("a second extended handshake"))
             };
         }
-        connection.hello = Some(hello);
+        connection.hello = Some((hello, their_id));
         connection.seal_id = seal_id;
-        connection.original = SubscriberId::of_seed(&seal.torrent_id, &hello.identity) == hello.id;
+        connection.original = hello.is_seed();
         connection.ready = true;
         self.became_ready(id);
         Ok(())
@@ -844,8 +763,6 @@ impl Swarm {
         match message {
             SealMessage::Ticket(ticket) => self.ticket(id, *ticket),
             SealMessage::Want(pieces) => self.want(id, pieces),
-            SealMessage::Statement(statement) => self.statement(id, statement),
-            SealMessage::Receipt(receipt) => self.receipt(id, receipt),
         }
     }
 
@@ -876,10 +793,6 @@ impl Swarm {
         if connection.losses > self.pieces.count().saturating_mul(MAX_LOSSES) {
             return Err(Reason::Protocol("it loses and gets pieces again and again"));
         }
-        // If it was a bad copy, its next one is another.
-        if let (Some(avoided), Some(id)) = (self.avoid.get_mut(&piece), connection.subscriber()) {
-            avoided.senders.remove(&id);
-        }
         let was_asked_for = self.take_back(id, piece);
         self.update_interest(id);
         if was_asked_for {
@@ -888,13 +801,19 @@ impl Swarm {
         Ok(())
     }
 
-    /// Two complete peers have nothing to say to each other, but for the last statement.
+    /// Least use is to have moved no bytes, either way, for the longest.
+    fn part_from_least_used(&mut self) {
+        let least = self.connections.iter().min_by_key(|(_, connection)| connection.last_use);
+        if let Some((&id, _)) = least {
+            self.disconnect(id, Reason::LeastUse);
+        }
+    }
+
+    /// Two complete peers have nothing to say to each other.
     fn part_if_useless(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(&id) else { return };
         let all = self.pieces.count();
-        let both = self.pieces.vouched().count() == all && connection.have.count() == all;
-        let waited = self.now.elapsed.saturating_sub(connection.download.last_data) > LAST_STATEMENT;
-        if both && (waited || connection.download.unstated.is_empty()) {
+        if self.pieces.complete() && connection.have.count() == all {
             self.disconnect(id, Reason::Useless);
         }
     }
@@ -902,18 +821,11 @@ impl Swarm {
     fn update_interest(&mut self, id: ConnectionId) {
         let stopped = self.failure.is_some();
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        // What an ordinary client has is its own ciphertext, and nobody vouches for it.
-        let usable = connection.personal.is_none() || self.hashed;
-        let interested = connection.ready && usable && connection.useful > 0 && !stopped;
+        let interested = connection.ready && connection.useful > 0 && !stopped;
         if interested != connection.interested_in_it {
             connection.interested_in_it = interested;
             self.send(id, if interested { Message::Interested } else { Message::NotInterested });
         }
-    }
-
-    /// Whether every piece is checked by its cipher hash.
-    pub(crate) fn hashed(&self) -> bool {
-        self.hashed
     }
 
     /// Pieces that are of another epoch than the subscription. Clear ones are of none.
@@ -933,31 +845,12 @@ impl Swarm {
     fn new_epoch(&mut self, epoch: u64) {
         let Some(seal) = self.config.seal.as_mut().filter(|seal| seal.epoch < epoch) else { return };
         seal.epoch = epoch;
-        // Those that are known are of another epoch.
-        self.hashed = false;
+        self.begin_witness();
         for id in self.ids() {
             self.renew_ticket(id);
             self.update_interest(id);
             self.download_from(id);
         }
-    }
-
-    fn all_hashed(&mut self, epoch: u64) {
-        if epoch != self.epoch() {
-            return;
-        }
-        self.hashed = true;
-        self.vouch_for_hashed();
-        self.ids().into_iter().for_each(|id| self.update_interest(id));
-        self.download_all();
-    }
-
-    /// Between us and the peer of a sealed connection: who sends to whom.
-    fn parties(&self, id: ConnectionId, we_upload: bool) -> Option<(Parties, Hello)> {
-        let seal = self.config.seal.as_ref()?;
-        let hello = self.connections.get(&id)?.hello?;
-        let (uploader, downloader) = if we_upload { (seal.id, hello.id) } else { (hello.id, seal.id) };
-        Some((Parties { torrent_id: seal.torrent_id, uploader, downloader }, hello))
     }
 
     fn ids(&self) -> Vec<ConnectionId> {
@@ -989,7 +882,8 @@ impl Swarm {
                 None => self.tend(id),
             }
         }
-        self.tend_orphans();
+        self.fetch_witness();
+        self.confirm();
         self.rechoke_if_due();
     }
 
@@ -1001,9 +895,6 @@ impl Swarm {
         }
         if now.saturating_sub(connection.last_received) > SILENCE {
             return Some(Reason::Silence);
-        }
-        if let Some(reason) = connection.download.owes_statement(now) {
-            return Some(reason);
         }
         let idle = !connection.interested_in_it && !connection.it_is_interested;
         (full && idle && now.saturating_sub(connection.since) > USELESS).then_some(Reason::Useless)
@@ -1021,10 +912,8 @@ impl Swarm {
         self.renew_ticket(id);
         self.check_snubbed(id);
         self.download_from(id);
-        self.receipt_if_due(id, false);
         self.drop_idle_uploads(id);
         self.upload_to(id);
-        self.state_uploads_if_due(id);
         self.reveal(id);
         self.part_if_useless(id);
     }

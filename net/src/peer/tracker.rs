@@ -8,13 +8,9 @@ use std::time::Duration;
 use swarmseal_core::SubscriberId;
 
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
 
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// An epoch, and SHA-1 of the ciphertext pieces of one subscriber in that epoch.
-pub type CipherHashes = (u64, Vec<[u8; 20]>);
 
 /// Why a moment is worth an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +58,9 @@ pub struct AnnounceReply {
 /// Why there are no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// The ticket is not the downloader's word: no honest mistake, and its connection ends.
+    #[error("the ticket is not the downloader's word")]
+    BadTicket,
     /// The ticket is refused: the downloader's fault, and its connection ends.
     #[error("the tracker refuses the ticket: {0}")]
     TicketRefused(String),
@@ -71,17 +70,6 @@ pub enum KeyError {
     /// We are refused, or the tracker cannot be reached: asked again later.
     #[error("no keys from the tracker: {0}")]
     Unavailable(String),
-}
-
-/// Why the tracker did not take receipts.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiptError {
-    /// It cannot be reached, or has too much to do.
-    #[error("receipts have to wait: {0}")]
-    Now(String),
-    /// One of them is not what it takes.
-    #[error("the tracker refuses receipts: {0}")]
-    Never(String),
 }
 
 /// Whose personal torrent an info-hash is: what a client that nobody modified names in its handshake.
@@ -106,17 +94,6 @@ pub struct OrdinaryClient {
     pub complete: bool,
 }
 
-/// A bad piece that we handed on: from whom did we have it?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Names the case.
-    pub case: [u8; 32],
-    /// The piece.
-    pub piece: u32,
-    /// Time of our own statement, in tracker time: the other's must be older.
-    pub before: u64,
-}
-
 /// The tracker that a torrent names, with our session and passkey.
 pub trait Tracker: Send + Sync + 'static {
     /// Announces. Errors are shown to the user: no passkey in them.
@@ -134,6 +111,13 @@ pub trait Tracker: Send + Sync + 'static {
     fn encryption_keys<'a>(
         &'a self,
         ticket: &'a [u8],
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>>;
+
+    /// Our witness keys of these pieces in `epoch`: W bytes big-endian for each piece, in order.
+    fn witness_keys<'a>(
+        &'a self,
+        epoch: u64,
         pieces: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>>;
 
@@ -170,38 +154,6 @@ pub trait Tracker: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         let _ = (info_hash, own_epoch, pieces);
         Box::pin(async { Err(KeyError::Unavailable("there are no personal torrents here".to_owned())) })
-    }
-
-    /// SHA-1 of our ciphertext of piece `first` and those that follow, as far as they are there, and the epoch that they are
-    /// for.
-    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
-        let _ = first;
-        Box::pin(async { Ok((0, Vec::new())) })
-    }
-
-    /// Bad pieces that we handed on, and how long what was said holds.
-    fn questions(&self) -> BoxFuture<'_, Result<(Vec<Question>, Duration), String>> {
-        Box::pin(async { Ok((Vec::new(), Duration::MAX)) })
-    }
-
-    /// Shows by whose statement a bad piece came to us; whether that clears us.
-    fn defend(
-        &self,
-        case: [u8; 32],
-        uploader: SubscriberId,
-        statement: Statement,
-    ) -> BoxFuture<'_, Result<bool, String>> {
-        let _ = (case, uploader, statement);
-        Box::pin(async { Ok(false) })
-    }
-
-    /// Hands in receipts for what we sent, with who signed each: the last of each connection. How many bytes are credited now.
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        let _ = receipts;
-        Box::pin(async { Ok(0) })
     }
 
     /// The tracker's time as well as we know it, in seconds since 1970.

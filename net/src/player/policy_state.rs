@@ -1,7 +1,7 @@
 //! What the player remembers of a license: plays used, the last time seen, the last time the tracker was heard of.
 //!
 //! Three places hold it together. The *record* is a file beside the license: bencoded, with a keyed BLAKE3 over it whose key is
-//! derived from the device's keys, so that an edit by hand is noticed. Its counter grows with every change. The *journal* lies in
+//! derived from the device's root, so that an edit by hand is noticed. Its counter grows with every change. The *journal* lies in
 //! the root of the data directory and has the newest counter of every subscription, under a key of the same kind: an older record
 //! that is put back, or none where there was one, is noticed. And both are bound to the machine and directory that they were made in,
 //! so that a copy elsewhere is. What is put back all together is noticed by the tracker, which hears of the counter whenever a
@@ -23,7 +23,7 @@ use crate::atomic_file::{self, Access, Existing};
 use crate::platform;
 use crate::wire::api::PlayRecord;
 use crate::wire::bencode;
-use crate::wire::identity::Identity;
+use crate::wire::identity::Device;
 use crate::wire::license::{License, Policy};
 
 /// Version 1 had neither counter nor place.
@@ -82,8 +82,8 @@ impl PolicyState {
     ///
     /// Errors: [`Error::TamperedPolicyState`], [`Error::LostPolicyState`], [`Error::OldPolicyState`],
     /// [`Error::ElsewherePolicyState`], [`Error::NewerPolicyState`], [`Error::Io`].
-    pub fn load(files: PlayFiles, identity: &Identity, subscriber: &SubscriberId) -> Result<Self, Error> {
-        let mut state = Self::empty(files, identity, subscriber);
+    pub fn load(files: PlayFiles, device: &Device, subscriber: &SubscriberId) -> Result<Self, Error> {
+        let mut state = Self::empty(files, device, subscriber);
         let _turn = state.turn()?;
         state.record = state.stored()?;
         Ok(state)
@@ -92,8 +92,8 @@ impl PolicyState {
     /// Reads what can be read of a record that [`PolicyState::load`] refuses because it was changed, lost, put back or copied. It
     /// lets nothing be played until [`PolicyState::renew`], which takes a license that the tracker has issued meanwhile. Errors:
     /// [`Error::NewerPolicyState`], [`Error::Io`].
-    pub fn recover(files: PlayFiles, identity: &Identity, subscriber: &SubscriberId) -> Result<Self, Error> {
-        let mut state = Self::empty(files, identity, subscriber);
+    pub fn recover(files: PlayFiles, device: &Device, subscriber: &SubscriberId) -> Result<Self, Error> {
+        let mut state = Self::empty(files, device, subscriber);
         let _turn = state.turn()?;
         match state.stored() {
             Ok(record) => state.record = record,
@@ -109,12 +109,12 @@ impl PolicyState {
         Ok(state)
     }
 
-    fn empty(files: PlayFiles, identity: &Identity, subscriber: &SubscriberId) -> Self {
+    fn empty(files: PlayFiles, device: &Device, subscriber: &SubscriberId) -> Self {
         let directory = files.journal.parent().unwrap_or(Path::new(""));
         PolicyState {
             subscriber: *subscriber,
-            key: identity.derive("swarmseal v1 policy state", &subscriber.0),
-            journal_key: identity.derive("swarmseal v1 journal of plays", &[]),
+            key: device.derive("swarmseal v1 policy state", &subscriber.0),
+            journal_key: device.derive("swarmseal v1 journal of plays", &[]),
             place: platform::place(directory)
                 .map(|place| blake3::derive_key("swarmseal v1 place of a record of plays", &place)),
             record: Record { v: VERSION, ..Record::default() },
@@ -342,8 +342,8 @@ mod tests {
         PlayFiles { record: dir.join("plays"), journal: dir.join("plays.journal") }
     }
 
-    fn device(number: u8) -> Identity {
-        Identity::from_secrets(&[number; 32], &[number; 32])
+    fn device(number: u8) -> Device {
+        Device::from_bytes(&[number; 32])
     }
 
     fn load(dir: &Path, number: u8) -> Result<PolicyState, Error> {

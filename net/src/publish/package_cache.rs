@@ -202,7 +202,6 @@ mod tests {
     use super::*;
     use crate::publish::{Options, Packager, publish};
     use crate::wire::identity::SigningKey;
-    use crate::wire::integrity::Integrity;
 
     #[test]
     fn a_disk_that_takes_no_more_costs_no_piece() {
@@ -210,16 +209,16 @@ mod tests {
         std::fs::write(source.path().join("a"), vec![7; 60_000]).unwrap();
         let group = Group::ffdhe2048(Kernels::portable());
         let options = Options {
-            integrity: Integrity::default(),
             source: source.path().into(),
             name: Some("a".into()),
             announce: "http://tracker.example/announce".into(),
+            publisher_key: SigningKey::from_bytes(&[2; 32]).public(),
             license_key: SigningKey::from_bytes(&[1; 32]).public(),
             params: Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap()),
             piece_length: Some(16 << 10),
             runs: None,
         };
-        let (metainfo, seed) = publish(&options, &mut UnwrapErr(SysRng), &|_| ()).unwrap();
+        let (metainfo, seed, _) = publish(&options, &mut UnwrapErr(SysRng), &|_| ()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut cache = PackageCache::open(dir.path(), &metainfo, 1 << 30).unwrap();
         let mut piece = vec![0; 16 << 10];

@@ -4,24 +4,19 @@ use swarmseal_core::Params;
 
 use crate::wire::metainfo::{MAX_PIECE_LENGTH, REQUEST_LENGTH};
 
-const USUAL: u64 = 256 << 10;
+const LEAST: u64 = 256 << 10;
 const MOST_PIECES: u64 = 4000;
 
 /// P for a plaintext stream of `length` bytes.
 ///
-/// About 256 KiB up to 4,000 pieces, from then on twice as much as often as needed, which gives 2,000 to 4,000; at most
-/// 32 MiB. Content of less than one such piece gets one that is just long enough. Always a multiple of W and of 16 KiB:
-/// at 3,072 bits that is a multiple of 48 KiB, no power of two.
+/// At least 256 KiB, since each piece costs a hash in the .torrent and a witness key for each peer. From 4,000 such pieces on twice as
+/// much as often as needed, which gives 2,000 to 4,000; at most 32 MiB. Always a multiple of W and of 16 KiB: at 3,072 bits that is a
+/// multiple of 48 KiB, no power of two.
 pub fn piece_length_for(params: &Params, length: u64) -> u32 {
     let step = lcm(params.group().bytes() as u64, REQUEST_LENGTH.into());
     let most = u64::from(MAX_PIECE_LENGTH) / step * step;
-    let usual = (USUAL / step).max(1) * step;
     let payload = |piece: u64| params.payload_bytes(piece as usize) as u64;
-    let mut piece = if length <= payload(usual) {
-        (1..).map(|count| count * step).find(|&piece| payload(piece) >= length).unwrap_or(usual)
-    } else {
-        usual
-    };
+    let mut piece = LEAST.next_multiple_of(step);
     while piece < most && length.div_ceil(payload(piece)) > MOST_PIECES {
         piece = (piece * 2).min(most);
     }
@@ -50,12 +45,11 @@ mod tests {
     #[test]
     fn usual_sizes() {
         let length = |group, bytes| piece_length_for(&params(group), bytes);
-        assert_eq!(length("ffdhe2048", 1), 16 << 10);
-        assert_eq!(length("ffdhe2048", 16 << 10), 32 << 10);
+        assert_eq!(length("ffdhe2048", 1), 256 << 10);
         assert_eq!(length("ffdhe2048", 700 << 20), 256 << 10);
         assert_eq!(length("ffdhe2048", 4 << 30), 2 << 20);
         assert_eq!(length("ffdhe2048", 1 << 50), 32 << 20);
-        assert_eq!(length("ffdhe3072", 700 << 20), 240 << 10);
+        assert_eq!(length("ffdhe3072", 700 << 20), 288 << 10);
         assert_eq!(length("ffdhe3072", 1 << 50), (682 * 48) << 10);
     }
 
@@ -68,7 +62,7 @@ mod tests {
             let params = params(group);
             let piece = piece_length_for(&params, bytes);
             prop_assert!(piece.is_multiple_of(params.group().bytes() as u32));
-            prop_assert!(piece.is_multiple_of(REQUEST_LENGTH) && piece <= MAX_PIECE_LENGTH);
+            prop_assert!(piece.is_multiple_of(REQUEST_LENGTH) && (256 << 10..=MAX_PIECE_LENGTH).contains(&piece));
             prop_assert!(bytes.div_ceil(params.payload_bytes(piece as usize) as u64) <= MOST_PIECES);
         }
     }

@@ -21,14 +21,17 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use swarmseal_core::{Profile, SubscriberId, TorrentId};
+use subtle::ConstantTimeEq;
+use swarmseal_core::{Profile, SubscriberId, TorrentId, WitnessSecret};
+use zeroize::Zeroizing;
 
 use super::connection::Remote;
 use super::metrics::count;
 use super::records::{GrantRecord, SeedRecord, TorrentRecord};
 use super::refusal::Refusal;
 use super::state::{self, Torrent, Tracker, random};
-use super::store::Listed;
+use super::store::{Listed, mark};
+use super::witnesses::Witnesses;
 use super::{clock, voucher};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::is_public_key;
@@ -175,6 +178,19 @@ impl<'de> Deserialize<'de> for Hex32 {
     }
 }
 
+/// A secret of 32 bytes in hexadecimal. Zeroized on drop.
+pub(super) struct Secret32(Zeroizing<[u8; 32]>);
+
+impl<'de> Deserialize<'de> for Secret32 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        let mut bytes = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.as_bytes(), bytes.as_mut_slice())
+            .map_err(|_| serde::de::Error::custom("expected 64 hexadecimal digits"))?;
+        Ok(Secret32(bytes))
+    }
+}
+
 /// `GET /admin/license-key`
 pub(super) async fn license_key(State(tracker): Shared) -> Response {
     Json(json!({ "license_key": hex::encode(tracker.licenser()) })).into_response()
@@ -187,6 +203,8 @@ pub(super) struct Register {
     metainfo: String,
     /// Ed25519 public key of its seeds.
     seed_key: Hex32,
+    /// The witness secret that it was published with.
+    witness: Secret32,
     /// The operator's label.
     #[serde(default)]
     name: String,
@@ -230,12 +248,14 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
             return Err(bad("the torrent id is registered with another info-hash"));
         }
         let (torrent_id, key) = (seal.torrent_id, body.seed_key.0);
+        let witness = WitnessSecret::from_bytes(*body.witness.0);
+        keep_witness(tracker, &torrent_id, &witness)?;
         let seed_id = SubscriberId::of_seed(&torrent_id, &key);
         let fresh = SeedRecord { torrent_id, key, passkey: Passkey::new(random()?), revoked: false };
         let record = TorrentRecord { metainfo: bytes, name: body.name.clone() };
         let newest = tracker.masters().newest();
         let (seed, epochs) = tracker.store.register(&record, newest, seed_id, fresh)?;
-        let torrent = Torrent::new(&metainfo, body.name, epochs);
+        let torrent = Torrent::new(&metainfo, body.name, epochs, witness);
         if seed.revoked {
             return Err(ApiError::Revoked.into());
         }
@@ -252,6 +272,22 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         Ok(answer)
     })
     .await
+}
+
+/// Keeps the witness secret of a torrent: it is on the disk before the torrent is in the store. Errors: [`ApiError::BadRequest`] where
+/// another is kept.
+fn keep_witness(tracker: &Tracker, torrent: &TorrentId, witness: &WitnessSecret) -> Result<(), Refusal> {
+    let failed = |error| {
+        tracing::error!(%error, "a witness secret cannot be kept");
+        Refusal::from(ApiError::Internal)
+    };
+    let known = tracker.witnesses.find(torrent).map_err(failed)?;
+    // The mark tells another secret where the file is gone. It is made where no file contradicts it.
+    let mark = (Witnesses::mark_name(torrent), mark(witness.as_bytes()));
+    let same = known.is_none_or(|known| known.as_bytes().ct_eq(witness.as_bytes()).into())
+        && tracker.store.check_marks(&[mark])?.is_empty()
+        && tracker.witnesses.keep(torrent, witness).map_err(failed)?;
+    if same { Ok(()) } else { Err(bad("witness: the torrent id is registered with another witness secret")) }
 }
 
 /// `GET /admin/torrents`
@@ -446,9 +482,12 @@ pub(super) async fn subscribers(
         let after = page.after.map(|id| SubscriberId(id.0));
         let found = tracker.store.subscribers_of(&torrent.id, after, limit)?;
         let next = (found.len() == limit).then(|| found.last().map(|listed| listed.id.to_string())).flatten();
+        let ids: Vec<SubscriberId> = found.iter().map(|listed| listed.id).collect();
+        let keyed = tracker.offload.of_subscribers(&tracker.store, &ids)?;
         let list: Vec<Value> = found
             .into_iter()
-            .map(|Listed { id, record, licensed, issued, revoked }| {
+            .zip(keyed)
+            .map(|(Listed { id, record, licensed, issued, revoked }, keyed)| {
                 json!({
                     "subscriber": id.to_string(),
                     "identity": hex::encode(record.identity),
@@ -458,73 +497,14 @@ pub(super) async fn subscribers(
                     "revoked_at": revoked,
                     "licensed": licensed,
                     "licenses": issued,
+                    "keyed_to": keyed.to,
+                    "keyed_from": keyed.from,
+                    "keyed_to_bytes": keyed.to.saturating_mul(torrent.piece_length.into()),
+                    "keyed_from_bytes": keyed.from.saturating_mul(torrent.piece_length.into()),
                 })
             })
             .collect();
         Ok(json!({ "subscribers": list, "next": next }))
-    })
-    .await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CasesPage {
-    after: Option<Hex32>,
-    limit: Option<usize>,
-}
-
-/// `GET /admin/cases?after=&limit=`
-pub(super) async fn cases(
-    State(tracker): Shared,
-    page: Result<Query<CasesPage>, QueryRejection>,
-) -> Response {
-    let page = page.map(|Query(page)| page).map_err(|rejection| bad(rejection.body_text()));
-    run(tracker, page, |tracker, page| {
-        super::cases::end_overdue_now(tracker)?;
-        let limit = page_length(page.limit)?;
-        let found = tracker.store.cases(page.after.map(|id| id.0), limit)?;
-        let next = (found.len() == limit).then(|| found.last().map(|(id, _)| hex::encode(id))).flatten();
-        let list: Vec<Value> = found
-            .into_iter()
-            .map(|(id, case)| {
-                json!({
-                    "case": hex::encode(id),
-                    "torrent_id": case.torrent_id.to_string(),
-                    "piece": case.piece,
-                    "accuser": case.accuser.to_string(),
-                    "suspect": case.suspect.to_string(),
-                    "cleared": case.cleared.iter().map(|holder| holder.id.to_string()).collect::<Vec<_>>(),
-                    "opened": case.opened,
-                    "deadline": case.deadline,
-                    "outcome": case.outcome,
-                })
-            })
-            .collect();
-        Ok(json!({ "cases": list, "next": next }))
-    })
-    .await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pardon {
-    subscriber: Hex32,
-}
-
-impl Subject for Pardon {
-    fn subject(&self) -> String {
-        hex::encode(self.subscriber.0)
-    }
-}
-
-/// `POST /admin/pardon`
-pub(super) async fn pardon(State(tracker): Shared, body: Body<Pardon>) -> Response {
-    blocking(tracker, body, |tracker, body| {
-        let id = SubscriberId(body.subscriber.0);
-        tracker.store.subscriber(&id)?.ok_or(ApiError::UnknownSubscriber)?;
-        let pardoned = tracker.pardon(&id)?;
-        tracing::info!(subscriber = %id, pardoned, "pardoned");
-        Ok(json!({ "pardoned": pardoned }))
     })
     .await
 }
@@ -612,12 +592,11 @@ mod tests {
                 "delete /admin/tokens/{id}",
                 "get /admin/accounts",
                 "get /admin/audit",
-                "get /admin/cases",
                 "get /admin/epochs",
                 "get /admin/grants",
                 "get /admin/grants/{id}/devices",
-                "get /admin/ledger",
                 "get /admin/license-key",
+                "get /admin/offload",
                 "get /admin/revocations",
                 "get /admin/stats",
                 "get /admin/subscribers",
@@ -631,7 +610,6 @@ mod tests {
                 "post /admin/grants",
                 "post /admin/grants/devices/revoke",
                 "post /admin/grants/revoke",
-                "post /admin/pardon",
                 "post /admin/passkey",
                 "post /admin/retire",
                 "post /admin/revoke",

@@ -110,12 +110,7 @@ fn answer_announce(
     };
     let now = clock::now();
     let chance = tracker.swarms.chance();
-    // One that may not send is told of others, and they are not told of it.
-    let mut found = if tracker.is_barred(&member.id) && !own {
-        tracker.swarms.visit(&request.info_hash, &arrival, now, chance)
-    } else {
-        tracker.swarms.announce(&request.info_hash, &arrival, now, chance)
-    };
+    let mut found = tracker.swarms.announce(&request.info_hash, &arrival, now, chance);
     if own {
         if arrival.event != Some(announce::Event::Stopped) {
             tracker.personals.seen(torrent.id, request.info_hash);

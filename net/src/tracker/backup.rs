@@ -1,5 +1,5 @@
 //! Backups of the store, handed out while the tracker runs, and what makes one a tracker's store again. Secrets of the tracker are
-//! in none: master keys, the license key and the admin token are files of their own.
+//! in none: master keys, witness secrets, the license key and the admin token are files of their own.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,7 +20,8 @@ use super::masters::Masters;
 use super::refusal::Refusal;
 use super::state::Tracker;
 use super::store::{Store, StoreError, examine};
-use super::{Error, LICENSE_KEY, MASTERS, STORE, admin, clock, keep_lock, secret_files};
+use super::witnesses::Witnesses;
+use super::{Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, admin, clock, keep_lock, secret_files};
 use crate::platform::sync_directory;
 use crate::wire::api::ApiError;
 
@@ -73,7 +74,10 @@ fn make(tracker: &Tracker) -> Result<Made, Refusal> {
     let length = file.metadata().map_err(io)?.len();
     tracing::info!(records, length, "backed up");
     let masters = tracker.masters().epochs().into_iter().map(|epoch| format!("{MASTERS}/{epoch}.key"));
-    let left_out = masters.chain([LICENSE_KEY, super::ADMIN_TOKEN].map(str::to_owned)).collect();
+    // There is one for each torrent, and a header is no place for a list of them.
+    let witnesses = format!("{WITNESSES}/*.key");
+    let others = [LICENSE_KEY, super::ADMIN_TOKEN].map(str::to_owned);
+    let left_out = masters.chain([witnesses]).chain(others).collect();
     Ok((directory, file, length, left_out))
 }
 
@@ -145,9 +149,10 @@ pub fn restore(backup: &Path, data: &Path) -> Result<Restored, Error> {
     std::fs::copy(backup, &copy).map_err(io(backup))?;
     let made = examine(&copy).map_err(|error| named(error, &copy, backup))?;
     secret_files::create_directory(&data.join(MASTERS))?;
+    secret_files::create_directory(&data.join(WITNESSES))?;
     let epochs = Masters::epochs_in(&data.join(MASTERS))?;
     let restored = {
-        let store = Store::open(&copy, false, epochs.last().copied().unwrap_or(1))?;
+        let store = Store::open(&copy, false)?;
         store.is_restored()?;
         let totals = store.totals()?;
         let missing = missing_keys(&store, &epochs, data)?;
@@ -174,8 +179,9 @@ fn named(error: StoreError, copy: &Path, backup: &Path) -> StoreError {
 
 /// Key files that a store was made with, and that are not there. `epochs`: those whose master keys are.
 pub(super) fn missing_keys(store: &Store, epochs: &[u64], data: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut missing = Vec::new();
-    for (_, record) in store.all_epochs()? {
+    let (mut missing, mut witnesses) = (Vec::new(), Vec::new());
+    for (torrent, record) in store.all_epochs()? {
+        witnesses.push(Witnesses::path(&data.join(WITNESSES), &torrent));
         for epoch in record.oldest..=record.current {
             let path = Masters::path(&data.join(MASTERS), epoch);
             // An epoch that was passed over has neither key nor mark.
@@ -189,5 +195,6 @@ pub(super) fn missing_keys(store: &Store, epochs: &[u64], data: &Path) -> Result
     if store.has_mark(LICENSE_KEY)? && secret_files::read(&license)?.is_none() {
         missing.push(license);
     }
+    missing.extend(witnesses.into_iter().filter(|path| !path.exists()));
     Ok(missing)
 }

@@ -1,15 +1,18 @@
-//! How often an uploader may have the key of one piece for one downloader in one epoch: enough for restarts and lost answers, and no
-//! more. The same key comes each time, so this bounds the work that anybody can make the tracker do, not what can be learnt.
+//! How often an uploader may have the key of one piece for one downloader in one epoch, or a subscriber its own witness key: enough for
+//! restarts and lost answers, and no more. The same key comes each time, so this bounds the work that anybody can make the tracker do, not what can be learnt.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use super::store::Pair;
+use swarmseal_core::SubscriberId;
 
 /// Seconds from the first key of a pair until its budget is fresh.
 const SECONDS: u64 = 24 * 3600;
 /// Keys that are remembered, of all pairs together: some 30 bytes each. The pairs that began first are forgotten first.
 const MAX_REMEMBERED: usize = 4 << 20;
+
+/// Who sends, and who gets; twice the same where a subscriber gets its own witness key.
+pub(super) type Pair = (SubscriberId, SubscriberId);
 
 /// What every pair has had.
 pub(super) struct Budgets {
@@ -91,8 +94,6 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use swarmseal_core::SubscriberId;
-
     use super::*;
 
     fn pair(n: u8) -> Pair {

@@ -1,4 +1,4 @@
-//! The bencoded calls: challenge, subscribe, session, re-key, seed keys.
+//! The bencoded calls: challenge, subscribe, session, re-key, witness keys, seed keys.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use super::epochs::master;
 use super::metrics::count;
 use super::records::SubscriberRecord;
 use super::refusal::{Refusal, bencoded};
-use super::rekey::{self, Party};
+use super::rekey::{self, Party, Witness};
 use super::sessions::Session;
 use super::state::{self, Torrent, Tracker, random};
 use crate::wire::api::{
     self, ApiError, Challenge, Keys, OpenSession, Passkey, PasskeyReply, PasskeyRequest, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token,
+    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, WitnessKeys, WitnessRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, purpose};
@@ -91,7 +91,6 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
     if tracker.store.subscriber(&subscriber)?.is_some_and(|now| now.passkey != record.passkey) {
         tracker.forget_passkey(&record.passkey);
     }
-    tracker.hash_work.joined(&torrent.id, subscriber);
     Ok(Subscribed { passkey: record.passkey, subscriber, epoch: torrent.epochs.current(), now })
 }
 
@@ -175,10 +174,6 @@ const FEW_PIECES: usize = 8;
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    // To itself: it moves what it has to another epoch.
-    if tracker.is_barred(&session.id) && request.ticket.downloader != session.id {
-        return Err(ApiError::Barred.into());
-    }
     torrent.check_pieces(&request.pieces)?;
     let downloader = check_ticket(tracker, &request.ticket, &torrent.id, &session.id)?;
     let own_master = master(tracker, &torrent, request.epoch)?;
@@ -190,11 +185,46 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &ReKeyRequest) -> 
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
-    let pair = (session.id, request.ticket.downloader);
-    tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
+    tracker.keyed(&torrent, (Role::Subscriber, session.id), request.ticket.downloader, &request.pieces);
     count(&tracker.counters.rekey_calls, 1);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
+}
+
+/// `POST /witness`: what the session's subscriber checks received pieces with.
+pub(super) async fn witness(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
+    let is_short = |tracker: &Tracker, session: &Session, request: &WitnessRequest| {
+        request.pieces.len() <= FEW_PIECES && tracker.tables.has(&session.id)
+    };
+    in_session_or_at_once(tracker, headers, body, is_short, make_witness_keys).await
+}
+
+fn make_witness_keys(
+    tracker: &Tracker,
+    session: &Session,
+    request: &WitnessRequest,
+) -> Result<WitnessKeys, Refusal> {
+    let WitnessRequest { torrent_id, epoch, pieces } = request;
+    let torrent = tracker.torrent(torrent_id)?;
+    let own = tracker.subscriber_of(session, &torrent.id)?;
+    if pieces.len() > api::MAX_WITNESS_PIECES {
+        return Err(Refusal::new(
+            ApiError::BadPiece,
+            "expected 1 to 256 pieces, each a sealed one of the torrent",
+        ));
+    }
+    torrent.check_pieces(pieces)?;
+    let master = master(tracker, &torrent, *epoch)?;
+    let spent = tracker.witness_budgets.spend((session.id, session.id), *epoch, pieces, clock::now());
+    spent.map_err(|wait| Refusal::wait(ApiError::Rate, wait))?;
+    let params = &torrent.params;
+    let tables = tracker.tables.tables(params, &session.id, &own.y)?;
+    let witness = Witness { tables: &tracker.witness_tables, secret: &torrent.witness, torrent: &torrent.id };
+    let party = Party { tables: &tables, master: &master, epoch: *epoch };
+    let keys = rekey::witness_keys(params, &witness, &party, pieces)?;
+    count(&tracker.counters.witness_calls, 1);
+    count(&tracker.counters.witness_keys, pieces.len() as u64);
+    Ok(WitnessKeys { epoch: *epoch, keys, now: clock::now() })
 }
 
 /// `POST /seed/keys`: the only call that gives encryption keys out.
@@ -213,8 +243,7 @@ fn make_seed_keys(tracker: &Tracker, session: &Session, request: &SeedKeysReques
     let tables = tracker.tables.tables(params, &request.ticket.downloader, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: request.ticket.epoch };
     let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
-    let pair = (session.id, request.ticket.downloader);
-    tracker.ledger.keyed(&tracker.store, &torrent, pair, request.pieces.len(), clock::now())?;
+    tracker.keyed(&torrent, (Role::Seed, session.id), request.ticket.downloader, &request.pieces);
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }

@@ -92,7 +92,7 @@ macro_rules! settings {
             /// Directory of everything that lasts; made, 0700, if it is not there.
             pub data: PathBuf,
             $($(#[doc = $doc])+ pub $name: $type,)+
-            /// What master keys are sealed with, if they are: it stands in no file of settings.
+            /// What master keys and witness secrets are sealed with, if they are: it stands in no file of settings.
             #[serde(skip)]
             pub master_passphrase: Option<Passphrase>,
         }
@@ -183,8 +183,8 @@ settings! {
     /// Such calls at once, after silence.
     address_calls_burst: u32 = 1000,
         Number "address-calls-burst" "SWARMSEAL_TRACKER_ADDRESS_CALLS_BURST" "COUNT";
-    /// Times a day that one uploader may have the key of one piece for one downloader: both may have lost it, more than once; 0:
-    /// any number.
+    /// Times a day that one uploader may have the key of one piece for one downloader, and one subscriber its witness key of one piece:
+    /// they may have lost it, more than once; 0: any number.
     keys_per_day: u8 = 16,
         Number "keys-per-day" "SWARMSEAL_TRACKER_KEYS_PER_DAY" "COUNT";
     /// Announces and scrapes a second under one passkey; 0: any number. To refuse one costs as much as to answer it.
@@ -196,8 +196,8 @@ settings! {
     /// Connections at once.
     max_connections: usize = 4096,
         Number "max-connections" "SWARMSEAL_TRACKER_MAX_CONNECTIONS" "COUNT";
-    /// Connections at once of one address (of IPv6: one network of 64 bits); 0: any number. This machine's own processes and
-    /// trusted proxies are not limited.
+    /// Connections at once of one address (of IPv6: one network of 64 bits); 0: any number. 127.0.0.1, ::1 and trusted
+    /// proxies are not limited.
     max_connections_per_address: usize = 1024,
         Number "max-connections-per-address" "SWARMSEAL_TRACKER_MAX_CONNECTIONS_PER_ADDRESS" "COUNT";
     /// Seconds for a TLS handshake.
@@ -230,17 +230,6 @@ settings! {
     /// Bytes of tables that make re-keys fast, some 80 KiB for each active subscriber.
     table_cache_bytes: usize = 256 << 20,
         Bytes "table-cache" "SWARMSEAL_TRACKER_TABLE_CACHE" "SIZE";
-    /// A torrent's bytes times its subscribers up to which seeds compute everybody's cipher hashes by themselves; beyond
-    /// it, those of whoever asks. The default is some hours of one core.
-    cipher_hash_bytes: u64 = 4 << 40,
-        Bytes "cipher-hash-bytes" "SWARMSEAL_TRACKER_CIPHER_HASH_BYTES" "SIZE";
-    /// Seconds that the sender of a bad piece has to show from whom it had it; then it is to blame. A peer need not run
-    /// every day.
-    defence_seconds: u64 = 7 * 24 * 3600,
-        Seconds "defence-time" "SWARMSEAL_DEFENCE_TIME" "DURATION";
-    /// Bad pieces by which a subscriber may send no more, and false accusations by which it may neither.
-    max_lost_cases: usize = 3,
-        Number "max-lost-cases" "SWARMSEAL_MAX_LOST_CASES" "COUNT";
     /// Devices of one grant that its users may revoke in `change_seconds`, each of which makes room for another; 0: none. Publishers
     /// may revoke any.
     device_changes: u32 = 3,
@@ -338,7 +327,6 @@ impl Config {
             ("unread_seconds", self.unread_seconds),
             ("request_seconds", self.request_seconds),
             ("workers", self.workers.unwrap_or(1) as u64),
-            ("max_lost_cases", self.max_lost_cases as u64),
             ("audit_entries", self.audit_entries),
         ];
         // More is a slip, and would not fit what counts time.
@@ -362,11 +350,8 @@ impl Config {
                 "numbers that a machine has room for",
             );
         }
-        if self.drain_seconds > MOST || self.shutdown_seconds > MOST || self.defence_seconds > MOST {
-            return refused(
-                "drain_seconds, shutdown_seconds, defence_seconds",
-                "times that somebody lives to see",
-            );
+        if self.drain_seconds > MOST || self.shutdown_seconds > MOST {
+            return refused("drain_seconds, shutdown_seconds", "times that somebody lives to see");
         }
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             return refused("tls_certificate and tls_key", "both or neither");

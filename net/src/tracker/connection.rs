@@ -28,6 +28,7 @@ use super::limits::{Connected, Connections};
 use super::metrics::{Counters, count};
 use super::tls::Tls;
 use super::{Config, proxies};
+use crate::wire::network::Network;
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -139,17 +140,17 @@ async fn accept(
     Ok((stream, remote, place))
 }
 
-/// A place among those of its address; none where they are all taken.
+/// A place among those of its network; none where they are all taken.
 fn of_address(
     front: &dyn Front,
     of_each: &Arc<Connections>,
     remote: SocketAddr,
 ) -> Option<Option<Connected>> {
-    let address = remote.ip().to_canonical();
-    if address.is_loopback() || front.config().trusted_proxies.contains(&address) {
+    let (address, network) = (remote.ip().to_canonical(), Network::of(remote.ip()));
+    if network.is_this_machine() || front.config().trusted_proxies.contains(&address) {
         return Some(None);
     }
-    of_each.open(address, front.config().max_connections_per_address).map(Some)
+    of_each.open(network, front.config().max_connections_per_address).map(Some)
 }
 
 async fn connection(

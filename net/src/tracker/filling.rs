@@ -35,7 +35,7 @@ pub struct Subscription {
 pub fn fill(data: &Path, subscriptions: impl IntoIterator<Item = Subscription>) -> Result<(), Error> {
     let _lock = keep_lock(data)?;
     let epoch = Masters::open(&data.join(MASTERS), None)?.newest();
-    let store = Store::open(&data.join(STORE), false, epoch)?;
+    let store = Store::open(&data.join(STORE), false)?;
     let created = clock::now();
     let mut records = subscriptions.into_iter().map(|one| {
         let Subscription { id, torrent_id, y, identity, device, passkey } = one;
@@ -68,7 +68,7 @@ mod tests {
             passkey: Passkey::new([n; 16]),
         };
         fill(directory.path(), (0..50).map(one)).unwrap();
-        let store = Store::open(&directory.path().join(STORE), false, 1).unwrap();
+        let store = Store::open(&directory.path().join(STORE), false).unwrap();
         assert_eq!(store.totals().unwrap().subscribers, 50);
         assert_eq!(store.members().unwrap().len(), 50);
         assert_eq!(store.subscriber(&SubscriberId([7; 32])).unwrap().unwrap().y, [7; 256]);

@@ -13,7 +13,7 @@ use axum::{Router, middleware};
 
 use super::metrics::Call;
 use super::state::Tracker;
-use super::{admin, announce, backup, calls, cases, devices, epochs, ledger, licenses, personal};
+use super::{admin, announce, backup, calls, devices, epochs, licenses, offload, personal};
 use crate::wire::api;
 
 /// Every route.
@@ -24,6 +24,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/session", post(calls::session))
         .route("/passkey", post(calls::passkey))
         .route("/rekey", post(calls::rekey))
+        .route("/witness", post(calls::witness))
         .route("/license", post(licenses::license))
         .route("/license/order", post(licenses::order))
         .route("/devices", post(devices::devices))
@@ -37,12 +38,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/personal/clients", post(personal::clients))
         .route("/personal/pull", post(personal::pull))
         .route("/personal/rekey", post(personal::personal_rekey))
-        .route("/questions", post(cases::questions))
-        .route("/defend", post(cases::defend))
-        .route("/receipts", post(ledger::receipts))
         .layer(DefaultBodyLimit::max(api::MAX_BODY));
-    // Its body is a piece; how long one is, it finds out for itself.
-    let accusations = Router::new().route("/accuse", post(cases::accuse)).layer(DefaultBodyLimit::disable());
     let admin = Router::new()
         .route("/admin/torrents", get(admin::torrents).post(admin::register))
         .route("/admin/license-key", get(admin::license_key))
@@ -59,11 +55,9 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/admin/subscribers", get(admin::subscribers))
         .route("/admin/subscribers/{id}", get(admin::subscriber))
         .route("/admin/backup", post(backup::back_up))
-        .route("/admin/cases", get(admin::cases))
         .route("/admin/epochs", get(epochs::list).post(epochs::rotate))
-        .route("/admin/ledger", get(ledger::list))
+        .route("/admin/offload", get(offload::list))
         .route("/admin/retire", post(epochs::retire_epochs))
-        .route("/admin/pardon", post(admin::pardon))
         .route("/admin/stats", get(admin::stats))
         .route("/admin/tokens", get(admin::tokens).post(admin::create_token))
         .route("/admin/tokens/{id}", delete(admin::revoke_token))
@@ -74,7 +68,6 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
     // All but announces and scrapes, which see to it themselves: they are many.
     let measured = Router::new()
         .merge(calls)
-        .merge(accusations)
         .merge(admin)
         .route("/admin/openapi.json", get(admin::openapi))
         .route("/metrics", get(metrics))

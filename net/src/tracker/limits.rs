@@ -1,9 +1,9 @@
-//! How many calls a second one subscriber may make, and one address that has no session; how many connections an address may have. Memory is bounded: beyond so many
-//! callers at once, new ones share one allowance.
+//! How many calls a second one subscriber may make, and one network that has no session; how many connections a network may have.
+//! Memory is bounded: beyond so many callers at once, new ones share one allowance.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use governor::{Quota, RateLimiter};
 use swarmseal_core::SubscriberId;
 
 use super::Config;
+use crate::wire::network::Network;
 
 /// Callers that are told apart, by each limit: some 100 bytes each.
 const MAX_CALLERS: usize = 100_000;
@@ -22,7 +23,7 @@ const MAX_CALLERS: usize = 100_000;
 /// Every limit.
 pub(super) struct Limits {
     calls: Option<Limit<SubscriberId>>,
-    addresses: Option<Limit<IpAddr>>,
+    addresses: Option<Limit<Network>>,
     announces: Option<Limit<SubscriberId>>,
 }
 
@@ -43,7 +44,7 @@ impl Limits {
 
     /// Counts a call without a session. Errors: seconds to wait.
     pub(super) fn address(&self, address: IpAddr) -> Result<(), u32> {
-        self.addresses.as_ref().map_or(Ok(()), |limit| limit.check(&network(address)))
+        self.addresses.as_ref().map_or(Ok(()), |limit| limit.check(&Network::of(address)))
     }
 
     /// Counts an announce or scrape. Errors: seconds to wait.
@@ -64,45 +65,36 @@ impl Limits {
     }
 }
 
-/// Whoever has one address of an IPv6 network of 64 bits has them all.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
-    }
-}
-
-/// How many connections each address has.
+/// How many connections each network has.
 #[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<IpAddr, usize>>);
+pub(super) struct Connections(Mutex<HashMap<Network, usize>>);
 
 impl Connections {
-    /// Counts one more of an address; none where it has `most` already. 0: any number.
-    pub(super) fn open(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Connected> {
-        let address = network(address);
+    /// Counts one more of a network; none where it has `most` already. 0: any number.
+    pub(super) fn open(self: &Arc<Self>, network: Network, most: usize) -> Option<Connected> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
+        let count = counts.entry(network).or_default();
         if most > 0 && *count >= most {
             return None;
         }
         *count += 1;
-        Some(Connected { of: Arc::clone(self), address })
+        Some(Connected { of: Arc::clone(self), network })
     }
 }
 
-/// A connection that counts for its address.
+/// A connection that counts for its network.
 pub(super) struct Connected {
     of: Arc<Connections>,
-    address: IpAddr,
+    network: Network,
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
         let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
+        if let Some(count) = counts.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.address);
+                counts.remove(&self.network);
             }
         }
     }
@@ -188,24 +180,17 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_so_many_connections_and_no_more() {
+    fn a_network_has_so_many_connections_and_no_more() {
         let connections = Arc::new(Connections::default());
-        let open = |text: &str| connections.open(text.parse().unwrap(), 2);
+        let network = |text: &str| Network::of(text.parse().unwrap());
+        let open = |text: &str| connections.open(network(text), 2);
         let (first, _second) = (open("2001:db8::1").unwrap(), open("2001:db8::2").unwrap());
         assert!(open("2001:db8::3").is_none());
         let _other = open("192.0.2.1").unwrap();
         drop(first);
         assert!(open("2001:db8::3").is_some());
-        assert!((0..9).all(|_| connections.open(IpAddr::from([192, 0, 2, 2]), 0).is_some()));
+        assert!((0..9).all(|_| connections.open(network("192.0.2.2"), 0).is_some()));
         // Those that are gone are forgotten.
         assert_eq!(connections.0.lock().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_caller() {
-        let network = |text: &str| network(text.parse().unwrap()).to_string();
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
-        assert_eq!(network("192.0.2.1"), "192.0.2.1");
     }
 }

@@ -2,6 +2,7 @@
 //! under a passphrase, what [`crate::wire::keyfile`] describes.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use rand_core::UnwrapErr;
 use swarmseal_core::MasterKey;
 use zeroize::Zeroizing;
 
-use super::secret_files::{self, SecretFileError};
+use super::secret_files::{self, Secret, SecretFileError};
 use super::store::mark;
 use crate::atomic_file::Existing;
-use crate::wire::keyfile::{self, KeyFile, Passphrase, SealedMaster};
+use crate::wire::keyfile::{Passphrase, SealedMaster};
 
 /// The epoch that a new tracker begins with.
 const FIRST_EPOCH: u64 = 1;
@@ -33,7 +34,9 @@ impl Masters {
         let mut masters = Masters { directory: directory.to_owned(), passphrase, keys: BTreeMap::new() };
         for epoch in masters.on_disk()? {
             let path = Self::path(directory, epoch);
-            let (secret, sealed) = read(&path, epoch, masters.passphrase.as_ref())?;
+            let found = read(&path, epoch, masters.passphrase.as_ref())?;
+            let gone = || SecretFileError::Io { path: path.clone(), source: ErrorKind::NotFound.into() };
+            let (secret, sealed) = found.ok_or_else(gone)?;
             if !sealed && masters.passphrase.is_some() {
                 masters.write(epoch, &secret, Existing::Replace)?;
                 tracing::warn!(key = %path.display(), "the master key was sealed");
@@ -83,9 +86,7 @@ impl Masters {
         let path = Self::path(&self.directory, epoch);
         let Some(passphrase) = &self.passphrase else { return secret_files::write(&path, secret, existing) };
         let sealed = SealedMaster::seal(epoch, secret, passphrase, &mut UnwrapErr(SysRng));
-        let sealed = sealed.ok_or_else(|| SecretFileError::NoMemory { path: path.clone() })?;
-        let written = sealed.to_key_file().write(&path, existing);
-        written.map_err(|source| SecretFileError::KeyFile { path, source })
+        secret_files::write_sealed(&path, sealed.as_ref().map(SealedMaster::to_key_file), existing)
     }
 
     /// Forgets the key of an epoch that nobody needs. Its file stays: it is the operator's.
@@ -112,7 +113,7 @@ impl Masters {
     pub(super) fn find(&self, epoch: u64) -> Option<Arc<MasterKey>> {
         self.key(epoch).or_else(|| {
             let path = Self::path(&self.directory, epoch);
-            let (secret, _) = read(&path, epoch, self.passphrase.as_ref()).ok()?;
+            let (secret, _) = read(&path, epoch, self.passphrase.as_ref()).ok()??;
             Some(Arc::new(MasterKey::from_bytes(*secret)))
         })
     }
@@ -138,24 +139,12 @@ fn read(
     path: &Path,
     epoch: u64,
     passphrase: Option<&Passphrase>,
-) -> Result<(Zeroizing<[u8; 32]>, bool), SecretFileError> {
-    let key_file = |source| SecretFileError::KeyFile { path: path.to_owned(), source };
-    let sealed = match KeyFile::read(path, SealedMaster::KIND) {
-        Ok(file) => SealedMaster::from_key_file(&file).map_err(key_file)?,
-        // One line of hexadecimal.
-        Err(keyfile::Error::NotAKeyFile) => {
-            let secret = secret_files::read(path)?;
-            let gone =
-                || SecretFileError::Io { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
-            return Ok((secret.ok_or_else(gone)?, false));
-        }
-        Err(error) => return Err(key_file(error)),
-    };
-    let passphrase = passphrase.ok_or_else(|| SecretFileError::Sealed { path: path.to_owned() })?;
-    // Under another name it is another epoch's.
-    let opened = (sealed.epoch == epoch).then(|| sealed.open(passphrase)).flatten();
-    let opened = opened.ok_or_else(|| SecretFileError::OtherPassphrase { path: path.to_owned() })?;
-    Ok((opened, true))
+) -> Result<Option<(Secret, bool)>, SecretFileError> {
+    secret_files::read_sealed(path, SealedMaster::KIND, passphrase, |file, passphrase| {
+        let sealed = SealedMaster::from_key_file(file)?;
+        // Under another name it is another epoch's.
+        Ok((sealed.epoch == epoch).then(|| sealed.open(passphrase)).flatten())
+    })
 }
 
 #[cfg(test)]

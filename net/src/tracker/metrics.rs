@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::store::Totals;
 
 /// Calls as metrics and the access log name them: never by their paths, which have passkeys in them.
-pub(super) const CALLS: [(&str, &str); 27] = [
+pub(super) const CALLS: [(&str, &str); 24] = [
     ("announce", ""),
     ("scrape", ""),
     ("challenge", "/challenge"),
@@ -17,11 +17,11 @@ pub(super) const CALLS: [(&str, &str); 27] = [
     ("session", "/session"),
     ("passkey", "/passkey"),
     ("rekey", "/rekey"),
+    ("witness", "/witness"),
     ("license", "/license"),
     ("license_order", "/license/order"),
     ("devices", "/devices"),
     ("devices_revoke", "/devices/revoke"),
-    ("receipts", "/receipts"),
     ("seed_keys", "/seed/keys"),
     ("seed_work", "/seed/work"),
     ("seed_hashes", "/seed/hashes"),
@@ -31,9 +31,6 @@ pub(super) const CALLS: [(&str, &str); 27] = [
     ("personal_clients", "/personal/clients"),
     ("personal_pull", "/personal/pull"),
     ("personal_rekey", "/personal/rekey"),
-    ("questions", "/questions"),
-    ("defend", "/defend"),
-    ("accuse", "/accuse"),
     ("admin", "/admin"),
     ("metrics", "/metrics"),
     ("other", ""),
@@ -165,20 +162,20 @@ counters! {
     rekey_calls,
     /// Re-keys issued.
     rekeys,
+    /// Calls for witness keys answered.
+    witness_calls,
+    /// Witness keys issued.
+    witness_keys,
     /// Encryption keys issued to seeds.
     encryption_keys,
+    /// Pieces that keys from seeds to subscribers were given out for, an estimate of what seeds sent.
+    keyed_from_seeds,
+    /// Pieces that keys from subscribers to others were given out for, an estimate of what peers sent.
+    keyed_from_peers,
     /// Cipher hashes that seeds computed.
     cipher_hashes,
     /// Licenses issued.
     licenses,
-    /// Bad pieces of which somebody was accused.
-    accusations,
-    /// Accusations of pieces that were good.
-    false_accusations,
-    /// Bad pieces whose first sender was found.
-    blamed,
-    /// Bytes credited to those who sent them.
-    credited_bytes,
     /// Calls refused.
     calls_refused,
     /// Calls, announces and wrong admin tokens refused because there were too many.

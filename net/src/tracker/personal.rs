@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use swarmseal_core::TorrentId;
 
-use super::budgets::Budgets;
+use super::budgets::{Budgets, Pair};
 use super::calls::{Body, Shared, in_session, seed_of};
 use super::clock;
 use super::epochs::master;
@@ -18,10 +18,10 @@ use super::refusal::Refusal;
 use super::rekey::{self, Party};
 use super::sessions::Session;
 use super::state::{Torrent, Tracker, random};
-use super::store::Pair;
 use crate::wire::api::{
     Acknowledged, ApiError, Clients, ClientsRequest, HashJob, Hashes, HashesRequest, Keys, MAX_CLIENTS,
-    MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Work, WorkRequest,
+    MAX_PIECES, NewHashes, OrdinaryClient, Personal, PersonalKeysRequest, PersonalRequest, Role, Work,
+    WorkRequest,
 };
 use crate::wire::mse;
 use crate::wire::personal::PersonalTorrent;
@@ -136,7 +136,7 @@ fn find_work(tracker: &Tracker, session: &Session, request: &WorkRequest) -> Res
     seed_of(tracker, session, &torrent.id)?;
     loop {
         let now = clock::now();
-        let Some(subscriber) = tracker.hash_work.next(&tracker.store, &torrent, now)? else {
+        let Some(subscriber) = tracker.hash_work.next(&torrent.id, now) else {
             return Ok(Work { job: None, now });
         };
         let record = tracker.store.subscriber(&subscriber)?.filter(|record| !record.revoked);
@@ -220,7 +220,7 @@ fn own_hashes(tracker: &Tracker, session: &Session, request: &HashesRequest) -> 
     let hashes = tracker.store.hashes((&session.id, epoch), request.first)?;
     let there = u64::from(request.first) + hashes.len() as u64 / 20;
     if request.wanted != 0 && there < u64::from(torrent.piece_count) {
-        tracker.hash_work.wanted(&tracker.store, &torrent, session.id)?;
+        tracker.hash_work.wanted(&torrent.id, session.id);
     }
     Ok(Hashes { epoch, hashes, now: clock::now() })
 }
@@ -271,9 +271,6 @@ pub(super) async fn personal_rekey(tracker: Shared, headers: HeaderMap, body: Bo
 fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysRequest) -> Result<Keys, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let own = tracker.subscriber_of(session, &torrent.id)?;
-    if tracker.is_barred(&session.id) {
-        return Err(ApiError::Barred.into());
-    }
     torrent.check_pieces(&request.pieces)?;
     let (personal, downloader) = downloader(tracker, &torrent, &request.info_hash)?;
     let own_master = master(tracker, &torrent, request.epoch)?;
@@ -286,6 +283,7 @@ fn make_rekeys(tracker: &Tracker, session: &Session, request: &PersonalKeysReque
     let from = Party { tables: &own_tables, master: &own_master, epoch: request.epoch };
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Subscriber, session.id), personal.subscriber, &request.pieces);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }
@@ -357,6 +355,7 @@ fn make_pull_keys(
     let from = Party { tables: &from_tables, master: &from_master, epoch: personal.epoch };
     let to = Party { tables: &to_tables, master: &to_master, epoch: request.epoch };
     let keys = rekey::rekeys(params, &from, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Subscriber, personal.subscriber), session.id, &request.pieces);
     count(&tracker.counters.rekeys, request.pieces.len() as u64);
     Ok(Keys { keys, now })
 }
@@ -382,6 +381,7 @@ fn make_seed_keys(
     let tables = tracker.tables.tables(params, &personal.subscriber, &downloader.y)?;
     let to = Party { tables: &tables, master: &master, epoch: personal.epoch };
     let keys = rekey::encryption_keys(params, &to, &request.pieces)?;
+    tracker.keyed(&torrent, (Role::Seed, session.id), personal.subscriber, &request.pieces);
     count(&tracker.counters.encryption_keys, request.pieces.len() as u64);
     Ok(Keys { keys, now: clock::now() })
 }

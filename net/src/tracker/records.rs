@@ -86,7 +86,7 @@ pub(super) struct DeviceRecord {
     /// What its user calls it.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub(super) name: Option<String>,
-    /// Since when it holds its grant; 0 where that was before anybody noted it.
+    /// Since when it holds its grant.
     pub(super) enrolled: u64,
     /// Plays that it told of, of all grants.
     pub(super) plays: u64,
@@ -120,69 +120,39 @@ pub(super) struct LicenseRecord {
     pub(super) count: u64,
 }
 
-/// What a subscriber or seed sent and got. Bytes.
+/// Pieces of a torrent that keys were given out for in an hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BalanceRecord {
-    /// By its own receipts.
-    pub(super) got: u64,
-    /// For which keys to it were made. Who gets keys and signs nothing is seen by that.
-    pub(super) keyed: u64,
-    /// By others' receipts.
-    pub(super) sent: u64,
+pub(super) struct OffloadRecord {
+    /// From seeds to subscribers.
+    pub(super) from_seeds: u64,
+    /// From subscribers to others.
+    pub(super) from_peers: u64,
 }
 
-/// What there is between an uploader and a downloader. Bytes, but for times.
+impl OffloadRecord {
+    pub(super) fn add(&mut self, other: &OffloadRecord) {
+        self.from_seeds = self.from_seeds.saturating_add(other.from_seeds);
+        self.from_peers = self.from_peers.saturating_add(other.from_peers);
+    }
+}
+
+/// Pieces that keys to and from a subscriber were given out for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PairRecord {
-    /// Credited, of all connections.
-    pub(super) credited: u64,
-    /// For which keys were made.
-    pub(super) keyed: u64,
-    /// The newest connection: when it opened, and the bytes of its last receipt.
-    pub(super) since: u64,
-    pub(super) bytes: u64,
-    /// When anything happened last.
-    pub(super) touched: u64,
+pub(super) struct KeyedRecord {
+    /// When that was last.
+    pub(super) changed: u64,
+    /// It sends.
+    pub(super) from: u64,
+    /// It receives.
+    pub(super) to: u64,
 }
 
-/// A bad piece, and who has to answer for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CaseRecord {
-    #[serde(with = "id")]
-    pub(super) torrent_id: TorrentId,
-    pub(super) piece: u32,
-    /// Who found it.
-    #[serde(with = "id")]
-    pub(super) accuser: SubscriberId,
-    /// The epoch of the accuser's ciphertext.
-    pub(super) epoch: u64,
-    /// Those who showed that they had sent what they had got, the last one last.
-    pub(super) cleared: Vec<Holder>,
-    /// Who is to show the same.
-    #[serde(with = "id")]
-    pub(super) suspect: SubscriberId,
-    /// Time of the suspect's statement, and of its fellow's before.
-    pub(super) stated: u64,
-    /// Statements of others that the suspect has shown in vain.
-    pub(super) attempts: u32,
-    pub(super) opened: u64,
-    /// Until when the suspect may show one.
-    pub(super) deadline: u64,
-    pub(super) outcome: Outcome,
-}
-
-/// How a case stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Outcome {
-    /// The suspect is asked.
-    Open,
-    /// The suspect sent a bad piece and showed no bad input.
-    Blamed,
-    /// The piece was good: the accuser lied, or its disk did.
-    FalseAccusation,
-    /// The suspect showed a statement of an epoch that is retired: nobody can tell any more.
-    Lapsed,
+impl KeyedRecord {
+    pub(super) fn add(&mut self, other: &KeyedRecord) {
+        self.changed = self.changed.max(other.changed);
+        self.from = self.from.saturating_add(other.from);
+        self.to = self.to.saturating_add(other.to);
+    }
 }
 
 /// A subscriber's id in a list.

@@ -114,7 +114,6 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::BadSignature => "the signature does not verify",
         ApiError::BadPublicKey => "the public key is not a proper element of the torrent's group",
         ApiError::BadProof => "the proof of possession does not verify",
-        ApiError::AlreadySubscribed => "this public key is subscribed with another identity or device",
         ApiError::NoSession => "there is no such session, or it has expired",
         ApiError::WrongRole => "this session may not make this call",
         ApiError::WrongTorrent => "this belongs to another torrent",
@@ -133,13 +132,6 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::UnknownToken => "there is no admin token of this id",
         ApiError::UnknownPersonal => "there is no such personal torrent, or nobody announces it",
         ApiError::BadHashes => "the hashes do not follow those that there are",
-        ApiError::BadStatement => {
-            "the statement is not the uploader's word to this subscriber about such a piece"
-        }
-        ApiError::BadReceipt => "a receipt is not its signer's word to this uploader, or is too old",
-        ApiError::NotBad => "the piece is what it should be",
-        ApiError::UnknownCase => "there is no such case, or it does not concern this subscriber any more",
-        ApiError::Barred => "this subscriber sent bad pieces, or accused others of good ones",
         ApiError::Revoked => "this subscription was revoked",
         ApiError::Rate => "too many calls: wait",
         ApiError::Full => "the tracker's disk is full",

@@ -1,12 +1,13 @@
-//! The tracker's arithmetic: re-keys, encryption keys and licenses' decryption keys. All of it takes its time, so all of it
+//! The tracker's arithmetic: re-keys, encryption keys, witness keys and licenses' decryption keys. All of it takes its time, so all of it
 //! belongs on `spawn_blocking`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use swarmseal_core::{
-    DecryptionKey, EncryptionKey, Error, FixedBase, MasterKey, Params, PublicKey, ReKey, SubscriberId,
-    SubscriberTables, TsKey, TsKeys, Word,
+    DecryptionKey, EncryptionKey, Error, Exponents, FixedBase, MasterKey, Params, PublicKey, ReKey,
+    SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys, WitnessExponent, WitnessExponents, WitnessKey,
+    WitnessSecret, WitnessTable, Word,
 };
 use zeroize::Zeroizing;
 
@@ -97,6 +98,52 @@ impl Kept {
     }
 }
 
+/// Tables of powers of generators that are kept: there are six kinds of sealed torrents, and any number of groups under `paper`.
+const MAX_WITNESS_TABLES: usize = 8;
+
+/// Powers of the generators of the groups that were in use last, one table for each group and kind of exponent.
+#[derive(Default)]
+pub(super) struct WitnessTables(Mutex<VecDeque<(Base, Arc<[Word]>)>>);
+
+/// What a table of powers is of: modulus and generator, W bytes each, and the kind of exponent.
+type Base = (Vec<u8>, Exponents);
+
+impl WitnessTables {
+    /// The words of a [`WitnessTable`] of these parameters, made if they are not kept.
+    fn words(&self, params: &Params) -> Result<Arc<[Word]>, Error> {
+        let width = params.group().bytes();
+        let mut numbers = vec![0; 2 * width];
+        params.group().modulus_be(&mut numbers[..width])?;
+        params.group().generator_be(&mut numbers[width..])?;
+        let base = (numbers, params.exponents());
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let find = |mut kept: MutexGuard<'_, VecDeque<(Base, Arc<[Word]>)>>| {
+            let at = kept.iter().position(|(known, _)| *known == base)?;
+            let found = kept.remove(at)?;
+            let words = Arc::clone(&found.1);
+            kept.push_front(found);
+            Some(words)
+        };
+        if let Some(words) = find(lock()) {
+            return Ok(words);
+        }
+        // Outside the lock: two calls that meet here both make it, which takes milliseconds and is seldom.
+        let mut words = vec![0; FixedBase::words(params)];
+        WitnessTable::new(params, &mut words)?;
+        let (words, mut kept) = (Arc::from(words), lock());
+        kept.truncate(MAX_WITNESS_TABLES - 1);
+        kept.push_front((base, Arc::clone(&words)));
+        Ok(words)
+    }
+}
+
+/// The witness of a torrent.
+pub(super) struct Witness<'a> {
+    pub(super) tables: &'a WitnessTables,
+    pub(super) secret: &'a WitnessSecret,
+    pub(super) torrent: &'a TorrentId,
+}
+
 /// A party of a re-key: its tables and the master key of its epoch.
 pub(super) struct Party<'a> {
     pub(super) tables: &'a Tables,
@@ -141,6 +188,28 @@ pub(super) fn encryption_keys(
     let mut keys = Encoded::new(params, pieces.len());
     for pieces in pieces.chunks(BATCH) {
         EncryptionKey::derive_batch(params, &k, &of_pieces(&r, pieces), |_, key| {
+            keys.push(|out| key.to_bytes(params, out));
+        });
+    }
+    keys.finish()
+}
+
+/// u = V / K of a subscriber for each piece, W bytes each in the order given.
+pub(super) fn witness_keys(
+    params: &Params,
+    witness: &Witness<'_>,
+    subscriber: &Party<'_>,
+    pieces: &[u32],
+) -> Result<Vec<u8>, Error> {
+    let w = WitnessExponents::derive(params, witness.secret, witness.torrent);
+    let r = subscriber.ts_keys(params);
+    let words = witness.tables.words(params)?;
+    let table = WitnessTable::from_words(params, &words)?;
+    let k = SubscriberTables::from_words(params, &subscriber.tables.words)?;
+    let mut keys = Encoded::new(params, pieces.len());
+    for pieces in pieces.chunks(BATCH) {
+        let w: Vec<WitnessExponent> = pieces.iter().map(|&piece| w.exponent(piece)).collect();
+        WitnessKey::derive_batch(params, (&table, &w), (&k, &of_pieces(&r, pieces)), |_, key| {
             keys.push(|out| key.to_bytes(params, out));
         });
     }
@@ -205,8 +274,8 @@ mod tests {
     use getrandom::SysRng;
     use rand_core::UnwrapErr;
     use swarmseal_core::{
-        Exponents, Group, Kernels, KeyCommitment, Profile, SecretKey, TorrentId, decrypt_piece,
-        encrypt_piece, re_encrypt_piece,
+        Exponents, Group, Kernels, KeyCommitment, Profile, SecretKey, TorrentId, WitnessFactor,
+        check_witness, decrypt_piece, encrypt_piece, re_encrypt_piece, witness_hash,
     };
 
     use super::*;
@@ -261,6 +330,56 @@ mod tests {
             decrypt_piece(&params, &s_k, &key, &mut block).unwrap();
             assert_eq!(block, plain);
         }
+    }
+
+    #[test]
+    fn a_witness_key_checks_the_subscriber_s_piece() {
+        let params = params();
+        let width = params.group().bytes();
+        let (tables, master) = (TableCache::new(1 << 20), MasterKey::from_bytes([1; 32]));
+        let (_, id, y) = subscriber(&params);
+        let subscriber = tables.tables(&params, &id, &y).unwrap();
+        let party = Party { tables: &subscriber, master: &master, epoch: 3 };
+        let secret = WitnessSecret::from_bytes([6; 32]);
+        let kept = WitnessTables::default();
+        let witness = Witness { tables: &kept, secret: &secret, torrent: &TORRENT };
+        // More than go together, and not in order.
+        let pieces: Vec<u32> = (0..BATCH as u32 + 3).rev().collect();
+        let keys = witness_keys(&params, &witness, &party, &pieces).unwrap();
+        let encryption = encryption_keys(&params, &party, &pieces).unwrap();
+        let exponents = WitnessExponents::derive(&params, &secret, &TORRENT);
+        let mut scratch = vec![0; 2 * width];
+        for at in [0, 5, BATCH, BATCH + 2] {
+            let plain: Vec<u8> = (0..2 * width).map(|i| (i % 100) as u8 + 1).collect();
+            let factor = WitnessFactor::derive(&params, &exponents.exponent(pieces[at]));
+            let hash = witness_hash(&params, &factor, &mut plain.clone()).unwrap();
+            let part = |keys: &[u8]| keys[at * width..(at + 1) * width].to_vec();
+            let mut piece = plain;
+            let k = EncryptionKey::from_bytes(&params, &part(&encryption)).unwrap();
+            encrypt_piece(&params, &k, &mut piece).unwrap();
+            let key = WitnessKey::from_bytes(&params, &part(&keys)).unwrap();
+            assert_eq!(check_witness(&params, &key, &hash, &piece, &mut scratch), Ok(()), "{at}");
+            piece[7] ^= 1;
+            assert!(check_witness(&params, &key, &hash, &piece, &mut scratch).is_err());
+        }
+    }
+
+    #[test]
+    fn tables_of_generators_are_shared_and_bounded() {
+        let kept = WitnessTables::default();
+        let short = params();
+        let full =
+            Params::new(Profile::Sealed, Group::ffdhe2048(Kernels::portable()), Exponents::Full).unwrap();
+        for n in 1..=2 * MAX_WITNESS_TABLES as u8 {
+            let other = (vec![n], Exponents::Short);
+            kept.0.lock().unwrap().push_front((other, Arc::from([])));
+        }
+        let first = kept.words(&short).unwrap();
+        assert_eq!(kept.0.lock().unwrap().len(), MAX_WITNESS_TABLES);
+        assert_ne!(first.len(), kept.words(&full).unwrap().len());
+        assert!(Arc::ptr_eq(&first, &kept.words(&params()).unwrap()));
+        // The one that was used last goes last.
+        assert_eq!(kept.0.lock().unwrap()[0].0.1, Exponents::Short);
     }
 
     #[test]

@@ -8,7 +8,10 @@ use zeroize::Zeroizing;
 
 use crate::atomic_file::{self, Access, Existing};
 use crate::platform::make_private_dir;
-use crate::wire::keyfile;
+use crate::wire::keyfile::{self, KeyFile, Passphrase};
+
+/// What such a file holds.
+pub(super) type Secret = Zeroizing<[u8; 32]>;
 
 /// Why a secret file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,7 @@ pub enum SecretFileError {
         /// The file.
         path: PathBuf,
     },
-    /// It is under another passphrase, or another epoch's.
+    /// It is under another passphrase, or belongs under another name.
     #[error("{path}: the passphrase does not open it")]
     OtherPassphrase {
         /// The file.
@@ -64,7 +67,7 @@ pub(super) fn create_directory(path: &Path) -> Result<(), SecretFileError> {
 }
 
 /// The secret in the file; where there is no file, a fresh one. Also whether it is fresh.
-pub(super) fn read_or_create(path: &Path) -> Result<(Zeroizing<[u8; 32]>, bool), SecretFileError> {
+pub(super) fn read_or_create(path: &Path) -> Result<(Secret, bool), SecretFileError> {
     match read(path)? {
         Some(secret) => Ok((secret, false)),
         None => Ok((create(path)?, true)),
@@ -72,7 +75,7 @@ pub(super) fn read_or_create(path: &Path) -> Result<(Zeroizing<[u8; 32]>, bool),
 }
 
 /// The secret in the file, if the file is there.
-pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, SecretFileError> {
+pub(super) fn read(path: &Path) -> Result<Option<Secret>, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
     // With room for all: growing would leave copies behind.
     let mut text = Zeroizing::new(String::with_capacity(512));
@@ -87,8 +90,41 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, SecretFil
     Ok(Some(secret))
 }
 
+/// A secret that may be under a passphrase, and whether it is; none where there is no file. `kind`: of the key file that it is in then;
+/// `open` gives nothing where the passphrase is another, or the file is another's.
+pub(super) fn read_sealed(
+    path: &Path,
+    kind: &str,
+    passphrase: Option<&Passphrase>,
+    open: impl FnOnce(&KeyFile, &Passphrase) -> Result<Option<Secret>, keyfile::Error>,
+) -> Result<Option<(Secret, bool)>, SecretFileError> {
+    let key_file = |source| SecretFileError::KeyFile { path: path.to_owned(), source };
+    let file = match KeyFile::read(path, kind) {
+        Ok(file) => file,
+        // One line of hexadecimal.
+        Err(keyfile::Error::NotAKeyFile) => return Ok(read(path)?.map(|secret| (secret, false))),
+        Err(keyfile::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(key_file(error)),
+    };
+    let passphrase = passphrase.ok_or_else(|| SecretFileError::Sealed { path: path.to_owned() })?;
+    let opened = open(&file, passphrase).map_err(key_file)?;
+    let opened = opened.ok_or_else(|| SecretFileError::OtherPassphrase { path: path.to_owned() })?;
+    Ok(Some((opened, true)))
+}
+
+/// Writes a secret that was sealed; it is on the disk under its name before this returns. `sealed`: none where there was no memory.
+pub(super) fn write_sealed(
+    path: &Path,
+    sealed: Option<KeyFile>,
+    existing: Existing,
+) -> Result<(), SecretFileError> {
+    let sealed = sealed.ok_or_else(|| SecretFileError::NoMemory { path: path.to_owned() })?;
+    let written = sealed.write(path, existing);
+    written.map_err(|source| SecretFileError::KeyFile { path: path.to_owned(), source })
+}
+
 /// A fresh secret, on the disk under its name before this returns.
-fn create(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretFileError> {
+fn create(path: &Path) -> Result<Secret, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut_slice()).map_err(|error| failed(io::Error::other(error)))?;

@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::Instant;
 use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
-use swarmseal_core::{Params, Profile, SubscriberId, TorrentId};
+use swarmseal_core::{Params, Profile, SubscriberId, TorrentId, WitnessSecret};
 use tokio::sync::Semaphore;
 
 use super::admin::Tokens;
@@ -18,32 +18,29 @@ use super::budgets::Budgets;
 use super::connection::Front;
 use super::epochs::Epochs;
 use super::hash_work::HashWork;
-use super::ledger::Ledger;
 use super::limits::Limits;
 use super::masters::Masters;
 use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
 use super::nonces::Nonces;
+use super::offload::Offload;
 use super::personal::Personals;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
-use super::rekey::TableCache;
+use super::rekey::{TableCache, WitnessTables};
 use super::sessions::{Session, Sessions};
-use super::store::{Member, Store, StoreError, Totals, mark};
+use super::store::{Member, Store, Totals, mark};
 use super::swarm::Swarms;
 use super::tickets::CheckedTickets;
+use super::witnesses::Witnesses;
 use super::workers::Workers;
 use super::{
-    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, announce, backup, calls, clock, connection,
-    secret_files,
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, announce, backup, calls, clock,
+    connection, secret_files,
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
-use crate::wire::integrity::Integrity;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::Selection;
-
-/// See [`Tracker::accusing`].
-const MAX_ACCUSATIONS: usize = 4;
 
 /// A torrent as calls need it.
 pub(super) struct Torrent {
@@ -57,17 +54,22 @@ pub(super) struct Torrent {
     pub(super) selection: Option<Arc<Selection>>,
     /// Bytes.
     pub(super) piece_length: u32,
-    /// When subscribers check received pieces.
-    pub(super) integrity: Integrity,
     /// The publisher's public label.
     pub(super) label: String,
     /// The operator's.
     pub(super) name: String,
     pub(super) epochs: Epochs,
+    /// What its witness keys come from.
+    pub(super) witness: WitnessSecret,
 }
 
 impl Torrent {
-    pub(super) fn new(metainfo: &Metainfo, name: String, epochs: EpochsRecord) -> Self {
+    pub(super) fn new(
+        metainfo: &Metainfo,
+        name: String,
+        epochs: EpochsRecord,
+        witness: WitnessSecret,
+    ) -> Self {
         Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
@@ -76,16 +78,11 @@ impl Torrent {
             piece_count: metainfo.info.piece_count,
             selection: metainfo.info.seal.selection.clone(),
             piece_length: metainfo.info.piece_length,
-            integrity: metainfo.info.seal.integrity,
             label: metainfo.info.name.clone(),
             name,
             epochs: Epochs::new(epochs),
+            witness,
         }
-    }
-
-    /// Bytes in all.
-    pub(super) fn length(&self) -> u64 {
-        u64::from(self.piece_count) * u64::from(self.piece_length)
     }
 
     /// Whether a piece is clear: nobody needs a key of it.
@@ -114,17 +111,23 @@ pub(super) struct Tracker {
     pub(super) config: Config,
     pub(super) store: Store,
     masters: RwLock<Masters>,
+    pub(super) witnesses: Witnesses,
     pub(super) license_key: SigningKey,
     pub(super) tokens: Tokens,
     pub(super) nonces: Nonces,
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
     pub(super) tables: TableCache,
+    pub(super) witness_tables: WitnessTables,
     pub(super) tickets: CheckedTickets,
     pub(super) hash_work: HashWork,
     pub(super) personals: Personals,
     /// What uploaders may have on their downloaders' word.
     pub(super) budgets: Budgets,
+    /// Witness keys that subscribers may have.
+    pub(super) witness_budgets: Budgets,
+    /// How many pieces keys were given out for.
+    pub(super) offload: Offload,
     pub(super) counters: Counters,
     pub(super) times: CallTimes,
     pub(super) limits: Limits,
@@ -135,15 +138,10 @@ pub(super) struct Tracker {
     pub(super) workers: Workers,
     /// Subscriptions: strangers may not hold up those who are in.
     pub(super) verifiers: Workers,
-    /// Accusations in memory at once: each has a whole piece.
-    pub(super) accusing: Semaphore,
-    pub(super) ledger: Ledger,
     /// One backup at a time: each takes as much room as the store.
     pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
     members: RwLock<HashMap<Passkey, Member>>,
-    /// Those who lost too many cases.
-    barred: RwLock<HashSet<SubscriberId>>,
     started: Instant,
 }
 
@@ -158,8 +156,10 @@ impl Tracker {
     pub(super) fn open(config: Config) -> Result<Opened, Error> {
         let directory = config.data.clone();
         backup::clear(&directory);
-        let mut masters = Masters::open(&directory.join(MASTERS), config.master_passphrase.clone())?;
-        let store = Store::open(&directory.join(STORE), config.check_store, masters.newest())?;
+        let passphrase = || config.master_passphrase.clone();
+        let mut masters = Masters::open(&directory.join(MASTERS), passphrase())?;
+        let witnesses = Witnesses::open(&directory.join(WITNESSES), passphrase())?;
+        let store = Store::open(&directory.join(STORE), config.check_store)?;
         // Keys are made on the first start alone: others would not fit what the store has.
         if let Some(path) = backup::missing_keys(&store, &masters.epochs(), &directory)?.into_iter().next() {
             return Err(Error::MissingKey { path });
@@ -171,30 +171,41 @@ impl Tracker {
             return Err(Error::OtherKey { name: other });
         }
         let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
-        let mut torrents = HashMap::new();
+        let (mut torrents, mut marks) = (HashMap::new(), Vec::new());
         for (record, epochs) in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
-            let torrent = Torrent::new(&metainfo, record.name, epochs);
+            let id = metainfo.info.seal.torrent_id;
+            let missing = || Error::MissingKey { path: Witnesses::path(&directory.join(WITNESSES), &id) };
+            let witness = witnesses.find(&id)?.ok_or_else(missing)?;
+            marks.push((Witnesses::mark_name(&id), mark(witness.as_bytes())));
+            let torrent = Torrent::new(&metainfo, record.name, epochs, witness);
             if torrent.params.profile() == Profile::Paper && !config.insecure_paper_profile {
                 return Err(Error::PaperProfile { torrent: torrent.id });
             }
             torrents.insert(torrent.id, Arc::new(torrent));
+        }
+        if let Some(other) = store.check_marks(&marks)?.into_iter().next() {
+            return Err(Error::OtherKey { name: other });
         }
         let members = store.members()?.into_iter().collect();
         let workers =
             config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let tracker = Tracker {
             masters: RwLock::new(masters),
+            witnesses,
             license_key: SigningKey::from_bytes(&license_key),
             tokens: Tokens::new(&admin, store.tokens()?),
             nonces: Nonces::new(random()?, config.nonce_seconds),
             sessions: Sessions::default(),
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
+            witness_tables: WitnessTables::default(),
             tickets: CheckedTickets::default(),
-            hash_work: HashWork::new(config.cipher_hash_bytes),
+            hash_work: HashWork::default(),
             personals: Personals::new(store.personals()?),
             budgets: Budgets::new(config.keys_per_day),
+            witness_budgets: Budgets::new(config.keys_per_day),
+            offload: Offload::default(),
             counters: Counters::default(),
             times: CallTimes::default(),
             limits: Limits::new(&config),
@@ -202,10 +213,7 @@ impl Tracker {
             stopping: AtomicBool::new(false),
             workers: Workers::new(workers, config.max_waiting_calls),
             verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
-            accusing: Semaphore::new(MAX_ACCUSATIONS),
-            ledger: Ledger::default(),
             backing_up: Arc::new(Semaphore::new(1)),
-            barred: RwLock::new(store.losers(config.max_lost_cases)?.into_iter().collect()),
             torrents: RwLock::new(torrents),
             members: RwLock::new(members),
             started: Instant::now(),
@@ -263,34 +271,6 @@ impl Tracker {
         if let Ok(torrent) = self.torrent(&member.torrent_id) {
             self.swarms.expel(&torrent.info_hash, &member.id);
         }
-    }
-
-    /// Whether a subscriber lost too many cases: it may fetch, but neither send nor accuse.
-    pub(super) fn is_barred(&self, id: &SubscriberId) -> bool {
-        self.barred.read().unwrap_or_else(PoisonError::into_inner).contains(id)
-    }
-
-    /// A case ended against a subscriber or seed. A seed is the publisher's: only its log says so. Blocks.
-    pub(super) fn lost_a_case(&self, id: &SubscriberId, torrent: &TorrentId) -> Result<(), StoreError> {
-        if self.store.seed(id)?.is_some() {
-            tracing::error!(seed = %id, %torrent, "an original seed sent a bad piece");
-            return Ok(());
-        }
-        if self.store.lost_cases(id)? >= self.config.max_lost_cases {
-            self.barred.write().unwrap_or_else(PoisonError::into_inner).insert(*id);
-            if let Ok(torrent) = self.torrent(torrent) {
-                self.swarms.expel(&torrent.info_hash, id);
-            }
-            tracing::warn!(subscriber = %id, %torrent, "barred: it lost too many cases of bad pieces");
-        }
-        Ok(())
-    }
-
-    /// What a subscriber lost is forgotten; how many cases that were. Blocks.
-    pub(super) fn pardon(&self, id: &SubscriberId) -> Result<usize, StoreError> {
-        let count = self.store.pardon(id)?;
-        self.barred.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        Ok(count)
     }
 
     /// The public key that licenses of new torrents are signed with: a license server's, or this tracker's own.
@@ -379,6 +359,17 @@ impl Tracker {
             Role::Subscriber => self.subscriber_of(session, torrent).map(drop).map_err(Refusal::from),
             Role::Seed => calls::seed_of(self, session, torrent),
         }
+    }
+
+    /// Takes note that an uploader was given keys of pieces for a downloader.
+    pub(super) fn keyed(
+        &self,
+        torrent: &Torrent,
+        uploader: (Role, SubscriberId),
+        downloader: SubscriberId,
+        pieces: &[u32],
+    ) {
+        self.offload.keyed(&self.counters, torrent.id, uploader, downloader, pieces.len());
     }
 
     /// Everything that is measured. Blocks.

@@ -6,20 +6,17 @@ mod admin;
 mod backup;
 #[cfg(feature = "simulation")]
 mod bulk;
-mod cases;
 mod database;
 mod devices;
 mod epochs;
-mod ledger;
 mod listings;
+mod offload;
 mod passkeys;
 mod schema;
 
 pub(super) use backup::examine;
-pub(super) use cases::Next;
 pub(super) use devices::{Limit, devices_of};
 pub(super) use epochs::mark;
-pub(super) use ledger::Pair;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,7 +58,7 @@ const HASHES: TableDefinition<'_, (Bytes32, u64, u32), &[u8]> = TableDefinition:
 const PERSONAL: TableDefinition<'_, [u8; 20], &[u8]> = TableDefinition::new("personal torrents");
 /// (subscriber, epoch) → what licenses it got.
 const LICENSES: TableDefinition<'_, (Bytes32, u64), &[u8]> = TableDefinition::new("licenses");
-/// Subscriber or seed → when it was revoked. Who was revoked under schema 1 is not in it.
+/// Subscriber or seed → when it was revoked.
 const REVOCATIONS: TableDefinition<'_, Bytes32, u64> = TableDefinition::new("revocations");
 
 /// Why the store failed.
@@ -201,10 +198,9 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens it, or makes an empty one. `check`: every page is read, and its checksum compared. `first_epoch`: of torrents
-    /// in an older store that nobody subscribed to.
-    pub(super) fn open(path: &Path, check: bool, first_epoch: u64) -> Result<Self, StoreError> {
-        schema::open(path, check, first_epoch).map(|database| Store { database })
+    /// Opens it, or makes an empty one. `check`: every page is read, and its checksum compared.
+    pub(super) fn open(path: &Path, check: bool) -> Result<Self, StoreError> {
+        schema::open(path, check).map(|database| Store { database })
     }
 
     /// Registers a torrent, or another seed of one. A seed that is there already stays as it is and is returned, and so do
@@ -245,11 +241,6 @@ impl Store {
         };
         write.commit()?;
         Ok(kept)
-    }
-
-    /// A torrent.
-    pub(super) fn torrent(&self, id: &TorrentId) -> Result<Option<TorrentRecord>, StoreError> {
-        self.read(TORRENTS, &id.0)
     }
 
     /// All torrents, and their epochs.
@@ -297,7 +288,7 @@ impl Store {
         self.read(SUBSCRIBERS, &id.0)
     }
 
-    /// Adds a subscriber. The same keys again give the subscription that there is; other keys under the same y are refused.
+    /// Adds a subscriber. The same keys again, which the id fixes, give the subscription that there is.
     pub(super) fn subscribe(
         &self,
         id: SubscriberId,
@@ -309,13 +300,7 @@ impl Store {
             let known: Option<SubscriberRecord> =
                 table.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
             if let Some(known) = known {
-                return if known.revoked {
-                    Err(ApiError::Revoked.into())
-                } else if known.identity != record.identity || known.device != record.device {
-                    Err(ApiError::AlreadySubscribed.into())
-                } else {
-                    Ok(known)
-                };
+                return if known.revoked { Err(ApiError::Revoked.into()) } else { Ok(known) };
             }
             table.insert(id.0, encode(&record).as_slice())?;
             write.open_table(MEMBERS_OF)?.insert(member_key(&record.torrent_id, &id), false)?;
@@ -806,7 +791,7 @@ mod tests {
 
     pub(super) fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("tracker.redb"), false, 1).unwrap();
+        let store = Store::open(&directory.path().join("tracker.redb"), false).unwrap();
         (directory, store)
     }
 
@@ -835,8 +820,6 @@ mod tests {
         assert_eq!(store.subscribe(id, record.clone()).unwrap(), record);
         let again = SubscriberRecord { passkey: Passkey::new([9; 16]), ..record.clone() };
         assert_eq!(store.subscribe(id, again).unwrap(), record);
-        let other = SubscriberRecord { identity: [9; 32], ..record.clone() };
-        assert_eq!(refusal(store.subscribe(id, other)), ApiError::AlreadySubscribed);
         store.revoke(&id, 9).unwrap();
         assert_eq!(refusal(store.subscribe(id, record)), ApiError::Revoked);
     }

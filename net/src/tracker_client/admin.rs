@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use swarmseal_core::{SubscriberId, TorrentId};
+use swarmseal_core::{SubscriberId, TorrentId, WitnessSecret};
 use zeroize::Zeroizing;
 
 use super::{Error, base_url, http_client, join, read};
@@ -52,6 +52,8 @@ pub struct Registered {
 pub struct Traced {
     /// Those that it is of, as the tracker's JSON has them.
     pub matches: Vec<Value>,
+    /// It is the witness's form of a piece, which is nobody's.
+    pub witness: bool,
     /// Keys, or subscribers, that were compared.
     pub tried: u64,
     /// Epochs whose keys were compared.
@@ -87,22 +89,33 @@ impl AdminClient {
         bytes(&answer.license_key)
     }
 
-    /// Registers a torrent and the public key of its seeds. The same again changes nothing; another key adds a seed.
+    /// Registers a torrent, the public key of its seeds, and the witness secret that it was published with. The same again changes
+    /// nothing; another key adds a seed.
     pub async fn register_torrent(
         &self,
         metainfo: &Metainfo,
         seed_key: &[u8; 32],
+        witness: &WitnessSecret,
     ) -> Result<Registered, Error> {
+        #[derive(Serialize)]
+        struct Body<'b> {
+            metainfo: String,
+            seed_key: String,
+            witness: &'b str,
+            name: &'b str,
+        }
         #[derive(Deserialize)]
         struct Answer {
             seed: String,
             seed_passkey: String,
         }
-        let body = json!({
-            "metainfo": hex::encode(metainfo.to_bytes()),
-            "seed_key": hex::encode(seed_key),
-            "name": metainfo.info.name,
-        });
+        let witness = Zeroizing::new(hex::encode(witness.as_bytes()));
+        let body = Body {
+            metainfo: hex::encode(metainfo.to_bytes()),
+            seed_key: hex::encode(seed_key),
+            witness: &witness,
+            name: &metainfo.info.name,
+        };
         let answer: Answer = self.post("admin/torrents", &body).await?;
         Ok(Registered {
             seed: SubscriberId(bytes(&answer.seed)?),
@@ -265,6 +278,7 @@ impl AdminClient {
         #[derive(Deserialize)]
         struct Answer {
             matches: Vec<Value>,
+            witness: bool,
             tried: u64,
             epochs: Vec<u64>,
             missing: Vec<u64>,
@@ -275,6 +289,7 @@ impl AdminClient {
         loop {
             let answer: Answer = self.post("admin/trace", &body(after)).await?;
             traced.matches.extend(answer.matches);
+            traced.witness = answer.witness;
             traced.tried += answer.tried;
             (traced.epochs, traced.missing) = (answer.epochs, answer.missing);
             after = answer.next;
@@ -301,20 +316,11 @@ impl AdminClient {
         self.get(&format!("admin/subscribers?torrent_id={torrent}{after}")).await
     }
 
-    /// A page of the cases of bad pieces, as the tracker's JSON has them.
-    pub async fn cases(&self, after: Option<&str>) -> Result<Value, Error> {
-        let after = after.map(|id| format!("?after={id}")).unwrap_or_default();
-        self.get(&format!("admin/cases{after}")).await
-    }
-
-    /// Holds the cases that a subscriber lost no longer against it; how many those were.
-    pub async fn pardon(&self, id: SubscriberId) -> Result<u64, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            pardoned: u64,
-        }
-        let answer: Answer = self.post("admin/pardon", &json!({ "subscriber": id.to_string() })).await?;
-        Ok(answer.pardoned)
+    /// A page of a torrent's hours, after one that began then: pieces keyed from seeds and from peers, which are estimates, as the
+    /// tracker's JSON has them.
+    pub async fn offload(&self, torrent: TorrentId, after: Option<u64>) -> Result<Value, Error> {
+        let after = after.map(|hour| format!("&after={hour}")).unwrap_or_default();
+        self.get(&format!("admin/offload?torrent_id={torrent}&limit=1000{after}")).await
     }
 
     /// The epochs of every torrent, as the tracker's JSON has them.
@@ -332,12 +338,6 @@ impl AdminClient {
         let mut body = one_or_all(torrent);
         body["oldest"] = oldest.into();
         self.post("admin/retire", &body).await
-    }
-
-    /// A page of what a torrent's subscribers sent and got, as the tracker's JSON has it.
-    pub async fn ledger(&self, torrent: TorrentId, after: Option<SubscriberId>) -> Result<Value, Error> {
-        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
-        self.get(&format!("admin/ledger?torrent_id={torrent}{after}")).await
     }
 
     /// Writes a copy of the tracker's store as it is now to `to`, for [`restore`](crate::tracker::restore); names the key files

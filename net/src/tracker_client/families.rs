@@ -1,4 +1,5 @@
-//! Announces by each address family, so that a tracker tells IPv4 and IPv6 peers of us (BEP 7).
+//! Announces by each address family, so that a tracker tells IPv4 and IPv6 peers of us (BEP 7), or from the one address that is listened
+//! on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -7,45 +8,65 @@ use tokio::time::timeout;
 
 use super::Error;
 use crate::wire::announce::AnnounceReply;
+use crate::wire::network::source_address;
 
 /// How long the second answer is waited for once the first is there.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// A client for each family.
+/// A client for each family, and one for the address that is listened on.
 #[derive(Clone, Debug)]
 pub(super) struct Families {
     v4: reqwest::Client,
     v6: reqwest::Client,
+    own: Option<(IpAddr, reqwest::Client)>,
 }
 
 impl Families {
-    /// Two clients of the same make. Errors: they cannot be made.
-    pub(super) fn new(builder: impl Fn() -> reqwest::ClientBuilder) -> Result<Self, Error> {
+    /// Clients of the same make, for a program that listens on `listen`. Errors: they cannot be made.
+    pub(super) fn new(builder: impl Fn() -> reqwest::ClientBuilder, listen: IpAddr) -> Result<Self, Error> {
         // A client bound to the unspecified address of a family connects within that family alone.
         let of = |address: IpAddr| builder().local_address(address).build();
         let (v4, v6) = (of(Ipv4Addr::UNSPECIFIED.into())?, of(Ipv6Addr::UNSPECIFIED.into())?);
-        Ok(Families { v4, v6 })
+        let own =
+            source_address(listen, listen).map(|own| of(own).map(|client| (own, client))).transpose()?;
+        Ok(Families { v4, v6, own })
     }
 
-    /// Announces by both. Errors: where both fail, IPv4's unless the host has only IPv6.
+    /// Announces to the tracker of that URL: from the address that is listened on where it can be reached from there, else by both
+    /// families. Errors: where both fail, IPv4's unless the host has only IPv6.
     pub(super) async fn announce<F>(
         &self,
-        host: Option<IpAddr>,
+        url: &reqwest::Url,
         ask: impl Fn(reqwest::Client) -> F,
     ) -> Result<AnnounceReply, Error>
     where
         F: Future<Output = Result<AnnounceReply, Error>>,
     {
-        match host {
-            Some(IpAddr::V4(_)) => ask(self.v4.clone()).await,
-            Some(IpAddr::V6(_)) => ask(self.v6.clone()).await,
-            None => both(ask(self.v4.clone()), ask(self.v6.clone())).await,
+        let host = literal(url);
+        let reached = |(listen, _): &&(IpAddr, reqwest::Client)| match host {
+            Some(host) => source_address(*listen, host).is_some(),
+            // Other names are taken for other machines'.
+            None => !listen.is_loopback() || url.host_str() == Some("localhost"),
+        };
+        match (self.own.as_ref().filter(reached), host) {
+            (Some((_, own)), Some(_)) => ask(own.clone()).await,
+            // The name may have no address of that family.
+            (Some((listen, own)), None) => match ask(own.clone()).await {
+                Err(error @ Error::Unreachable(_)) => {
+                    let other = if listen.is_ipv4() { &self.v6 } else { &self.v4 };
+                    ask(other.clone()).await.map_err(|_| error)
+                }
+                answer => answer,
+            },
+            (None, Some(IpAddr::V4(_))) => ask(self.v4.clone()).await,
+            (None, Some(IpAddr::V6(_))) => ask(self.v6.clone()).await,
+            (None, None) => both(ask(self.v4.clone()), ask(self.v6.clone())).await,
         }
     }
 }
 
 /// The host of a URL, where it is an address.
-pub(super) fn literal(url: &reqwest::Url) -> Option<IpAddr> {
+fn literal(url: &reqwest::Url) -> Option<IpAddr> {
     url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 

@@ -1,6 +1,7 @@
 //! The trackers of an ordinary torrent: announces over HTTP (BEP 3) and UDP (BEP 15), in tiers of equals (BEP 12), by IPv4 and
 //! IPv6 (BEP 7).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::families::{Families, literal};
+use super::families::Families;
 use super::udp::{FIRST_WAIT, UdpTrackers};
 use super::{CONNECT_TIMEOUT, Error, announce_error, read, user_agent};
 use crate::wire::announce::{self, Announce, AnnounceReply};
@@ -33,17 +34,22 @@ struct Clients {
 }
 
 impl OrdinaryTrackers {
-    /// Those of `tiers` that speak HTTP or UDP. Errors: the HTTP client cannot be made, or the system has no randomness.
-    pub fn new(tiers: &[Vec<String>]) -> Result<Self, Error> {
-        Self::with(tiers, http_client, FIRST_WAIT)
+    /// Those of `tiers` that speak HTTP or UDP. Announces leave from `listen` as those of [`Client::announcing_from`] do. Errors: the
+    /// HTTP client cannot be made, or the system has no randomness.
+    ///
+    /// [`Client::announcing_from`]: super::Client::announcing_from
+    pub fn new(tiers: &[Vec<String>], listen: IpAddr) -> Result<Self, Error> {
+        Self::with(tiers, listen, http_client, FIRST_WAIT)
     }
 
     fn with(
         tiers: &[Vec<String>],
+        listen: IpAddr,
         builder: impl Fn() -> reqwest::ClientBuilder,
         first_wait: Duration,
     ) -> Result<Self, Error> {
-        let clients = Clients { http: Families::new(builder)?, udp: Arc::new(UdpTrackers::new(first_wait)?) };
+        let udp = Arc::new(UdpTrackers::new(listen, first_wait)?);
+        let clients = Clients { http: Families::new(builder, listen)?, udp };
         let url = |text: &String| {
             Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https" | "udp"))
         };
@@ -107,7 +113,7 @@ impl Clients {
         };
         url.set_query(Some(&query));
         let ask = |http: reqwest::Client| fetch(http, url.clone());
-        self.http.announce(literal(&url), ask).await
+        self.http.announce(&url, ask).await
     }
 }
 
@@ -130,10 +136,14 @@ async fn fetch(http: reqwest::Client, url: Url) -> Result<AnnounceReply, Error> 
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
+
+    const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
     /// A tracker that answers every announce; its port.
     async fn tracker() -> u16 {
@@ -174,9 +184,8 @@ mod tests {
         }
     }
 
-    /// A tracker that is found by a name and tells everybody where it saw them.
-    #[tokio::test]
-    async fn a_tracker_of_both_families_hears_both_and_tells_of_both() {
+    /// A tracker of both families that tells everybody where it saw them; its port.
+    async fn mirror() -> u16 {
         let listener = TcpListener::bind("[::]:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -189,15 +198,37 @@ mod tests {
                 let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
             }
         });
-        let addresses = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().unwrap());
-        let builder = || http_client().no_proxy().resolve_to_addrs("tracker.test", &addresses);
-        let trackers =
-            OrdinaryTrackers::with(&[vec![format!("http://tracker.test:{port}/a")]], builder, FIRST_WAIT)
-                .unwrap();
+        port
+    }
+
+    /// Where a tracker at these addresses sees one that listens on `listen`; it is asked by a name.
+    async fn seen(listen: IpAddr, name: &str, addresses: &[&str]) -> Vec<String> {
+        let url = format!("http://{name}:{}/a", mirror().await);
+        let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let builder = || http_client().no_proxy().resolve_to_addrs(name, &addresses);
+        let trackers = OrdinaryTrackers::with(&[vec![url]], listen, builder, FIRST_WAIT).unwrap();
         let reply = trackers.announce(&request()).await.unwrap().unwrap();
-        let mut seen: Vec<_> = reply.peers.iter().map(|peer| peer.address.ip().to_string()).collect();
+        let mut seen: Vec<_> =
+            reply.peers.iter().map(|peer| peer.address.ip().to_canonical().to_string()).collect();
         seen.sort();
-        assert_eq!(seen, ["127.0.0.1", "::1"]);
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_tracker_of_both_families_hears_both_and_tells_of_both() {
+        assert_eq!(seen(ANY, "tracker.test", &["127.0.0.1:0", "[::1]:0"]).await, ["127.0.0.1", "::1"]);
+    }
+
+    #[tokio::test]
+    async fn announces_leave_from_the_address_that_is_listened_on() {
+        let own = IpAddr::from([127, 0, 0, 7]);
+        assert_eq!(seen(own, "localhost", &["127.0.0.1:0", "[::1]:0"]).await, ["127.0.0.7"]);
+        // A tracker of the other family, and one that is taken for another machine's, are asked all the same.
+        assert_eq!(seen(own, "localhost", &["[::1]:0"]).await, ["::1"]);
+        assert_eq!(seen(own, "tracker.test", &["127.0.0.1:0"]).await, ["127.0.0.1"]);
+        let url = format!("http://127.0.0.1:{}/a", mirror().await);
+        let trackers = OrdinaryTrackers::new(&[vec![url]], own).unwrap();
+        assert_eq!(trackers.announce(&request()).await.unwrap().unwrap().peers[0].address.ip(), own);
     }
 
     #[tokio::test]
@@ -206,15 +237,15 @@ mod tests {
         let good = format!("http://127.0.0.1:{port}/a?key=7");
         let bad = format!("http://127.0.0.1:{port}/other");
         let trackers =
-            OrdinaryTrackers::new(&[vec!["wss://127.0.0.1:1".into()], vec![bad.clone(), good.clone()]])
+            OrdinaryTrackers::new(&[vec!["wss://127.0.0.1:1".into()], vec![bad.clone(), good.clone()]], ANY)
                 .unwrap();
         let reply = trackers.announce(&request()).await.unwrap().unwrap();
         assert_eq!(reply.peers[0].address, "127.0.0.1:6666".parse().unwrap());
         let order: Vec<String> = trackers.tiers.lock().await[0].iter().map(Url::to_string).collect();
         assert_eq!(order, [good, bad.clone()]);
-        let only_bad = OrdinaryTrackers::new(&[vec![bad]]).unwrap();
+        let only_bad = OrdinaryTrackers::new(&[vec![bad]], ANY).unwrap();
         assert!(matches!(only_bad.announce(&request()).await, Err(Error::AnnounceRefused(_))));
-        assert!(OrdinaryTrackers::new(&[]).unwrap().announce(&request()).await.unwrap().is_none());
+        assert!(OrdinaryTrackers::new(&[], ANY).unwrap().announce(&request()).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -223,7 +254,7 @@ mod tests {
         let silent = format!("udp://{}/announce", silent.local_addr().unwrap());
         let good = format!("http://127.0.0.1:{}/a?key=7", tracker().await);
         let tiers = [vec![silent], vec![good]];
-        let trackers = OrdinaryTrackers::with(&tiers, http_client, Duration::from_millis(20)).unwrap();
+        let trackers = OrdinaryTrackers::with(&tiers, ANY, http_client, Duration::from_millis(20)).unwrap();
         // The silent one alone would take 511 times the patience, and fail.
         assert_eq!(trackers.announce(&request()).await.unwrap().unwrap().peers.len(), 1);
     }

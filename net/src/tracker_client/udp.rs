@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::Error;
 use super::families::both;
 use crate::wire::announce::{Announce, AnnounceReply};
+use crate::wire::network::source_address;
 use crate::wire::udp_tracker::{MAX_PACKET, Request, Response};
 
 /// The first answer is waited for so long, and twice as long after each packet that is sent again.
@@ -26,21 +27,26 @@ const CONNECTION: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct UdpTrackers {
     key: u32,
+    /// Where peers reach us.
+    listen: IpAddr,
     first_wait: Duration,
     connections: Mutex<HashMap<SocketAddr, (u64, Instant)>>,
 }
 
 impl UdpTrackers {
     /// Errors: the system has no randomness.
-    pub(super) fn new(first_wait: Duration) -> Result<Self, Error> {
-        Ok(UdpTrackers { key: random()?, first_wait, connections: Mutex::default() })
+    pub(super) fn new(listen: IpAddr, first_wait: Duration) -> Result<Self, Error> {
+        Ok(UdpTrackers { key: random()?, listen, first_wait, connections: Mutex::default() })
     }
 
     /// Announces to a tracker with a URL `udp://host:port/path`. Errors: no answer to any packet, a refusal, a bad answer.
     pub(super) async fn announce(&self, url: &Url, request: &Announce) -> Result<AnnounceReply, Error> {
         let (Some(host), Some(port)) = (url.host_str(), url.port()) else { return Err(Error::BadUrl) };
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        if addresses.iter().any(|address| self.own(address.ip()).is_some()) {
+            addresses.retain(|address| self.own(address.ip()).is_some());
+        }
         let of = |ipv6: bool| addresses.iter().copied().find(|address| address.is_ipv6() == ipv6);
         match (of(false), of(true)) {
             (Some(v4), Some(v6)) => both(self.ask(v4, url, request), self.ask(v6, url, request)).await,
@@ -50,11 +56,11 @@ impl UdpTrackers {
     }
 
     async fn ask(&self, tracker: SocketAddr, url: &Url, request: &Announce) -> Result<AnnounceReply, Error> {
-        let own: SocketAddr = match tracker {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        let any = match tracker {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = UdpSocket::bind(own).await?;
+        let socket = UdpSocket::bind((self.own(tracker.ip()).unwrap_or(any), 0)).await?;
         // What others send does not reach it.
         socket.connect(tracker).await?;
         let (connecting, announcing): (u32, u32) = (random()?, random()?);
@@ -86,6 +92,10 @@ impl UdpTrackers {
             }
         }
         Err(io::Error::from(io::ErrorKind::TimedOut).into())
+    }
+
+    fn own(&self, tracker: IpAddr) -> Option<IpAddr> {
+        source_address(self.listen, tracker)
     }
 
     /// The connection id that still serves.
@@ -227,7 +237,7 @@ mod tests {
     }
 
     fn client() -> UdpTrackers {
-        UdpTrackers::new(Duration::from_millis(50)).unwrap()
+        UdpTrackers::new(Ipv6Addr::UNSPECIFIED.into(), Duration::from_millis(50)).unwrap()
     }
 
     #[tokio::test]
@@ -269,12 +279,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn announces_leave_from_the_address_that_is_listened_on() {
+        let tracker = Tracker::start("127.0.0.1:0", |_| false).await;
+        let own = IpAddr::from([127, 0, 0, 7]);
+        let trackers = UdpTrackers::new(own, Duration::from_millis(50)).unwrap();
+        let reply = trackers.announce(&tracker.url, &request(1)).await.unwrap();
+        assert_eq!(reply.peers[0].address.ip(), own);
+        // One that has no address of that family is asked all the same.
+        let tracker = Tracker::start("[::1]:0", |_| false).await;
+        let reply = trackers.announce(&tracker.url, &request(1)).await.unwrap();
+        assert_eq!(reply.peers[0].address.ip(), Ipv6Addr::LOCALHOST);
+    }
+
+    #[tokio::test]
     async fn a_silent_tracker_is_given_up_after_the_whole_schedule() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let url = format!("udp://{}", socket.local_addr().unwrap()).parse().unwrap();
         let first_wait = Duration::from_millis(1);
+        let trackers = UdpTrackers::new(Ipv6Addr::UNSPECIFIED.into(), first_wait).unwrap();
         let begun = Instant::now();
-        let error = UdpTrackers::new(first_wait).unwrap().announce(&url, &request(1)).await.unwrap_err();
+        let error = trackers.announce(&url, &request(1)).await.unwrap_err();
         assert!(error.is_temporary() && error.to_string().contains("timed out"), "{error}");
         // 1 + 2 + 4 + … + 256.
         assert!(begun.elapsed() >= first_wait * 511);

@@ -7,6 +7,7 @@
 //! | `/session` | [`OpenSession`] | [`SessionOpened`] |
 //! | `/passkey` | [`PasskeyRequest`] | [`PasskeyReply`]: the current one, or another instead |
 //! | `/rekey` | [`ReKeyRequest`] | [`Keys`]: re-keys |
+//! | `/witness` | [`WitnessRequest`] | [`WitnessKeys`]: the subscriber's own |
 //! | `/license` | [`LicenseRequest`] | [`LicenseReply`] |
 //! | `/license` of a license server apart | [`LicenseWord`] | [`LicenseReply`] |
 //! | `/license/order` | [`LicenseOrder`] | [`LicenseFilled`] |
@@ -20,10 +21,6 @@
 //! | `/personal/rekey` | [`PersonalKeysRequest`] | [`Keys`]: re-keys |
 //! | `/personal/clients` | [`ClientsRequest`] | [`Clients`]: ordinary clients with personal torrents |
 //! | `/personal/pull` | [`PersonalKeysRequest`] | [`Keys`]: re-keys from it |
-//! | `/accuse` | [`Accuse`] | [`Accused`] |
-//! | `/questions` | [`QuestionsRequest`] | [`Questions`]: pieces whose senders the session's subscriber is to name |
-//! | `/defend` | [`Defend`] | [`Defended`] |
-//! | `/receipts` | [`Receipts`] | [`Credited`] |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
 //! All but the first three, and those of a license server apart, go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
@@ -36,20 +33,17 @@ use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use crate::wire::bencode::{self, optional};
 use crate::wire::identity::{Identity, SigningKey, is_public_key, purpose};
-use crate::wire::seal::{MAX_STATEMENT, Receipt, Statement};
 
 /// Pieces that one call may ask keys for.
 pub const MAX_PIECES: usize = 512;
+/// Pieces that one call may ask witness keys for.
+pub const MAX_WITNESS_PIECES: usize = 256;
 /// Bytes of the longest body that a client sends.
 pub const MAX_BODY: usize = 16 * 1024;
 /// Bytes of the longest answer, but for licenses.
 pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
 /// Ordinary clients in one answer.
 pub const MAX_CLIENTS: usize = 50;
-/// Receipts in one call.
-pub const MAX_RECEIPTS: usize = 64;
-/// Questions in one answer.
-pub const MAX_QUESTIONS: usize = 100;
 /// Bytes of the longest name of a device.
 pub const MAX_DEVICE_NAME: usize = 64;
 /// Characters of the longest voucher code.
@@ -106,8 +100,6 @@ codes! {
     BadPublicKey = "bad-public-key", 403;
     /// The proof of possession does not verify.
     BadProof = "bad-proof", 403;
-    /// The public key is subscribed with another identity or device.
-    AlreadySubscribed = "already-subscribed", 409;
     /// There is no such session, or it has expired: open another.
     NoSession = "no-session", 401;
     /// The call is for a seed and this is a subscriber's session, or the other way round.
@@ -144,16 +136,6 @@ codes! {
     UnknownPersonal = "unknown-personal", 404;
     /// The hashes do not follow those that there are.
     BadHashes = "bad-hashes", 409;
-    /// The statement is not the uploader's word to this subscriber about such a piece.
-    BadStatement = "bad-statement", 403;
-    /// A receipt is not its signer's word to this uploader, is too old, or there are none or too many.
-    BadReceipt = "bad-receipt", 403;
-    /// The accused piece is what it should be.
-    NotBad = "not-bad", 409;
-    /// There is no such case, or it does not concern this subscriber any more.
-    UnknownCase = "unknown-case", 404;
-    /// The subscriber sent bad pieces, or accused others of good ones, and may not go on with that.
-    Barred = "barred", 403;
     /// The subscriber or seed, or the downloader of the ticket, was revoked.
     Revoked = "revoked", 403;
     /// Too many calls: wait.
@@ -522,6 +504,18 @@ pub struct ReKeyRequest {
     pub pieces: Vec<u32>,
 }
 
+/// Asks for the witness keys of the session's subscriber.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessRequest {
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The epoch of the ciphertext that is to be checked.
+    pub epoch: u64,
+    /// 1 … [`MAX_WITNESS_PIECES`] indices of sealed pieces.
+    pub pieces: Vec<u32>,
+}
+
 /// Asks, as a seed, for the encryption keys of the one who signed the ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKeysRequest {
@@ -567,6 +561,30 @@ impl fmt::Debug for Keys {
 }
 
 impl Drop for Keys {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.keys);
+    }
+}
+
+/// W bytes for each piece, in the order asked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessKeys {
+    /// The epoch that they are of.
+    pub epoch: u64,
+    /// u for each piece.
+    #[serde(with = "serde_bytes")]
+    pub keys: Vec<u8>,
+    /// The tracker's clock.
+    pub now: u64,
+}
+
+impl fmt::Debug for WitnessKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WitnessKeys({} bytes, epoch {})", self.keys.len(), self.epoch)
+    }
+}
+
+impl Drop for WitnessKeys {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.keys);
     }
@@ -743,165 +761,6 @@ pub struct OrdinaryClient {
     /// Whose it is.
     #[serde(with = "id")]
     pub subscriber: SubscriberId,
-}
-
-/// Accuses the sender of a piece that turned out to be bad.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accuse {
-    /// The torrent.
-    #[serde(rename = "torrent id", with = "id")]
-    pub torrent_id: TorrentId,
-    /// The piece.
-    pub piece: u32,
-    /// Who sent it.
-    #[serde(with = "id")]
-    pub uploader: SubscriberId,
-    /// Its statement, in which this piece is.
-    #[serde(with = "statement")]
-    pub statement: Statement,
-    /// The accuser's ciphertext of the piece, as it came.
-    #[serde(with = "serde_bytes")]
-    pub ciphertext: Vec<u8>,
-}
-
-impl fmt::Debug for Accuse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Accuse({} of piece {})", self.uploader, self.piece)
-    }
-}
-
-mod statement {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use serde_bytes::ByteBuf;
-
-    use crate::wire::seal::Statement;
-
-    pub(super) fn serialize<S: Serializer>(statement: &Statement, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(&statement.to_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Statement, D::Error> {
-        let bytes = ByteBuf::deserialize(from)?;
-        Statement::from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("a torn statement"))
-    }
-}
-
-/// The piece is bad, and somebody has to answer for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accused {
-    /// Names the case.
-    #[serde(with = "serde_bytes")]
-    pub case: [u8; 32],
-    /// The tracker's clock.
-    pub now: u64,
-}
-
-/// Asks for what the session's subscriber is to answer for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QuestionsRequest {
-    /// The torrent.
-    #[serde(rename = "torrent id", with = "id")]
-    pub torrent_id: TorrentId,
-}
-
-/// What the session's subscriber is to answer for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Questions {
-    /// At most [`MAX_QUESTIONS`].
-    pub questions: Vec<Question>,
-    /// Seconds until the next look makes sense.
-    pub interval: u32,
-    /// The tracker's clock.
-    pub now: u64,
-}
-
-/// A bad piece that the subscriber handed on: from whom did it have it?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
-    /// Names the case.
-    #[serde(with = "serde_bytes")]
-    pub case: [u8; 32],
-    /// The piece.
-    pub piece: u32,
-    /// Time of the subscriber's own statement, in seconds since 1970 by the tracker's clock: the other's must be older.
-    pub before: u64,
-    /// Until when an answer is waited for.
-    pub deadline: u64,
-}
-
-/// Shows the statement by which the piece came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Defend {
-    /// The torrent.
-    #[serde(rename = "torrent id", with = "id")]
-    pub torrent_id: TorrentId,
-    /// Names the case.
-    #[serde(with = "serde_bytes")]
-    pub case: [u8; 32],
-    /// Who sent it.
-    #[serde(with = "id")]
-    pub uploader: SubscriberId,
-    /// Its statement, in which this piece is.
-    #[serde(with = "statement")]
-    pub statement: Statement,
-}
-
-/// Whether the statement clears the subscriber.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Defended {
-    /// 1: the subscriber sent what it had got, and its sender is asked next. 0: it is about another ciphertext.
-    pub cleared: u8,
-    /// The tracker's clock.
-    pub now: u64,
-}
-
-/// What the session's subscriber or seed has sent to others, by their signed words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipts {
-    /// The torrent.
-    #[serde(rename = "torrent id", with = "id")]
-    pub torrent_id: TorrentId,
-    /// 1 … [`MAX_RECEIPTS`].
-    pub receipts: Vec<SignedReceipt>,
-}
-
-/// The last receipt of one connection: it has in it what those before it had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedReceipt {
-    /// Who signed it.
-    #[serde(with = "id")]
-    pub downloader: SubscriberId,
-    /// Its word.
-    #[serde(with = "receipt")]
-    pub receipt: Receipt,
-}
-
-mod receipt {
-    use serde::{Deserializer, Serializer};
-
-    use crate::wire::seal::{RECEIPT_LEN, Receipt};
-
-    pub(super) fn serialize<S: Serializer>(receipt: &Receipt, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(&receipt.to_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Receipt, D::Error> {
-        let bytes: [u8; RECEIPT_LEN] = serde_bytes::deserialize(from)?;
-        Ok(Receipt::from_bytes(&bytes))
-    }
-}
-
-/// What became of receipts. Numbers are bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credited {
-    /// Credited now: what was credited before does not count again, nor what there were no keys for.
-    pub credited: u64,
-    /// What the subscriber got, by its own receipts.
-    pub got: u64,
-    /// The tracker's clock.
-    pub now: u64,
-    /// What it sent, by others' receipts.
-    pub sent: u64,
 }
 
 /// Asks for the license of the session's subscriber.
@@ -1141,11 +1000,6 @@ pub fn max_hashes_answer(pieces: u32) -> usize {
     (pieces as usize).saturating_mul(20).saturating_add(4096)
 }
 
-/// Bytes of the longest body of `/accuse` for pieces of that many bytes.
-pub fn max_accusation(piece_length: u32) -> usize {
-    (piece_length as usize).saturating_add(MAX_STATEMENT + 4096)
-}
-
 /// Reads a body or answer of at most `max_len` bytes.
 pub fn from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8], max_len: usize) -> Result<T, bencode::Error> {
     bencode::from_bytes(bytes, max_len)
@@ -1156,7 +1010,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::seal::Entry;
 
     fn round_trip<T>(value: T) -> Result<(), TestCaseError>
     where
@@ -1219,6 +1072,8 @@ mod tests {
         ) {
             let torrent_id = TorrentId(torrent);
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
+            round_trip(WitnessRequest { torrent_id, epoch, pieces: pieces.clone() })?;
+            round_trip(WitnessKeys { epoch, keys: keys.clone(), now: epoch })?;
             round_trip(SeedKeysRequest { torrent_id, ticket, pieces })?;
             round_trip(Keys { keys: keys.clone(), now: epoch })?;
             round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None, record: None })?;
@@ -1251,47 +1106,10 @@ mod tests {
         }
 
         #[test]
-        fn cases(
-            ids: [[u8; 32]; 3],
-            numbers: (u64, u64, u64),
-            piece: u32,
-            hashes in prop::collection::vec(any::<[u8; 32]>(), 0..300),
-            ciphertext: Vec<u8>,
-        ) {
-            let (torrent_id, uploader) = (TorrentId(ids[0]), SubscriberId(ids[1]));
-            let entries = hashes.iter().take(256).map(|&hash| Entry { piece, hash }).collect();
-            let statement = Statement { epoch: numbers.0, time: numbers.1, entries, signature: [piece as u8; 64] };
-            let accuse = Accuse { torrent_id, piece, uploader, statement: statement.clone(), ciphertext };
-            prop_assert!(bencode::to_bytes(&accuse).len() <= max_accusation(accuse.ciphertext.len() as u32));
-            round_trip(accuse)?;
-            round_trip(Accused { case: ids[2], now: numbers.2 })?;
-            let receipt = Receipt {
-                since: numbers.0,
-                bytes: numbers.1,
-                pieces: numbers.2,
-                time: numbers.0,
-                signature: [piece as u8; 64],
-            };
-            let receipts = vec![SignedReceipt { downloader: uploader, receipt }; MAX_RECEIPTS];
-            let receipts = Receipts { torrent_id, receipts };
-            prop_assert!(bencode::to_bytes(&receipts).len() <= MAX_BODY);
-            round_trip(receipts)?;
-            round_trip(Credited { credited: numbers.0, got: numbers.1, now: numbers.2, sent: 3 })?;
-            let question = Question { case: ids[2], piece, before: numbers.0, deadline: numbers.1 };
-            round_trip(Questions { questions: vec![question; 3], interval: piece, now: numbers.2 })?;
-            round_trip(Defend { torrent_id, case: ids[2], uploader, statement })?;
-            round_trip(Defended { cleared: 1, now: numbers.2 })?;
-            let long = Statement { epoch: 0, time: 0, entries: vec![Entry { piece, hash: ids[0] }; 257], signature: [0; 64] };
-            prop_assert_eq!(Statement::from_bytes(&long.to_bytes()), None);
-        }
-
-        #[test]
         fn no_body_panics(bytes: Vec<u8>) {
             let _ = from_bytes::<Subscribe>(&bytes, 4096);
             let _ = from_bytes::<ReKeyRequest>(&bytes, 4096);
             let _ = from_bytes::<Failure>(&bytes, 4096);
-            let _ = from_bytes::<Accuse>(&bytes, 4096);
-            let _ = from_bytes::<Defend>(&bytes, 4096);
         }
 
         #[test]
@@ -1327,6 +1145,7 @@ mod tests {
         let shown = format!("{:?} {:?}", Passkey::new([0xAB; 16]), Token::new([0xAB; 32]));
         assert!(!shown.to_lowercase().contains("ab"), "{shown}");
         assert!(!format!("{:?}", Keys { keys: vec![171; 4], now: 0 }).contains("171"));
+        assert!(!format!("{:?}", WitnessKeys { epoch: 1, keys: vec![171; 4], now: 0 }).contains("171"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The keys that name a device: an Ed25519 key that signs, and an X25519 key that licenses are encrypted to.
+//! The keys of a device. All of them come from one secret root: in each torrent an Ed25519 key that signs, an X25519 key that licenses
+//! are encrypted to, and the key pair of the scheme. Keys of two torrents cannot be told to be of one device.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use ed25519_dalek::{Signer, VerifyingKey};
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, Serializable};
 use rand_core::CryptoRng;
-use swarmseal_core::{KeyCommitment, Params, PublicKey, SubscriberId, TorrentId};
+use swarmseal_core::{DeviceRoot, KeyCommitment, Params, PublicKey, SecretKey, SubscriberId, TorrentId};
 use zeroize::{Zeroize, Zeroizing};
 
 /// What a signature is for. Each is a domain of its own: a signature made for one never verifies for another.
@@ -19,10 +20,6 @@ pub mod purpose {
     pub const SESSION: &str = "session";
     /// An original seed's session with the tracker.
     pub const SEED_SESSION: &str = "seed session";
-    /// An uploader's statement of what it sent.
-    pub const STATEMENT: &str = "statement";
-    /// A downloader's receipt.
-    pub const RECEIPT: &str = "receipt";
     /// A license.
     pub const LICENSE: &str = "license";
     /// A subscriber's word to a license server that it wants a license.
@@ -63,7 +60,7 @@ pub fn is_public_key(bytes: &[u8; 32]) -> bool {
     VerifyingKey::from_bytes(bytes).is_ok_and(|key| !key.is_weak())
 }
 
-/// An Ed25519 key: a device's, an original seed's or a license server's. Zeroized on drop.
+/// An Ed25519 key: a device's, a publisher's, an original seed's or a license server's. Zeroized on drop.
 #[derive(Clone)]
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
@@ -105,7 +102,72 @@ impl fmt::Debug for SigningKey {
 pub(super) type LicenseKem = X25519HkdfSha256;
 pub(super) type DeviceSecret = <LicenseKem as Kem>::PrivateKey;
 
-/// A device: the same for all its torrents. Zeroized on drop.
+/// An installation, by its root. A copy of it opens everything that this device bought. Zeroized on drop.
+#[derive(Clone, Debug)]
+pub struct Device(DeviceRoot);
+
+impl Device {
+    /// A fresh device.
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        let mut root = Zeroizing::new([0; 32]);
+        rng.fill_bytes(root.as_mut_slice());
+        Self::from_bytes(&root)
+    }
+
+    /// From the 32 bytes of [`Device::as_bytes`].
+    pub fn from_bytes(root: &[u8; 32]) -> Self {
+        Device(DeviceRoot::from_bytes(*root))
+    }
+
+    /// The root.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// Who this device is in a torrent. `torrent`: its id, [`TorrentId::of`] what its metainfo says.
+    pub fn identity(&self, torrent: &TorrentId) -> Identity {
+        let (signing, device) = (self.0.identity_key(torrent), self.0.device_key(torrent));
+        Identity::from_secrets(signing.as_bytes(), device.as_bytes())
+    }
+
+    /// All keys of this device in a torrent. Costs a power modulo p.
+    pub fn subscriber_keys(&self, params: &Params, torrent: &TorrentId) -> SubscriberKeys {
+        let (identity, secret) = (self.identity(torrent), self.0.secret_key(params, torrent));
+        let public_key = secret.public_key(params);
+        let id = identity.subscriber(params, torrent, &public_key);
+        SubscriberKeys { identity, secret, public_key, id }
+    }
+
+    /// The key that names this device to one publisher and to nobody else. `publisher`: its Ed25519 public key.
+    pub fn seat_key(&self, publisher: &[u8; 32]) -> SigningKey {
+        SigningKey::from_bytes(self.0.seat_key(publisher).as_bytes())
+    }
+
+    /// A secret of this device for one use: BLAKE3 `derive_key` under `context` over the root and `field`.
+    pub(crate) fn derive(&self, context: &'static str, field: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        for part in [self.as_bytes(), field] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Zeroizing::new(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Who a device is in one torrent. The secret ones are zeroized on drop.
+#[derive(Clone, Debug)]
+pub struct SubscriberKeys {
+    /// Signs, and opens licenses.
+    pub identity: Identity,
+    /// s.
+    pub secret: SecretKey,
+    /// y.
+    pub public_key: PublicKey,
+    /// Names the subscriber, and fixes the three keys.
+    pub id: SubscriberId,
+}
+
+/// Who a device is in a torrent, or who a license server is: a key that signs, and one that is encrypted to. Zeroized on drop.
 #[derive(Clone)]
 pub struct Identity {
     signing: SigningKey,
@@ -114,7 +176,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A fresh device.
+    /// A fresh one.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let signing = SigningKey::generate(rng);
         let mut device = Zeroizing::new([0; 32]);
@@ -139,12 +201,12 @@ impl Identity {
         self.device_public
     }
 
-    /// What this device says of its other keys to peers; `y`: its public key for a torrent.
+    /// What this device says to peers of the keys that they do not need; `y`: its public key in the torrent.
     pub fn commitment(&self, params: &Params, y: &PublicKey) -> KeyCommitment {
         KeyCommitment::of(params, &self.device_public, y)
     }
 
-    /// Who this device is in a torrent; `y`: its public key for it.
+    /// The id of the subscriber with these keys; `y`: its public key in the torrent.
     pub fn subscriber(&self, params: &Params, torrent: &TorrentId, y: &PublicKey) -> SubscriberId {
         SubscriberId::of(torrent, &self.public(), &self.commitment(params, y))
     }
@@ -168,17 +230,6 @@ impl Identity {
         out
     }
 
-    /// A secret of this device for one use: BLAKE3 `derive_key` under `context` over both secret keys and `field`.
-    pub(crate) fn derive(&self, context: &'static str, field: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut hasher = blake3::Hasher::new_derive_key(context);
-        let (signing, device) = (self.signing.to_bytes(), self.device_secret());
-        for part in [signing.as_slice(), device.as_slice(), field] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Zeroizing::new(*hasher.finalize().as_bytes())
-    }
-
     pub(super) fn device_key(&self) -> &DeviceSecret {
         &self.device
     }
@@ -192,9 +243,12 @@ impl fmt::Debug for Identity {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use getrandom::SysRng;
     use rand_core::UnwrapErr;
+    use swarmseal_core::{Exponents, Group, Kernels, Profile};
 
     #[test]
     fn signatures_hold_for_their_purpose_and_message_only() {
@@ -217,6 +271,41 @@ mod tests {
         assert_eq!((again.public(), again.device_public()), (identity.public(), identity.device_public()));
         let shown = format!("{identity:?} {:?}", identity.signing_key());
         assert!(!shown.contains(&hex::encode(*signing)) && !shown.contains(&hex::encode(*device)));
+        assert_eq!(format!("{:?}", Device::from_bytes(&[7; 32])), "Device(DeviceRoot(..))");
+    }
+
+    #[test]
+    fn a_device_has_other_keys_in_each_torrent_and_for_each_publisher() {
+        let group = Group::ffdhe2048(Kernels::portable());
+        let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
+        let random = [3; 32];
+        let [ours, theirs] = [1, 2].map(|seed| SigningKey::from_bytes(&[seed; 32]).public());
+        // Two publications of one publisher, and one of another with the same random bytes.
+        let torrents = [(&ours, &random), (&ours, &[4; 32]), (&theirs, &random)]
+            .map(|(key, random)| TorrentId::of(key, random));
+        let [device, other] = [5, 6].map(|seed| Device::from_bytes(&[seed; 32]));
+        let mut seen = HashSet::new();
+        for device in [&device, &other] {
+            for torrent in &torrents {
+                let keys = device.subscriber_keys(&params, torrent);
+                let again = device.subscriber_keys(&params, torrent);
+                assert_eq!((again.id, &again.public_key), (keys.id, &keys.public_key));
+                let mut y = vec![0; 256];
+                keys.public_key.to_bytes(&params, &mut y).unwrap();
+                let commitment = keys.identity.commitment(&params, &keys.public_key);
+                // All that peers and trackers see of it.
+                let shown = [keys.identity.public(), keys.identity.device_public(), commitment.0, keys.id.0]
+                    .map(Vec::from);
+                for bytes in shown.into_iter().chain([y]) {
+                    assert!(seen.insert(bytes), "two torrents show the same");
+                }
+            }
+            for publisher in [&ours, &theirs] {
+                let key = device.seat_key(publisher).public();
+                assert_eq!(key, device.seat_key(publisher).public());
+                assert!(seen.insert(key.into()), "two publishers see the same seat key");
+            }
+        }
     }
 
     #[test]

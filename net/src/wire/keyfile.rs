@@ -1,10 +1,9 @@
 //! Key files: one text form for everything secret that is kept in a file of its own.
 //!
 //! ```text
-//! swarmseal key file v1: identity
-//! # Keep this secret. Whoever has it can act as you.
-//! signing: 1f0e…
-//! device: 83ac…
+//! swarmseal key file v1: device
+//! # Keep this secret, and keep a copy.
+//! root: 1f0e…
 //! check: 5d0a6b1fa2c37e90
 //! ```
 //!
@@ -17,6 +16,7 @@
 
 mod kinds;
 mod sealed;
+pub mod words;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -26,8 +26,8 @@ use zeroize::Zeroizing;
 
 use crate::atomic_file::{self, Access, Existing};
 
-pub use kinds::{ExportedKeys, SeedFile, SubscriberKeys};
-pub use sealed::{Passphrase, SealedMaster};
+pub use kinds::{PublisherKey, SeedFile};
+pub use sealed::{Passphrase, SealedMaster, SealedPublisher, SealedWitness};
 
 /// The newest version of the text form that is understood.
 pub const VERSION: u64 = 1;
@@ -85,9 +85,6 @@ pub enum Error {
     /// The checksum does not match: something was mistyped or cut off.
     #[error("the key file's checksum does not match: it was changed or cut short")]
     Checksum,
-    /// It belongs to another torrent.
-    #[error("the key file is for another torrent")]
-    WrongTorrent,
     /// A file of that name is there already.
     #[error("a file is already there; it is not overwritten unless forced")]
     Exists,
@@ -124,7 +121,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 impl KeyFile {
-    /// An empty file of a kind such as `identity`.
+    /// An empty file of a kind such as `device`.
     ///
     /// Panics where a kind, a name or a value is empty, has control characters or begins or ends with a space, and
     /// where a name holds a colon, begins with `#`, is `check` or is given twice.
@@ -254,13 +251,30 @@ impl KeyFile {
 
     /// Reads a file of one kind.
     pub fn read(path: &Path, kind: &str) -> Result<Self, Error> {
+        let file = Self::read_any(path)?;
+        file.expect_kind(kind)?;
+        Ok(file)
+    }
+
+    /// Reads a file of any kind.
+    pub fn read_any(path: &Path) -> Result<Self, Error> {
         let mut bytes = Zeroizing::new(Vec::new());
         let file = std::fs::File::open(path)?;
         bytes.reserve_exact(file.metadata()?.len().min(MAX_FILE as u64) as usize + 1);
         file.take(MAX_FILE as u64).read_to_end(&mut bytes)?;
-        let file = Self::parse(&bytes)?;
-        file.expect_kind(kind)?;
-        Ok(file)
+        Self::parse(&bytes)
+    }
+
+    /// Reads a file of one kind, which `make` makes where there is none.
+    pub fn read_or_create(path: &Path, kind: &str, make: impl FnOnce() -> Self) -> Result<Self, Error> {
+        if !path.exists() {
+            match make().write(path, Existing::Keep) {
+                // Another process may have been first.
+                Ok(()) | Err(Error::Exists) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Self::read(path, kind)
     }
 
     /// Writes the file with mode 0600, whole or not at all. Errors: [`Error::Exists`] where one is there and is to be
@@ -334,6 +348,10 @@ mod tests {
         sample().with_text("more", "x").write(&path, Existing::Replace).unwrap();
         assert_eq!(KeyFile::read(&path, "sample").unwrap().text("more").unwrap(), "x");
         assert!(matches!(KeyFile::read(&path, "other"), Err(Error::WrongKind { .. })));
+        let kept = KeyFile::read_or_create(&path, "sample", sample).unwrap();
+        assert!(kept.text("more").is_ok());
+        let made = KeyFile::read_or_create(&dir.path().join("fresh.key"), "sample", sample).unwrap();
+        assert!(made == sample());
     }
 
     proptest! {

@@ -1,5 +1,5 @@
 //! The .torrent file: ordinary metainfo (BEP 3) of `name`, `length`, `piece length`, `pieces`, `private`, and a
-//! dictionary `swarmseal` in `info` that says how pieces are sealed. No file names or sizes are in clear.
+//! dictionary `swarmseal` in `info` that says how pieces are sealed and what they are checked by. No file names or sizes are in clear.
 
 use std::sync::Arc;
 
@@ -8,15 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha1::{Digest, Sha1};
 use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, TorrentId};
 
-use super::integrity::Integrity;
 use super::layout::Layout;
-use super::selection::{self, Selection};
+use super::selection::{self, Kind, Selection};
 use super::{bencode, identity};
 
-/// The newest version of `info.swarmseal` that is understood: that of a torrent in which some pieces are clear.
-pub const VERSION: u64 = 2;
-/// That of a torrent in which all pieces are sealed.
-pub const FULL_VERSION: u64 = 1;
+/// The newest version of `info.swarmseal` that is understood.
+pub const VERSION: u64 = 1;
 /// Bytes of the largest .torrent file that is read.
 pub const MAX_FILE: usize = 64 << 20;
 /// Bytes of the longest piece.
@@ -50,7 +47,7 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
-    /// `profile`, `group`, `exponents` or `integrity` is a name that this program does not know.
+    /// `profile`, `group` or `exponents` is a name that this program does not know.
     #[error("the torrent's {what} {name:?} is not known to this program")]
     Unknown {
         /// The entry.
@@ -98,35 +95,49 @@ pub struct Info {
 /// The dictionary `info.swarmseal`.
 #[derive(Clone, Debug)]
 pub struct Seal {
-    /// The version that the file was written in.
-    pub version: u64,
-    /// What names the torrent in every derivation.
+    /// The Ed25519 key of the publisher.
+    pub publisher_key: [u8; 32],
+    /// Drawn for this publication.
+    pub random: [u8; 32],
+    /// What names the torrent in every derivation: [`TorrentId::of`] both. It is not in the file.
     pub torrent_id: TorrentId,
     /// Profile, group and exponents.
     pub params: Arc<Params>,
     /// Ed25519 key that licenses are signed with.
     pub license_key: [u8; 32],
-    /// When subscribers check received pieces.
-    pub integrity: Integrity,
     /// Which pieces are sealed; `None`: all are.
     pub selection: Option<Arc<Selection>>,
+    /// BLAKE3 of the witness's ciphertext of each sealed piece, in order.
+    pub witness: Arc<[[u8; 32]]>,
 }
 
 impl Seal {
-    /// A seal in which everything that a publisher need not choose is as it is by default.
-    pub fn new(torrent_id: TorrentId, params: Arc<Params>, license_key: [u8; 32]) -> Self {
-        let (version, integrity) = (FULL_VERSION, Integrity::default());
-        Seal { version, torrent_id, params, license_key, integrity, selection: None }
-    }
-
-    /// The version that a torrent is written in: the oldest that says what it says.
-    pub fn version_for(selection: Option<&Selection>) -> u64 {
-        if selection.is_some() { VERSION } else { FULL_VERSION }
+    /// A seal in which everything that a publisher need not choose is as it is by default, and no witness hashes yet. `random`: fresh for
+    /// each publication.
+    pub fn new(
+        publisher_key: [u8; 32],
+        random: [u8; 32],
+        params: Arc<Params>,
+        license_key: [u8; 32],
+    ) -> Self {
+        let torrent_id = TorrentId::of(&publisher_key, &random);
+        let (selection, witness) = (None, Arc::new([]));
+        Seal { publisher_key, random, torrent_id, params, license_key, selection, witness }
     }
 
     /// Whether a piece is clear: the same bytes at every peer, with no key.
     pub fn is_clear(&self, piece: u32) -> bool {
         self.selection.as_ref().is_some_and(|selection| selection.is_clear(piece))
+    }
+
+    /// BLAKE3 of the witness's ciphertext of a piece; `None` where the piece is clear, or there is no such piece.
+    pub fn witness_hash(&self, piece: u32) -> Option<&[u8; 32]> {
+        let place = match &self.selection {
+            Some(selection) if selection.is_clear(piece) => return None,
+            Some(selection) if piece < selection.count() => selection.rank(Kind::Sealed, piece),
+            _ => piece,
+        };
+        self.witness.get(place as usize)
     }
 }
 
@@ -210,7 +221,7 @@ impl Metainfo {
     fn checked(announce: String, info: Info, raw_info: Vec<u8>) -> Result<Self, Error> {
         check_announce(&announce)?;
         check_name(&info.name)?;
-        check_version(&info)?;
+        check_seal(&info)?;
         let block = info.seal.params.group().bytes() as u32;
         let length = info.piece_length;
         if length == 0 || length > MAX_PIECE_LENGTH {
@@ -223,31 +234,35 @@ impl Metainfo {
             });
         }
         if info.piece_count == 0 || raw_info.len() > MAX_FILE - 4096 {
-            return Err(Error::Bad { what: "pieces", expected: "1 to about 3 million pieces" });
+            return Err(Error::Bad { what: "pieces", expected: "1 to about 1.2 million pieces" });
         }
         if !info.private {
             return Err(Error::Bad { what: "private", expected: "1" });
-        }
-        if !identity::is_public_key(&info.seal.license_key) {
-            return Err(Error::Bad { what: "swarmseal.license key", expected: "an Ed25519 public key" });
         }
         let info_hash = Sha1::digest(&raw_info).into();
         Ok(Metainfo { announce, info, info_hash, raw_info })
     }
 }
 
-/// What says more than version 1 did must not look like it.
-fn check_version(info: &Info) -> Result<(), Error> {
-    let selection = info.seal.selection.as_deref();
-    if info.seal.version != Seal::version_for(selection) {
-        return Err(Error::Bad { what: "swarmseal.v", expected: "2 with a selection, 1 without" });
-    }
-    match selection {
-        Some(selection) if selection.count() != info.piece_count => {
-            Err(Error::Bad { what: "swarmseal.selection", expected: "one bit for each piece" })
+fn check_seal(info: &Info) -> Result<(), Error> {
+    let seal = &info.seal;
+    for (what, key) in
+        [("swarmseal.license key", &seal.license_key), ("swarmseal.publisher key", &seal.publisher_key)]
+    {
+        if !identity::is_public_key(key) {
+            return Err(Error::Bad { what, expected: "an Ed25519 public key" });
         }
-        _ => Ok(()),
     }
+    if seal.torrent_id != TorrentId::of(&seal.publisher_key, &seal.random) {
+        return Err(Error::Bad { what: "torrent id", expected: "that of publisher key and random" });
+    }
+    if seal.selection.as_ref().is_some_and(|selection| selection.count() != info.piece_count) {
+        return Err(Error::Bad { what: "swarmseal.selection", expected: "one bit for each piece" });
+    }
+    if u32::try_from(seal.witness.len()) != Ok(info.sealed_count()) {
+        return Err(Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" });
+    }
+    Ok(())
 }
 
 fn check_announce(url: &str) -> Result<(), Error> {
@@ -291,16 +306,17 @@ struct InfoIn<'a> {
 struct SealIn<'a> {
     exponents: String,
     group: GroupIn,
-    #[serde(with = "serde_bytes")]
-    id: [u8; 32],
-    #[serde(default, with = "bencode::optional")]
-    integrity: Option<String>,
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: [u8; 32],
     profile: String,
+    #[serde(rename = "publisher key", with = "serde_bytes")]
+    publisher_key: [u8; 32],
+    #[serde(with = "serde_bytes")]
+    random: [u8; 32],
     #[serde(borrow, default, with = "bencode::optional_bytes")]
     selection: Option<&'a [u8]>,
-    v: u64,
+    #[serde(with = "serde_bytes")]
+    witness: &'a [u8],
 }
 
 impl SealIn<'_> {
@@ -309,12 +325,6 @@ impl SealIn<'_> {
         let profile = Profile::by_name(&self.profile).ok_or_else(|| unknown("profile", &self.profile))?;
         let exponents =
             Exponents::by_name(&self.exponents).ok_or_else(|| unknown("exponents", &self.exponents))?;
-        let integrity = match self.integrity {
-            None => Integrity::default(),
-            Some(name) => Integrity::by_name(&name)
-                .filter(|&integrity| integrity != Integrity::default())
-                .ok_or_else(|| unknown("integrity", &name))?,
-        };
         let group = match self.group {
             GroupIn::Name(name) => Group::by_name(&name, kernels).ok_or_else(|| unknown("group", &name))?,
             GroupIn::Parts { .. } if profile == Profile::Sealed => {
@@ -323,13 +333,14 @@ impl SealIn<'_> {
             GroupIn::Parts { p, g } => Group::from_parts(kernels, &p, &g)?,
         };
         let selection = self.selection.map(|bits| Selection::from_bytes(bits, piece_count)).transpose()?;
+        let (witness, []) = self.witness.as_chunks::<32>() else {
+            return Err(Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" });
+        };
+        let params = Arc::new(Params::new(profile, group, exponents)?);
         Ok(Seal {
-            version: self.v,
-            torrent_id: TorrentId(self.id),
-            params: Arc::new(Params::new(profile, group, exponents)?),
-            license_key: self.license_key,
-            integrity,
             selection: selection.map(Arc::new),
+            witness: witness.into(),
+            ..Seal::new(self.publisher_key, self.random, params, self.license_key)
         })
     }
 }
@@ -392,16 +403,18 @@ struct InfoOut<'a> {
 struct SealOut<'a> {
     exponents: &'static str,
     group: GroupOut,
-    #[serde(with = "serde_bytes")]
-    id: &'a [u8; 32],
-    #[serde(with = "bencode::optional", skip_serializing_if = "Option::is_none")]
-    integrity: Option<&'static str>,
     #[serde(rename = "license key", with = "serde_bytes")]
     license_key: &'a [u8; 32],
     profile: &'static str,
+    #[serde(rename = "publisher key", with = "serde_bytes")]
+    publisher_key: &'a [u8; 32],
+    #[serde(with = "serde_bytes")]
+    random: &'a [u8; 32],
     #[serde(with = "bencode::optional_bytes", skip_serializing_if = "Option::is_none")]
     selection: Option<&'a [u8]>,
     v: u64,
+    #[serde(with = "serde_bytes")]
+    witness: &'a [u8],
 }
 
 #[derive(Serialize)]
@@ -440,14 +453,13 @@ impl<'a> InfoOut<'a> {
             swarmseal: SealOut {
                 exponents: seal.params.exponents().name(),
                 group: GroupOut::new(seal.params.group()),
-                id: &seal.torrent_id.0,
-                integrity: Some(seal.integrity)
-                    .filter(|&integrity| integrity != Integrity::default())
-                    .map(Integrity::name),
                 license_key: &seal.license_key,
                 profile: seal.params.profile().name(),
+                publisher_key: &seal.publisher_key,
+                random: &seal.random,
                 selection: seal.selection.as_ref().map(|selection| selection.as_bytes()),
-                v: seal.version,
+                v: VERSION,
+                witness: seal.witness.as_flattened(),
             },
         }
     }

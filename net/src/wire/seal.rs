@@ -1,11 +1,9 @@
-//! The extension `ss_seal` of the peer protocol: its part of BEP 10's handshake, and the messages *ticket*, *want*,
-//! *statement* and *receipt*, bencoded.
+//! The extension `ss_seal` of the peer protocol: its part of BEP 10's handshake, and the messages *ticket* and *want*, bencoded.
 
 use serde::{Deserialize, Serialize};
-use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{KeyCommitment, SubscriberId, Ticket, TorrentId};
 
 use super::bencode::{self, optional, optional_bytes};
-use super::identity::{BadSignature, SigningKey, purpose, verify};
 use super::message::MAX_EXTENDED;
 
 /// The version of the extension that this program speaks.
@@ -14,10 +12,6 @@ pub const VERSION: u64 = 1;
 pub const OUR_ID: u8 = 1;
 /// Pieces that a *want* names at most.
 pub const MAX_WANT: usize = 256;
-/// Entries that a *statement* has at most.
-pub const MAX_ENTRIES: usize = 256;
-/// Bytes of the longest [`Statement::to_bytes`].
-pub const MAX_STATEMENT: usize = 8 + 8 + 64 + MAX_ENTRIES * ENTRY_LEN;
 
 /// Why an extension message was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,17 +47,37 @@ pub struct ExtendedHandshake {
     pub hello: Option<Hello>,
 }
 
-/// Who a peer says it is. Its signatures prove it, not this.
+/// Who a peer says it is. Anybody can say it: a ticket's signature proves a subscriber, and a seed needs no proof, for what it sends
+/// is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hello {
-    /// Subscriber id, or an original seed's.
-    pub id: SubscriberId,
-    /// The Ed25519 key that its tickets, statements and receipts are signed with.
-    pub identity: [u8; 32],
-    /// Its epoch.
-    pub epoch: u64,
-    /// The torrent's profile.
-    pub profile: Profile,
+pub enum Hello {
+    /// A subscriber.
+    Subscriber {
+        /// The Ed25519 key that its tickets are signed with.
+        identity: [u8; 32],
+        /// What fixes its other keys.
+        keys: KeyCommitment,
+    },
+    /// An original seed.
+    Seed {
+        /// Its Ed25519 key.
+        key: [u8; 32],
+    },
+}
+
+impl Hello {
+    /// The id that these keys have in a torrent.
+    pub fn id(&self, torrent: &TorrentId) -> SubscriberId {
+        match self {
+            Hello::Subscriber { identity, keys } => SubscriberId::of(torrent, identity, keys),
+            Hello::Seed { key } => SubscriberId::of_seed(torrent, key),
+        }
+    }
+
+    /// Whether it is an original seed.
+    pub fn is_seed(&self) -> bool {
+        matches!(self, Hello::Seed { .. })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,12 +104,12 @@ struct RawIds {
 
 #[derive(Serialize, Deserialize)]
 struct RawHello {
-    epoch: u64,
-    #[serde(with = "serde_bytes")]
-    id: [u8; 32],
-    #[serde(with = "serde_bytes")]
-    identity: [u8; 32],
-    profile: String,
+    #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
+    identity: Option<[u8; 32]>,
+    #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
+    keys: Option<[u8; 32]>,
+    #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
+    seed: Option<[u8; 32]>,
     v: u64,
 }
 
@@ -106,12 +120,11 @@ impl ExtendedHandshake {
             m: RawIds { lt_donthave: self.dont_have_id, ss_seal: self.seal_id },
             p: self.port,
             reqq: Some(self.reqq),
-            ss_seal: self.hello.map(|hello| RawHello {
-                epoch: hello.epoch,
-                id: hello.id.0,
-                identity: hello.identity,
-                profile: hello.profile.name().to_owned(),
-                v: VERSION,
+            ss_seal: self.hello.map(|hello| match hello {
+                Hello::Subscriber { identity, keys } => {
+                    RawHello { identity: Some(identity), keys: Some(keys.0), seed: None, v: VERSION }
+                }
+                Hello::Seed { key } => RawHello { identity: None, keys: None, seed: Some(key), v: VERSION },
             }),
             v: Some(self.client.clone().into_bytes()),
         })
@@ -144,8 +157,13 @@ impl Hello {
         if raw.v > VERSION {
             return Err(SealError::NewerVersion { found: raw.v });
         }
-        let profile = Profile::by_name(&raw.profile).ok_or(SealError::Bad("profile"))?;
-        Ok(Hello { id: SubscriberId(raw.id), identity: raw.identity, epoch: raw.epoch, profile })
+        match raw {
+            RawHello { identity: Some(identity), keys: Some(keys), seed: None, .. } => {
+                Ok(Hello::Subscriber { identity, keys: KeyCommitment(keys) })
+            }
+            RawHello { identity: None, keys: None, seed: Some(key), .. } => Ok(Hello::Seed { key }),
+            _ => Err(SealError::Bad("ss_seal: expected identity and keys, or seed")),
+        }
     }
 }
 
@@ -156,194 +174,15 @@ pub enum SealMessage {
     Ticket(Box<Ticket>),
     /// What the sender will request next, in that order.
     Want(Vec<u32>),
-    /// What the sender sent.
-    Statement(Box<Statement>),
-    /// What the sender got.
-    Receipt(Box<Receipt>),
-}
-
-/// The uploader's signed word on which ciphertexts it sent: what blame follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statement {
-    /// The receiver's epoch, for which the pieces were made.
-    pub epoch: u64,
-    /// When, in seconds since 1970 by the tracker's clock; later than the statements by which the uploader had these pieces
-    /// itself, so that blame cannot go in circles.
-    pub time: u64,
-    /// Pieces and the BLAKE3 of each as sent.
-    pub entries: Vec<Entry>,
-    /// The uploader's signature.
-    pub signature: [u8; 64],
-}
-
-/// One piece of a [`Statement`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Index of the piece.
-    pub piece: u32,
-    /// BLAKE3 of the ciphertext sent.
-    pub hash: [u8; 32],
-}
-
-/// Bytes of [`Receipt::to_bytes`].
-pub const RECEIPT_LEN: usize = 4 * 8 + 64;
-
-/// The downloader's signed word on how much it got: what the tracker's ledger credits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// When this connection opened, in seconds since 1970 by the tracker's clock. No two connections with one uploader have
-    /// the same, and later ones have later times: so each byte is credited once.
-    pub since: u64,
-    /// Bytes from this uploader since this connection opened.
-    pub bytes: u64,
-    /// Pieces from this uploader since this connection opened.
-    pub pieces: u64,
-    /// When, in seconds since 1970 by the tracker's clock.
-    pub time: u64,
-    /// The downloader's signature.
-    pub signature: [u8; 64],
-}
-
-/// Whose transfer a statement or receipt is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parties {
-    /// The torrent.
-    pub torrent_id: TorrentId,
-    /// j, who sends pieces.
-    pub uploader: SubscriberId,
-    /// k, who gets them.
-    pub downloader: SubscriberId,
-}
-
-impl Parties {
-    fn signing_input(&self) -> Vec<u8> {
-        [self.torrent_id.0, self.uploader.0, self.downloader.0].concat()
-    }
-}
-
-const ENTRY_LEN: usize = 4 + 32;
-
-impl Statement {
-    /// The uploader signs.
-    pub fn sign(key: &SigningKey, parties: &Parties, epoch: u64, time: u64, entries: Vec<Entry>) -> Self {
-        let signature = key.sign(purpose::STATEMENT, &Self::signing_input(parties, epoch, time, &entries));
-        Statement { epoch, time, entries, signature }
-    }
-
-    /// Checks it against the uploader's identity key.
-    pub fn verify(&self, identity: &[u8; 32], parties: &Parties) -> Result<(), BadSignature> {
-        let input = Self::signing_input(parties, self.epoch, self.time, &self.entries);
-        verify(identity, purpose::STATEMENT, &input, &self.signature)
-    }
-
-    /// epoch (8) ‖ time (8) ‖ signature (64) ‖ entries, each index (4) and BLAKE3 (32).
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let numbers = [self.epoch.to_be_bytes(), self.time.to_be_bytes()].concat();
-        [&numbers[..], &self.signature, &entries_to_bytes(&self.entries)].concat()
-    }
-
-    /// Reads [`Statement::to_bytes`]; `None` for a torn or too long one. No signature is checked here.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (&epoch, bytes) = bytes.split_first_chunk()?;
-        let (&time, bytes) = bytes.split_first_chunk()?;
-        let (&signature, bytes) = bytes.split_first_chunk()?;
-        let (epoch, time) = (u64::from_be_bytes(epoch), u64::from_be_bytes(time));
-        Some(Statement { epoch, time, entries: entries_from_bytes(bytes)?, signature })
-    }
-
-    /// What it says of a piece.
-    pub fn entry(&self, piece: u32) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.piece == piece)
-    }
-
-    fn signing_input(parties: &Parties, epoch: u64, time: u64, entries: &[Entry]) -> Vec<u8> {
-        let mut input = parties.signing_input();
-        input.extend_from_slice(&epoch.to_be_bytes());
-        input.extend_from_slice(&time.to_be_bytes());
-        input.extend_from_slice(&entries_to_bytes(entries));
-        input
-    }
-}
-
-impl Receipt {
-    /// The downloader signs.
-    pub fn sign(key: &SigningKey, parties: &Parties, counts: (u64, u64), (since, time): (u64, u64)) -> Self {
-        let (bytes, pieces) = counts;
-        let mut receipt = Receipt { since, bytes, pieces, time, signature: [0; 64] };
-        receipt.signature = key.sign(purpose::RECEIPT, &receipt.signing_input(parties));
-        receipt
-    }
-
-    /// since (8) ‖ bytes (8) ‖ pieces (8) ‖ time (8) ‖ signature (64).
-    pub fn to_bytes(&self) -> [u8; RECEIPT_LEN] {
-        let mut out = [0; RECEIPT_LEN];
-        let numbers = [self.since, self.bytes, self.pieces, self.time];
-        for (place, number) in out.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        out[32..].copy_from_slice(&self.signature);
-        out
-    }
-
-    /// Reads [`Receipt::to_bytes`]. No signature is checked here.
-    pub fn from_bytes(bytes: &[u8; RECEIPT_LEN]) -> Self {
-        let number = |at: usize| {
-            let mut number = [0; 8];
-            number.copy_from_slice(&bytes[8 * at..][..8]);
-            u64::from_be_bytes(number)
-        };
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&bytes[32..]);
-        Receipt { since: number(0), bytes: number(1), pieces: number(2), time: number(3), signature }
-    }
-
-    /// Checks it against the downloader's identity key.
-    pub fn verify(&self, identity: &[u8; 32], parties: &Parties) -> Result<(), BadSignature> {
-        verify(identity, purpose::RECEIPT, &self.signing_input(parties), &self.signature)
-    }
-
-    fn signing_input(&self, parties: &Parties) -> Vec<u8> {
-        let mut input = parties.signing_input();
-        for number in [self.since, self.bytes, self.pieces, self.time] {
-            input.extend_from_slice(&number.to_be_bytes());
-        }
-        input
-    }
-}
-
-/// Entries one after another: index of the piece (4) ‖ BLAKE3 (32).
-fn entries_to_bytes(entries: &[Entry]) -> Vec<u8> {
-    entries.iter().flat_map(|entry| entry.piece.to_be_bytes().into_iter().chain(entry.hash)).collect()
-}
-
-/// Reads [`entries_to_bytes`]; `None` for a torn or too long list.
-fn entries_from_bytes(bytes: &[u8]) -> Option<Vec<Entry>> {
-    let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
-    (rest.is_empty() && entries.len() <= MAX_ENTRIES)
-        .then(|| entries.iter().map(|bytes| entry(bytes)).collect())
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct Raw {
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
-    entries: Option<Vec<u8>>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    epoch: Option<u64>,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     pieces: Option<Vec<u8>>,
-    #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
-    signature: Option<[u8; 64]>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    since: Option<u64>,
     t: String,
     #[serde(default, with = "optional_bytes", skip_serializing_if = "Option::is_none")]
     ticket: Option<Vec<u8>>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    time: Option<u64>,
-    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
 }
 
 impl SealMessage {
@@ -356,23 +195,6 @@ impl SealMessage {
             SealMessage::Want(pieces) => Raw {
                 t: "want".into(),
                 pieces: Some(pieces.iter().flat_map(|piece| piece.to_be_bytes()).collect()),
-                ..Raw::default()
-            },
-            SealMessage::Statement(statement) => Raw {
-                t: "statement".into(),
-                epoch: Some(statement.epoch),
-                time: Some(statement.time),
-                entries: Some(entries_to_bytes(&statement.entries)),
-                signature: Some(statement.signature),
-                ..Raw::default()
-            },
-            SealMessage::Receipt(receipt) => Raw {
-                t: "receipt".into(),
-                bytes: Some(receipt.bytes),
-                count: Some(receipt.pieces),
-                since: Some(receipt.since),
-                time: Some(receipt.time),
-                signature: Some(receipt.signature),
                 ..Raw::default()
             },
         };
@@ -396,31 +218,6 @@ impl SealMessage {
                 }
                 SealMessage::Want(bytes.chunks_exact(4).map(big_endian).collect())
             }
-            "statement" => {
-                let Raw {
-                    epoch: Some(epoch),
-                    time: Some(time),
-                    entries: Some(entries),
-                    signature: Some(signature),
-                    ..
-                } = raw
-                else {
-                    return Err(SealError::Bad("statement"));
-                };
-                let entries = entries_from_bytes(&entries).ok_or(SealError::Bad("statement"))?;
-                SealMessage::Statement(Box::new(Statement { epoch, time, entries, signature }))
-            }
-            "receipt" => match raw {
-                Raw {
-                    bytes: Some(bytes),
-                    count: Some(pieces),
-                    since: Some(since),
-                    time: Some(time),
-                    signature: Some(signature),
-                    ..
-                } => SealMessage::Receipt(Box::new(Receipt { since, bytes, pieces, time, signature })),
-                _ => return Err(SealError::Bad("receipt")),
-            },
             _ => return Ok(None),
         }))
     }
@@ -430,27 +227,12 @@ fn big_endian(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }
 
-fn entry(bytes: &[u8]) -> Entry {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(&bytes[4..]);
-    Entry { piece: big_endian(&bytes[..4]), hash }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PARTIES: Parties = Parties {
-        torrent_id: TorrentId([1; 32]),
-        uploader: SubscriberId([2; 32]),
-        downloader: SubscriberId([3; 32]),
-    };
-
     fn message() -> impl Strategy<Value = SealMessage> {
-        let entry = (any::<u32>(), any::<[u8; 32]>()).prop_map(|(piece, hash)| Entry { piece, hash });
-        let key = SigningKey::from_bytes(&[9; 32]);
-        let other = key.clone();
         prop_oneof![
             (any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(|(id, epoch, expires)| {
                 SealMessage::Ticket(Box::new(Ticket {
@@ -463,19 +245,6 @@ mod tests {
                 }))
             }),
             prop::collection::vec(any::<u32>(), 0..=MAX_WANT).prop_map(SealMessage::Want),
-            (any::<[u64; 2]>(), prop::collection::vec(entry, 0..=MAX_ENTRIES)).prop_map(
-                move |([epoch, time], entries)| {
-                    SealMessage::Statement(Box::new(Statement::sign(&key, &PARTIES, epoch, time, entries)))
-                }
-            ),
-            any::<[u64; 3]>().prop_map(move |[bytes, pieces, time]| {
-                SealMessage::Receipt(Box::new(Receipt::sign(
-                    &other,
-                    &PARTIES,
-                    (bytes, pieces),
-                    (time, time + 1),
-                )))
-            }),
         ]
     }
 
@@ -489,35 +258,25 @@ mod tests {
     }
 
     #[test]
-    fn newer_versions_and_other_profiles_are_named() {
+    fn a_hello_names_a_subscriber_or_a_seed() {
         let id = "i".repeat(32);
-        let hello = |profile: &str, v: u64| {
-            let text = format!(
-                "d7:ss_seald5:epochi1e2:id32:{id}8:identity32:{id}7:profile{}:{profile}1:vi{v}eee",
-                profile.len()
-            );
-            ExtendedHandshake::from_bytes(text.as_bytes())
+        let hello = |fields: &[&str], v: u64| {
+            let fields: String =
+                fields.iter().map(|field| format!("{}:{field}32:{id}", field.len())).collect();
+            ExtendedHandshake::from_bytes(format!("d7:ss_seald{fields}1:vi{v}eee").as_bytes())
         };
-        assert!(hello("sealed", 1).is_ok());
-        assert_eq!(hello("sealed", 2), Err(SealError::NewerVersion { found: 2 }));
-        assert_eq!(hello("melted", 1), Err(SealError::Bad("profile")));
-    }
-
-    #[test]
-    fn a_signature_holds_for_its_parties_only() {
-        let key = SigningKey::from_bytes(&[9; 32]);
-        let other = Parties { downloader: SubscriberId([4; 32]), ..PARTIES };
-        let statement = Statement::sign(&key, &PARTIES, 1, 7, vec![Entry { piece: 1, hash: [0; 32] }]);
-        assert!(statement.verify(&key.public(), &PARTIES).is_ok());
-        assert!(statement.verify(&key.public(), &other).is_err());
-        assert!(Statement { epoch: 2, ..statement.clone() }.verify(&key.public(), &PARTIES).is_err());
-        assert!(Statement { time: 8, ..statement }.verify(&key.public(), &PARTIES).is_err());
-        let receipt = Receipt::sign(&key, &PARTIES, (10, 1), (4, 5));
-        assert_eq!(Receipt::from_bytes(&receipt.to_bytes()), receipt);
-        assert!(Receipt { since: 5, ..receipt.clone() }.verify(&key.public(), &PARTIES).is_err());
-        assert!(receipt.verify(&key.public(), &PARTIES).is_ok());
-        assert!(receipt.verify(&key.public(), &other).is_err());
-        assert!(Receipt { bytes: 11, ..receipt }.verify(&key.public(), &PARTIES).is_err());
+        let read = |fields: &[&str]| hello(fields, 1).map(|read| read.hello);
+        let identity = [b'i'; 32];
+        let subscriber = Hello::Subscriber { identity, keys: KeyCommitment(identity) };
+        assert_eq!(read(&["identity", "keys"]), Ok(Some(subscriber)));
+        assert_eq!(read(&["seed"]), Ok(Some(Hello::Seed { key: identity })));
+        for fields in [&[][..], &["identity"], &["keys"], &["identity", "keys", "seed"], &["keys", "seed"]] {
+            assert!(matches!(read(fields), Err(SealError::Bad(_))), "{fields:?}");
+        }
+        assert_eq!(hello(&["seed"], 2), Err(SealError::NewerVersion { found: 2 }));
+        let torrent = TorrentId([1; 32]);
+        assert_ne!(subscriber.id(&torrent), Hello::Seed { key: identity }.id(&torrent));
+        assert_ne!(subscriber.id(&torrent), subscriber.id(&TorrentId([2; 32])));
     }
 
     #[test]
@@ -537,8 +296,8 @@ mod tests {
         }
 
         #[test]
-        fn handshakes_round_trip(seal_id in 1u8.., dont_have_id in prop::option::of(1u8..), reqq: u32, port in prop::option::of(1u16..), id: [u8; 32], epoch: u64) {
-            let hello = Hello { id: SubscriberId(id), identity: id, epoch, profile: Profile::Sealed };
+        fn handshakes_round_trip(seal_id in 1u8.., dont_have_id in prop::option::of(1u8..), reqq: u32, port in prop::option::of(1u16..), id: [u8; 32], seed: bool) {
+            let hello = if seed { Hello::Seed { key: id } } else { Hello::Subscriber { identity: id, keys: KeyCommitment([3; 32]) } };
             let sent =
                 ExtendedHandshake { seal_id: Some(seal_id), dont_have_id, client: "x 1".into(), reqq, port, hello: Some(hello) };
             prop_assert_eq!(ExtendedHandshake::from_bytes(&sent.to_bytes()), Ok(sent));

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal::peer::simulation::whole_story;
-use swarmseal::peer::{SignedWord, StatementLog, Store, StoredPiece};
+use swarmseal::peer::{Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
 };
@@ -16,23 +16,27 @@ use swarmseal::wire::bencode;
 use swarmseal::wire::channel::{self, Endpoint, Notice};
 use swarmseal::wire::content::{FileEntry, FileList, Manifest};
 use swarmseal::wire::handshake::Handshake;
-use swarmseal::wire::keyfile::{ExportedKeys, Passphrase, SealedMaster, SeedFile, SubscriberKeys};
+use swarmseal::wire::keyfile::words::Words;
+use swarmseal::wire::keyfile::{
+    Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
+};
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Block, Message};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{self, Initiator, Progress, Responder};
 use swarmseal::wire::plain::PlainTorrent;
-use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, Parties, Receipt, SealMessage, Statement};
+use swarmseal::wire::seal::{ExtendedHandshake, Hello, SealMessage};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
+use swarmseal::wire::subscription::SubscriptionFile;
 use swarmseal::wire::udp_tracker::{Request, Response};
 use swarmseal_core::package::{self, PackageSecret};
-use swarmseal_core::{Params, Profile, Proof, SubscriberId, Ticket};
+use swarmseal_core::{KeyCommitment, Params, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
 use crate::mp4;
 use crate::targets::{
-    ENTROPY, OWNER, PLAYS_KEY, SHAPE, TORRENT, identity, license_key, paper, sealed, secret,
+    ENTROPY, PLAYS_KEY, SHAPE, TORRENT, device, identity, license_key, paper, sealed, secret,
 };
 
 /// A file of the corpus.
@@ -143,17 +147,27 @@ pub(crate) fn all() -> Vec<Seed> {
         add("selection", name, [&count[..], selection.as_bytes()].concat());
     }
 
+    add("keyfile", "device", device().to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "identity", identity().to_key_file().to_text().as_bytes().to_vec());
     let passphrase = Passphrase::new(Zeroizing::new("horse battery".to_owned())).unwrap();
     let master = SealedMaster::seal(2, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
     add("keyfile", "sealed-master", master.to_key_file().to_text().as_bytes().to_vec());
+    let witness = SealedWitness::seal(TORRENT, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
+    add("keyfile", "sealed-witness", witness.to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "seed", seed_file().to_key_file().to_text().as_bytes().to_vec());
-    let subscriber = subscriber_keys(&sealed(kernels()));
-    let text = subscriber.to_key_file(&sealed(kernels())).to_text();
-    add("keyfile", "subscriber", text.as_bytes().to_vec());
-    let subscriber = subscriber_keys(&paper(kernels()));
-    let exported = ExportedKeys { identity: identity(), subscriber };
-    add("keyfile", "exported", exported.to_key_file(&paper(kernels())).to_text().as_bytes().to_vec());
+    let publisher = PublisherKey::from_bytes(&[8; 32]);
+    add("keyfile", "publisher", publisher.to_key_file().to_text().as_bytes().to_vec());
+    let publisher = SealedPublisher::seal(&publisher, &passphrase, &mut UnwrapErr(SysRng)).unwrap();
+    add("keyfile", "sealed-publisher", publisher.to_key_file().to_text().as_bytes().to_vec());
+
+    let words: Vec<&str> = Words::of(device().as_bytes()).iter().collect();
+    add("words", "words", words.join(" ").into_bytes());
+    let short =
+        |(at, word): (usize, &&str)| format!("{:>2}. {}\n", at + 1, word[..word.len().min(4)].to_uppercase());
+    add("words", "numbered", words.iter().enumerate().map(short).collect::<String>().into_bytes());
+
+    let file = SubscriptionFile { subscriber: ID, passkey: Passkey::new([0xab; 16]), epoch: 3 };
+    add("subscription", "file", file.to_bytes());
 
     add("announce_query", "announce", announce().to_query().into_bytes());
     let (info_hashes, passkey) = (vec![*b"abcdefghij\0\x01\x02\xff& =%+/"; 2], None);
@@ -239,7 +253,7 @@ pub(crate) fn all() -> Vec<Seed> {
         let store = Store::open(dir.path(), SHAPE).unwrap();
         let of = |byte: u8, epoch| {
             let data = [byte; SHAPE.piece_len as usize];
-            (data, StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes(), sender: Some(ID) })
+            (data, StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes() })
         };
         let ((before, stored), (after, moved)) = (of(1, 1), of(2, 2));
         store.put(0, &before, stored).unwrap();
@@ -249,9 +263,6 @@ pub(crate) fn all() -> Vec<Seed> {
     }
     for (name, puts) in [("fresh", 0), ("three-records", 3)] {
         add("piece_index", name, index(puts));
-    }
-    for (name, words) in [("fresh", 0), ("two-words", 2)] {
-        add("statement_log", name, statement_log(words));
     }
     for (name, bytes) in play_records() {
         add("play_record", name, bytes);
@@ -278,31 +289,12 @@ fn play_records() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn statement_log(words: usize) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("statements.log");
-    let mut log = StatementLog::open(&path, OWNER, &[]).unwrap();
-    let receipt =
-        Receipt::sign(&license_key(), &OWNER.from(ID), (1 << 40, 3), (1_700_000_000, 1_700_000_005));
-    let words = &[
-        SignedWord::Statement { uploader: ID, statement: statement() },
-        SignedWord::Receipt { downloader: ID, receipt },
-    ][..words];
-    words.iter().for_each(|word| log.add(word).unwrap());
-    std::fs::read(path).unwrap()
-}
-
-fn statement() -> Statement {
-    let entries = (0..3).map(|piece| Entry { piece, hash: [piece as u8; 32] }).collect();
-    Statement::sign(&license_key(), &OWNER.from(ID), 1, 9, entries)
-}
-
 fn kernels() -> &'static swarmseal_core::Kernels {
     swarmseal_accel::detect()
 }
 
 fn seal(params: Params) -> Seal {
-    Seal::new(TORRENT, Arc::new(params), license_key().public())
+    Seal::new(PublisherKey::from_bytes(&[8; 32]).public(), [7; 32], Arc::new(params), license_key().public())
 }
 
 fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
@@ -312,7 +304,7 @@ fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
         piece_count: pieces,
         pieces: (0..pieces).map(|i| [i as u8; 20]).collect(),
         private: true,
-        seal: seal(params),
+        seal: Seal { witness: (0..pieces).map(|i| [0x40 + i as u8; 32]).collect(), ..seal(params) },
     };
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }
@@ -320,8 +312,8 @@ fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
 /// Of five pieces, two of them clear.
 fn mixed_torrent() -> Metainfo {
     let mut info = torrent(sealed(kernels()), 1 << 18, 5).info;
-    info.seal.version = 2;
     let selection = Selection::from_bytes(&[0b1010_1000], 5).expect("of both");
+    info.seal.witness = info.seal.witness[..selection.sealed_count() as usize].into();
     info.seal.selection = Some(Arc::new(selection));
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }
@@ -369,10 +361,6 @@ fn seed_file() -> SeedFile {
         content: Some("/films/a film".into()),
         metainfo: None,
     }
-}
-
-fn subscriber_keys(params: &Params) -> SubscriberKeys {
-    SubscriberKeys { torrent_id: TORRENT, secret: secret(params, 5), epoch: 1, passkey: None }
 }
 
 fn announce() -> Announce {
@@ -456,6 +444,11 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
             bencode::to_bytes(&api::SessionOpened { token: Token::new([2; 32]), expires: now, now }),
         ),
         (
+            "witness-request",
+            bencode::to_bytes(&api::WitnessRequest { torrent_id, epoch: 2, pieces: pieces.clone() }),
+        ),
+        ("witness-keys", bencode::to_bytes(&api::WitnessKeys { epoch: 2, keys: vec![3; 2 * 256], now })),
+        (
             "rekey-request",
             bencode::to_bytes(&api::ReKeyRequest {
                 torrent_id,
@@ -513,47 +506,6 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
                 api::LicenseFilled { license: vec![4; 100], device: [5; 32], signature: [6; 64], now };
             bencode::to_bytes(&filled)
         }),
-        (
-            "receipts",
-            bencode::to_bytes(&api::Receipts {
-                torrent_id,
-                receipts: vec![api::SignedReceipt {
-                    downloader: ID,
-                    receipt: Receipt {
-                        since: now,
-                        bytes: 1 << 20,
-                        pieces: 4,
-                        time: now + 9,
-                        signature: [5; 64],
-                    },
-                }],
-            }),
-        ),
-        ("credited", bencode::to_bytes(&api::Credited { credited: 1 << 20, sent: 1 << 30, got: 7, now })),
-        (
-            "accuse",
-            bencode::to_bytes(&api::Accuse {
-                torrent_id,
-                piece: 1,
-                uploader: ID,
-                statement: statement(),
-                ciphertext: vec![5; 64],
-            }),
-        ),
-        ("accused", bencode::to_bytes(&api::Accused { case: nonce, now })),
-        (
-            "questions",
-            bencode::to_bytes(&api::Questions {
-                questions: vec![api::Question { case: nonce, piece: 1, before: now, deadline: now }; 2],
-                interval: 60,
-                now,
-            }),
-        ),
-        (
-            "defend",
-            bencode::to_bytes(&api::Defend { torrent_id, case: nonce, uploader: ID, statement: statement() }),
-        ),
-        ("defended", bencode::to_bytes(&api::Defended { cleared: 1, now })),
         ("hashes-request", bencode::to_bytes(&api::HashesRequest { torrent_id, first: 2, wanted: 1 })),
         ("hashes", bencode::to_bytes(&api::Hashes { epoch: 1, hashes: vec![6; 40], now })),
         (
@@ -715,7 +667,7 @@ fn udp_packets() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn extended_handshake() -> ExtendedHandshake {
-    let hello = Hello { id: ID, identity: identity().public(), epoch: 1, profile: Profile::Sealed };
+    let hello = Hello::Subscriber { identity: identity().public(), keys: KeyCommitment([3; 32]) };
     ExtendedHandshake {
         seal_id: Some(1),
         dont_have_id: Some(2),
@@ -727,15 +679,15 @@ fn extended_handshake() -> ExtendedHandshake {
 }
 
 fn seal_messages() -> Vec<(&'static str, Vec<u8>)> {
-    let parties = Parties { torrent_id: TORRENT, uploader: ID, downloader: SubscriberId([10; 32]) };
-    let statement = statement();
-    let receipt = Receipt::sign(&license_key(), &parties, (1 << 40, 3), (1_700_000_000, 1_700_000_005));
     vec![
         ("handshake", extended_handshake().to_bytes()),
+        (
+            "handshake-of-a-seed",
+            ExtendedHandshake { hello: Some(Hello::Seed { key: [4; 32] }), ..extended_handshake() }
+                .to_bytes(),
+        ),
         ("ticket", SealMessage::Ticket(Box::new(ticket())).to_bytes()),
         ("want", SealMessage::Want(vec![0, 7, u32::MAX]).to_bytes()),
-        ("statement", SealMessage::Statement(Box::new(statement)).to_bytes()),
-        ("receipt", SealMessage::Receipt(Box::new(receipt)).to_bytes()),
     ]
 }
 
@@ -756,8 +708,7 @@ fn index(puts: u32) -> Vec<u8> {
     let store = Store::open(dir.path(), SHAPE).unwrap();
     let piece = [0; SHAPE.piece_len as usize];
     for epoch in 0..puts {
-        let sender = (epoch != 0).then_some(ID);
-        let stored = StoredPiece { epoch: epoch.into(), hash: *blake3::hash(&piece).as_bytes(), sender };
+        let stored = StoredPiece { epoch: epoch.into(), hash: *blake3::hash(&piece).as_bytes() };
         store.put(epoch % 2, &piece, stored).unwrap();
     }
     std::fs::read(dir.path().join("pieces.idx")).unwrap()

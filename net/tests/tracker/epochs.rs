@@ -127,7 +127,7 @@ async fn each_torrent_has_epochs_of_its_own() {
     let third = Published::new(&tracker).await;
     assert_eq!(current(&third).await, 3);
     tracker.admin().begin_epoch(Some(third.id())).await.unwrap();
-    tracker.admin().register_torrent(&third.metainfo, &third.seed_key.public()).await.unwrap();
+    tracker.register(&third.metainfo, &third.seed_key.public()).await.unwrap();
     assert_eq!(current(&third).await, 4);
     // Epoch 1 is still served: no key is without use.
     assert_eq!(tracker.admin().epochs().await.unwrap()["unused_keys"], serde_json::json!([]));
@@ -192,13 +192,12 @@ async fn cipher_hashes_and_personal_torrents_of_retired_epochs_are_deleted() {
         if epoch == 2 {
             tracker.admin().begin_epoch(Some(torrent)).await.unwrap();
         }
-        hash_all(&published.seed(&tracker), torrent).await;
-        let (of, hashes) = device.client(&tracker).hashes(torrent, PIECES, 0, true).await.unwrap();
+        let (of, hashes) = hashes_of(&device, &tracker, &published).await;
         assert_eq!((of, hashes.len()), (epoch, PIECES as usize));
         info_hashes
             .push(PersonalTorrent { label: "a film", piece_length: 16384, hashes: &hashes }.info_hash());
     }
-    // hash_all says the same of every epoch, so that both are one torrent: the later one's.
+    // hashes_of says the same of every epoch, so that both are one torrent: the later one's.
     assert_eq!(info_hashes[0], info_hashes[1]);
     let whose = async |tracker: &Running| {
         let traced = tracker.admin().trace_personal(torrent, &info_hashes[0]).await.unwrap();

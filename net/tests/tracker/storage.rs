@@ -30,9 +30,10 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
         }
         during
     });
-    assert_eq!(left_out.unwrap(), ["masters/1.key", "license.key", "admin.token"]);
+    assert_eq!(left_out.unwrap(), ["masters/1.key", "witnesses/*.key", "license.key", "admin.token"]);
     let bytes = std::fs::read(&backup).unwrap();
-    for name in ["masters/1.key", "license.key", "admin.token"] {
+    let witness = format!("witnesses/{}.key", published.id());
+    for name in ["masters/1.key", &witness, "license.key", "admin.token"] {
         let text = std::fs::read_to_string(data.join(name)).unwrap();
         let secret = hex::decode(text.trim()).unwrap();
         assert!(!bytes.windows(32).any(|window| window == secret), "{name} is in the backup");
@@ -48,15 +49,20 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     assert!(made.is_some_and(|made| made + 600 > soon() - 3600), "{made:?}");
     assert_eq!(torrents, 1);
     assert!((1..=1 + during.len() as u64).contains(&subscribers), "{subscribers}");
-    assert_eq!(missing, [other.join("masters/1.key"), other.join("license.key")]);
+    assert_eq!(missing, [other.join("masters/1.key"), other.join("license.key"), other.join(&witness)]);
     let again = restore(&backup, &other);
     assert!(matches!(again, Err(TrackerError::StoreExists { .. })), "{again:?}");
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[0]));
     std::fs::copy(data.join("masters/1.key"), &missing[0]).unwrap();
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[1]));
     std::fs::write(&missing[1], format!("{}\n", "07".repeat(32))).unwrap();
+    assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[2]));
+    std::fs::write(&missing[2], format!("{}\n", "07".repeat(32))).unwrap();
     assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == "license.key"));
     std::fs::copy(data.join("license.key"), &missing[1]).unwrap();
+    let name_of_it = format!("witness {}", published.id());
+    assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == name_of_it));
+    std::fs::copy(data.join(&witness), &missing[2]).unwrap();
     let tracker = Running::start(&other).await;
     let again = before.subscribe(&tracker, &published).await.unwrap();
     assert_eq!(again.passkey, subscribed.passkey);

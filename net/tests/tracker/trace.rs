@@ -35,6 +35,7 @@ async fn a_key_names_its_subscriber_and_epoch_and_nobody_else() {
         let key = observed(&tracker, &published, &devices[n], 1).await;
         let traced = admin.trace_key(torrent, 2, &key).await.unwrap();
         assert_eq!(name(&traced), [(devices[n].id.to_string(), Some(1))]);
+        assert!(!traced.witness);
         assert_eq!((traced.tried, &traced.epochs[..]), (11, &[1][..]));
         // It is the key of this piece, and of no other.
         assert_eq!(admin.trace_key(torrent, 1, &key).await.unwrap().matches.len(), 0);
@@ -71,6 +72,19 @@ async fn a_key_names_its_subscriber_and_epoch_and_nobody_else() {
     let traced = admin.trace_device(torrent, &device).await.unwrap();
     assert_eq!(name(&traced), [(devices[4].id.to_string(), None)]);
     assert!(admin.trace_device(torrent, &[9; 32]).await.unwrap().matches.is_empty());
+
+    // X·V of a piece, in which peers check what they receive: nobody's, and of no other piece.
+    let (params, width) = (published.params(), published.params().group().bytes());
+    let exponents = WitnessExponents::derive(params, &witness_secret(&torrent), &torrent);
+    let mut piece = packaged();
+    witness_hash(params, &WitnessFactor::derive(params, &exponents.exponent(2)), &mut piece).unwrap();
+    let mut factor = vec![0; width];
+    let found = EncryptionKey::observe(params, &packaged()[..width], &piece[..width]).unwrap();
+    found.to_bytes(params, &mut factor).unwrap();
+    let traced = admin.trace_key(torrent, 2, &factor).await.unwrap();
+    assert_eq!((traced.witness, traced.matches.len(), traced.tried), (true, 0, 0));
+    let traced = admin.trace_key(torrent, 1, &factor).await.unwrap();
+    assert_eq!((traced.witness, traced.matches.len()), (false, 0));
 
     // What is no key, no piece, no torrent.
     for (piece, key) in [(2, &[0; 256][..]), (2, &[0xFF; 256]), (2, &old[1..]), (PIECES, &new), (2, &[])] {

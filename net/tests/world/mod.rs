@@ -1,4 +1,4 @@
-//! The program as its users run it: processes with directories of their own, on one address.
+//! The program as its users run it: processes with directories and, on loopback, addresses of their own.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Write};
@@ -107,7 +107,7 @@ impl World {
         World::make(bytes, IpAddr::V4(Ipv4Addr::LOCALHOST), flags, &["--piece-length", "64K"])
     }
 
-    /// Publishes so many bytes with these flags; everybody is at that address.
+    /// Publishes so many bytes with these flags; everybody is at that address, or on loopback if it is 127.0.0.1.
     pub fn publish(bytes: usize, address: IpAddr, flags: &[&str]) -> Self {
         World::make(bytes, address, &[], flags)
     }
@@ -201,12 +201,17 @@ impl World {
         self.tracker = Some(tracker);
     }
 
-    /// A port at everybody's address; 0: any.
+    /// A port at the tracker's address; 0: any.
     pub fn at(&self, port: u64) -> String {
         match self.address {
             IpAddr::V4(address) => format!("{address}:{port}"),
             IpAddr::V6(address) => format!("[{address}]:{port}"),
         }
+    }
+
+    /// Where the next process listens, at any port: on loopback an address of its own, else everybody's.
+    pub fn listen(&self) -> String {
+        if self.address == IpAddr::V4(Ipv4Addr::LOCALHOST) { own_address() } else { self.at(0) }
     }
 
     /// Something below the directory.
@@ -245,7 +250,7 @@ impl World {
     /// The original seed, once it listens.
     pub fn seed(&self, flags: &[&str]) -> Running {
         let seed_file = self.file("film.seed");
-        let listen = self.at(0);
+        let listen = self.listen();
         let args = [&["seed", &seed_file, "--listen", &listen], flags].concat();
         let seed = Running::start(&self.path("seeder"), &args);
         seed.event("listening");
@@ -254,7 +259,7 @@ impl World {
 
     /// A subscriber's peer.
     pub fn get(&self, who: &str, flags: &[&str]) -> Running {
-        let (torrent, listen) = (self.torrent(), self.at(0));
+        let (torrent, listen) = (self.torrent(), self.listen());
         let args = [&["get", &torrent, "--listen", &listen], flags].concat();
         Running::start(&self.path(who), &args)
     }
@@ -322,6 +327,15 @@ impl World {
         let mut dirs = fs::read_dir(self.path(who).join("torrents")).unwrap();
         dirs.next().unwrap().unwrap().path()
     }
+}
+
+/// An address of loopback that no other process of these tests has, with any port.
+pub fn own_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!(
+        "{}:0",
+        Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + NEXT.fetch_add(1, Ordering::Relaxed))
+    )
 }
 
 /// Waits for something that can only be looked at.

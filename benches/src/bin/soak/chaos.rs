@@ -10,8 +10,8 @@ use crate::damage::Damage;
 use crate::hostile::{Hostile, Kind};
 use crate::process::faketime;
 use crate::random::Random;
-use crate::round::{Plan, Round, State, note};
-use crate::world::{END, World, free_port};
+use crate::round::{Round, State, note};
+use crate::world::{END, World};
 
 /// The clocks of peers, as `faketime` understands them: right, minutes or days off, fast and slow.
 const CLOCKS: [(u64, Option<&str>); 7] = [
@@ -61,6 +61,10 @@ enum Later {
     StartSeed,
     ContinueSeed,
     StartTracker,
+    BeginEpoch,
+    RetireEpochs,
+    BreakDisk,
+    MendDisk,
 }
 
 /// The chaos of a round.
@@ -76,17 +80,10 @@ pub(crate) struct Chaos {
 }
 
 impl Chaos {
-    pub(crate) fn new(plan: &Plan, mut random: Random) -> Self {
+    /// `most_hostile`: members at a time.
+    pub(crate) fn new(most_hostile: usize, length: Duration, mut random: Random) -> Self {
         let noise = random.fork();
-        Chaos {
-            random,
-            noise,
-            length: plan.chaos,
-            most_hostile: plan.hostile,
-            hostile: Vec::new(),
-            joined: 0,
-            later: Vec::new(),
-        }
+        Chaos { random, noise, length, most_hostile, hostile: Vec::new(), joined: 0, later: Vec::new() }
     }
 
     /// Goes on until its time is over.
@@ -96,11 +93,19 @@ impl Chaos {
         round: &mut Round,
         report: &mut Report,
     ) -> Result<()> {
-        let end = Instant::now() + self.length;
-        for _ in 0..self.most_hostile / 2 {
+        let start = Instant::now();
+        let end = start + self.length;
+        // In the middle of a round, once.
+        self.later = vec![
+            (start + self.length / 4, Later::BreakDisk),
+            (start + self.length / 3, Later::BeginEpoch),
+            (start + self.length / 2, Later::MendDisk),
+            (start + self.length * 2 / 3, Later::RetireEpochs),
+        ];
+        while self.hostile.len() < self.most_hostile {
             self.mishap(Mishap::Join, world, round, report).await?;
         }
-        let mut next = Instant::now();
+        let mut next = start;
         while Instant::now() < end {
             next += Duration::from_millis(self.random.between(200, 1500));
             let mishap = self.random.weighted(&MISHAPS);
@@ -174,10 +179,24 @@ impl Chaos {
                         round.seed = State::Running(process);
                     }
                 }
+                Later::BreakDisk => round.break_disk(&mut self.noise)?,
+                Later::MendDisk => round.mend_disk()?,
+                Later::BeginEpoch | Later::RetireEpochs => {
+                    let retire = matches!(what, Later::RetireEpochs);
+                    if !round.change_epoch(world, retire).await? {
+                        // The tracker is down.
+                        self.put_off(500, 1500, what);
+                        continue;
+                    }
+                }
             }
             report.count(match what {
                 Later::StartPeer(_) | Later::StartSeed | Later::StartTracker => "started again",
                 Later::ContinuePeer(_) | Later::ContinueSeed => "continued",
+                Later::BeginEpoch => "an epoch began",
+                Later::RetireEpochs => "the epochs before it were retired",
+                Later::BreakDisk => "the seed's content was changed",
+                Later::MendDisk => "the seed's content was as before",
             });
         }
         Ok(())
@@ -233,13 +252,11 @@ impl Chaos {
                 }
             }
             Mishap::Join => {
-                let (kind, port) = (self.random.weighted(&Kind::ALL), free_port(&mut self.noise)?);
-                let random = self.noise.fork();
-                if self.hostile.len() < self.most_hostile {
+                let kind = self.random.weighted(&Kind::ALL);
+                let room = self.most_hostile.saturating_sub(self.hostile.len());
+                for _ in 0..kind.together().min(room) {
                     self.joined += 1;
-                    let data = round.path(&format!("hostile-{}", self.joined));
-                    let scene = round.scene.clone();
-                    self.hostile.push(Hostile::join(self.joined, kind, scene, port, data, random));
+                    self.hostile.push(round.join(self.joined, kind, &mut self.noise)?);
                     *report.hostile.entry(format!("{}: members", kind.name())).or_default() += 1;
                 }
             }

@@ -21,22 +21,16 @@ pub(crate) enum Damage {
     NoisyIndex,
     /// A bit of the index is another.
     Index,
-    /// The signed words lost their end.
-    TornStatements,
-    /// A bit of the signed words is another.
-    Statements,
 }
 
 impl Damage {
     /// With their weights.
-    pub(crate) const ALL: [(u64, Damage); 7] = [
+    pub(crate) const ALL: [(u64, Damage); 5] = [
         (4, Damage::Pieces),
         (1, Damage::ShortPieces),
         (2, Damage::TornIndex),
         (1, Damage::NoisyIndex),
         (1, Damage::Index),
-        (2, Damage::TornStatements),
-        (1, Damage::Statements),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,8 +40,6 @@ impl Damage {
             Damage::TornIndex => "damage: pieces.idx torn",
             Damage::NoisyIndex => "damage: noise behind pieces.idx",
             Damage::Index => "damage: a bit of pieces.idx",
-            Damage::TornStatements => "damage: statements.log torn",
-            Damage::Statements => "damage: a bit of statements.log",
         }
     }
 
@@ -59,7 +51,6 @@ impl Damage {
             Damage::Pieces | Damage::ShortPieces => (path("pieces.bin"), 0),
             // The headers say whose they are: a peer refuses to take another's, and says so.
             Damage::TornIndex | Damage::NoisyIndex | Damage::Index => (path("pieces.idx"), 52),
-            Damage::TornStatements | Damage::Statements => (path("statements.log"), 76),
         };
         let length = fs::metadata(&file).map_or(0, |data| data.len());
         if length <= behind + 1 {
@@ -71,9 +62,9 @@ impl Damage {
                 random.fill(&mut noise);
                 overwrite(&file, random.below(length), &noise)
             }),
-            Damage::Index | Damage::Statements => flip(&file, random.between(behind, length - 1), random),
+            Damage::Index => flip(&file, random.between(behind, length - 1), random),
             Damage::ShortPieces => cut(&file, random.below(length)),
-            Damage::TornIndex | Damage::TornStatements => {
+            Damage::TornIndex => {
                 cut(&file, random.between(length.saturating_sub(2000).max(behind), length - 1))
             }
             Damage::NoisyIndex => {

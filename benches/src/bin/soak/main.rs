@@ -1,10 +1,11 @@
 //! Nothing is lost: a swarm of real processes in which peers are killed, stopped, damaged, misled and lied to at random,
-//! and every licensed peer must end with the exact files.
+//! and every peer must end with the exact files.
 
 mod chaos;
 mod content;
 mod damage;
 mod hostile;
+mod liars;
 mod process;
 mod random;
 mod round;
@@ -16,37 +17,48 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
+use chaos::Chaos;
 use random::Random;
+use round::{Plan, Round};
 use world::World;
 
 /// A tracker, a seed and peers, as processes of their own, while things go wrong at random.
 ///
 /// In each round something new is published and spread while peers, seed and tracker are killed, told to end, stopped for a
 /// while and started again; while what stopped peers have on disk is damaged and their clocks are set wrong (with Debian's
-/// `faketime`, if it is there); and while hostile members of the torrent lie in every way that they can. Then the chaos ends,
-/// and every licensed peer must open the exact files, after `get --repair` where the player asks for it. `swarmseal` is
-/// looked for beside this program.
+/// `faketime`, if it is there); while the seed's content changes for some time, an epoch begins and the one before is retired; and
+/// while as many hostile members as there are peers lie in every way that they can. Then the chaos ends, and every peer must
+/// open the exact files at the first attempt. `swarmseal` is looked for beside this program.
 #[derive(Parser)]
 struct Args {
-    /// Rounds are begun for so many minutes.
+    /// What goes wrong.
+    #[arg(long, value_enum, default_value_t = Scenario::Chaos)]
+    scenario: Scenario,
+    /// Chaos: rounds are begun for so many minutes.
     #[arg(long, default_value_t = 30.0)]
     minutes: f64,
     /// What chance begins with: the same number plans the same events. Without it, another one each time; it is printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Licensed peers; one peer without a license comes on top.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=50))]
-    peers: u16,
-    /// Hostile members at a time.
-    #[arg(long, default_value_t = 4)]
-    hostile: usize,
+    /// Liars: rounds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Licensed peers [default: 6; 4 among liars].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=50))]
+    peers: Option<u16>,
+    /// Peers without a license [default: 1; 20 among liars].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=50))]
+    unlicensed: Option<u16>,
+    /// Chaos: hostile members at a time [default: as many as there are peers].
+    #[arg(long)]
+    hostile: Option<usize>,
     /// MiB published in each round.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=4096))]
     size: u64,
-    /// Seconds of chaos in a round at most.
+    /// Chaos: seconds of it in a round at most.
     #[arg(long, default_value_t = 90)]
     chaos: u64,
     /// Print JSON.
@@ -63,13 +75,22 @@ struct Args {
     swarmseal: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Everything.
+    Chaos,
+    /// Two liars that collude and one below one in a hundred: nobody stores a bad piece, and everybody is complete in at most 1.5
+    /// times the time that it takes without them.
+    Liars,
+}
+
 /// What happened; `--json` prints it.
 #[derive(Default, Serialize)]
 struct Report {
     seed: u64,
     seconds: f64,
     rounds: u32,
-    /// Licensed copies that were compared byte for byte.
+    /// Copies that were compared byte for byte. Peers without a license got one before.
     copies: u32,
     /// Bytes of them.
     bytes: u64,
@@ -77,16 +98,19 @@ struct Report {
     events: BTreeMap<String, u64>,
     /// Hostile members that took part, of each kind.
     hostile: BTreeMap<String, u64>,
-    /// Pieces that honest peers refused on arrival, or found bad later by a cipher hash.
+    /// Pieces that honest peers refused on arrival.
     refused: u64,
     /// Damaged pieces that peers noticed at their start.
     damage_noticed: u64,
-    /// Runs of `get --repair` that the player asked for.
-    repairs: u32,
-    /// Why honest peers hung up on others, and how often.
-    hung_up: BTreeMap<String, u64>,
-    /// Why honest peers banned honest ones. False accusations are failures; these need not be.
-    honest_banned: BTreeMap<String, u64>,
+    /// Why honest peers ended connections or refused them, and how often.
+    ended: BTreeMap<String, u64>,
+    /// How often an honest peer deals with an address no more, for what came from there. Those of honest peers are failures.
+    shut_out: u64,
+    /// Of the rounds with liars, and how many times as long all of them together took with liars as without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    liars: Vec<liars::Times>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
     /// The most memory that one process had, by role, in MiB.
     peak_mib: BTreeMap<String, u64>,
     /// What must not happen. Empty: nothing was lost.
@@ -110,7 +134,7 @@ impl Report {
 
     fn print(&self) {
         println!(
-            "{} rounds in {:.0} s from seed {}: {} licensed copies compared, {} MiB",
+            "{} rounds in {:.0} s from seed {}: {} copies compared, {} MiB",
             self.rounds,
             self.seconds,
             self.seed,
@@ -120,16 +144,18 @@ impl Report {
         for (heading, counts) in [
             ("events", &self.events),
             ("hostile members", &self.hostile),
-            ("why honest peers hung up", &self.hung_up),
-            ("honest peers banned by honest peers", &self.honest_banned),
+            ("why honest peers ended connections", &self.ended),
             ("peak memory of one process, MiB", &self.peak_mib),
         ] {
             println!("{heading}");
             counts.iter().for_each(|(what, count)| println!("  {what:<58} {count:>7}"));
         }
         println!("pieces refused {}", self.refused);
+        println!("addresses that peers dealt with no more {}", self.shut_out);
         println!("damaged pieces noticed at a start {}", self.damage_noticed);
-        println!("repairs that the player asked for {}", self.repairs);
+        if let Some(ratio) = self.ratio {
+            println!("with liars to without: {ratio:.2} times the time");
+        }
         self.failures.iter().for_each(|failure| println!("LOST: {failure}"));
         println!("{}", if self.failures.is_empty() { "Nothing is lost." } else { "NOT all is well." });
     }
@@ -170,42 +196,81 @@ async fn run(args: &Args) -> Result<Report> {
     let parent = args.data.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("swarmseal-soak-").tempdir_in(parent)?;
     let mut report = Report { seed, ..Report::default() };
-    let mut random = Random::new(seed);
     let started = Instant::now();
     let mut world = World::start(program, dir.path().to_owned()).await?;
-    let end = Duration::from_secs_f64(args.minutes * 60.0);
-    let mut keep = args.keep;
-    while report.rounds == 0 || started.elapsed() < end {
-        report.rounds += 1;
-        let failures = report.failures.len();
-        let left = end.saturating_sub(started.elapsed());
-        let plan = round::Plan {
-            number: report.rounds,
-            peers: args.peers.into(),
-            hostile: args.hostile,
-            bytes: args.size << 20,
-            chaos: Duration::from_secs(args.chaos).min(left.max(Duration::from_secs(20))),
-        };
-        let name = format!("round-{}", plan.number);
-        if let Err(error) = round::run(&mut world, &plan, random.fork(), &mut report).await {
-            report.fail(format!("round {}: {error:#}", plan.number));
+    let random = Random::new(seed);
+    match args.scenario {
+        Scenario::Chaos => chaos(args, &mut world, random, &mut report).await?,
+        Scenario::Liars => {
+            let plan = |name| plan(args, name, &["64K"]);
+            if let Err(error) =
+                liars::run(&mut world, (args.rounds, args.keep), plan, random, &mut report).await
+            {
+                report.fail(format!("{error:#}"));
+            }
         }
-        let failed = report.failures.len() > failures;
-        keep |= failed;
-        if !args.keep && !failed {
-            std::fs::remove_dir_all(world.path(&name))?;
-        }
-        eprintln!(
-            "round {}: {}, {:.0} s so far",
-            plan.number,
-            if failed { "NOT well" } else { "exact" },
-            started.elapsed().as_secs_f64()
-        );
     }
     world.end(&mut report).await?;
     report.seconds = started.elapsed().as_secs_f64();
-    if keep {
+    if args.keep || !report.failures.is_empty() {
         eprintln!("everything is left in {}", dir.keep().display());
     }
     Ok(report)
+}
+
+fn plan(args: &Args, name: String, piece_lengths: &'static [&'static str]) -> Plan {
+    let (licensed, unlicensed) = match args.scenario {
+        Scenario::Chaos => (6, 1),
+        Scenario::Liars => (4, 20),
+    };
+    Plan {
+        name,
+        licensed: args.peers.unwrap_or(licensed).into(),
+        unlicensed: args.unlicensed.unwrap_or(unlicensed).into(),
+        bytes: args.size << 20,
+        piece_lengths,
+    }
+}
+
+/// Round after round, until the time is over.
+async fn chaos(args: &Args, world: &mut World, mut random: Random, report: &mut Report) -> Result<()> {
+    let started = Instant::now();
+    let end = Duration::from_secs_f64(args.minutes * 60.0);
+    while report.rounds == 0 || started.elapsed() < end {
+        report.rounds += 1;
+        let failures = report.failures.len();
+        let left = end.saturating_sub(started.elapsed()).max(Duration::from_secs(20));
+        let plan = plan(args, format!("round-{}", report.rounds), &["64K", "128K", "256K"]);
+        let length = Duration::from_secs(args.chaos).min(left);
+        if let Err(error) = one_round(args, &plan, length, world, random.fork(), report).await {
+            report.fail(format!("{}: {error:#}", plan.name));
+        }
+        let failed = report.failures.len() > failures;
+        if !args.keep && !failed {
+            std::fs::remove_dir_all(world.path(&plan.name))?;
+        }
+        let (word, seconds) = (if failed { "NOT well" } else { "exact" }, started.elapsed().as_secs_f64());
+        eprintln!("{}: {word}, {seconds:.0} s so far", plan.name);
+    }
+    Ok(())
+}
+
+/// Chaos, peace, and a look at every copy. An error is a loss, as is what it adds to the report's failures.
+async fn one_round(
+    args: &Args,
+    plan: &Plan,
+    length: Duration,
+    world: &mut World,
+    mut random: Random,
+    report: &mut Report,
+) -> Result<()> {
+    let mut round = Round::prepare(world, plan, &mut random).await.context("before any chaos")?;
+    eprintln!("{}: {} licensed peers, {} others", plan.name, plan.licensed, plan.unlicensed);
+    round.start(world)?;
+    let hostile = args.hostile.unwrap_or(plan.licensed + plan.unlicensed);
+    Chaos::new(hostile, length, random.fork()).run(world, &mut round, report).await?;
+    round.count_sent(report);
+    round.settle(world, report).await?;
+    round.verify(world, report).await;
+    round.end(report).await
 }

@@ -1,7 +1,8 @@
-//! One round: something is published and spread, things go wrong, they stop going wrong, every licensed copy is opened.
+//! One round: something is published and spread, things go wrong, they stop going wrong, every copy is opened.
 
-use std::fs;
-use std::net::SocketAddr;
+use std::fs::{self, OpenOptions};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,28 +10,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use swarmseal::wire::metainfo::Metainfo;
 
-use crate::chaos::Chaos;
-use crate::hostile::{Scene, Sent};
+use crate::hostile::{Hostile, Kind, Scene, Sent};
 use crate::process::Process;
 use crate::random::Random;
-use crate::world::{END, STEP, World, free_port, read_log};
+use crate::world::{END, STEP, World, free_address, read_log};
 use crate::{Report, content};
 
 /// How long the peers have, in peace, to get what is missing.
 const SETTLE: Duration = Duration::from_secs(240);
-/// How often a licensed peer may have to fetch bad pieces again.
-const REPAIRS: u32 = 25;
 /// MiB that a peer, seed or tracker may have resident: the bound of what is made ready for others is 128 MiB, and of what
 /// waits for the disk 64 MiB.
 const MEMORY: u64 = 400;
+/// Bytes a second that the seed sends: peers must get most of it from each other, and there is time for chaos.
+const UPLOAD: u64 = 1500 << 10;
+/// Bytes a second that a peer receives.
+pub(crate) const DOWNLOAD: u64 = 700 << 10;
+/// Places at which a bad disk changes the content, and the exit code of a program that cannot reach the tracker.
+const BAD_PLACES: usize = 16;
+const NO_TRACKER: i32 = 3;
 
 /// What a round is to be.
 pub(crate) struct Plan {
-    pub(crate) number: u32,
-    pub(crate) peers: usize,
-    pub(crate) hostile: usize,
+    /// Of its directory.
+    pub(crate) name: String,
+    pub(crate) licensed: usize,
+    pub(crate) unlicensed: usize,
     pub(crate) bytes: u64,
-    pub(crate) chaos: Duration,
+    /// One of these is chosen.
+    pub(crate) piece_lengths: &'static [&'static str],
 }
 
 /// A process that comes and goes.
@@ -47,10 +54,8 @@ pub(crate) enum State {
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) data: PathBuf,
-    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     licensed: bool,
-    /// Subscriber id.
-    id: String,
     /// How its clock is wrong.
     pub(crate) clock: Option<&'static str>,
     pub(crate) state: State,
@@ -63,109 +68,149 @@ pub(crate) struct Round {
     dir: PathBuf,
     torrent: String,
     seed_file: String,
-    seed_port: u16,
-    /// Whether the seed computes cipher hashes, so that peers can check pieces as they arrive.
-    hashes: bool,
+    voucher: String,
     pub(crate) seed: State,
     pub(crate) peers: Vec<Peer>,
     pub(crate) scene: Scene,
-}
-
-/// Runs it. An error is a loss, as is what it adds to the report's failures.
-pub(crate) async fn run(
-    world: &mut World,
-    plan: &Plan,
-    mut random: Random,
-    report: &mut Report,
-) -> Result<()> {
-    let mut round = Round::prepare(world, plan, &mut random).await.context("before any chaos")?;
-    eprintln!(
-        "round {}: {} licensed peers, {}",
-        plan.number,
-        plan.peers,
-        if round.hashes { "with cipher hashes" } else { "without cipher hashes" }
-    );
-    round.start_seed(world)?;
-    (0..round.peers.len()).try_for_each(|peer| round.start_peer(world, peer))?;
-    Chaos::new(plan, random.fork()).run(world, &mut round, report).await?;
-    for (kind, pieces) in round.scene.sent.take() {
-        *report.hostile.entry(format!("{kind}: pieces sent")).or_default() += pieces;
-    }
-    round.settle(world, report).await?;
-    let opened = round.verify(world, report).await;
-    round.end(report).await?;
-    opened
+    /// What a bad disk changed of the film, and where.
+    changed: Vec<(u64, Vec<u8>)>,
+    /// The newest epoch, as far as somebody began one.
+    epoch: u64,
 }
 
 impl Round {
-    async fn prepare(world: &World, plan: &Plan, random: &mut Random) -> Result<Self> {
-        let dir = world.path(&format!("round-{}", plan.number));
+    pub(crate) async fn prepare(world: &World, plan: &Plan, random: &mut Random) -> Result<Self> {
+        let dir = world.path(&plan.name);
         let path = |name: &str| dir.join(name).display().to_string();
         content::write(&dir.join("content"), plan.bytes, random)?;
         let (source, torrent, seed_file) = (path("content"), path("film.torrent"), path("film.seed"));
-        let (publisher, token, url) = (dir.join("publisher"), world.token(), world.url.clone());
-        let piece_length = *random.one(&["64K", "128K", "256K"]);
-        let admin = ["--tracker", &url, "--admin-token-file", &token];
+        let publisher = dir.join("publisher");
+        let piece_length = *random.one(plan.piece_lengths);
         let publish = ["publish", &source, "--output", &torrent, "--seed-file", &seed_file];
-        let args = [&publish[..], &["--piece-length", piece_length], &admin].concat();
-        world.expect("publish", &publisher, &args).await?;
-        let devices = plan.peers.to_string();
-        let args = [&["voucher", &torrent, "--devices", &devices][..], &admin].concat();
-        let voucher = world.expect("voucher", &publisher, &args).await?;
-        let code = voucher["code"].as_str().context("no code")?;
+        let args = [&publish[..], &["--piece-length", piece_length]].concat();
+        world.administer("publish", &publisher, &args).await?;
+        let all = plan.licensed + plan.unlicensed;
+        let args = ["voucher", &torrent, "--devices", &all.to_string()];
+        let voucher = world.administer("voucher", &publisher, &args).await?;
+        let voucher = voucher["code"].as_str().context("no code")?.to_owned();
         let mut peers = Vec::new();
-        for number in 0..=plan.peers {
-            let licensed = number < plan.peers;
-            let name = if licensed { format!("peer-{}", number + 1) } else { "unlicensed".to_owned() };
+        for number in 0..all {
+            let licensed = number < plan.licensed;
+            let name = format!("{}-{}", if licensed { "licensed" } else { "unlicensed" }, number + 1);
             let data = dir.join(&name);
-            let license = ["license", &torrent, "--voucher", code];
+            let license = ["license", &torrent, "--voucher", &voucher];
             let args = if licensed { &license[..] } else { &["subscribe", &torrent] };
-            let subscribed = world.expect(&name, &data, args).await?;
-            let id = subscribed["subscriber"].as_str().context("no subscriber")?.to_owned();
-            let (port, clock) = (free_port(random)?, None);
-            let (state, was_complete) = (State::Down, false);
-            peers.push(Peer { name, data, port, licensed, id, clock, state, was_complete });
+            world.expect(&name, &data, args).await?;
+            let (address, clock) = (free_address(random)?, None);
+            peers.push(Peer {
+                name,
+                data,
+                address,
+                licensed,
+                clock,
+                state: State::Down,
+                was_complete: false,
+            });
         }
-        let seed_port = free_port(random)?;
-        let bytes = fs::read(&torrent)?;
-        let metainfo = Metainfo::from_bytes(&bytes, swarmseal_accel::detect())?;
-        let ports = peers.iter().map(|peer| peer.port).chain([seed_port]);
+        let seed = free_address(random)?;
+        let metainfo = Metainfo::from_bytes(&fs::read(&torrent)?, swarmseal_accel::detect())?;
         let scene = Scene {
             metainfo: Arc::new(metainfo),
-            targets: ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect(),
+            seed,
+            targets: peers.iter().map(|peer| peer.address).chain([seed]).collect(),
             sent: Sent::default(),
         };
-        let hashes = plan.number.is_multiple_of(2);
-        Ok(Round { dir, torrent, seed_file, seed_port, hashes, seed: State::Down, peers, scene })
+        let (changed, epoch) = (Vec::new(), 1);
+        Ok(Round { dir, torrent, seed_file, voucher, seed: State::Down, peers, scene, changed, epoch })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// It is slow enough that peers must get most of it from each other, and that there is time for chaos.
+    /// Starts the seed and all peers.
+    pub(crate) fn start(&mut self, world: &World) -> Result<()> {
+        self.start_seed(world)?;
+        (0..self.peers.len()).try_for_each(|peer| self.start_peer(world, peer))
+    }
+
     pub(crate) fn start_seed(&mut self, world: &World) -> Result<()> {
-        let listen = format!("127.0.0.1:{}", self.seed_port);
-        let seed = ["seed", &self.seed_file, "--listen", &listen, "--upload-limit", "1500K"];
-        let none = ["--cipher-hashes", "0"];
-        let args = if self.hashes { seed.to_vec() } else { [&seed[..], &none].concat() };
+        let (listen, limit) = (self.scene.seed.to_string(), UPLOAD.to_string());
+        let args = ["seed", &self.seed_file, "--listen", &listen, "--upload-limit", &limit];
         let data = self.path("seed");
         self.seed = State::Running(Process::start(&world.program, "seed", &data, &args, None)?);
         Ok(())
     }
 
     pub(crate) fn start_peer(&mut self, world: &World, peer: usize) -> Result<()> {
-        let torrent = self.torrent.clone();
         let peer = &mut self.peers[peer];
-        let listen = format!("127.0.0.1:{}", peer.port);
-        let args = ["get", &torrent, "--listen", &listen, "--download-limit", "700K"];
+        let (listen, limit) = (peer.address.to_string(), DOWNLOAD.to_string());
+        let args = ["get", &self.torrent, "--listen", &listen, "--download-limit", &limit];
         peer.state =
             State::Running(Process::start(&world.program, &peer.name, &peer.data, &args, peer.clock)?);
         Ok(())
     }
 
-    /// Everybody goes on in peace and gets what is missing.
-    async fn settle(&mut self, world: &mut World, report: &mut Report) -> Result<()> {
+    /// A hostile member joins.
+    pub(crate) fn join(&self, number: u64, kind: Kind, random: &mut Random) -> Result<Hostile> {
+        let data = self.path(&format!("hostile-{number}"));
+        Ok(Hostile::join(number, kind, self.scene.clone(), free_address(random)?, data, random.fork()))
+    }
+
+    /// Counts what the hostile members sent.
+    pub(crate) fn count_sent(&self, report: &mut Report) {
+        for (what, count) in self.scene.sent.take() {
+            *report.hostile.entry(what).or_default() += count;
+        }
+    }
+
+    /// The seed's disk goes bad: what it reads at some places is something else.
+    pub(crate) fn break_disk(&mut self, random: &mut Random) -> Result<()> {
+        let film = OpenOptions::new().read(true).write(true).open(self.path("content/film.bin"))?;
+        let length = film.metadata()?.len();
+        for _ in 0..BAD_PLACES {
+            let at = random.below(length);
+            let mut bytes = vec![0; random.between(1, length / 32 + 1).min(length - at) as usize];
+            film.read_exact_at(&mut bytes, at)?;
+            self.changed.push((at, bytes.clone()));
+            random.fill(&mut bytes);
+            film.write_all_at(&bytes, at)?;
+        }
+        Ok(())
+    }
+
+    /// The disk is as it was.
+    pub(crate) fn mend_disk(&mut self) -> Result<()> {
+        let film = OpenOptions::new().write(true).open(self.path("content/film.bin"))?;
+        // Places may overlap: the last change is undone first.
+        while let Some((at, bytes)) = self.changed.pop() {
+            film.write_all_at(&bytes, at)?;
+        }
+        Ok(())
+    }
+
+    /// Begins another epoch, or retires all before the newest; false where the tracker is down.
+    pub(crate) async fn change_epoch(&mut self, world: &World, retire: bool) -> Result<bool> {
+        if world.tracker.as_ref().is_none_or(|tracker| tracker.said().listening.is_none()) {
+            return Ok(false);
+        }
+        let epoch = self.epoch.to_string();
+        let retiring = ["--retire-before", &epoch];
+        let args = [&["epochs", &self.torrent][..], if retire { &retiring } else { &["--begin"] }].concat();
+        let args = [&args[..], &world.admin()].concat();
+        let (code, last) = world.call("epochs", &self.path("publisher"), &args, STEP).await?;
+        if code == NO_TRACKER {
+            return Ok(false);
+        }
+        ensure!(code == 0, "{args:?}: {last}");
+        self.epoch = last["current"].as_u64().context("no current epoch")?;
+        Ok(true)
+    }
+
+    /// Nothing goes wrong any more, and everybody begins anew and gets what is missing. Each must: what it had is of another epoch, and
+    /// for the rest of a run it does not deal with a seed whose disk was bad.
+    pub(crate) async fn settle(&mut self, world: &mut World, report: &mut Report) -> Result<()> {
+        self.mend_disk()?;
         if world.tracker.is_none() {
             world.start_tracker()?;
         }
@@ -180,74 +225,59 @@ impl Round {
         }
         for peer in 0..self.peers.len() {
             match std::mem::replace(&mut self.peers[peer].state, State::Down) {
-                State::Down => self.start_peer(world, peer)?,
                 State::Stopped(process) => {
                     process.signal("CONT").await?;
                     self.peers[peer].state = State::Running(process);
                 }
-                running => self.peers[peer].state = running,
+                other => self.peers[peer].state = other,
             }
+            if let Err(error) = self.stop(peer, report).await {
+                report.fail(format!("{error:#}"));
+            }
+            self.start_peer(world, peer)?;
         }
+        let took = self.all_complete(SETTLE, report).await;
+        eprintln!("all complete {:.0} s after the chaos", took.as_secs_f64());
+        Ok(())
+    }
+
+    /// Waits until every peer that runs has everything, which is a failure where it takes longer; how long it took.
+    pub(crate) async fn all_complete(&mut self, within: Duration, report: &mut Report) -> Duration {
         let start = Instant::now();
         for peer in &mut self.peers {
             if let State::Running(process) = &mut peer.state {
-                let left = SETTLE.saturating_sub(start.elapsed()).max(Duration::from_secs(1));
+                let left = within.saturating_sub(start.elapsed()).max(Duration::from_secs(1));
                 if let Err(error) = process.until(left, |said| said.complete).await {
                     report.fail(format!("{} does not get everything: {error:#}", self.dir.display()));
                 }
             }
         }
-        eprintln!("all complete {:.0} s after the chaos", start.elapsed().as_secs_f64());
-        Ok(())
+        start.elapsed()
     }
 
-    /// Opens every licensed copy, and again after a repair of any.
-    async fn verify(&mut self, world: &World, report: &mut Report) -> Result<()> {
-        for peer in 0..self.peers.len() {
-            if self.peers[peer].licensed {
-                self.open(world, peer, report).await?;
-            }
-        }
-        // They have gone on meanwhile: a piece whose sender has vanished is fetched again, from a peer that was not repaired yet
-        // perhaps. Now that everybody is, all of it is looked at as it stays.
-        for peer in 0..self.peers.len() {
-            self.stop(peer, report).await?;
-            if self.peers[peer].licensed {
-                self.open(world, peer, report).await?;
-                let bytes = content::compare(&self.path("content"), &self.peers[peer].data.join("opened"))?;
-                report.copies += 1;
-                report.bytes += bytes;
-            }
-            let _ = fs::remove_dir_all(self.peers[peer].data.join("opened"));
-        }
-        Ok(())
-    }
-
-    /// Plays, and repairs until the player is content; a peer that had to be repaired goes on as it was before.
-    async fn open(&mut self, world: &World, peer: usize, report: &mut Report) -> Result<()> {
-        let (name, data) = (self.peers[peer].name.clone(), self.peers[peer].data.clone());
-        let (opened, torrent) = (data.join("opened"), self.torrent.clone());
-        let to = opened.display().to_string();
-        let was_running = matches!(self.peers[peer].state, State::Running(_));
-        for _ in 0..REPAIRS {
-            let play = ["play", &torrent, "--output", &to, "--force"];
-            let (code, last) = world.call(&name, &data, &play, STEP).await?;
-            if code == 0 {
-                if was_running && matches!(self.peers[peer].state, State::Down) {
-                    self.start_peer(world, peer)?;
+    /// Opens every copy, while its peer goes on, and compares it byte for byte. Peers that have no license get one for it.
+    pub(crate) async fn verify(&mut self, world: &World, report: &mut Report) {
+        for peer in &self.peers {
+            match self.open(world, peer).await {
+                Ok(bytes) => {
+                    report.copies += 1;
+                    report.bytes += bytes;
                 }
-                return content::compare(&self.path("content"), &opened).map(|_| ());
+                Err(error) => report.fail(format!("{}: {error:#}", self.dir.display())),
             }
-            // Corrupt, or missing.
-            ensure!(code == 10 || code == 11, "{name}: play: {last}");
-            self.stop(peer, report).await?;
-            report.repairs += 1;
-            let listen = format!("127.0.0.1:{}", self.peers[peer].port);
-            let get = ["get", &torrent, "--listen", &listen, "--repair", "--exit"];
-            let (code, last) = world.call(&name, &data, &get, 2 * STEP).await?;
-            ensure!(code == 0, "{name}: get --repair: {last}");
         }
-        anyhow::bail!("{name}: still corrupt after {REPAIRS} repairs")
+    }
+
+    /// What was stored was checked as it came: the first look at it finds nothing wrong.
+    async fn open(&self, world: &World, peer: &Peer) -> Result<u64> {
+        let opened = peer.data.join("opened");
+        let to = opened.display().to_string();
+        let play = ["play", &self.torrent, "--output", &to, "--no-fetch"];
+        let voucher: &[&str] = if peer.licensed { &[] } else { &["--voucher", &self.voucher] };
+        world.expect(&peer.name, &peer.data, &[&play[..], voucher].concat()).await?;
+        let bytes = content::compare(&self.path("content"), &opened)?;
+        fs::remove_dir_all(&opened)?;
+        Ok(bytes)
     }
 
     /// Ends a peer's process politely.
@@ -260,7 +290,7 @@ impl Round {
         Ok(())
     }
 
-    async fn end(mut self, report: &mut Report) -> Result<()> {
+    pub(crate) async fn end(mut self, report: &mut Report) -> Result<()> {
         for peer in 0..self.peers.len() {
             self.stop(peer, report).await?;
         }
@@ -268,7 +298,8 @@ impl Round {
             note(&process, "seed", report);
             process.terminate(END).await?;
         }
-        let honest: Vec<String> = self.peers.iter().map(|peer| peer.id.clone()).collect();
+        // The seed's disk was bad for a while.
+        let honest: Vec<IpAddr> = self.peers.iter().map(|peer| peer.address.ip()).collect();
         for peer in &self.peers {
             read_log(&peer.data, &honest, report)?;
         }

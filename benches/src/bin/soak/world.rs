@@ -1,6 +1,6 @@
 //! What outlives the rounds: the program, a directory, a tracker.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,16 +21,19 @@ pub(crate) struct World {
     pub(crate) program: PathBuf,
     dir: PathBuf,
     pub(crate) tracker: Option<Process>,
-    tracker_port: u16,
-    pub(crate) url: String,
+    tracker_address: SocketAddr,
+    url: String,
+    /// The file with the admin token.
+    token: String,
 }
 
 impl World {
     /// Starts the tracker.
     pub(crate) async fn start(program: PathBuf, dir: PathBuf) -> Result<Self> {
-        let tracker_port = free_port(&mut Random::new(u64::from(std::process::id())))?;
-        let url = format!("http://127.0.0.1:{tracker_port}");
-        let mut world = World { program, dir, tracker: None, tracker_port, url };
+        let tracker_address = free_address(&mut Random::new(u64::from(std::process::id())))?;
+        let url = format!("http://{tracker_address}");
+        let token = dir.join("operator/tracker/admin.token").display().to_string();
+        let mut world = World { program, dir, tracker: None, tracker_address, url, token };
         world.start_tracker()?;
         world.tracker_listens().await?;
         Ok(world)
@@ -41,7 +44,7 @@ impl World {
     }
 
     pub(crate) fn start_tracker(&mut self) -> Result<()> {
-        let listen = format!("127.0.0.1:{}", self.tracker_port);
+        let listen = self.tracker_address.to_string();
         let args = ["tracker", "--listen", &listen, "--announce-interval", "5"];
         self.tracker = Some(Process::start(&self.program, "tracker", &self.path("operator"), &args, None)?);
         Ok(())
@@ -51,11 +54,6 @@ impl World {
         let tracker = self.tracker.as_mut().context("no tracker")?;
         tracker.until(STEP, |said| said.listening.is_some()).await?;
         Ok(())
-    }
-
-    /// The file with the admin token.
-    pub(crate) fn token(&self) -> String {
-        self.path("operator/tracker/admin.token").display().to_string()
     }
 
     /// Runs a verb to its end: its exit code, and the last object that it printed, or its failure.
@@ -70,6 +68,16 @@ impl World {
         let status = process.ends(within).await.with_context(|| format!("{args:?}"))?;
         let said = process.until(STEP, |said| said.ended).await?;
         Ok((status.code().unwrap_or(-1), said.error.unwrap_or(said.last)))
+    }
+
+    /// Flags of everything that asks the tracker's admin API.
+    pub(crate) fn admin(&self) -> [&str; 4] {
+        ["--tracker", &self.url, "--admin-token-file", &self.token]
+    }
+
+    /// [`World::expect`] of a verb that asks the tracker's admin API.
+    pub(crate) async fn administer(&self, name: &str, data: &Path, args: &[&str]) -> Result<Value> {
+        self.expect(name, data, &[args, &self.admin()].concat()).await
     }
 
     /// [`World::call`] of a verb that must do what it is for.
@@ -89,38 +97,55 @@ impl World {
     }
 }
 
-/// A port below those that the system gives to outgoing connections, so that none of them takes it while its owner is down.
-pub(crate) fn free_port(random: &mut Random) -> Result<u16> {
+/// An address of loopback, so that peers tell one process from another as they tell hosts, and a port below those that the system
+/// gives to outgoing connections, so that none of them takes it while its owner is down.
+pub(crate) fn free_address(random: &mut Random) -> Result<SocketAddr> {
     for _ in 0..1000 {
-        let port = random.between(20_000, 31_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
+        let host = Ipv4Addr::new(
+            127,
+            random.between(1, 255) as u8,
+            random.below(256) as u8,
+            random.between(1, 254) as u8,
+        );
+        let address = SocketAddr::from((host, random.between(20_000, 31_000) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
         }
     }
-    anyhow::bail!("no free port")
+    anyhow::bail!("no free address")
 }
 
-/// What a process wrote to its log: panics, why it hung up, whom it banned. `honest`: subscribers that never lie.
-pub(crate) fn read_log(data: &Path, honest: &[String], report: &mut Report) -> Result<()> {
+/// What a process wrote to its log: panics, and why it ended or refused connections. `peers`: the addresses of honest ones, who send
+/// nothing bad.
+pub(crate) fn read_log(data: &Path, peers: &[IpAddr], report: &mut Report) -> Result<()> {
     let path = data.join("log");
     let log = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for line in log.lines() {
-        let reason = || line.split_once("reason=").map(|(_, reason)| without_numbers(reason));
+        let after = |mark: &str| line.split_once(mark).map_or("", |(_, rest)| rest);
+        let is_honest = |field: &str| {
+            let address = after(field).split_whitespace().next().unwrap_or_default();
+            let ip = address.parse().or_else(|_| address.parse().map(|address: SocketAddr| address.ip()));
+            ip.is_ok_and(|ip| peers.contains(&ip))
+        };
         if line.contains("panicked at") || line.contains("stack overflow") {
             report.fail(format!("{name}: {line}"));
         } else if line.contains("a stored piece is damaged") {
             report.damage_noticed += 1;
         } else if line.contains("disconnecting") {
-            *report.hung_up.entry(reason().unwrap_or_default()).or_default() += 1;
-        } else if line.contains(" banned ")
-            && let Some(reason) = reason()
-            && honest.iter().any(|id| line.contains(id))
-        {
-            if ["stated another hash", "bad signature"].iter().any(|accusation| reason.contains(accusation)) {
-                report.fail(format!("{name}: an honest peer is accused: {line}"));
+            let reason = after("reason=");
+            if ["bad ticket", "bad piece"].iter().any(|lie| reason.contains(lie)) && is_honest("addr=") {
+                report.fail(format!("{name}: an honest peer is taken for a liar: {line}"));
             }
-            *report.honest_banned.entry(reason).or_default() += 1;
+            *report.ended.entry(without_numbers(reason)).or_default() += 1;
+        } else if line.contains("not dealt with") {
+            if is_honest("address=") {
+                report.fail(format!("{name}: an honest peer is shut out: {line}"));
+            }
+            report.shut_out += 1;
+        } else if line.contains("incoming connection refused") {
+            let refused = format!("handshake: {}", without_numbers(after("error=")));
+            *report.ended.entry(refused).or_default() += 1;
         }
     }
     Ok(())

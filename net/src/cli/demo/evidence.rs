@@ -71,7 +71,7 @@ impl Scene {
             .chain(&self.others)
             .map(|subscription| {
                 let mut y = vec![0; params.group().bytes()];
-                subscription.public_key.to_bytes(params, &mut y).map(|()| y)
+                subscription.keys.public_key.to_bytes(params, &mut y).map(|()| y)
             })
             .collect::<Result<_, _>>()
             .map_err(core_failure)?;
@@ -152,7 +152,7 @@ pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> R
         read_transcript(&dir.join("transcript"), &mut |object| {
             let ticket = object["ticket"].as_str().and_then(|text| hex::decode(text).ok());
             let ticket = ticket.and_then(|bytes| Ticket::from_bytes(&bytes).ok());
-            tickets.extend(ticket.filter(|ticket| ticket.uploader != own.id));
+            tickets.extend(ticket.filter(|ticket| ticket.uploader != own.keys.id));
         })?;
     }
     if tickets.is_empty() {
@@ -162,9 +162,9 @@ pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> R
     let mut opened = false;
     for ticket in &tickets {
         // As the attacker itself, and in the name of the uploader that the ticket is for.
-        opened |= client.rekey(metainfo.info.seal.torrent_id, own.keys.epoch, ticket, &[0]).await.is_ok();
-        let forged = client.as_subscriber(ticket.uploader, own.identity.signing_key().clone());
-        opened |= forged.rekey(metainfo.info.seal.torrent_id, own.keys.epoch, ticket, &[0]).await.is_ok();
+        opened |= client.rekey(metainfo.info.seal.torrent_id, own.epoch, ticket, &[0]).await.is_ok();
+        let forged = client.as_subscriber(ticket.uploader, own.keys.identity.signing_key().clone());
+        opened |= forged.rekey(metainfo.info.seal.torrent_id, own.epoch, ticket, &[0]).await.is_ok();
     }
     Ok(AttackResult { name: "others' tickets", profile: metainfo.info.seal.params.profile().name(), opened })
 }
@@ -174,10 +174,10 @@ pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> R
 fn leaked_license(owner: &Subscription, attacker: &Subscription) -> Result<License, Failure> {
     let path = owner.dir.license();
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
-    if License::open_for(&envelope, &attacker.identity, &owner.metainfo, &attacker.id).is_ok() {
+    if License::open_for(&envelope, &attacker.keys.identity, &owner.metainfo, &attacker.keys.id).is_ok() {
         return Err(Failure::new(Exit::DemoFailed, "a license opened on another device"));
     }
-    License::open_for(&envelope, &owner.identity, &owner.metainfo, &owner.id)
+    License::open_for(&envelope, &owner.keys.identity, &owner.metainfo, &owner.keys.id)
         .map_err(|error| Failure::new(Exit::DemoFailed, format!("{}: {error}", path.display())))
 }
 

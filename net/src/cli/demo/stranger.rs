@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde_json::json;
-use swarmseal_core::{SubscriberId, Ticket};
+use swarmseal_core::{KeyCommitment, SubscriberId, Ticket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -54,11 +54,9 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<(), Failure> {
 
 async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> std::io::Result<()> {
     let invalid = |error: String| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
-    let seal = &metainfo.info.seal;
     let identity = Identity::generate(&mut UnwrapErr(SysRng));
     let mut id = [0; 32];
     getrandom::fill(&mut id).map_err(std::io::Error::other)?;
-    let id = SubscriberId(id);
     let mut stream = TcpStream::connect(peer).await?;
     let ours = Handshake::new(metainfo.info_hash, handshake::peer_id(*b"stranger-000"));
     stream.write_all(&ours.to_bytes()).await?;
@@ -66,7 +64,9 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
     stream.read_exact(&mut theirs).await?;
     Handshake::from_bytes(&theirs).map_err(|error| invalid(error.to_string()))?;
 
-    let hello = Hello { id, identity: identity.public(), epoch: 1, profile: seal.params.profile() };
+    let keys = KeyCommitment(id);
+    let hello = Hello::Subscriber { identity: identity.public(), keys };
+    let id = hello.id(&metainfo.info.seal.torrent_id);
     let extended = ExtendedHandshake {
         seal_id: Some(OUR_ID),
         dont_have_id: None,
@@ -87,7 +87,8 @@ async fn beg(metainfo: &Metainfo, peer: SocketAddr, piece_bytes: &mut u64) -> st
                     let theirs = ExtendedHandshake::from_bytes(&payload)
                         .map_err(|error| invalid(error.to_string()))?;
                     if let (Some(their_id), Some(hello)) = (theirs.seal_id, theirs.hello) {
-                        let forged = forged_ticket(metainfo, &identity, hello.id, id);
+                        let forged =
+                            forged_ticket(metainfo, &identity, hello.id(&metainfo.info.seal.torrent_id), id);
                         let ticket = SealMessage::Ticket(Box::new(forged)).to_bytes();
                         send(&mut stream, &Message::Extended { id: their_id, payload: ticket.into() })
                             .await?;

@@ -26,11 +26,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Option<PlainMetainfo>, 
 
 /// Checks what is there, fetches the rest, and seeds on unless told to exit.
 pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> Result<(), Failure> {
-    for (given, flag) in [
-        (args.voucher.is_some(), "--voucher"),
-        (args.repair, "--repair"),
-        (args.transcript.is_some(), "--transcript"),
-    ] {
+    for (given, flag) in [(args.voucher.is_some(), "--voucher"), (args.transcript.is_some(), "--transcript")]
+    {
         if given {
             return Err(Failure::new(
                 Exit::Usage,
@@ -71,7 +68,7 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
             }),
         );
     }
-    let trackers = OrdinaryTrackers::new(&torrent.trackers).map_err(glue::client_failure)?;
+    let trackers = OrdinaryTrackers::new(&torrent.trackers, address.ip()).map_err(glue::client_failure)?;
     let (role, tracker) = (Role::PlainPeer { store: Arc::new(store) }, Arc::new(OrdinaryLink(trackers)));
     let config = TorrentConfig {
         peers: args.peers.clone(),
@@ -79,5 +76,5 @@ pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> 
         ..TorrentConfig::new(torrent.info_hash, torrent.layout, role, tracker)
     };
     let handle = node.add_torrent(config).map_err(glue::add_failure)?;
-    until_told(&args, (node, told), handle.stats(), async || Ok(true), output).await
+    until_told(&args, (node, told), handle.stats(), output).await
 }

@@ -1,27 +1,22 @@
 //! What a peer or seed asks of a tracker, over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use swarmseal_core::{SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{Ticket, TorrentId};
 
 use crate::cli::subscription::Subscription;
 use crate::cli::{Exit, Failure};
 use crate::peer::{
-    Announce, AnnounceEvent, AnnounceReply, BoxFuture, CipherHashes, KeyError, OrdinaryClient, Personal,
-    Question, ReceiptError, Tracker,
+    Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, OrdinaryClient, Personal, Tracker,
 };
 use crate::tracker_client::{Client, Error};
 use crate::wire::announce;
-use crate::wire::api::{
-    self, ApiError, Defend, Keys, MAX_PIECES, MAX_RECEIPTS, Passkey, PersonalKeysRequest, Receipts,
-    SignedReceipt,
-};
+use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, MAX_WITNESS_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::mse::TorrentName;
-use crate::wire::seal::{Receipt, Statement};
 
 /// A member's way to its tracker. The tracker gives re-keys to subscribers and encryption keys to seeds alone.
 pub(crate) struct TrackerLink {
@@ -30,31 +25,31 @@ pub(crate) struct TrackerLink {
     /// Replaced when the tracker has another.
     passkey: Mutex<Passkey>,
     width: usize,
-    piece_count: u32,
 }
 
 impl TrackerLink {
-    /// A subscriber's. Errors: [`Exit::Usage`] where the announce URL is none, or the keys were never registered.
-    pub(crate) fn of_subscriber(subscription: &Subscription) -> Result<Self, Failure> {
+    /// A subscriber's that listens on `listen`. Errors: [`Exit::Usage`] where the announce URL is none.
+    pub(crate) fn of_subscriber(subscription: &Subscription, listen: IpAddr) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
-        Self::new(&subscription.metainfo, client, subscription.keys.passkey.as_deref())
+        Self::new(&subscription.metainfo, client, listen, subscription.passkey)
     }
 
-    /// An original seed's. Errors: as [`TrackerLink::of_subscriber`].
-    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile) -> Result<Self, Failure> {
-        Self::new(metainfo, super::seed_client(metainfo, seed)?, seed.passkey.as_deref())
-    }
-
-    fn new(metainfo: &Metainfo, client: Client, passkey: Option<&str>) -> Result<Self, Failure> {
-        let passkey = passkey.and_then(Passkey::from_hex).ok_or_else(|| {
+    /// An original seed's. Errors: [`Exit::Usage`] where the announce URL is none, or the seed was never registered.
+    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile, listen: IpAddr) -> Result<Self, Failure> {
+        let passkey = seed.passkey.as_deref().and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
-                "there is no passkey: expected keys that were registered with the tracker",
+                "there is no passkey: expected a seed file that was registered with the tracker",
             )
         })?;
+        Self::new(metainfo, super::seed_client(metainfo, seed)?, listen, passkey)
+    }
+
+    fn new(metainfo: &Metainfo, client: Client, listen: IpAddr, passkey: Passkey) -> Result<Self, Failure> {
+        let client = client.announcing_from(listen).map_err(super::client_failure)?;
         let seal = &metainfo.info.seal;
-        let (width, piece_count) = (seal.params.group().bytes(), metainfo.info.piece_count);
-        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width, piece_count })
+        let width = seal.params.group().bytes();
+        Ok(TrackerLink { client, torrent: seal.torrent_id, passkey: Mutex::new(passkey), width })
     }
 
     fn personal_request(&self, info_hash: &[u8; 20], epoch: u64, pieces: &[u32]) -> PersonalKeysRequest {
@@ -90,13 +85,18 @@ impl TrackerLink {
         let mut all = Vec::with_capacity(pieces.len());
         for batch in pieces.chunks(MAX_PIECES) {
             let answer = call(batch).await.map_err(refusal)?;
-            let keys = &answer.keys;
-            if keys.len() != batch.len() * self.width {
-                return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
-            }
-            all.extend(keys.chunks_exact(self.width).map(<[u8]>::to_vec));
+            self.split(&answer.keys, batch.len(), &mut all)?;
         }
         Ok(all)
+    }
+
+    /// Adds so many keys, of W bytes each.
+    fn split(&self, keys: &[u8], count: usize, all: &mut Vec<Vec<u8>>) -> Result<(), KeyError> {
+        if keys.len() != count * self.width {
+            return Err(KeyError::Unavailable("the tracker's answer has another number of keys".into()));
+        }
+        all.extend(keys.chunks_exact(self.width).map(<[u8]>::to_vec));
+        Ok(())
     }
 }
 
@@ -136,14 +136,22 @@ fn parse(ticket: &[u8]) -> Result<Ticket, KeyError> {
 /// Whether it is the ticket's holder or we who is refused.
 fn refusal(error: Error) -> KeyError {
     match error.code() {
+        Some(ApiError::BadTicket) => KeyError::BadTicket,
         Some(
-            ApiError::BadTicket
-            | ApiError::ExpiredTicket
+            ApiError::ExpiredTicket
             | ApiError::UnknownSubscriber
             | ApiError::UnknownEpoch
             | ApiError::UnknownPersonal
             | ApiError::Revoked,
         ) => KeyError::TicketRefused(error.to_string()),
+        Some(ApiError::RetiredEpoch) => KeyError::Retired,
+        _ => KeyError::Unavailable(error.to_string()),
+    }
+}
+
+/// There is no ticket that could be refused: what is not retired is asked for again later.
+fn witness_refusal(error: Error) -> KeyError {
+    match error.code() {
         Some(ApiError::RetiredEpoch) => KeyError::Retired,
         _ => KeyError::Unavailable(error.to_string()),
     }
@@ -176,6 +184,22 @@ impl Tracker for TrackerLink {
         Box::pin(async move {
             let ticket = &parse(ticket)?;
             self.keys(pieces, |pieces| client.seed_keys(*torrent, ticket, pieces)).await
+        })
+    }
+
+    fn witness_keys<'a>(
+        &'a self,
+        epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(pieces.len());
+            for batch in pieces.chunks(MAX_WITNESS_PIECES) {
+                let answer =
+                    self.client.witness(self.torrent, epoch, batch).await.map_err(witness_refusal)?;
+                self.split(&answer.keys, batch.len(), &mut all)?;
+            }
+            Ok(all)
         })
     }
 
@@ -224,66 +248,6 @@ impl Tracker for TrackerLink {
         Box::pin(self.keys(pieces, move |pieces| async move {
             self.client.pull_keys(&self.personal_request(info_hash, own_epoch, pieces)).await
         }))
-    }
-
-    fn cipher_hashes(&self, first: u32) -> BoxFuture<'_, Result<CipherHashes, String>> {
-        Box::pin(async move {
-            let hashes = self.client.hashes(self.torrent, self.piece_count, first, false).await;
-            hashes.map_err(|error| error.to_string())
-        })
-    }
-
-    fn questions(&self) -> BoxFuture<'_, Result<(Vec<Question>, Duration), String>> {
-        Box::pin(async move {
-            let answer = self.client.questions(self.torrent).await;
-            let (questions, interval) = answer.map_err(|error| error.to_string())?;
-            let questions = questions.into_iter().map(|question| {
-                let api::Question { case, piece, before, .. } = question;
-                Question { case, piece, before }
-            });
-            Ok((questions.collect(), Duration::from_secs(interval.into())))
-        })
-    }
-
-    fn defend(
-        &self,
-        case: [u8; 32],
-        uploader: SubscriberId,
-        statement: Statement,
-    ) -> BoxFuture<'_, Result<bool, String>> {
-        let defend = Defend { torrent_id: self.torrent, case, uploader, statement };
-        Box::pin(async move {
-            match self.client.defend(&defend).await {
-                Ok(cleared) => Ok(cleared),
-                // Not what the tracker takes: perhaps another is.
-                Err(error) if error.code() == Some(ApiError::BadStatement) => Ok(false),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-    }
-
-    fn receipts<'a>(
-        &'a self,
-        receipts: &'a [(SubscriberId, Receipt)],
-    ) -> BoxFuture<'a, Result<u64, ReceiptError>> {
-        Box::pin(async move {
-            let mut credited = 0;
-            for batch in receipts.chunks(MAX_RECEIPTS) {
-                let signed = batch.iter().map(|(downloader, receipt)| SignedReceipt {
-                    downloader: *downloader,
-                    receipt: receipt.clone(),
-                });
-                let body = Receipts { torrent_id: self.torrent, receipts: signed.collect() };
-                let answer = self.client.receipts(&body).await.map_err(|error| match error.code() {
-                    Some(ApiError::BadReceipt | ApiError::BadRequest) => {
-                        ReceiptError::Never(error.to_string())
-                    }
-                    _ => ReceiptError::Now(error.to_string()),
-                });
-                credited += answer?.credited;
-            }
-            Ok(credited)
-        })
     }
 
     fn now(&self) -> u64 {

@@ -43,6 +43,10 @@ impl Tracker for OrdinaryLink {
         Box::pin(async { Err(no_keys()) })
     }
 
+    fn witness_keys<'a>(&'a self, _: u64, _: &'a [u32]) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async { Err(no_keys()) })
+    }
+
     fn now(&self) -> u64 {
         crate::date::now()
     }

@@ -1,7 +1,6 @@
 //! Where a player's pieces come from: the store, into which a running `get` fetches what is read next or, where none runs, a
 //! node of the player's own.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +8,17 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cli::blame::Accusations;
 use crate::cli::channel::{Channel, Notices, call};
 use crate::cli::glue::{self, NodeArgs};
 use crate::cli::subscription::Subscription;
-use crate::cli::{Exit, Failure, Output, get, play};
+use crate::cli::{Exit, Failure, Output, get};
 use crate::peer::{Node, StoreError, StoreReader};
+use crate::player::PieceReader;
 use crate::player::serve::{BoxFuture, Supply};
-use crate::player::{BadPiece, Fault, PieceReader};
 use crate::wire::channel::{MAX_PIECES, Notice, Request};
 
 /// Between two tries to reach somebody who fetches.
@@ -61,13 +59,11 @@ struct Progress {
 
 /// A subscription's store, while somebody fetches into it.
 pub(super) struct Fetched {
-    subscription: Arc<Subscription>,
     reader: Arc<StoreReader>,
     wanted: watch::Sender<Vec<u32>>,
     bad: mpsc::Sender<(u32, [u8; 32])>,
     progress: watch::Receiver<Progress>,
     patience: Duration,
-    accusations: Arc<Mutex<Accusations>>,
     output: Output,
 }
 
@@ -75,15 +71,13 @@ pub(super) struct Fetched {
 pub(super) struct Fetching {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    accusations: Arc<Mutex<Accusations>>,
 }
 
 impl Fetching {
-    /// Ends it in order, within a second; but that reports of bad pieces are waited for.
+    /// Ends it in order, within a second.
     pub(super) async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.task.await;
-        self.accusations.lock().await.finish().await;
     }
 }
 
@@ -102,7 +96,7 @@ impl Fetched {
         let (progress, progress_seen) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
         let fetcher = Fetcher {
-            subscription: subscription.clone(),
+            subscription,
             reader: reader.clone(),
             node,
             wanted: wanted.subscribe(),
@@ -111,10 +105,9 @@ impl Fetched {
             stopped,
         };
         let task = tokio::spawn(fetcher.run());
-        let accusations = Arc::new(Mutex::new(Accusations::new(subscription.clone(), output)));
-        let fetching = Fetching { stop, task, accusations: accusations.clone() };
+        let fetching = Fetching { stop, task };
         let progress = progress_seen;
-        let fetched = Fetched { subscription, reader, wanted, bad, progress, patience, accusations, output };
+        let fetched = Fetched { reader, wanted, bad, progress, patience, output };
         Ok((Arc::new(fetched), fetching))
     }
 
@@ -161,7 +154,8 @@ impl PieceReader for Fetched {
     }
 }
 
-/// The store as a player reads it that writes files: what is missing stays missing, and what is corrupt is fetched again.
+/// The store as a player reads it that writes files: a piece that was never stored stays missing, and one that is corrupt, or was
+/// discarded as such, is fetched again.
 pub(super) struct Mended {
     fetched: Arc<Fetched>,
     runtime: Handle,
@@ -176,7 +170,13 @@ impl Mended {
 
 impl PieceReader for Mended {
     fn read_piece(&self, index: u32, piece: &mut [u8]) -> io::Result<Option<u64>> {
-        self.fetched.read_piece(index, piece)
+        let found = self.fetched.read_piece(index, piece)?;
+        // The fetching process discards damaged pieces when it opens the store: perhaps before they are read here.
+        let discarded = || self.fetched.reader.records(index).is_ok_and(|records| records > 0);
+        if found.is_none() && discarded() && self.runtime.block_on(self.fetched.available(index)).is_ok() {
+            return self.fetched.read_piece(index, piece);
+        }
+        Ok(found)
     }
 
     fn replaced(&self, index: u32) -> bool {
@@ -222,17 +222,11 @@ impl Supply for Fetched {
         Box::pin(async move {
             let Some(stored) = self.reader.piece(index) else { return Ok(()) };
             let before = self.reader.records(index).map_err(|error| error.to_string())?;
-            let path = self.subscription.dir.bad_pieces();
-            let found = BadPiece { index, fault: Fault::Corrupt };
-            play::note_bad_pieces(&path, &[found]).map_err(|failure| failure.message)?;
             self.output.note(format!("Piece {index} is corrupt: it is fetched again"));
-            // While what came is still there.
-            self.accusations.lock().await.make(BTreeSet::from([index])).await;
             self.bad.send((index, stored.hash)).await.map_err(|_| "the player stops".to_owned())?;
             let replaced =
                 move |store: &StoreReader| Ok(store.piece(index).is_some() && store.records(index)? > before);
-            self.until(replaced).await?;
-            play::forget_bad_piece(&path, index).map_err(|failure| failure.message)
+            self.until(replaced).await
         })
     }
 }
@@ -372,13 +366,13 @@ impl Fetcher {
             }
             Err(failure) => return Ended::Lost(failure.message),
         };
-        let config = match get::torrent_config(&self.subscription, store) {
-            Ok(config) => config,
-            Err(failure) => return Ended::Lost(failure.message),
-        };
         let node = match Node::bind(self.node.config()).await {
             Ok(node) => node,
             Err(error) => return Ended::Lost(glue::listen_failure(self.node.listen, &error).message),
+        };
+        let config = match get::torrent_config(&self.subscription, store, node.local_addr().ip()) {
+            Ok(config) => config,
+            Err(failure) => return Ended::Lost(failure.message),
         };
         let torrent = match node.add_torrent(config) {
             Ok(torrent) => torrent,

@@ -1,13 +1,12 @@
 //! Whom to call: addresses from the tracker, each with a back-off of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::listen::canonical;
-use super::place::household;
 use crate::peer::tracker::Personal;
 
 const MAX_CANDIDATES: usize = 2000;
@@ -15,8 +14,6 @@ const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(300);
 /// A peer that needs nothing of us, nor we of it, is called again after this time.
 const LASTING: Duration = Duration::from_secs(600);
-/// Bans of peers at one address before the address itself is banned.
-const STRIKES: u32 = 3;
 
 #[derive(Debug)]
 struct Candidate {
@@ -31,15 +28,12 @@ struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Dialer {
     candidates: HashMap<SocketAddr, Candidate>,
-    banned: HashSet<SocketAddr>,
-    /// By household.
-    strikes: HashMap<IpAddr, u32>,
 }
 
 impl Dialer {
     pub(super) fn add(&mut self, addr: SocketAddr, personal: Option<Personal>) {
         let addr = canonical(addr);
-        if self.candidates.len() < MAX_CANDIDATES && addr.port() != 0 && !self.is_banned(addr) {
+        if self.candidates.len() < MAX_CANDIDATES && addr.port() != 0 {
             let fresh = || Candidate { next: Instant::now(), failures: 0, busy: false, personal };
             let known = self.candidates.entry(addr).or_insert_with(fresh);
             // An ordinary client may have gone on to another torrent.
@@ -89,19 +83,9 @@ impl Dialer {
         self.candidates.values_mut().for_each(|candidate| candidate.next = candidate.next.min(now + FIRST));
     }
 
-    /// `addr`: where we called, or where a call came from.
-    pub(super) fn ban(&mut self, addr: SocketAddr) {
-        self.candidates.remove(&addr);
-        if self.banned.len() < MAX_CANDIDATES && self.strikes.len() < MAX_CANDIDATES {
-            let strike = u32::from(self.banned.insert(addr));
-            *self.strikes.entry(household(addr.ip())).or_default() += strike;
-        }
-    }
-
-    pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
-        let ip = household(addr.ip());
-        let struck = !ip.is_loopback() && self.strikes.get(&ip).is_some_and(|&strikes| strikes >= STRIKES);
-        struck || self.banned.contains(&addr)
+    /// Forgets some addresses.
+    pub(super) fn forget(&mut self, which: impl Fn(IpAddr) -> bool) {
+        self.candidates.retain(|addr, _| !which(addr.ip()));
     }
 }
 
@@ -136,29 +120,6 @@ mod tests {
         dialer.ended(addr, false, false);
         dialer.add(addr, second);
         assert_eq!(dialer.due(8, |_| false), [(addr, second)]);
-    }
-
-    #[test]
-    fn an_address_is_banned_after_some_of_its_peers() {
-        let mut dialer = Dialer::default();
-        for port in 1..=3 {
-            let addr = SocketAddr::from(([192, 0, 2, 1], port));
-            assert!(!dialer.is_banned(addr));
-            dialer.ban(addr);
-            // Of one peer once.
-            dialer.ban(addr);
-            assert!(dialer.is_banned(addr));
-        }
-        assert!(dialer.is_banned("192.0.2.1:99".parse().unwrap()));
-        assert!(!dialer.is_banned("192.0.2.2:1".parse().unwrap()));
-        // A household has more IPv6 addresses than anybody can ban.
-        for host in 1..=3 {
-            let addr = format!("[2001:db8::{host}]:7").parse().unwrap();
-            assert!(!dialer.is_banned(addr));
-            dialer.ban(addr);
-        }
-        assert!(dialer.is_banned("[2001:db8::99]:7".parse().unwrap()));
-        assert!(!dialer.is_banned("[2001:db8:0:1::1]:7".parse().unwrap()));
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! Moves stored pieces to the subscription's epoch, by re-keys to ourselves.
 //!
-//! A piece is read, transformed and written aside, and then its record switches: a kill in between leaves it as it was, and the
+//! A piece is read, checked once more by the witness, transformed and written aside, and then its record switches: a kill in between leaves it as it was, and the
 //! next start goes on. Until it has moved, a piece is sent to others as it is.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarmseal_core::{ReKey, SubscriberId, Ticket, re_encrypt_piece};
+use swarmseal_core::{Error, ReKey, Ticket, WitnessKey, check_witness, re_encrypt_piece};
 use tokio::sync::{mpsc, oneshot, watch};
+use zeroize::Zeroizing;
 
 use super::stopping;
 use super::torrent::{Input, Member, Role};
+use super::witness;
+use super::work::Checks;
 use super::workers::Workers;
-use crate::peer::cipher_hashes::CipherHashes;
+use crate::peer::published::Expected;
 use crate::peer::state::Event;
 use crate::peer::store::{NOT_ENCRYPTED, Store, StoreError, StoredPiece};
 use crate::peer::tracker::{KeyError, Tracker};
@@ -35,7 +38,7 @@ const LAST_AGAIN: Duration = Duration::from_secs(300);
 /// What the move needs.
 pub(super) struct Mover {
     pub(super) role: Arc<Role>,
-    pub(super) hashes: Arc<CipherHashes>,
+    pub(super) checks: Checks,
     pub(super) tracker: Arc<dyn Tracker>,
     pub(super) work: Arc<Workers>,
     pub(super) inputs: mpsc::WeakSender<Input>,
@@ -47,11 +50,11 @@ pub(super) async fn keep_up(mover: Mover, mut epochs: watch::Receiver<u64>, stop
     let stop = stopping(stop);
     tokio::pin!(stop);
     let (mut looks, mut failures) = (0, 0_u32);
-    let mut given_up = HashSet::new();
+    let mut past = Past::default();
     loop {
         let epoch = *epochs.borrow_and_update();
         let moved = tokio::select! {
-            moved = mover.move_all(member, store, epoch, &mut given_up) => moved,
+            moved = mover.move_all(member, store, epoch, &mut past) => moved,
             () = &mut stop => return,
         };
         let wait = match moved {
@@ -89,19 +92,19 @@ pub(super) async fn keep_up(mover: Mover, mut epochs: watch::Receiver<u64>, stop
 }
 
 impl Mover {
-    /// Moves what is of another epoch; how many pieces that were. `given_up`: pieces of retired epochs.
+    /// Moves what is of another epoch; how many pieces that were.
     async fn move_all(
         &self,
         member: &Member,
         store: &Arc<Store>,
         epoch: u64,
-        given_up: &mut HashSet<(u32, u64)>,
+        past: &mut Past,
     ) -> Result<u32, String> {
         let mut count = 0;
         loop {
             let mut old = (0..).zip(store.pieces()).filter_map(|(piece, stored)| {
                 let from = stored?.epoch;
-                (from < epoch && from != NOT_ENCRYPTED && !given_up.contains(&(piece, from)))
+                (from < epoch && from != NOT_ENCRYPTED && !past.given_up.contains(&(piece, from)))
                     .then_some((piece, from))
             });
             let Some((first, from)) = old.next() else { return Ok(count) };
@@ -116,31 +119,35 @@ impl Mover {
                         epoch = from,
                         "pieces of a retired epoch are fetched again"
                     );
-                    given_up.extend(pieces.iter().map(|&piece| (piece, from)));
+                    past.given_up.extend(pieces.iter().map(|&piece| (piece, from)));
                     self.tell(Event::Retired { pieces }).await;
                     continue;
                 }
                 Err(error) => return Err(error.to_string()),
             };
+            let width = member.params.group().bytes();
+            let witness = witness::ask(&*self.tracker, width, epoch, &pieces).await;
+            let witness = witness.map_err(|error| error.to_string())?;
             if keys.len() != pieces.len() {
                 return Err("the tracker's answer has another number of keys".to_owned());
             }
-            for (piece, key) in pieces.into_iter().zip(keys) {
-                count += u32::from(self.move_one(store, (piece, from), epoch, key).await?);
+            for (piece, keys) in pieces.into_iter().zip(keys.into_iter().zip(witness)) {
+                count += u32::from(self.move_one(store, (piece, from), epoch, keys, past).await?);
             }
         }
     }
 
-    /// Moves one piece; whether it was still there to be moved.
+    /// Moves one piece; whether it was still there to be moved. `keys`: the re-key to ourselves, and the witness key of the new epoch.
     async fn move_one(
         &self,
         store: &Arc<Store>,
         (piece, from): (u32, u64),
         epoch: u64,
-        key: Vec<u8>,
+        keys: (Vec<u8>, Zeroizing<Vec<u8>>),
+        past: &mut Past,
     ) -> Result<bool, String> {
-        let (role, hashes, store) = (self.role.clone(), self.hashes.clone(), store.clone());
-        let job = move || transform(&role, &hashes, &store, (piece, from), epoch, &key);
+        let (role, checks, store) = (self.role.clone(), self.checks.clone(), store.clone());
+        let job = move || transform(&role, &checks, &store, (piece, from), epoch, (&keys.0, &keys.1));
         let (report, moved) = oneshot::channel();
         self.work.run(job, move |moved| drop(report.send(moved)));
         let moved = moved.await.ok().flatten();
@@ -150,9 +157,12 @@ impl Mover {
                 Ok(true)
             }
             Ok(Outcome::Gone) => Ok(false),
-            Ok(Outcome::Bad { sender }) => {
-                let senders = sender.into_iter().collect();
-                self.tell(Event::FoundBad { piece, senders }).await;
+            // It was right when it came: the keys are asked for again before the piece is given up.
+            Ok(Outcome::Mismatch) if past.doubted.insert((piece, from)) => {
+                Err(format!("the keys of piece {piece} do not fit what is stored"))
+            }
+            Ok(Outcome::Mismatch | Outcome::Damaged) => {
+                self.tell(Event::FoundBad { piece }).await;
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -174,41 +184,56 @@ fn word_to_ourselves(member: &Member, epoch: u64, expires: u64) -> Ticket {
     ticket
 }
 
+/// Pieces, with their epochs, that did not move.
+#[derive(Default)]
+struct Past {
+    /// Of retired epochs.
+    given_up: HashSet<(u32, u64)>,
+    /// Those that did not fit their keys once.
+    doubted: HashSet<(u32, u64)>,
+}
+
 enum Outcome {
     Moved,
-    /// It was discarded, or has come anew.
+    /// It was discarded, or has come again.
     Gone,
-    /// It is not what it should be.
-    Bad {
-        sender: Option<SubscriberId>,
-    },
+    /// It is not what was stored.
+    Damaged,
+    /// By its keys it is not what was published.
+    Mismatch,
 }
 
 fn transform(
     role: &Role,
-    hashes: &CipherHashes,
+    checks: &Checks,
     store: &Store,
     (piece, from): (u32, u64),
     epoch: u64,
-    key: &[u8],
+    (rekey, witness): (&[u8], &[u8]),
 ) -> Result<Outcome, String> {
     let Some(member) = role.member() else { return Ok(Outcome::Gone) };
-    let mut data = vec![0; store.shape().piece_len as usize];
+    let len = store.shape().piece_len;
+    let mut data = checks.buffers.take(len);
     let before = match store.read_stored(piece, &mut data) {
         Ok(before) if before.epoch == from => before,
         Ok(_) | Err(StoreError::Missing(_)) => return Ok(Outcome::Gone),
-        // The disk's fault, and nobody's who sent it.
-        Err(StoreError::Damaged(_)) => return Ok(Outcome::Bad { sender: None }),
+        Err(StoreError::Damaged(_)) => return Ok(Outcome::Damaged),
         Err(error) => return Err(error.to_string()),
     };
-    let text = |error: swarmseal_core::Error| error.to_string();
-    let key = ReKey::from_bytes(&member.params, key).map_err(text)?;
-    re_encrypt_piece(&member.params, &key, &mut data).map_err(text)?;
-    let hash = *blake3::hash(&data).as_bytes();
-    if !hashes.allow(epoch, piece, &data, &hash) {
-        return Ok(Outcome::Bad { sender: before.sender });
+    let text = |error: Error| error.to_string();
+    let (params, published) = (&member.params, checks.published.as_ref());
+    let Some(Expected::Witness(hash)) = published.and_then(|published| published.expected(piece)) else {
+        return Ok(Outcome::Gone);
+    };
+    let rekey = ReKey::from_bytes(params, rekey).map_err(text)?;
+    let key = WitnessKey::from_bytes(params, witness).map_err(text)?.before(params, &rekey);
+    match check_witness(params, &key, hash, &data, &mut checks.buffers.take(len)) {
+        Ok(()) => {}
+        Err(Error::WitnessMismatch) => return Ok(Outcome::Mismatch),
+        Err(error) => return Err(text(error)),
     }
-    let moved = StoredPiece { epoch, hash, sender: before.sender };
+    re_encrypt_piece(params, &rekey, &mut data).map_err(text)?;
+    let moved = StoredPiece { epoch, hash: *blake3::hash(&data).as_bytes() };
     let replaced = store.replace(piece, &before, &data, moved).map_err(|error| error.to_string())?;
     Ok(if replaced { Outcome::Moved } else { Outcome::Gone })
 }

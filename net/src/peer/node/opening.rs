@@ -1,20 +1,21 @@
 //! How a connection is opened, by them or by us: handshakes in plain or obfuscated.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::link::NewConnection;
+use super::place::Held;
 use super::torrent::Input;
-use super::{HANDSHAKE, Shared, personal};
+use super::{HANDSHAKE, Joined, Shared, personal};
 use crate::peer::tracker::Personal;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::mse::{self, Ciphers, Initiator, Progress, Responder, TorrentName};
+use crate::wire::network::source_address;
 
 /// Room for one read.
 const READ: usize = 4096;
@@ -175,50 +176,51 @@ pub(super) async fn welcome(tcp: TcpStream, addr: SocketAddr, shared: &Shared) -
         Some(_) => return Err(io::Error::other("it names two info-hashes")),
         None => find(shared, TorrentName::InfoHash(handshake.info_hash)).await?,
     };
-    let place = shared.places.take(addr.ip())?;
+    let Served { joined, personal, .. } = served;
+    let place = shared.places.wait(addr.ip(), &joined.places, || shared.make_room()).await?;
     stream.write_handshake(Handshake::new(handshake.info_hash, shared.peer_id)).await?;
-    let Served { inputs, personal, .. } = served;
     let new = NewConnection { stream, addr, handshake, outgoing: false, personal, place };
-    let sent = inputs.send(Input::Connection(Box::new(new))).await;
+    let sent = joined.inputs.send(Input::Connection(Box::new(new))).await;
     sent.map_err(|_| io::Error::other("the torrent has stopped"))
 }
 
 /// What a connection is for: one of our torrents, or a personal one that it serves.
 struct Served {
     info_hash: [u8; 20],
-    inputs: mpsc::Sender<Input>,
+    joined: Joined,
     personal: Option<Personal>,
 }
 
 async fn find(shared: &Shared, name: TorrentName) -> io::Result<Served> {
-    let joined = {
+    let found = {
         let torrents = shared.torrents();
         let found = match name {
             TorrentName::InfoHash(info_hash) => torrents.get_key_value(&info_hash),
             TorrentName::Hidden(name) => torrents.iter().find(|(own, _)| mse::hidden_name(own) == name),
         };
-        found.map(|(info_hash, joined)| (*info_hash, joined.inputs.clone()))
+        found.map(|(info_hash, joined)| (*info_hash, joined.clone()))
     };
-    if let Some((info_hash, inputs)) = joined {
-        return Ok(Served { info_hash, inputs, personal: None });
+    if let Some((info_hash, joined)) = found {
+        return Ok(Served { info_hash, joined, personal: None });
     }
     let found = personal::find(shared, name).await;
-    let (inputs, personal) = found.ok_or_else(|| io::Error::other("unknown info-hash"))?;
-    Ok(Served { info_hash: personal.info_hash, inputs, personal: Some(personal) })
+    let (joined, personal) = found.ok_or_else(|| io::Error::other("unknown info-hash"))?;
+    Ok(Served { info_hash: personal.info_hash, joined, personal: Some(personal) })
 }
 
-/// The outgoing side of a handshake. Each attempt has its time.
+/// The outgoing side of a handshake. Each attempt has its time. `torrent`: by which its places are counted.
 pub(super) async fn call(
     addr: SocketAddr,
     info_hash: [u8; 20],
     personal: Option<Personal>,
+    torrent: &Held,
     shared: &Shared,
 ) -> io::Result<NewConnection> {
     let info_hash = personal.map_or(info_hash, |personal| personal.info_hash);
-    let place = shared.places.take(addr.ip())?;
+    let place = shared.places.take(addr.ip(), torrent)?;
     let mut failed = io::ErrorKind::ConnectionRefused.into();
     for &opening in shared.config.obfuscation.attempts() {
-        let tcp = timeout(HANDSHAKE, TcpStream::connect(addr)).await??;
+        let tcp = timeout(HANDSHAKE, connect(shared.config.listen.ip(), addr)).await??;
         let mut stream = Stream::new(tcp);
         match timeout(HANDSHAKE, introduce(&mut stream, opening, info_hash, shared)).await {
             Ok(Ok(handshake)) => {
@@ -229,6 +231,15 @@ pub(super) async fn call(
         }
     }
     Err(failed)
+}
+
+/// Connects from the address that is listened on: the other side sees the same one, whichever side connects.
+async fn connect(listen: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(own) = source_address(listen, addr.ip()) {
+        socket.bind((own, 0).into())?;
+    }
+    socket.connect(addr).await
 }
 
 /// Says who we are; who answers.

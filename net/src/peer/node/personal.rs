@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::torrent::Input;
-use super::{Shared, stopping};
+use super::{Joined, Shared, stopping};
 use crate::peer::tracker::{Personal, Tracker};
 use crate::wire::mse::TorrentName;
 
@@ -49,13 +49,13 @@ impl Default for Personals {
 }
 
 /// The torrent that serves a personal one, if there is any.
-pub(super) async fn find(shared: &Shared, name: TorrentName) -> Option<(mpsc::Sender<Input>, Personal)> {
+pub(super) async fn find(shared: &Shared, name: TorrentName) -> Option<(Joined, Personal)> {
     let found = match shared.personals.recall(&name) {
         Some(answer) => answer?,
         None => ask(shared, name).await?,
     };
-    let inputs = shared.torrents().get(&found.sealed).map(|joined| joined.inputs.clone())?;
-    Some((inputs, found.personal))
+    let joined = shared.torrents().get(&found.sealed).cloned()?;
+    Some((joined, found.personal))
 }
 
 /// Asks the trackers of all sealed torrents. What could not be asked is asked again next time.

@@ -1,10 +1,11 @@
 //! One torrent of a node: the task that feeds the state machine and does what it commands.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use swarmseal_core::{Params, SubscriberId, TorrentId, package::PackageSecret};
@@ -16,36 +17,30 @@ use super::dialer::Dialer;
 use super::epoch::{Mover, keep_up};
 use super::link::{Link, NewConnection};
 use super::opening::call;
-use super::receipts::{self, Receipts};
-use super::{Joined, Shared, announce, defence, discovery, hashes, personal, stopping, work};
+use super::place::Held;
+use super::witness::WitnessKeys;
+use super::work::Checks;
+use super::{Joined, Shared, announce, discovery, personal, stopping, work};
 use crate::peer::buffers::{Buffer, Buffers};
-use crate::peer::cipher_hashes::{CipherHashes, PieceCheck};
-use crate::peer::clear::ClearPieces;
 use crate::peer::file_store::FileStore;
 use crate::peer::journal::{Journal, rekey_line, ticket_line};
 use crate::peer::plain::PlainSource;
+use crate::peer::published::Published;
 use crate::peer::state::{
-    Claim, Command, Config, ConnectionId, Event, Evidence, Have, Now, Seal, Sender, StoreFailure, Swarm,
-    Unready,
+    Claim, Command, Config, ConnectionId, Event, Now, Reason, Seal, StoreFailure, Swarm, Unready,
 };
-use crate::peer::statements::{Owner, SignedWord, StatementLog, statements_by_entry};
-use crate::peer::store::{Shape, Store, StoreError, StoredPiece};
+use crate::peer::store::{NOT_ENCRYPTED, Shape, Store, StoreError};
 use crate::peer::tracker::{AnnounceReply, OrdinaryClient, Personal, Tracker};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Decoder, Message};
+use crate::wire::seal::Hello;
 
-/// A piece that nobody else need vouch for.
-const OURS: Have = Have { epoch: 0, vouched: Some(0) };
 const TICK: Duration = Duration::from_millis(250);
 /// Events that wait for the task; readers wait in turn.
 const QUEUE: usize = 512;
 /// Calls under way at a time.
 const MAX_CALLS: usize = 16;
-/// How long a stop waits for the statements of what came last.
-const LAST_STATEMENTS: Duration = Duration::from_secs(3);
-/// How long a stop waits for the tracker to take receipts. What it does not take then is handed in after the next start.
-const LAST_RECEIPTS: Duration = Duration::from_secs(3);
 /// How long a stop waits for connections and jobs to end.
 const LAST_JOBS: Duration = Duration::from_secs(10);
 /// How long a stop waits for the disk. What it does not see there is in the system's hands, and every piece is hashed at the
@@ -63,9 +58,11 @@ pub struct Member {
     pub torrent_id: TorrentId,
     /// Its parameters.
     pub params: Arc<Params>,
-    /// Our subscriber id, or the original seed's.
+    /// Who we say that we are.
+    pub hello: Hello,
+    /// The id that follows.
     pub id: SubscriberId,
-    /// The identity key, or the seed's, that signs tickets, statements and receipts.
+    /// The identity key, which signs tickets; or the seed's.
     pub key: SigningKey,
     /// The epoch in which we were last; 0 for a seed. If our pieces are of a later one, that counts, and so does what the tracker
     /// says.
@@ -147,19 +144,10 @@ pub struct TorrentConfig {
     pub private: bool,
     /// A seed's choice: let each piece leave about once (BEP 16).
     pub super_seed: bool,
-    /// Repair: all who sent a bad copy of a piece; it is fetched from somebody else if there is anybody.
-    pub avoid: Vec<(u32, SubscriberId)>,
-    /// A subscriber's: who can tell whether a piece is good as it comes, where no cipher hash does. It is asked once a bad piece was
-    /// found.
-    pub check: Option<Arc<dyn PieceCheck>>,
-    /// It is asked from the first piece on.
-    pub suspicious: bool,
-    /// A subscriber's: where statements and receipts are kept. Without it nobody else can be blamed for what we hand on.
-    pub statements: Option<PathBuf>,
     /// Where every ticket and re-key seen is recorded for audits, as JSON lines.
     pub transcript: Option<PathBuf>,
-    /// Of a sealed torrent: the pieces that are not encrypted, if there are any.
-    pub clear: Option<Arc<ClearPieces>>,
+    /// Of a sealed torrent: what each piece is checked by.
+    pub published: Option<Arc<Published>>,
 }
 
 impl TorrentConfig {
@@ -173,12 +161,8 @@ impl TorrentConfig {
             peers: Vec::new(),
             private: true,
             super_seed: false,
-            avoid: Vec::new(),
-            check: None,
-            suspicious: false,
-            statements: None,
             transcript: None,
-            clear: None,
+            published: None,
         }
     }
 }
@@ -210,7 +194,7 @@ pub enum AddError {
     /// The store was opened for another torrent.
     #[error("the store belongs to another torrent")]
     ForeignStore,
-    /// The store, or the statements beside it, cannot be read.
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A transcript cannot be written.
@@ -254,8 +238,6 @@ pub struct Stats {
     pub known_peers: usize,
     /// Whether every piece is stored.
     pub complete: bool,
-    /// Whether every stored piece is what a cipher hash says.
-    pub hashed: bool,
     /// The epoch of our subscription; 0 for a seed and in a plain torrent.
     pub epoch: u64,
     /// Pieces that are of another epoch, and move.
@@ -293,9 +275,9 @@ impl Torrent {
         }
     }
 
-    /// A subscriber's: a stored piece does not open to what was published. It is discarded and fetched again, from others
-    /// than all who ever sent it if there is anybody. `hash`: BLAKE3 of the bad ciphertext ([`StoredPiece::hash`]); nothing
-    /// happens where another copy has taken its place. Returns once the piece counts as missing.
+    /// A subscriber's: a stored piece does not open to what was published. It is discarded and fetched again. `hash`: BLAKE3 of the bad
+    /// ciphertext ([`StoredPiece::hash`](crate::peer::StoredPiece::hash)); nothing happens where another copy has taken its place. Returns once the piece
+    /// counts as missing.
     pub async fn refetch(&self, piece: u32, hash: [u8; 32]) {
         if let Some(inputs) = self.inputs.upgrade() {
             let (taken, done) = oneshot::channel();
@@ -333,13 +315,6 @@ pub(crate) enum Input {
         /// Told once that is done.
         taken: oneshot::Sender<()>,
     },
-    /// The same, with all who ever sent it.
-    SentBy {
-        piece: u32,
-        hash: [u8; 32],
-        senders: Vec<SubscriberId>,
-        taken: oneshot::Sender<()>,
-    },
     /// Those of the tracker's choice.
     OrdinaryClients(Vec<OrdinaryClient>),
     /// Lines for the transcript.
@@ -352,18 +327,17 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Torrent, JoinHandle<()>), AddError> {
-    let (statements, words) = open_statements(&config)?.unzip();
-    let swarm_config = swarm_config(&config, &shared, words.as_deref())?;
+    let swarm_config = swarm_config(&config, &shared)?;
     let transcript = config.transcript.as_deref().map(open_journal).transpose()?;
-    let receipts = Arc::new(Receipts::of(&words.unwrap_or_default(), config.tracker.now()));
     let (inputs, receiver) = mpsc::channel(QUEUE);
+    let places = Held::default();
     {
         let mut torrents = shared.torrents();
         if torrents.contains_key(&config.info_hash) {
             return Err(AddError::Duplicate);
         }
         let tracker = config.role.member().map(|_| config.tracker.clone());
-        torrents.insert(config.info_hash, Joined { inputs: inputs.clone(), tracker });
+        torrents.insert(config.info_hash, Joined { inputs: inputs.clone(), places: places.clone(), tracker });
     }
     let mut dialer = Dialer::default();
     config.peers.iter().for_each(|&peer| dialer.add(peer, None));
@@ -392,15 +366,16 @@ pub(super) fn start(
         decoder: Decoder::new(config.layout),
         info_hash: config.info_hash,
         layout: config.layout,
-        buffers,
+        buffers: buffers.clone(),
         role: Arc::new(config.role),
-        clear: config.clear,
-        hashes: Arc::new(CipherHashes::new(config.check, config.suspicious)),
+        checks: Checks { published: config.published, keys: Arc::new(WitnessKeys::default()), buffers },
         epoch: watch::Sender::new(epoch),
         tracker: config.tracker,
         shared,
+        places,
         swarm,
         dialer,
+        refused: 0,
         links: HashMap::new(),
         next_id: 0,
         calls: 0,
@@ -409,8 +384,6 @@ pub(super) fn start(
         stats,
         stored,
         announce_error: None,
-        receipts,
-        statements,
         transcript,
         inputs: inputs.clone(),
         commands: Vec::new(),
@@ -434,41 +407,7 @@ fn open_journal(path: &std::path::Path) -> Result<Journal, AddError> {
     Journal::open(path).map_err(|source| AddError::Journal { path: path.to_owned(), source })
 }
 
-/// The log, and what is in it.
-fn open_statements(config: &TorrentConfig) -> Result<Option<(StatementLog, Vec<SignedWord>)>, AddError> {
-    match (&config.role, &config.statements) {
-        (Role::Peer { member, store }, Some(path)) => {
-            let owner = Owner { torrent_id: member.torrent_id, subscriber: member.id };
-            Ok(Some(StatementLog::open_and_read(path, owner, &store.history()?)?))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// What a store has, with the time of the statement that vouches for each piece; without statements, everything is vouched for.
-fn have(store: &Store, statements: Option<&[SignedWord]>) -> Vec<Option<Have>> {
-    let statements = statements.map(statements_by_entry);
-    // Statements are about pieces as they came, before they moved.
-    let vouched = |piece: u32, stored: &StoredPiece| match &statements {
-        Some(found) => {
-            let origin = store.origin(piece).unwrap_or(*stored);
-            found.get(&(piece, origin.hash, origin.sender?)).map(|statement| statement.time)
-        }
-        None => Some(0),
-    };
-    let pieces = (0..).zip(store.pieces());
-    pieces
-        .map(|(piece, stored)| {
-            stored.map(|stored| Have { epoch: stored.epoch, vouched: vouched(piece, &stored) })
-        })
-        .collect()
-}
-
-fn swarm_config(
-    config: &TorrentConfig,
-    shared: &Shared,
-    statements: Option<&[SignedWord]>,
-) -> Result<Config, AddError> {
+fn swarm_config(config: &TorrentConfig, shared: &Shared) -> Result<Config, AddError> {
     let TorrentConfig { layout, ref role, .. } = *config;
     let member = role.member();
     if let Some(member) = member {
@@ -486,15 +425,18 @@ fn swarm_config(
             if store.shape() != (Shape { torrent_id: member.torrent_id, piece_len, piece_count }) {
                 return Err(AddError::ForeignStore);
             }
-            have(store, statements)
+            let held = |stored: Option<crate::peer::StoredPiece>| stored.map(|stored| stored.epoch);
+            store.pieces().into_iter().map(held).collect()
         }
         Role::PlainPeer { store } => {
             if store.layout() != layout {
                 return Err(AddError::ForeignStore);
             }
-            store.pieces().into_iter().map(|have| have.then_some(OURS)).collect()
+            store.pieces().into_iter().map(|have| have.then_some(NOT_ENCRYPTED)).collect()
         }
-        Role::Seed { .. } | Role::PlainSeed { .. } => vec![Some(OURS); layout.piece_count() as usize],
+        Role::Seed { .. } | Role::PlainSeed { .. } => {
+            vec![Some(NOT_ENCRYPTED); layout.piece_count() as usize]
+        }
     };
     let mut seed = [0; 8];
     // A fixed seed does no harm: nothing secret hangs on it.
@@ -505,12 +447,12 @@ fn swarm_config(
         peer_id: shared.peer_id,
         seal: member.map(|member| Seal {
             torrent_id: member.torrent_id,
-            profile: member.params.profile(),
+            hello: member.hello,
             id: member.id,
             key: member.key.clone(),
-            epoch: have.iter().flatten().map(|have| have.epoch).fold(member.epoch, u64::max),
+            epoch: have.iter().flatten().copied().fold(member.epoch, u64::max),
         }),
-        selection: config.clear.as_ref().map(|clear| clear.selection().clone()),
+        selection: config.published.as_ref().and_then(|published| published.selection().cloned()),
         have,
         port: Some(shared.port()),
         slots: shared.config.slots,
@@ -518,8 +460,10 @@ fn swarm_config(
         names_ahead: true,
         super_seed: config.super_seed && matches!(role, Role::Seed { .. } | Role::PlainSeed { .. }),
         ready_bytes: shared.config.ready_bytes,
-        max_connections: shared.config.max_connections,
-        avoid: config.avoid.clone(),
+        max_connections: match shared.config.max_connections {
+            0 => usize::MAX,
+            most => most,
+        },
         seed: u64::from_le_bytes(seed),
     })
 }
@@ -533,8 +477,8 @@ fn report(inputs: &mpsc::Sender<Input>, event: Event) {
 fn stored_event(
     id: ConnectionId,
     piece: u32,
-    sender: Sender,
-    stored: Option<Result<[u8; 32], StoreFailure>>,
+    sender: SocketAddr,
+    stored: Option<Result<(), StoreFailure>>,
 ) -> Event {
     let failed = || Err(StoreFailure::Disk("the piece could not be checked".to_owned()));
     Event::Stored { id, piece, sender, stored: stored.unwrap_or_else(failed) }
@@ -552,15 +496,16 @@ struct Task {
     layout: Layout,
     buffers: Buffers,
     role: Arc<Role>,
-    clear: Option<Arc<ClearPieces>>,
-    /// What our pieces hash to, as far as the tracker knows.
-    hashes: Arc<CipherHashes>,
+    checks: Checks,
     /// The subscription's.
     epoch: watch::Sender<u64>,
     tracker: Arc<dyn Tracker>,
     shared: Arc<Shared>,
+    places: Held,
     swarm: Swarm,
     dialer: Dialer,
+    /// Of [`Shared::refused`], those that were parted from.
+    refused: usize,
     links: HashMap<ConnectionId, (Link, Instant)>,
     next_id: ConnectionId,
     calls: usize,
@@ -569,9 +514,6 @@ struct Task {
     stats: watch::Sender<Stats>,
     stored: watch::Sender<u64>,
     announce_error: Option<String>,
-    /// For what we sent, as far as the tracker has not heard of them.
-    receipts: Arc<Receipts>,
-    statements: Option<StatementLog>,
     transcript: Option<Journal>,
     inputs: mpsc::Sender<Input>,
     commands: Vec<Command>,
@@ -587,25 +529,14 @@ impl Task {
             self.inputs.clone(),
             stop.clone(),
         ));
-        tokio::spawn(hashes::fetch(
-            self.role.clone(),
-            self.hashes.clone(),
-            self.tracker.clone(),
-            self.inputs.downgrade(),
-            self.epoch.subscribe(),
-            stop.clone(),
-        ));
         let mover = Mover {
             role: self.role.clone(),
-            hashes: self.hashes.clone(),
+            checks: self.checks.clone(),
             tracker: self.tracker.clone(),
             work: self.shared.work.clone(),
             inputs: self.inputs.downgrade(),
         };
         tokio::spawn(keep_up(mover, self.epoch.subscribe(), stop.clone()));
-        tokio::spawn(receipts::hand_in(self.receipts.clone(), self.tracker.clone(), stop.clone()));
-        let log = self.statements.as_ref().map(|log| (log.path().to_owned(), log.owner()));
-        tokio::spawn(defence::answer(self.role.clone(), log, self.tracker.clone(), stop.clone()));
         tokio::spawn(personal::find_clients(self.tracker.clone(), self.inputs.downgrade(), stop.clone()));
         let stop = stopping(stop);
         tokio::pin!(stop);
@@ -626,23 +557,11 @@ impl Task {
                 }
                 () = &mut stop => break,
             }
+            self.part_from_refused();
         }
         self.shared.torrents().remove(&self.info_hash);
-        let _ = timeout(self.shared.within(LAST_STATEMENTS), self.leave(&mut receiver)).await;
-        let (receipts, tracker) = (self.receipts.clone(), self.tracker.clone());
-        let within = self.shared.within(LAST_RECEIPTS);
         self.finish(receiver).await;
-        let _ = timeout(within, receipts.hand_in(&*tracker)).await;
         let _ = announcing.await;
-    }
-
-    /// Exchanges the last signed words: uploaders give theirs within seconds.
-    async fn leave(&mut self, receiver: &mut mpsc::Receiver<Input>) {
-        self.event(Event::Leaving);
-        while !self.swarm.settled() {
-            let Some(input) = receiver.recv().await else { return };
-            self.input(input);
-        }
     }
 
     /// Lets connections and jobs under way end, and everything reach the disk.
@@ -658,20 +577,6 @@ impl Task {
         if self.synced.elapsed() > SYNC {
             self.synced = Instant::now();
             tokio::spawn(sync(self.role.clone()));
-            self.shorten_statements();
-        }
-    }
-
-    /// Rare, and some megabytes: the log has doubled.
-    fn shorten_statements(&mut self) {
-        let Role::Peer { store, .. } = &*self.role else { return };
-        if let Some(log) = self.statements.as_mut().filter(|log| log.is_large()) {
-            let shorter =
-                store.history().and_then(|stored| StatementLog::open(log.path(), log.owner(), &stored));
-            match shorter {
-                Ok(shorter) => *log = shorter,
-                Err(error) => tracing::warn!(%error, "the log of statements grows on"),
-            }
         }
     }
 
@@ -696,9 +601,8 @@ impl Task {
             Input::Event(event) => {
                 match &event {
                     Event::Disconnected { id } => self.link_ended(*id, false),
-                    // Though it may have left meanwhile.
-                    Event::Stored { sender, stored: Err(StoreFailure::BadPiece), .. } => {
-                        self.dialer.ban(sender.addr);
+                    Event::Stored { sender, stored: Ok(()), .. } => {
+                        self.shared.reputation().good(sender.ip());
                     }
                     _ => {}
                 }
@@ -708,12 +612,11 @@ impl Task {
                     self.stored.send_modify(|count| *count += 1);
                 }
             }
-            Input::Refetch { piece, hash, taken } => self.find_senders(piece, hash, taken),
-            Input::SentBy { piece, hash, senders, taken } => {
+            Input::Refetch { piece, hash, taken } => {
                 if let Role::Peer { store, .. } = &*self.role
                     && store.piece(piece).is_some_and(|stored| stored.hash == hash)
                 {
-                    self.event(Event::FoundBad { piece, senders });
+                    self.event(Event::FoundBad { piece });
                     self.publish_stats();
                 }
                 let _ = taken.send(());
@@ -721,16 +624,17 @@ impl Task {
             Input::Announced(Ok(reply)) => {
                 self.announce_error = None;
                 self.in_epoch(reply.epoch);
-                reply.peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
-                self.call_peers();
+                self.add_peers(reply.peers);
             }
             Input::Found(peers) => {
-                peers.into_iter().for_each(|peer| self.dialer.add(peer, None));
-                self.call_peers();
+                self.add_peers(peers);
             }
             Input::OrdinaryClients(clients) => {
                 let swarm = &self.swarm;
-                for client in clients.into_iter().filter(|client| swarm.has_use_for(client)) {
+                let wanted = |client: &OrdinaryClient| {
+                    swarm.has_use_for(client) && !self.shared.refuses(client.addr.ip())
+                };
+                for client in clients.into_iter().filter(wanted) {
                     self.dialer.add(client.addr, Some(client.personal));
                 }
                 self.call_peers();
@@ -750,6 +654,7 @@ impl Task {
         let Some(epoch) = epoch.filter(|&epoch| epoch > known) else { return };
         if matches!(&*self.role, Role::Peer { .. }) {
             tracing::info!(from = known, to = epoch, "another epoch");
+            self.checks.keys.begin(known, epoch);
             self.epoch.send_replace(epoch);
             self.event(Event::Epoch { epoch });
             self.publish_stats();
@@ -757,9 +662,6 @@ impl Task {
     }
 
     fn event(&mut self, event: Event) {
-        if matches!(event, Event::FoundBad { .. }) {
-            self.hashes.suspect();
-        }
         let now = self.now();
         self.swarm.handle(now, event, &mut self.commands);
         self.execute();
@@ -767,7 +669,7 @@ impl Task {
 
     fn connect(&mut self, new: NewConnection) {
         self.calls -= usize::from(new.outgoing);
-        if self.dialer.is_banned(new.addr) {
+        if self.shared.refuses(new.addr.ip()) {
             return;
         }
         let id = self.next_id;
@@ -793,6 +695,31 @@ impl Task {
         }
     }
 
+    /// Those of addresses that have gone too far, in this torrent or another.
+    fn part_from_refused(&mut self) {
+        let refused = self.shared.refused.load(Ordering::Relaxed);
+        if refused == self.refused {
+            return;
+        }
+        self.refused = refused;
+        let shared = self.shared.clone();
+        self.dialer.forget(|address| shared.refuses(address));
+        let links = self.links.iter().filter(|(_, (link, _))| shared.refuses(link.addr.ip()));
+        for id in links.map(|(&id, _)| id).collect::<Vec<_>>() {
+            if let Some((link, _)) = self.links.remove(&id) {
+                link.cut();
+                self.event(Event::Disconnected { id });
+            }
+        }
+    }
+
+    fn add_peers(&mut self, peers: Vec<SocketAddr>) {
+        for peer in peers.into_iter().filter(|peer| !self.shared.refuses(peer.ip())) {
+            self.dialer.add(peer, None);
+        }
+        self.call_peers();
+    }
+
     fn call_peers(&mut self) {
         if !self.swarm.wants_peers() || self.calls >= MAX_CALLS {
             return;
@@ -801,8 +728,9 @@ impl Task {
         for (addr, personal) in self.dialer.due(MAX_CALLS - self.calls, |addr| swarm.is_connected_to(addr)) {
             self.calls += 1;
             let (shared, inputs, info_hash) = (self.shared.clone(), self.inputs.clone(), self.info_hash);
+            let places = self.places.clone();
             tokio::spawn(async move {
-                let input = match call(addr, info_hash, personal, &shared).await {
+                let input = match call(addr, info_hash, personal, &places, &shared).await {
                     Ok(new) => Input::Connection(Box::new(new)),
                     Err(error) => {
                         tracing::debug!(%addr, %error, "call failed");
@@ -825,13 +753,14 @@ impl Task {
                     }
                 }
                 Command::Disconnect { id, reason } => {
-                    tracing::debug!(id, %reason, "disconnecting");
                     if let Some((link, since)) = self.links.remove(&id) {
-                        if reason.bans() {
-                            self.dialer.ban(link.addr);
-                            link.cut();
-                        } else if link.outgoing {
+                        tracing::debug!(id, addr = %link.addr, %reason, "disconnecting");
+                        if link.outgoing {
                             self.dialer.ended(link.addr, reason.lasting(), since.elapsed() > SERVED);
+                        }
+                        // It has nothing to say that is worth hearing, or somebody waits for its place.
+                        if matches!(reason, Reason::BadTicket | Reason::BadPiece | Reason::LeastUse) {
+                            link.cut();
                         }
                     }
                 }
@@ -842,7 +771,12 @@ impl Task {
                     Some(personal) => self.pull(id, piece, data, (sender, epoch), personal),
                 },
                 Command::Discard { piece } => self.discard(piece),
-                Command::Keep(evidence) => self.keep(evidence),
+                Command::FetchWitness { epoch, pieces } => self.fetch_witness(epoch, pieces),
+                Command::ConfirmWitness { epoch, pieces } => self.confirm_witness(epoch, pieces),
+                Command::Failed { sender } => self.shared.hold_against(sender.ip()),
+                Command::Keep(ticket) => {
+                    self.transcript.iter_mut().for_each(|transcript| transcript.write(&ticket_line(&ticket)));
+                }
                 Command::Completed => self.publish_stats(),
             }
         }
@@ -897,17 +831,43 @@ impl Task {
     }
 
     fn is_clear(&self, piece: u32) -> bool {
-        self.clear.as_ref().is_some_and(|clear| clear.has(piece))
+        self.checks.published.as_ref().is_some_and(|published| published.is_clear(piece))
     }
 
-    fn store(&self, id: ConnectionId, piece: u32, data: Buffer, sender: Sender, epoch: u64) {
-        let (role, hashes) = (self.role.clone(), self.hashes.clone());
-        let clear = self.clear.clone().filter(|clear| clear.has(piece));
+    fn fetch_witness(&self, epoch: u64, pieces: Vec<u32>) {
+        self.ask_tracker(|tracker, keys, width| async move {
+            let keys = keys.fetch(&*tracker, width, epoch, &pieces).await;
+            if let Err(error) = &keys {
+                tracing::debug!(%error, epoch, "no witness keys");
+            }
+            Event::Witness { epoch, pieces, keys }
+        });
+    }
+
+    fn confirm_witness(&self, epoch: u64, pieces: Vec<u32>) {
+        self.ask_tracker(|tracker, keys, width| async move {
+            let same = keys.fetch_again(&*tracker, width, epoch, &pieces).await;
+            Event::Confirmed { epoch, pieces, same }
+        });
+    }
+
+    /// Runs a question about witness keys, and reports its answer.
+    fn ask_tracker<F>(&self, question: impl FnOnce(Arc<dyn Tracker>, Arc<WitnessKeys>, usize) -> F)
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let width = self.role.member().map_or(0, |member| member.params.group().bytes());
+        let answer = question(self.tracker.clone(), self.checks.keys.clone(), width);
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let _ = inputs.send(Input::Event(answer.await)).await;
+        });
+    }
+
+    fn store(&self, id: ConnectionId, piece: u32, data: Buffer, sender: SocketAddr, epoch: u64) {
+        let (role, checks) = (self.role.clone(), self.checks.clone());
         self.blocking(
-            move || match clear {
-                Some(clear) => work::store_clear(&role, &clear, piece, &data, sender),
-                None => work::store(&role, &hashes, piece, &data, sender, epoch),
-            },
+            move || work::store(&role, &checks, piece, &data, epoch),
             move |stored| stored_event(id, piece, sender, stored),
         );
     }
@@ -918,10 +878,10 @@ impl Task {
         id: ConnectionId,
         piece: u32,
         data: Buffer,
-        (sender, epoch): (Sender, u64),
+        (sender, epoch): (SocketAddr, u64),
         personal: Personal,
     ) {
-        let (role, hashes, tracker) = (self.role.clone(), self.hashes.clone(), self.tracker.clone());
+        let (role, checks, tracker) = (self.role.clone(), self.checks.clone(), self.tracker.clone());
         let (workers, inputs) = (self.shared.work.clone(), self.inputs.clone());
         tokio::spawn(async move {
             let key = match work::pull_key(&*tracker, piece, epoch, &personal).await {
@@ -932,7 +892,7 @@ impl Task {
                     return;
                 }
             };
-            let job = move || work::pull(&role, &hashes, piece, data, &key, (sender, epoch));
+            let job = move || work::pull(&role, &checks, piece, data, &key, epoch);
             workers.run(job, move |stored| report(&inputs, stored_event(id, piece, sender, stored)));
         });
     }
@@ -957,46 +917,6 @@ impl Task {
         }
     }
 
-    /// Who ever sent a piece stands in the index alone.
-    fn find_senders(&self, piece: u32, hash: [u8; 32], taken: oneshot::Sender<()>) {
-        let (role, inputs) = (self.role.clone(), self.inputs.clone());
-        self.shared.work.run(
-            move || match &*role {
-                Role::Peer { store, .. } => {
-                    let senders = store.senders_of(&BTreeSet::from([piece])).unwrap_or_default();
-                    senders.into_iter().map(|(_, sender)| sender).collect()
-                }
-                _ => Vec::new(),
-            },
-            move |senders| {
-                let senders = senders.unwrap_or_default();
-                let _ = inputs.blocking_send(Input::SentBy { piece, hash, senders, taken });
-            },
-        );
-    }
-
-    /// On the disk before anything follows from it.
-    fn keep(&mut self, evidence: Evidence) {
-        let word = match evidence {
-            Evidence::Ticket(ticket) => {
-                self.transcript.iter_mut().for_each(|transcript| transcript.write(&ticket_line(&ticket)));
-                return;
-            }
-            Evidence::Statement(parties, statement) => {
-                SignedWord::Statement { uploader: parties.uploader, statement: *statement }
-            }
-            Evidence::Receipt(parties, receipt) => {
-                self.receipts.add(parties.downloader, (*receipt).clone());
-                SignedWord::Receipt { downloader: parties.downloader, receipt: *receipt }
-            }
-        };
-        if let Some(statements) = &mut self.statements
-            && let Err(error) = statements.add(&word)
-        {
-            tracing::warn!(%error, "a signed word is lost");
-        }
-    }
-
     fn publish_stats(&self) {
         let totals = self.swarm.totals();
         let (down_rate, up_rate) = self.swarm.rates();
@@ -1016,7 +936,6 @@ impl Task {
             unchoked: self.swarm.unchoked(),
             known_peers: self.dialer.known(),
             complete: pieces == total,
-            hashed: self.swarm.hashed(),
             epoch: *self.epoch.borrow(),
             moving: self.swarm.moving(),
             failure: self.swarm.failure().map(str::to_owned),

@@ -1,15 +1,18 @@
 //! The slow work: keys from the tracker, pieces transformed, checked and stored, off the async threads.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use swarmseal_core::{EncryptionKey, Params, ReKey, check_piece, encrypt_piece, package, re_encrypt_piece};
+use swarmseal_core::{
+    EncryptionKey, Error, Params, ReKey, check_piece, check_witness, encrypt_piece, package, re_encrypt_piece,
+};
 
 use super::torrent::Role;
-use crate::peer::buffers::Buffer;
-use crate::peer::cipher_hashes::CipherHashes;
-use crate::peer::clear::ClearPieces;
-use crate::peer::state::{Claim, Sender, StoreFailure, Unready};
+use super::witness::WitnessKeys;
+use crate::peer::buffers::{Buffer, Buffers};
+use crate::peer::published::{Expected, Published};
+use crate::peer::state::{Claim, StoreFailure, Unready};
 use crate::peer::store::{NOT_ENCRYPTED, StoreError, StoredPiece};
 use crate::peer::tracker::{KeyError, Personal, Tracker};
 
@@ -51,7 +54,7 @@ pub(super) enum PrepareError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Core(#[from] swarmseal_core::Error),
+    Core(#[from] Error),
 }
 
 impl PrepareError {
@@ -64,15 +67,14 @@ impl PrepareError {
     }
 }
 
-/// Makes a piece ready for a peer in a buffer of its length; its BLAKE3 (zeros in a plain torrent, where nobody asks). The key is
-/// from what we have in `epoch`.
+/// Makes a piece ready for a peer in a buffer of its length. The key is from what we have in `epoch`.
 pub(super) fn prepare(
     role: &Role,
     piece: u32,
     mut data: Buffer,
     key: Option<&Bytes>,
     epoch: u64,
-) -> Result<(Bytes, [u8; 32]), PrepareError> {
+) -> Result<Bytes, PrepareError> {
     match role {
         Role::Seed { member, source, secret } => {
             let params: &Params = &member.params;
@@ -85,7 +87,6 @@ pub(super) fn prepare(
             encrypt_piece(params, &key, &mut data)?;
         }
         Role::Peer { member, store } => {
-            // What we sign for is what its sender signed for.
             if store.read_stored(piece, &mut data)?.epoch != epoch {
                 return Err(PrepareError::Moved);
             }
@@ -95,16 +96,11 @@ pub(super) fn prepare(
         Role::PlainSeed { source } => source.read_payload(piece, &mut data)?,
         Role::PlainPeer { store } => store.read(piece, &mut data)?,
     }
-    let hash = if role.member().is_some() { *blake3::hash(&data).as_bytes() } else { [0; 32] };
-    Ok((Bytes::from_owner(data), hash))
+    Ok(Bytes::from_owner(data))
 }
 
-/// Makes a clear piece ready, which is the same for everybody. Nothing is stated of it, so that its BLAKE3 is not asked for.
-pub(super) fn prepare_clear(
-    role: &Role,
-    piece: u32,
-    mut data: Buffer,
-) -> Result<(Bytes, [u8; 32]), PrepareError> {
+/// Makes a clear piece ready, which is the same for everybody.
+pub(super) fn prepare_clear(role: &Role, piece: u32, mut data: Buffer) -> Result<Bytes, PrepareError> {
     match role {
         Role::Seed { source, .. } => {
             if !source.read_packaged(piece, &mut data)? {
@@ -114,7 +110,7 @@ pub(super) fn prepare_clear(
         Role::Peer { store, .. } => drop(store.read_stored(piece, &mut data)?),
         Role::PlainSeed { .. } | Role::PlainPeer { .. } => return Err(PrepareError::NoKey),
     }
-    Ok((Bytes::from_owner(data), [0; 32]))
+    Ok(Bytes::from_owner(data))
 }
 
 /// Asks for the re-key from an ordinary client's ciphertext to ours of `epoch`.
@@ -128,70 +124,71 @@ pub(super) async fn pull_key(
     keys.ok().and_then(|keys| keys.into_iter().next()).ok_or(StoreFailure::NoKey)
 }
 
-/// Transforms an ordinary client's piece with that key, checks and stores it; its BLAKE3.
+/// What a piece that came is checked by.
+#[derive(Clone)]
+pub(super) struct Checks {
+    /// `None` in a plain torrent.
+    pub(super) published: Option<Arc<Published>>,
+    pub(super) keys: Arc<WitnessKeys>,
+    pub(super) buffers: Buffers,
+}
+
+/// Transforms an ordinary client's piece with that key, checks and stores it.
 pub(super) fn pull(
     role: &Role,
-    hashes: &CipherHashes,
+    checks: &Checks,
     piece: u32,
     mut data: Buffer,
     key: &[u8],
-    (sender, epoch): (Sender, u64),
-) -> Result<[u8; 32], StoreFailure> {
+    epoch: u64,
+) -> Result<(), StoreFailure> {
     let member = role.member().ok_or(StoreFailure::NoKey)?;
     check_piece(&member.params, &data).map_err(|_| StoreFailure::BadPiece)?;
     let key = ReKey::from_bytes(&member.params, key).map_err(|_| StoreFailure::NoKey)?;
     re_encrypt_piece(&member.params, &key, &mut data).map_err(|_| StoreFailure::BadPiece)?;
-    store(role, hashes, piece, &data, sender, epoch)
+    store(role, checks, piece, &data, epoch)
 }
 
-/// Checks a received clear piece by the .torrent and stores it; its BLAKE3.
-pub(super) fn store_clear(
-    role: &Role,
-    clear: &ClearPieces,
-    piece: u32,
-    data: &[u8],
-    sender: Sender,
-) -> Result<[u8; 32], StoreFailure> {
-    let Role::Peer { store, .. } = role else {
-        return Err(StoreFailure::Disk("only a peer stores clear pieces".to_owned()));
-    };
-    if !clear.is_right(piece, data) {
-        return Err(StoreFailure::BadPiece);
-    }
-    let hash = *blake3::hash(data).as_bytes();
-    let stored = StoredPiece { epoch: NOT_ENCRYPTED, hash, sender: sender.id };
-    store.put(piece, data, stored).map_err(|error| StoreFailure::Disk(error.to_string()))?;
-    Ok(hash)
-}
-
-/// Checks a received piece and stores it; its BLAKE3.
+/// Checks a received piece and stores it. Nothing is stored otherwise: a sealed piece is checked by the witness under `epoch`, a
+/// clear one and those of a plain torrent by SHA-1.
 pub(super) fn store(
     role: &Role,
-    hashes: &CipherHashes,
+    checks: &Checks,
     piece: u32,
     data: &[u8],
-    sender: Sender,
     epoch: u64,
-) -> Result<[u8; 32], StoreFailure> {
-    let disk = |error: &dyn std::fmt::Display| StoreFailure::Disk(error.to_string());
+) -> Result<(), StoreFailure> {
     match role {
         Role::Peer { member, store } => {
-            check_piece(&member.params, data).map_err(|_| StoreFailure::BadPiece)?;
-            let hash = *blake3::hash(data).as_bytes();
-            if !hashes.allow(epoch, piece, data, &hash) {
-                return Err(StoreFailure::WrongHash);
-            }
-            let stored = StoredPiece { epoch, hash, sender: sender.id };
+            let expected = checks.published.as_ref().and_then(|published| published.expected(piece));
+            let epoch = match expected.ok_or(StoreFailure::NoKey)? {
+                Expected::Witness(hash) => {
+                    let key = checks.keys.get(&member.params, epoch, piece).ok_or(StoreFailure::NoKey)?;
+                    let mut scratch = checks.buffers.take(data.len() as u32);
+                    let right = check_witness(&member.params, &key, hash, data, &mut scratch);
+                    right.map_err(|error| match error {
+                        Error::WitnessMismatch => StoreFailure::Mismatch,
+                        _ => StoreFailure::BadPiece,
+                    })?;
+                    epoch
+                }
+                clear if clear.is_clear_piece(data) => NOT_ENCRYPTED,
+                Expected::Clear(_) => return Err(StoreFailure::BadPiece),
+            };
+            let stored = StoredPiece { epoch, hash: *blake3::hash(data).as_bytes() };
             store.put(piece, data, stored).map_err(|error| disk(&error))?;
-            Ok(hash)
+            checks.keys.served(epoch, piece);
+            Ok(())
         }
         Role::PlainPeer { store } => match store.put(piece, data) {
-            Ok(true) => Ok([0; 32]),
+            Ok(true) => Ok(()),
             Ok(false) => Err(StoreFailure::BadPiece),
             Err(error) => Err(disk(&error)),
         },
-        Role::Seed { .. } | Role::PlainSeed { .. } => {
-            Err(StoreFailure::Disk("a seed stores no pieces".to_owned()))
-        }
+        Role::Seed { .. } | Role::PlainSeed { .. } => Err(disk(&"a seed stores no pieces")),
     }
+}
+
+fn disk(error: &dyn std::fmt::Display) -> StoreFailure {
+    StoreFailure::Disk(error.to_string())
 }

@@ -5,18 +5,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarmseal_core::{Profile, SubscriberId, TorrentId};
+use swarmseal_core::{KeyCommitment, TorrentId};
 
 use super::network::{Happening, Network, NodeId, Place, StreamId};
 use super::{Link, Model, NanosPerByte, Outcome};
 use crate::peer::buffers::Buffers;
 use crate::peer::node::NodeConfig;
-use crate::peer::state::{
-    Command, Config, ConnectionId, Event, Have, Now, Random, Seal, Sender, StoreFailure, Swarm,
-};
+use crate::peer::state::{Command, Config, ConnectionId, Event, Now, Random, Seal, Swarm};
 use crate::wire::identity::SigningKey;
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Message};
+use crate::wire::seal::Hello;
 
 const TORRENT: TorrentId = TorrentId([5; 32]);
 /// As the node has them.
@@ -28,7 +27,6 @@ const LASTING: Duration = Duration::from_secs(600);
 const SERVED: Duration = Duration::from_secs(30);
 const ANNOUNCE: Duration = Duration::from_secs(1800);
 const ALONE: Duration = Duration::from_secs(15);
-const GOODBYE: Duration = Duration::from_secs(3);
 /// Peers that the tracker names.
 const NAMED: usize = 50;
 /// Bytes of HTTP, headers and all. An announce and its answer, then a call for keys: a ticket, a session, piece indices;
@@ -36,6 +34,7 @@ const NAMED: usize = 50;
 const ANNOUNCE_BYTES: u64 = 450;
 const NAMED_BYTES: u64 = 200;
 const KEYS_ASKED_BYTES: u64 = 600;
+const WITNESS_ASKED_BYTES: u64 = 350;
 const KEYS_BYTES: u64 = 150;
 const INDEX_BYTES: u64 = 6;
 const KEY_BYTES: u64 = 260;
@@ -63,7 +62,6 @@ enum Fate {
     Ticks,
     Stays,
     SeedsOn,
-    SaysGoodbye,
     IsAway,
     ComesBack,
 }
@@ -74,8 +72,6 @@ enum Timer {
     Tick(Being),
     /// It goes now, saying goodbye or not, if it is complete or incomplete as it was when this was settled.
     Leave(Being, bool),
-    /// It has said goodbye at that time.
-    Left(Being, Duration),
     /// An announce is at the tracker.
     Announcing(Being),
     Announced(Being, Vec<PeerId>),
@@ -97,8 +93,17 @@ enum Timer {
 struct Question {
     by: Being,
     since: Duration,
-    id: ConnectionId,
     pieces: Vec<u32>,
+    about: About,
+}
+
+/// Which keys.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    /// Re-keys or encryption keys for the peer of a connection.
+    Upload(ConnectionId),
+    /// Its own witness keys of an epoch.
+    Witness(u64),
 }
 
 /// Two ends and a stream from each.
@@ -123,7 +128,7 @@ struct Peer {
     /// Who it is to others: a newcomer in the same place is somebody else.
     identity: u64,
     swarm: Option<Swarm>,
-    have: Vec<Option<Have>>,
+    have: Vec<Option<u64>>,
     complete: bool,
     candidates: BTreeMap<PeerId, Candidate>,
     calls: usize,
@@ -210,7 +215,7 @@ impl<'m> World<'m> {
         let mut net = Network::new(model.loss, model.buffer, model.seed ^ 0x6e65_7477_6f72_6b73);
         let place = |link: &Link| Place { up: link.up, down: link.down, latency: link.latency };
         let tracker = net.node(place(&model.tracker));
-        let ours = Some(Have { epoch: 0, vouched: Some(0) });
+        let ours = Some(0);
         let seeds = model.seeds.iter().map(|link| (link, true));
         let everybody = seeds.chain(model.peers.iter().map(|link| (link, false)));
         let peers: Vec<Peer> = everybody
@@ -333,7 +338,6 @@ impl<'m> World<'m> {
             Timer::Tick(being) => self.tick(being),
             Timer::Leave(being, complete) if self.peers[being.peer].complete == complete => self.leave(being),
             Timer::Leave(..) => {}
-            Timer::Left(being, since) => self.left(being, since),
             Timer::Announcing(being) => {
                 let named = self.name_peers(being.peer);
                 let bytes = NAMED_BYTES + 6 * named.len() as u64;
@@ -353,6 +357,10 @@ impl<'m> World<'m> {
             Timer::Called(by, peer) => self.called(by, peer),
             Timer::Answered(by, peer, id) => self.answered(by, peer, id),
             Timer::Vanished(id, side) => self.ended(id, side),
+            // The caller tries again.
+            Timer::Asking(question) if self.tracker_is_away() => {
+                self.net.after(FIRST_RETRY, Timer::Asking(question));
+            }
             Timer::Asking(question) => {
                 let costs = &self.model.costs;
                 let work = costs.call + costs.key * question.pieces.len() as u32;
@@ -365,15 +373,28 @@ impl<'m> World<'m> {
                 self.net.datagram(self.tracker, node, bytes, Timer::Told(question));
             }
             Timer::Told(question) => {
-                let Question { by, since, id, pieces } = *question;
-                self.outcome.key_calls += 1;
-                self.outcome.keys += pieces.len() as u64;
-                self.outcome.key_time += self.net.now() - since;
-                let keys = Ok(vec![self.key.clone(); pieces.len()]);
-                self.event(by, Event::Keys { id, pieces, keys });
+                let Question { by, since, pieces, about } = *question;
+                match about {
+                    About::Upload(id) => {
+                        self.outcome.key_calls += 1;
+                        self.outcome.keys += pieces.len() as u64;
+                        self.outcome.key_time += self.net.now() - since;
+                        let keys = Ok(vec![self.key.clone(); pieces.len()]);
+                        self.event(by, Event::Keys { id, pieces, keys });
+                    }
+                    About::Witness(epoch) => {
+                        self.outcome.witness_calls += 1;
+                        self.outcome.witness_keys += pieces.len() as u64;
+                        self.event(by, Event::Witness { epoch, pieces, keys: Ok(()) });
+                    }
+                }
             }
             Timer::Event(being, event) => self.event(being, *event),
         }
+    }
+
+    fn tracker_is_away(&self) -> bool {
+        self.model.away.as_ref().is_some_and(|away| away.contains(&self.net.now()))
     }
 
     fn lives(&self, being: Being) -> bool {
@@ -389,12 +410,12 @@ impl<'m> World<'m> {
         let mut secret = [7; 32];
         secret[..8].copy_from_slice(&peer.identity.to_be_bytes());
         let key = SigningKey::from_bytes(&secret);
-        let id = match peer.original {
-            true => SubscriberId::of_seed(&TORRENT, &key.public()),
-            false => SubscriberId(secret),
+        let hello = match peer.original {
+            true => Hello::Seed { key: key.public() },
+            false => Hello::Subscriber { identity: key.public(), keys: KeyCommitment(secret) },
         };
         let epoch = if peer.original { 0 } else { 1 };
-        let seal = Seal { torrent_id: TORRENT, profile: Profile::Sealed, id, key, epoch };
+        let seal = Seal { torrent_id: TORRENT, hello, id: hello.id(&TORRENT), key, epoch };
         let defaults = NodeConfig::default();
         let mut peer_id = [0; 20];
         peer_id[..8].copy_from_slice(&peer.identity.to_be_bytes());
@@ -412,7 +433,6 @@ impl<'m> World<'m> {
             super_seed: false,
             ready_bytes: defaults.ready_bytes,
             max_connections: model.max_connections,
-            avoid: Vec::new(),
             seed,
         };
         peer.swarm = Some(Swarm::new(config, now));
@@ -592,25 +612,7 @@ impl<'m> World<'m> {
         if !self.lives(being) {
             return;
         }
-        if self.fate(being, Fate::SaysGoodbye) < 0.5 {
-            self.event(being, Event::Leaving);
-            self.left(being, self.net.now());
-        } else {
-            self.gone(being);
-        }
-    }
-
-    /// Who says goodbye waits for the last statements.
-    fn left(&mut self, being: Being, since: Duration) {
-        let settled = self.peers[being.peer].swarm.as_ref().is_none_or(Swarm::settled);
-        if !self.lives(being) {
-            return;
-        }
-        if settled || self.net.now() - since >= GOODBYE {
-            self.gone(being);
-        } else {
-            self.net.after(TICK / 5, Timer::Left(being, since));
-        }
+        self.gone(being);
     }
 
     fn gone(&mut self, being: Being) {
@@ -650,6 +652,8 @@ impl<'m> World<'m> {
         self.outcome.sent_by_seeds += if peer.original { totals.sent } else { 0 };
         self.outcome.asked += totals.asked;
         self.outcome.keyed += totals.keyed;
+        self.outcome.requested += totals.requested;
+        self.outcome.awaited_key += totals.awaited_key;
     }
 
     fn event(&mut self, being: Being, event: Event) {
@@ -683,6 +687,7 @@ impl<'m> World<'m> {
                 let connection = &self.connections[id as usize];
                 let stream = connection.streams[self.side(id, being)];
                 let (bytes, payload) = (encoded_len(&message), message.block_bytes());
+                self.outcome.overhead += (bytes - payload) as u64;
                 self.net.write(stream, Wire::Message(message), bytes, payload);
             }
             Command::Disconnect { id, reason } => {
@@ -693,33 +698,40 @@ impl<'m> World<'m> {
             }
             Command::FetchKeys { id, pieces, .. } => {
                 let bytes = KEYS_ASKED_BYTES + INDEX_BYTES * pieces.len() as u64;
-                let question = Box::new(Question { by: being, since: self.net.now(), id, pieces });
-                let node = self.peers[being.peer].node;
-                self.net.datagram(node, self.tracker, bytes, Timer::Asking(question));
+                self.ask(being, bytes, About::Upload(id), pieces);
             }
+            Command::FetchWitness { epoch, pieces } => {
+                let bytes = WITNESS_ASKED_BYTES + INDEX_BYTES * pieces.len() as u64;
+                self.ask(being, bytes, About::Witness(epoch), pieces);
+            }
+            // Nothing is bad here.
+            Command::ConfirmWitness { .. } | Command::Failed { .. } => {}
             Command::Prepare { id, piece, to, .. } => {
                 let cost = match (self.model.sealed, self.peers[being.peer].original) {
                     (false, _) => 0.0,
                     (true, true) => costs.seal,
                     (true, false) => costs.transform,
                 };
-                let ready = Ok((self.zeros.clone(), [0; 32]));
+                let ready = Ok(self.zeros.clone());
                 self.work(being, cost, Event::Prepared { id, piece, to, ready });
             }
             Command::Store { id, piece, sender, .. } => {
                 let cost = if self.model.sealed { costs.check_sealed } else { costs.check_plain };
                 self.outcome.stored += 1;
-                let stored: Result<[u8; 32], StoreFailure> = Ok([0; 32]);
-                let sender: Sender = sender;
-                self.work(being, cost, Event::Stored { id, piece, sender, stored });
+                self.work(being, cost, Event::Stored { id, piece, sender, stored: Ok(()) });
             }
-            Command::Discard { .. } => {
-                self.outcome.stored -= 1;
-                self.outcome.discarded += 1;
-            }
+            Command::Discard { .. } => self.outcome.stored -= 1,
             Command::Keep(_) => {}
             Command::Completed => self.completed(being),
         }
+    }
+
+    /// Asks the tracker for keys.
+    fn ask(&mut self, being: Being, bytes: u64, about: About, pieces: Vec<u32>) {
+        self.outcome.overhead += bytes;
+        let question = Box::new(Question { by: being, since: self.net.now(), pieces, about });
+        let node = self.peers[being.peer].node;
+        self.net.datagram(node, self.tracker, bytes, Timer::Asking(question));
     }
 
     /// Which end of a connection a peer is.

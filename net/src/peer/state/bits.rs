@@ -51,6 +51,12 @@ impl Bits {
         self.ones
     }
 
+    /// How many pieces are in this set and in `other`, and not in `without`. All three are of one torrent.
+    pub(crate) fn count_common(&self, other: &Bits, without: &Bits) -> u32 {
+        let bytes = self.bytes.iter().zip(&other.bytes).zip(&without.bytes);
+        bytes.map(|((a, b), c)| (a & b & !c).count_ones()).sum()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.bytes.len() as u32 * 8).filter(|&piece| self.has(piece))
     }

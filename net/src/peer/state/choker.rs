@@ -124,7 +124,7 @@ impl Swarm {
         connection.ready
             && connection.it_is_interested
             && (!self.sealed() || connection.claim().is_some())
-            && self.pieces.vouched().count() > 0
+            && self.pieces.have().count() > 0
     }
 
     fn unchoke(&mut self, id: ConnectionId) {
@@ -132,7 +132,6 @@ impl Swarm {
         if connection.choking_it {
             connection.choking_it = false;
             connection.upload.last_request = self.now.elapsed;
-            connection.upload.served_since = (self.now.elapsed, connection.upload.written());
             self.send(id, Message::Unchoke);
         }
     }

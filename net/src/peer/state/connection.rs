@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarmseal_core::{SubscriberId, Ticket};
 
+use super::Claim;
 use super::bits::Bits;
 use super::rate::Rate;
-use super::{Claim, Reason};
 use crate::peer::buffers::{Buffer, Buffers};
 use crate::peer::tracker::Personal;
 use crate::wire::message::{BLOCK, Block};
-use crate::wire::seal::{Entry, Hello};
+use crate::wire::seal::Hello;
 
 /// One connection, after BEP 3's handshake.
 #[derive(Debug)]
@@ -28,15 +28,16 @@ pub(crate) struct Connection {
     pub(crate) ready: bool,
     /// An ordinary client with a personal torrent: it is served, and speaks no `ss_seal`.
     pub(crate) personal: Option<Personal>,
-    /// Who the peer is; always there once a sealed connection is ready, but for [`Connection::personal`].
-    pub(crate) hello: Option<Hello>,
+    /// Who the peer says it is, and the id that follows; always there once a sealed connection is ready, but for
+    /// [`Connection::personal`].
+    pub(crate) hello: Option<(Hello, SubscriberId)>,
     /// The number the peer gave to `ss_seal`.
     pub(crate) seal_id: u8,
     /// The number the peer gave to `lt_donthave`, if it listens to that.
     pub(crate) dont_have_id: Option<u8>,
     /// How often it has lost a piece.
     pub(crate) losses: u32,
-    /// Whether the peer is an original seed.
+    /// Whether the peer says that it is an original seed.
     pub(crate) original: bool,
     pub(crate) reqq: u32,
     pub(crate) have: Bits,
@@ -49,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) optimistic: bool,
     pub(crate) last_received: Duration,
     pub(crate) last_sent: Duration,
+    /// When bytes of a block that was asked for moved last, either way, or the connection began.
+    pub(crate) last_use: Duration,
     pub(crate) down: Rate,
     pub(crate) up: Rate,
     pub(crate) download: Download,
@@ -57,11 +60,6 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whose ciphertext it sends.
-    pub(crate) fn subscriber(&self) -> Option<SubscriberId> {
-        self.hello.map(|hello| hello.id).or(self.personal.map(|personal| personal.subscriber))
-    }
-
     /// What entitles us to its keys, if anything yet.
     pub(crate) fn claim(&self) -> Option<Claim> {
         match (&self.personal, &self.upload.ticket) {
@@ -92,78 +90,20 @@ pub(crate) struct Download {
     pub(crate) first_data: Option<Duration>,
     pub(crate) last_data: Duration,
     pub(crate) snubbed: bool,
-    /// Pieces of it that were not what was published.
-    pub(crate) wrong: u32,
     /// When the ticket that we gave ends (tracker time); 0 without one.
     pub(crate) ticket_expires: u64,
     /// The epoch of that ticket, and of what the peer sends.
     pub(crate) epoch: u64,
     /// Whether blocks of that epoch may come that we no longer wait for.
     pub(crate) recalled: bool,
-    /// Stored pieces for which no statement came yet.
-    pub(crate) unstated: HashMap<u32, Unstated>,
-    /// Statements that came before their piece was stored.
-    pub(crate) stated: HashMap<u32, Stated>,
+    /// Whether nothing could be asked for because the keys to check it with are not here.
+    pub(crate) awaits_key: bool,
     pub(crate) bytes: u64,
-    /// Of those, of sealed pieces: what receipts are for.
-    pub(crate) sealed_bytes: u64,
-    /// Sealed pieces, where the torrent is sealed.
-    pub(crate) piece_count: u64,
-    pub(crate) receipted: u64,
-    /// What receipts say that the connection is open since; 0 before the first.
-    pub(crate) session: u64,
-    pub(crate) receipt_at: Duration,
     /// Bytes of blocks that were not asked for, since the last one that was.
     pub(crate) unsolicited: usize,
 }
 
-/// What a statement says of a piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stated {
-    pub(crate) epoch: u64,
-    /// BLAKE3 of what was sent.
-    pub(crate) hash: [u8; 32],
-    pub(crate) time: u64,
-}
-
-/// A piece that came and was not stated.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unstated {
-    pub(crate) epoch: u64,
-    /// BLAKE3 of what came.
-    pub(crate) hash: [u8; 32],
-    since: Duration,
-    /// [`Download::bytes`] then.
-    bytes: u64,
-}
-
-/// An uploader states every 4 MiB, or every piece where pieces are longer, and some times a second. So long after a piece, its
-/// statement waits at most behind the blocks that wait for the peer's socket, which are no more than so many bytes.
-const STATEMENT_TIME: Duration = Duration::from_secs(5);
-const STATEMENT_BYTES: u64 = 16 << 20;
-/// Where nothing comes any more, so long after the last.
-const STATEMENT_WAIT: Duration = Duration::from_secs(30);
-
 impl Download {
-    /// A piece is stored, and its statement has not come.
-    pub(crate) fn await_statement(&mut self, piece: u32, (epoch, hash): (u64, [u8; 32]), now: Duration) {
-        self.unstated.insert(piece, Unstated { epoch, hash, since: now, bytes: self.bytes });
-    }
-
-    /// What is to be said to a peer that has had all the time that it needs for a statement.
-    pub(crate) fn owes_statement(&self, now: Duration) -> Option<Reason> {
-        let withheld = |unstated: &Unstated| {
-            let passed = self.bytes - unstated.bytes > STATEMENT_BYTES;
-            passed && now.saturating_sub(unstated.since) > STATEMENT_TIME
-        };
-        let late =
-            |unstated: &Unstated| now.saturating_sub(unstated.since.max(self.last_data)) > STATEMENT_WAIT;
-        if self.unstated.values().any(withheld) {
-            return Some(Reason::NoStatement);
-        }
-        self.unstated.values().any(late).then_some(Reason::LateStatement)
-    }
-
     /// Bytes per second since the first block, for the first second, in which nothing was averaged yet. A guess from little
     /// time is too low, never too high.
     pub(crate) fn first_rate(&self, now: Duration) -> u64 {
@@ -311,6 +251,17 @@ impl Incoming {
     }
 }
 
+/// Keys kept for one peer that has no use for them now.
+const MAX_SPARE: usize = 512;
+
+/// The key of a piece, from our epoch to the peer's.
+#[derive(Debug)]
+pub(crate) struct SpareKey {
+    pub(crate) key: Bytes,
+    pub(crate) epoch: u64,
+    pub(crate) to: u64,
+}
+
 /// What we send to a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
@@ -322,10 +273,10 @@ pub(crate) struct Upload {
     /// Pieces that it named, after those.
     pub(crate) wanted: VecDeque<u32>,
     pub(crate) requests: Requests,
+    /// Keys of pieces that it no longer waits for: it may want them again.
+    pub(crate) spare: HashMap<u32, SpareKey>,
     /// Bytes of blocks handed to the connection and not yet written.
     pub(crate) in_flight: usize,
-    /// When the peer was unchoked last, and the bytes that had been written to it by then.
-    pub(crate) served_since: (Duration, u64),
     /// The call for keys that is under way: from which epoch of ours to which of the peer's.
     pub(crate) fetching: Option<(u64, u64)>,
     /// Whether a piece jumped the queue and has no key: the call for keys does not wait until there are more.
@@ -333,27 +284,19 @@ pub(crate) struct Upload {
     pub(crate) failures: u32,
     pub(crate) retry_at: Duration,
     pub(crate) last_request: Duration,
-    pub(crate) unstated: Vec<Entry>,
-    pub(crate) unstated_since: Duration,
     pub(crate) bytes: u64,
-    /// Of those, of sealed pieces: what receipts are for.
-    pub(crate) sealed_bytes: u64,
-    pub(crate) receipted: u64,
-    /// What receipts say that the connection is open since; 0 before the first.
-    pub(crate) session: u64,
 }
 
 impl Upload {
-    /// Bytes of blocks that were handed to the connection and written.
-    pub(crate) fn written(&self) -> u64 {
-        self.bytes - self.in_flight as u64
-    }
-
-    /// Bytes a second that were written since the peer was unchoked. 0 while nothing was.
-    pub(crate) fn pace(&self, now: Duration) -> f64 {
-        let (since, before) = self.served_since;
-        let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
-        self.written().saturating_sub(before) as f64 / seconds
+    /// Forgets the pieces on their way, and keeps their keys.
+    pub(crate) fn spare_keys(&mut self) {
+        for Outgoing { piece, stage } in std::mem::take(&mut self.pieces) {
+            if let Stage::Keyed { key: Some(key), epoch, to } = stage
+                && self.spare.len() < MAX_SPARE
+            {
+                self.spare.insert(piece, SpareKey { key, epoch, to });
+            }
+        }
     }
 
     /// Whether a piece is being made ready, or is.
@@ -375,8 +318,7 @@ impl Upload {
         };
         if stuck {
             let spare = |outgoing: &Outgoing| {
-                let stated = matches!(outgoing.stage, Stage::Ready { unstated: false, .. });
-                stated && !self.requests.has(outgoing.piece)
+                matches!(outgoing.stage, Stage::Ready { .. }) && !self.requests.has(outgoing.piece)
             };
             if let Some(spare) = self.pieces.iter().rposition(spare) {
                 self.pieces.remove(spare);
@@ -393,45 +335,11 @@ impl Upload {
         self.pieces.insert(ahead, outgoing);
     }
 
-    /// What the next statement says.
-    pub(crate) fn will_state(&mut self, entry: Entry, now: Duration) {
-        if self.unstated.is_empty() {
-            self.unstated_since = now;
-        }
-        self.unstated.push(entry);
-    }
-
-    /// Nothing that was made ready serves any more; what was sent of it is to be stated.
-    pub(crate) fn start_over(&mut self, now: Duration) {
-        let mut entries = Vec::new();
-        for Outgoing { piece, stage } in std::mem::take(&mut self.pieces) {
-            if let Stage::Ready { hash, unstated: true, .. } = stage {
-                entries.push(Entry { piece, hash });
-            }
-        }
-        entries.into_iter().for_each(|entry| self.will_state(entry, now));
-    }
-
-    /// No more of a piece is sent; what was is still to be stated.
-    pub(crate) fn withdraw(&mut self, piece: u32, now: Duration) {
+    /// No more of a piece is sent.
+    pub(crate) fn withdraw(&mut self, piece: u32) {
         self.requests.forget(piece);
         self.wanted.retain(|&wanted| wanted != piece);
-        self.gather_unstated(now);
         self.pieces.retain(|outgoing| outgoing.piece != piece);
-    }
-
-    /// Pieces of which something was sent and nothing is asked for: the peer may have had the rest before.
-    pub(crate) fn gather_unstated(&mut self, now: Duration) {
-        let mut entries = Vec::new();
-        for Outgoing { piece, stage } in &mut self.pieces {
-            if let Stage::Ready { hash, unstated: unstated @ true, .. } = stage
-                && !self.requests.has(*piece)
-            {
-                *unstated = false;
-                entries.push(Entry { piece: *piece, hash: *hash });
-            }
-        }
-        entries.into_iter().for_each(|entry| self.will_state(entry, now));
     }
 }
 
@@ -530,12 +438,8 @@ pub(crate) enum Stage {
     Ready {
         /// The receiver's ciphertext.
         data: Bytes,
-        /// Its BLAKE3.
-        hash: [u8; 32],
         /// Bytes sent of it.
         sent: usize,
-        /// Whether some of them are in no statement.
-        unstated: bool,
     },
 }
 
@@ -566,22 +470,6 @@ mod tests {
 
     fn block(piece: u32, index: u32) -> Block {
         Block { piece, begin: index * BLOCK, len: BLOCK }
-    }
-
-    #[test]
-    fn a_statement_is_owed_after_bytes_and_time() {
-        let at = Duration::from_millis;
-        let mut download = Download::default();
-        download.await_statement(0, (1, [0; 32]), at(0));
-        // A gigabyte a second: the next statement is not due before 200 ms.
-        (download.bytes, download.last_data) = (450 << 20, at(450));
-        assert_eq!(download.owes_statement(at(450)), None);
-        (download.bytes, download.last_data) = (5000 << 20, at(5001));
-        assert_eq!(download.owes_statement(at(5001)), Some(Reason::NoStatement));
-        // A slow one: its blocks still wait before the statement.
-        (download.bytes, download.last_data) = (1 << 20, at(60_000));
-        assert_eq!(download.owes_statement(at(60_000)), None);
-        assert_eq!(download.owes_statement(at(90_001)), Some(Reason::LateStatement));
     }
 
     #[test]

@@ -1,18 +1,19 @@
-//! Fetching: which piece from whom, tickets given, blocks taken in, statements checked, receipts given.
+//! Fetching: which piece from whom, tickets given, blocks taken in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarmseal_core::{SubscriberId, Ticket};
+use swarmseal_core::Ticket;
 
-use super::connection::{Connection, Incoming, Stated};
-use super::{Command, ConnectionId, Evidence, Reason, Sender, StoreFailure, Swarm};
+use super::connection::{Connection, Incoming};
+use super::random::Random;
+use super::{Command, ConnectionId, Reason, StoreFailure, Swarm};
 use crate::peer::store::NOT_ENCRYPTED;
 use crate::wire::dont_have;
 use crate::wire::identity::purpose;
 use crate::wire::message::{BLOCK, Message};
-use crate::wire::seal::{MAX_WANT, Receipt, SealMessage, Statement};
+use crate::wire::seal::{MAX_WANT, SealMessage};
 
 /// How long a ticket serves, and how long before its end it is renewed.
 const TICKET_SECONDS: u64 = 3600;
@@ -25,55 +26,15 @@ const MIN_DEPTH: u64 = 32;
 /// comes through loopback.
 const MAX_RAMP: u64 = 96;
 /// How much time's worth of pieces a peer is told of in advance.
-const AHEAD_SECONDS: u64 = 2;
+const AHEAD_SECONDS: u64 = 30;
 /// A peer is told of more pieces once it has sent this part of those that it was told of.
 const WANT_SHARE: usize = 16;
 /// Bytes that may wait for the disk before nothing more is asked for.
 const MAX_STORING: usize = 64 << 20;
 /// Blocks that we took back may still come; more than that was never asked for.
 const MAX_UNSOLICITED: usize = 16 << 20;
-/// Pieces without a statement that we take from one peer.
-const MAX_UNSTATED: usize = 2048;
 /// A piece that somebody has been fetching for this long is fetched twice, once nothing else is left.
 const END_GAME: Duration = Duration::from_secs(3);
-/// For this long after a bad copy a piece waits for another sender than those of bad ones.
-const AVOID: Duration = Duration::from_secs(20);
-/// Senders of bad copies of one piece that are remembered.
-const MAX_AVOIDED: usize = 256;
-/// Pieces that are not what was published which we take from one peer.
-const MAX_WRONG: u32 = 3;
-/// Seconds by which a statement's time may be off.
-const MAX_SKEW: u64 = 600;
-/// A piece that nobody vouches for, and that nobody else has, is handed on after this long all the same.
-const ORPHANED: Duration = Duration::from_secs(60);
-/// Uploaders of whom it is remembered when we were connected last.
-const MAX_SESSIONS: usize = 4096;
-const RECEIPT_PIECES: u64 = 64;
-const RECEIPT_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Bad copies of a piece.
-#[derive(Debug, Default)]
-pub(super) struct Avoided {
-    /// Who sent them, and did not say since that they lost theirs.
-    pub(super) senders: HashSet<SubscriberId>,
-    /// When the last one was found to be bad.
-    last: Duration,
-}
-
-/// Whether a peer sent a bad copy of a piece, so that it is not asked for another. It is, once nobody else has the piece.
-pub(super) fn avoided(
-    avoid: &HashMap<u32, Avoided>,
-    connections: &BTreeMap<ConnectionId, Connection>,
-    now: Duration,
-    connection: &Connection,
-    piece: u32,
-) -> bool {
-    let Some(avoided) = avoid.get(&piece) else { return false };
-    let avoids = |other: &Connection| other.subscriber().is_some_and(|id| avoided.senders.contains(&id));
-    let waited = now.saturating_sub(avoided.last) > AVOID;
-    avoids(connection)
-        && !(waited && connections.values().all(|other| !other.have.has(piece) || avoids(other)))
-}
 
 impl Swarm {
     /// Gives the peer a ticket if we may want something from it and it has none that lasts.
@@ -81,10 +42,10 @@ impl Swarm {
         if self.pieces.complete() {
             return;
         }
-        let Some((parties, _)) = self.parties(id, false) else { return };
         let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
             return;
         };
+        let Some((_, uploader)) = connection.hello else { return };
         let download = &mut connection.download;
         let moves = download.epoch != seal.epoch;
         if moves && !download.pieces.is_empty() {
@@ -99,9 +60,9 @@ impl Swarm {
         }
         download.epoch = seal.epoch;
         let mut ticket = Ticket {
-            torrent_id: parties.torrent_id,
-            uploader: parties.uploader,
-            downloader: parties.downloader,
+            torrent_id: seal.torrent_id,
+            uploader,
+            downloader: seal.id,
             epoch: seal.epoch,
             expires: self.now.unix + TICKET_SECONDS,
             signature: [0; 64],
@@ -154,9 +115,10 @@ impl Swarm {
         {
             let Some(piece) = self.pick_for(id) else { break };
             self.pieces.assign(piece);
+            self.totals.requested += 1;
             let incoming = Incoming::new(piece, layout.len_of(piece), self.now.elapsed);
             if let Some(connection) = self.connections.get_mut(&id) {
-                connection.download.stated.remove(&piece);
+                self.totals.awaited_key += u64::from(std::mem::take(&mut connection.download.awaits_key));
                 connection.download.pieces.push_back(incoming);
             }
             wanted.push(piece);
@@ -171,10 +133,7 @@ impl Swarm {
 
     /// Whether a peer may be asked for something now.
     pub(super) fn may_ask(&self, connection: &Connection) -> bool {
-        !connection.choked_by_it
-            && connection.interested_in_it
-            && self.storing_bytes <= MAX_STORING
-            && connection.download.unstated.len() < MAX_UNSTATED
+        !connection.choked_by_it && connection.interested_in_it && self.storing_bytes <= MAX_STORING
     }
 
     fn request_blocks(&mut self, id: ConnectionId, depth: u32) {
@@ -202,10 +161,14 @@ impl Swarm {
 
     fn pick_for(&mut self, id: ConnectionId) -> Option<u32> {
         let connection = self.connections.get(&id)?;
-        let allowed =
-            |piece: u32| !avoided(&self.avoid, &self.connections, self.now.elapsed, connection, piece);
-        if let Some(piece) = self.pieces.pick(&connection.have, &mut self.random, allowed) {
+        let mut random = Random::new(self.random.next());
+        let allowed = |piece: u32| !self.avoids(id, piece) && self.can_check(piece);
+        if let Some(piece) = self.pieces.pick(&connection.have, &mut random, allowed) {
             return Some(piece);
+        }
+        if self.pieces.pick(&connection.have, &mut random, |piece| self.awaits_key(id, piece)).is_some() {
+            self.fetch_witness_for(id);
+            return None;
         }
         let late = |piece: u32| {
             self.connections.iter().any(|(&other, connection)| {
@@ -219,7 +182,7 @@ impl Swarm {
         if connection.download.snubbed || !connection.download.pieces.is_empty() {
             return None;
         }
-        self.pieces.pick_again(&connection.have, &mut self.random, |piece| allowed(piece) && late(piece))
+        self.pieces.pick_again(&connection.have, &mut random, |piece| allowed(piece) && late(piece))
     }
 
     /// A block came.
@@ -245,6 +208,7 @@ impl Swarm {
                 Ok(())
             };
         };
+        connection.last_use = now;
         download.outstanding -= 1;
         download.probe.came(piece, begin, now);
         download.ramp = download.ramp.map(|ramp| ramp.saturating_add(1));
@@ -253,15 +217,13 @@ impl Swarm {
         download.last_data = now;
         download.snubbed = false;
         download.bytes += data.len() as u64;
-        download.sealed_bytes += if self.config.is_sealed(piece) { data.len() as u64 } else { 0 };
         let received =
             if connection.original { &mut self.totals.from_seeds } else { &mut self.totals.from_peers };
         *received += data.len() as u64;
         if download.pieces[place].whole()
             && let Some(incoming) = download.pieces.remove(place)
         {
-            let (id_of, peer_id, addr) = (connection.subscriber(), connection.peer_id, connection.addr);
-            let sender = Sender { id: id_of, peer_id, addr, original: connection.original };
+            let sender = connection.addr;
             self.received(id, incoming, sender);
             self.renew_ticket(id);
         }
@@ -269,7 +231,7 @@ impl Swarm {
         Ok(())
     }
 
-    fn received(&mut self, id: ConnectionId, incoming: Incoming, sender: Sender) {
+    fn received(&mut self, id: ConnectionId, incoming: Incoming, sender: SocketAddr) {
         let piece = incoming.piece;
         self.pieces.release(piece);
         if self.pieces.storing(piece) || self.pieces.have().has(piece) {
@@ -315,150 +277,57 @@ impl Swarm {
         &mut self,
         id: ConnectionId,
         piece: u32,
-        sender: Sender,
-        stored: Result<[u8; 32], StoreFailure>,
+        sender: SocketAddr,
+        stored: Result<(), StoreFailure>,
     ) {
         self.pieces.set_storing(piece, false);
         self.storing_bytes = self.storing_bytes.saturating_sub(self.piece_len());
         let epoch = self.storing_epochs.remove(&piece).unwrap_or_else(|| self.epoch());
         match stored {
-            Ok(hash) => self.have_piece(id, piece, epoch, hash),
+            Ok(()) => self.have_piece(piece, epoch),
             Err(StoreFailure::BadPiece) => {
                 self.totals.rejected += 1;
-                // Though it may have left meanwhile.
-                self.ban(sender.id, sender.peer_id);
-                self.disconnect(id, Reason::BadPiece);
-                self.download_all();
+                self.convict(id, piece, sender);
             }
-            Err(StoreFailure::WrongHash) => self.wrong_hash(id, piece, sender.id),
-            Err(StoreFailure::NoKey) => self.no_key(id, piece, sender.id),
+            Err(StoreFailure::Mismatch) => self.mismatch(id, piece, epoch, sender),
+            Err(StoreFailure::NoKey) => self.no_key(id, piece, sender),
             Err(StoreFailure::Disk(error)) => self.stop_downloading(error),
         }
     }
 
-    /// The piece is fetched from somebody else if there is anybody. Nobody is banned for it: who sent it may have no cipher hashes, or
-    /// none yet, and been deceived itself. Where we have them it is left after a few such pieces, and elsewhere once most of what it has is
-    /// of no use.
-    fn wrong_hash(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
-        self.totals.rejected += 1;
-        self.avoid(piece, sender);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            let download = &mut connection.download;
-            download.wrong += 1;
-            let (many, most) =
-                (download.wrong >= MAX_WRONG, u64::from(download.wrong) > download.piece_count);
-            if many && (most || self.hashed) {
-                self.disconnect(id, Reason::WrongPieces);
-            }
-        }
-        self.download_all();
-    }
-
     /// An ordinary client has left, or the tracker cannot be reached: the piece is fetched from somebody else.
-    fn no_key(&mut self, id: ConnectionId, piece: u32, sender: Option<SubscriberId>) {
+    fn no_key(&mut self, id: ConnectionId, piece: u32, sender: SocketAddr) {
         self.avoid(piece, sender);
         self.disconnect(id, Reason::NoKey);
         self.download_all();
     }
 
-    /// Somebody sent a bad copy of a piece.
-    pub(super) fn avoid(&mut self, piece: u32, sender: Option<SubscriberId>) {
-        let avoided = self.avoid.entry(piece).or_default();
-        avoided.last = self.now.elapsed;
-        if avoided.senders.len() < MAX_AVOIDED {
-            avoided.senders.extend(sender);
-        }
-    }
-
-    /// A stored piece is bad, though nothing that came with it said so: it is fetched again, from others than those who sent it if there
-    /// is anybody.
-    pub(super) fn found_bad(&mut self, piece: u32, senders: &[SubscriberId]) {
+    /// A stored piece turned out bad, to a player or on the disk: it is fetched again.
+    pub(super) fn found_bad(&mut self, piece: u32) {
         if self.pieces.have().has(piece) {
             self.totals.rejected += 1;
-            senders.iter().for_each(|&sender| self.avoid(piece, Some(sender)));
             self.lose_piece(piece);
+            self.fetch_witness();
             self.download_all();
         }
     }
 
-    fn have_piece(&mut self, id: ConnectionId, piece: u32, epoch: u64, hash: [u8; 32]) {
+    fn have_piece(&mut self, piece: u32, epoch: u64) {
         self.pieces.stored(piece, epoch);
-        self.avoid.remove(&piece);
-        let now = self.now.elapsed;
-        // An ordinary client's piece was stored because its hash is known, and so was a clear one.
-        let sealed = self.is_sealed(piece);
-        let mut vouched = (!sealed || self.hashed).then_some(0);
-        let mut lied = false;
-        match self.connections.get_mut(&id) {
-            Some(connection) => {
-                connection.download.piece_count += u64::from(sealed || self.config.seal.is_none());
-                if connection.hello.is_some() && sealed {
-                    match connection.download.stated.remove(&piece) {
-                        Some(stated) if stated.hash != hash || stated.epoch != epoch => lied = true,
-                        Some(stated) => vouched = Some(stated.time),
-                        None => connection.download.await_statement(piece, (epoch, hash), now),
-                    }
-                }
-            }
-            None if vouched.is_none() => drop(self.orphans.insert(piece, now)),
-            None => {}
-        }
-        let complete = self.pieces.complete();
+        self.witness_served(piece);
         for other in self.ids() {
-            // A seed hangs up once it sees that we are complete: the receipt comes first.
-            self.receipt_if_due(other, complete);
             let Some(connection) = self.connections.get_mut(&other) else { continue };
             connection.useful -= u32::from(connection.have.has(piece));
             self.update_interest(other);
+            self.send(other, Message::Have(piece));
         }
-        if lied {
-            return self.false_statement(id, piece);
-        }
-        if let Some(time) = vouched {
-            self.vouch(piece, time);
-        }
-        if complete {
+        if self.pieces.complete() {
             self.out.push(Command::Completed);
             self.ids().into_iter().for_each(|other| self.part_if_useless(other));
         } else {
             self.download_all_idle();
         }
         self.fill_slots();
-    }
-
-    /// The piece may be handed on.
-    fn vouch(&mut self, piece: u32, time: u64) {
-        self.orphans.remove(&piece);
-        self.pieces.vouch(piece, time);
-        self.ids().into_iter().for_each(|id| self.send(id, Message::Have(piece)));
-    }
-
-    /// Every stored piece is what its cipher hash says.
-    pub(super) fn vouch_for_hashed(&mut self) {
-        let unvouched = |piece: &u32| !self.pieces.vouched().has(*piece);
-        let pieces: Vec<u32> = self.pieces.have().iter().filter(unvouched).collect();
-        pieces.into_iter().for_each(|piece| self.vouch(piece, 0));
-    }
-
-    /// Pieces whose senders left before they stated them are fetched from somebody else, if there is anybody: if they are bad,
-    /// whoever hands them on is to blame.
-    pub(super) fn tend_orphans(&mut self) {
-        let mut lost = false;
-        let orphans: Vec<(u32, Duration)> =
-            self.orphans.iter().map(|(&piece, &since)| (piece, since)).collect();
-        for (piece, since) in orphans {
-            if !self.pieces.have().has(piece) {
-                self.orphans.remove(&piece);
-            } else if self.pieces.availability(piece) > 0 && self.failure.is_none() {
-                self.lose_piece(piece);
-                lost = true;
-            } else if self.now.elapsed.saturating_sub(since) > ORPHANED {
-                self.vouch(piece, 0);
-            }
-        }
-        if lost {
-            self.download_all();
-        }
     }
 
     /// Peers that had to wait for the disk, or for a piece to be free.
@@ -468,13 +337,6 @@ impl Swarm {
                 self.download_from(id);
             }
         }
-    }
-
-    fn false_statement(&mut self, id: ConnectionId, piece: u32) {
-        self.totals.rejected += 1;
-        self.lose_piece(piece);
-        self.disconnect(id, Reason::FalseStatement);
-        self.download_all();
     }
 
     /// Pieces that cannot be handed on any more are fetched again. Until then they stay on the disk: a license may open them.
@@ -496,7 +358,6 @@ impl Swarm {
     fn miss_piece(&mut self, piece: u32) {
         self.take_back_word(piece);
         self.pieces.discard(piece);
-        self.orphans.remove(&piece);
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.useful += u32::from(connection.have.has(piece));
@@ -505,16 +366,13 @@ impl Swarm {
         }
     }
 
-    /// Whoever was told that we have a piece is told that we lost it, and need not ask in vain. What was sent of it is stated first: a
-    /// statement that comes later is about another copy.
+    /// Peers that were told that we have a piece are told that we lost it, and need not ask in vain.
     fn take_back_word(&mut self, piece: u32) {
         for id in self.ids() {
             let told = self.may_send(id, piece);
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            connection.upload.withdraw(piece, self.now.elapsed);
-            let dont_have_id = connection.dont_have_id.filter(|_| told);
-            self.state_uploads(id);
-            if let Some(dont_have_id) = dont_have_id {
+            connection.upload.withdraw(piece);
+            if let Some(dont_have_id) = connection.dont_have_id.filter(|_| told) {
                 let payload = Bytes::copy_from_slice(&dont_have::to_bytes(piece));
                 self.send(id, Message::Extended { id: dont_have_id, payload });
             }
@@ -571,75 +429,5 @@ impl Swarm {
                 self.download_from(other);
             }
         }
-    }
-
-    pub(super) fn statement(&mut self, id: ConnectionId, statement: Box<Statement>) -> Result<(), Reason> {
-        let Some((parties, hello)) = self.parties(id, false) else { return Ok(()) };
-        statement.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
-        let skew = statement.time.abs_diff(self.now.unix);
-        if skew > MAX_SKEW {
-            return Err(Reason::WrongTime(skew));
-        }
-        let (mut false_piece, mut vouched, mut about) = (None, Vec::new(), false);
-        for entry in &statement.entries {
-            let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-            let download = &mut connection.download;
-            match download.unstated.remove(&entry.piece) {
-                Some(unstated) if unstated.hash != entry.hash || unstated.epoch != statement.epoch => {
-                    false_piece = Some(entry.piece);
-                    break;
-                }
-                Some(_) => vouched.push(entry.piece),
-                // Nothing is to be stated of a clear piece.
-                None if !self.config.is_sealed(entry.piece) => {}
-                None if self.pieces.storing(entry.piece) || download.fetches(entry.piece) => {
-                    let (epoch, time) = (statement.epoch, statement.time);
-                    download.stated.insert(entry.piece, Stated { epoch, hash: entry.hash, time });
-                    about = true;
-                }
-                // Not taken: an end-game copy.
-                None => {}
-            }
-        }
-        let time = statement.time;
-        // What is about nothing that came is not worth its place on the disk.
-        if about || !vouched.is_empty() {
-            self.out.push(Command::Keep(Evidence::Statement(parties, statement)));
-        }
-        vouched.retain(|&piece| self.pieces.have().has(piece));
-        vouched.into_iter().for_each(|piece| self.vouch(piece, time));
-        match false_piece {
-            Some(piece) => self.false_statement(id, piece),
-            None => self.part_if_useless(id),
-        }
-        Ok(())
-    }
-
-    /// Gives the uploader a receipt when enough has come since the last.
-    pub(super) fn receipt_if_due(&mut self, id: ConnectionId, now: bool) {
-        let Some((parties, _)) = self.parties(id, false) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
-            return;
-        };
-        let download = &mut connection.download;
-        let fresh = download.piece_count - download.receipted;
-        let waited = self.now.elapsed.saturating_sub(download.receipt_at) > RECEIPT_INTERVAL;
-        if fresh == 0 || !(now || waited || fresh >= RECEIPT_PIECES) {
-            return;
-        }
-        download.receipted = download.piece_count;
-        download.receipt_at = self.now.elapsed;
-        let counts = (download.sealed_bytes, download.piece_count);
-        if download.session == 0 {
-            if self.sessions.len() >= MAX_SESSIONS {
-                self.sessions.clear();
-            }
-            let last = self.sessions.entry(parties.uploader).or_default();
-            *last = self.now.unix.max(last.saturating_add(1));
-            download.session = *last;
-        }
-        let times = (download.session, self.now.unix.max(download.session));
-        let receipt = Receipt::sign(&seal.key, &parties, counts, times);
-        self.send_seal(id, &SealMessage::Receipt(Box::new(receipt)));
     }
 }

@@ -11,29 +11,18 @@ const TRIES: usize = 32;
 /// Urgent pieces at most.
 const MAX_URGENT: usize = 256;
 
-/// A piece that we have from the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Have {
-    /// The epoch that it is stored under.
-    pub(crate) epoch: u64,
-    /// Whether somebody vouches for it: by a statement of that time (0 where it is right for other reasons).
-    pub(crate) vouched: Option<u64>,
-}
-
 /// The table of pieces.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     have: Bits,
-    /// Of those, the ones that may be handed on: if they turn out bad, somebody else is to blame.
-    vouched: Bits,
     /// Under which epoch each piece that we have is stored.
     epochs: Vec<u64>,
     /// How many pieces that we have are of each epoch.
     of_epochs: BTreeMap<u64, u32>,
-    /// The time of the statement by which each came; 0 without one.
-    stated_at: Vec<u64>,
     /// How many connections are fetching it.
     assigned: Vec<u8>,
+    /// Those that any is fetching.
+    fetching: Bits,
     /// Whole, and on its way to the store.
     storing: Bits,
     /// How many connected peers have it.
@@ -51,24 +40,22 @@ struct Urgent {
 }
 
 impl Pieces {
-    pub(crate) fn new(have: &[Option<Have>]) -> Self {
+    /// `have`: the epoch that each piece is stored under, of those that are there.
+    pub(crate) fn new(have: &[Option<u64>]) -> Self {
         let count = have.len() as u32;
         let mut pieces = Pieces {
             have: Bits::new(count),
-            vouched: Bits::new(count),
             epochs: vec![0; have.len()],
             of_epochs: BTreeMap::new(),
-            stated_at: vec![0; have.len()],
             assigned: vec![0; have.len()],
+            fetching: Bits::new(count),
             storing: Bits::new(count),
             availability: vec![0; have.len()],
             urgent: Urgent::default(),
         };
-        for (have, piece) in have.iter().zip(0..) {
-            let Some(have) = have else { continue };
-            pieces.stored(piece, have.epoch);
-            if let Some(time) = have.vouched {
-                pieces.vouch(piece, time);
+        for (epoch, piece) in have.iter().zip(0..) {
+            if let Some(epoch) = *epoch {
+                pieces.stored(piece, epoch);
             }
         }
         pieces
@@ -80,15 +67,6 @@ impl Pieces {
 
     pub(crate) fn have(&self) -> &Bits {
         &self.have
-    }
-
-    /// What may be handed on.
-    pub(crate) fn vouched(&self) -> &Bits {
-        &self.vouched
-    }
-
-    pub(crate) fn stated_at(&self, piece: u32) -> u64 {
-        self.stated_at[piece as usize]
     }
 
     pub(crate) fn missing(&self) -> u32 {
@@ -121,10 +99,19 @@ impl Pieces {
 
     pub(crate) fn assign(&mut self, piece: u32) {
         self.assigned[piece as usize] += 1;
+        self.fetching.insert(piece);
     }
 
     pub(crate) fn release(&mut self, piece: u32) {
         self.assigned[piece as usize] -= 1;
+        if self.assigned[piece as usize] == 0 {
+            self.fetching.remove(piece);
+        }
+    }
+
+    /// The pieces that some connection is fetching.
+    pub(crate) fn fetching(&self) -> &Bits {
+        &self.fetching
     }
 
     pub(crate) fn storing(&self, piece: u32) -> bool {
@@ -166,16 +153,9 @@ impl Pieces {
         }
     }
 
-    /// Somebody vouches for a piece that we have.
-    pub(crate) fn vouch(&mut self, piece: u32, time: u64) {
-        self.vouched.insert(piece);
-        self.stated_at[piece as usize] = time;
-    }
-
     pub(crate) fn discard(&mut self, piece: u32) {
         self.uncount(piece);
         self.have.remove(piece);
-        self.vouched.remove(piece);
     }
 
     /// From now on these are urgent, in this order; some may be there. What is no piece is passed over.
@@ -299,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_rarest_piece_comes_first() {
-        let mut pieces = Pieces::new(&[Some(Have { epoch: 1, vouched: Some(0) }), None, None, None]);
+        let mut pieces = Pieces::new(&[Some(1), None, None, None]);
         pieces.seen(1);
         pieces.seen(1);
         pieces.seen(2);

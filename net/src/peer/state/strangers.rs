@@ -11,20 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use swarmseal_core::{Profile, SubscriberId, Ticket, TorrentId};
+use swarmseal_core::{KeyCommitment, SubscriberId, Ticket, TorrentId};
 
-use super::{
-    Bits, Command, Config, ConnectionId, Event, Evidence, Have, Now, REQQ, Seal, StoreFailure, Swarm, Unready,
-};
+use super::{Bits, Command, Config, ConnectionId, Event, Now, REQQ, Seal, StoreFailure, Swarm, Unready};
 use crate::peer::buffers::Buffers;
 use crate::peer::tracker::{KeyError, Personal};
 use crate::wire::dont_have;
 use crate::wire::identity::{SigningKey, purpose, verify};
 use crate::wire::layout::Layout;
 use crate::wire::message::{BLOCK, Block, Decoder, Message};
-use crate::wire::seal::{
-    self, Entry, ExtendedHandshake, Hello, MAX_ENTRIES, MAX_WANT, Parties, Receipt, SealMessage, Statement,
-};
+use crate::wire::seal::{self, ExtendedHandshake, Hello, MAX_WANT, SealMessage};
 use crate::wire::selection::{Kind, Selection};
 
 const PIECES: u32 = 24;
@@ -49,21 +45,18 @@ pub fn among_strangers(script: &[u8]) {
     }
 }
 
-/// A script in which stranger 0 gives all pieces and states them, and stranger 1 takes one.
+/// A script in which stranger 0 gives all pieces, and stranger 1 takes one.
 pub fn whole_story() -> Vec<u8> {
     let second = 1 << 6;
-    let mut script = vec![0, 0, 0, 0, 2, 0xf8, 5, 9, 0xff, 0xff, 0xff];
+    // The tracker gives its keys first.
+    let mut script = vec![0, 0, 28, 0, 0, 2, 0xf8, 5, 9, 0xff, 0xff, 0xff];
     for _ in 0..PIECES {
         // All that was asked for comes, and is stored.
         script.extend([29, 7, 28, 30]);
     }
-    for piece in (0..PIECES as u8).collect::<Vec<_>>().chunks(8) {
-        script.extend([16, 0, 8]);
-        script.extend(piece);
-    }
     script.extend([second, 0, second | 2, 0xf8, second | 14, 0, second | 6]);
     script.extend([30; 60]);
-    script.extend([second | 10, 3, 0, second | 10, 3, 1, 28, 28, second | 27, second | 17, 0, 30]);
+    script.extend([second | 10, 3, 0, second | 10, 3, 1, 28, 28, second | 27, 30]);
     script
 }
 
@@ -104,23 +97,20 @@ impl Script<'_> {
 /// What passed over one connection.
 struct Line {
     slot: usize,
-    peer_id: [u8; 20],
     personal: Option<Personal>,
     hello: Option<Hello>,
     have: Bits,
     chokes_us: bool,
     /// What we asked for and neither got nor took back.
     asked: VecDeque<Block>,
+    /// The epoch of the last ticket that it was given.
+    ticket: u64,
     /// What it asked for and did not take back, as often as it did.
     wants: HashMap<Block, u32>,
     /// What each block that it sent was filled with.
     gave: HashMap<(u32, u32), HashSet<u8>>,
-    /// Bytes of each piece that it was sent, and of all sealed ones.
-    got: HashMap<u32, u32>,
-    sealed_bytes: u64,
     /// Bytes that it was sent and of which the peer was not told that they are written.
     unwritten: usize,
-    gave_bytes: u64,
 }
 
 struct World {
@@ -137,18 +127,29 @@ struct World {
     current: [ConnectionId; SLOTS],
     next: ConnectionId,
     jobs: VecDeque<Command>,
+    /// Witness keys that it was given, by epoch and piece, of pieces that are not here.
+    witness: HashSet<(u64, u32)>,
 }
 
 fn key(slot: usize) -> SigningKey {
     SigningKey::from_bytes(&[slot as u8 + 10; 32])
 }
 
-fn subscriber(slot: usize) -> SubscriberId {
+fn hello_of(slot: usize) -> Hello {
+    let key = key(slot).public();
     if slot == SEED_SLOT {
-        SubscriberId::of_seed(&TORRENT, &key(slot).public())
+        Hello::Seed { key }
     } else {
-        SubscriberId([slot as u8 + 10; 32])
+        Hello::Subscriber { identity: key, keys: KeyCommitment([slot as u8 + 10; 32]) }
     }
+}
+
+fn subscriber(slot: usize) -> SubscriberId {
+    hello_of(slot).id(&TORRENT)
+}
+
+fn address(slot: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, slot as u8], 1))
 }
 
 impl World {
@@ -168,23 +169,19 @@ impl World {
         .expect("not empty");
         let key = SigningKey::from_bytes(&[1; 32]);
         let original = sealed && complete && shape & 32 != 0;
-        let us =
-            if original { SubscriberId::of_seed(&TORRENT, &key.public()) } else { SubscriberId([1; 32]) };
+        let hello = if original {
+            Hello::Seed { key: key.public() }
+        } else {
+            Hello::Subscriber { identity: key.public(), keys: KeyCommitment([1; 32]) }
+        };
+        let us = hello.id(&TORRENT);
         let epoch = if original { 0 } else { 1 };
         let clear = |piece: u32| selection.as_ref().is_some_and(|selection| selection.is_clear(piece));
         let have = |piece: u32| {
             let there = complete || half && piece.is_multiple_of(2);
-            let (epoch, vouched) =
-                if clear(piece) { (0, true) } else { (epoch, original || !piece.is_multiple_of(4)) };
-            there.then_some(Have { epoch, vouched: vouched.then_some(0) })
+            there.then_some(if clear(piece) { 0 } else { epoch })
         };
-        let seal = Seal {
-            torrent_id: TORRENT,
-            profile: if shape & 64 == 0 { Profile::Sealed } else { Profile::Paper },
-            id: us,
-            key: key.clone(),
-            epoch,
-        };
+        let seal = Seal { torrent_id: TORRENT, hello, id: us, key: key.clone(), epoch };
         let config = Config {
             layout,
             buffers: Buffers::new(PIECE_LEN),
@@ -199,12 +196,14 @@ impl World {
             super_seed: complete && shape & 16 != 0,
             ready_bytes: 4 * PIECE_LEN as usize,
             max_connections: SLOTS,
-            avoid: Vec::new(),
             seed: u64::from(seed),
         };
         let now = Now { elapsed: Duration::ZERO, unix: START };
-        World {
-            swarm: Swarm::new(config, now),
+        let mut commands = Vec::new();
+        let mut swarm = Swarm::new(config, now);
+        swarm.handle(now, Event::Tick, &mut commands);
+        let mut world = World {
+            swarm,
             layout,
             decoder: Decoder::new(layout),
             selection,
@@ -217,7 +216,10 @@ impl World {
             current: [0; SLOTS],
             next: 1,
             jobs: VecDeque::new(),
-        }
+            witness: HashSet::new(),
+        };
+        commands.into_iter().for_each(|command| world.command(command));
+        world
     }
 
     fn now(&self) -> Now {
@@ -266,21 +268,16 @@ impl World {
                 let pieces = script.pieces();
                 self.say_seal(id, &SealMessage::Want(pieces));
             }
-            16 => {
-                let (manner, pieces) = (script.byte(), script.pieces());
-                self.state(slot, manner, &pieces);
-            }
-            17 => self.give_receipt(slot, script.byte()),
             18 => {
                 let (which, how) = (script.byte(), script.byte());
                 self.do_job(usize::from(which), how);
             }
             19 => self.pass(Duration::from_millis(250 * u64::from(script.byte()))),
-            20 => self.event(Event::AllHashed { epoch: self.epoch }),
             21 if self.sealed => {
                 self.epoch += 1;
                 self.event(Event::Epoch { epoch: self.epoch });
             }
+            21 => self.event(Event::Crowded),
             22 => {
                 let piece = script.piece();
                 if self.swarm.have().has(piece) && self.is_sealed(piece) {
@@ -294,13 +291,12 @@ impl World {
             }
             24 => {
                 let piece = script.piece();
-                self.event(Event::FoundBad { piece, senders: vec![subscriber(slot)] });
+                self.event(Event::FoundBad { piece });
             }
             25 => {
                 let pieces = script.pieces();
                 self.event(Event::Urgent { pieces });
             }
-            26 => self.event(Event::Leaving),
             27 => {
                 let Some(line) = self.lines.get_mut(&id) else { return };
                 let bytes = std::mem::take(&mut line.unwritten);
@@ -310,10 +306,6 @@ impl World {
             29 => {
                 let (fill, asked) = (script.byte(), self.lines.get(&id).map_or(0, |line| line.asked.len()));
                 (0..asked).for_each(|_| self.answer_request(id, fill));
-            }
-            31 => {
-                let payload = Bytes::copy_from_slice(&dont_have::to_bytes(script.piece()));
-                self.say(id, Message::Extended { id: dont_have::OUR_ID, payload });
             }
             _ => self.pass(Duration::from_millis(250)),
         }
@@ -338,21 +330,18 @@ impl World {
         let peer_id = [if manner & 0x78 == 0x78 { 1 } else { 100 + slot as u8 }; 20];
         let line = Line {
             slot,
-            peer_id,
             personal,
             hello: None,
             have: Bits::new(PIECES),
             chokes_us: true,
             asked: VecDeque::new(),
+            ticket: 0,
             wants: HashMap::new(),
             gave: HashMap::new(),
-            got: HashMap::new(),
-            sealed_bytes: 0,
             unwritten: 0,
-            gave_bytes: 0,
         };
         self.lines.insert(id, line);
-        let addr = SocketAddr::from(([127, 0, 0, slot as u8 + 1], 1));
+        let addr = address(slot);
         let (outgoing, extended) = (manner & 1 != 0, manner & 2 == 0);
         self.event(Event::Connected { id, peer_id, addr, outgoing, extended, personal });
     }
@@ -393,7 +382,6 @@ impl World {
                 if let Some(&fill) = data.first() {
                     line.gave.entry((*piece, *begin)).or_default().insert(fill);
                 }
-                line.gave_bytes += data.len() as u64;
                 line.asked.retain(|block| (block.piece, block.begin) != (*piece, *begin));
             }
             Message::Extended { id: dont_have::OUR_ID, payload } => {
@@ -437,37 +425,6 @@ impl World {
         self.say_seal(self.current[slot], &SealMessage::Ticket(Box::new(ticket)));
     }
 
-    /// The stranger states what it sent, or something else.
-    fn state(&mut self, slot: usize, manner: u8, pieces: &[u32]) {
-        let Some(line) = self.lines.get(&self.current[slot]) else { return };
-        let entry = |&piece: &u32| {
-            let mut whole = Vec::new();
-            for begin in [0, BLOCK] {
-                let fill = line.gave.get(&(piece, begin)).and_then(|fills| fills.iter().next());
-                whole.extend(vec![fill.copied().unwrap_or_default(); BLOCK as usize]);
-            }
-            let hash = if manner & 1 == 0 { *blake3::hash(&whole).as_bytes() } else { [manner; 32] };
-            Entry { piece, hash }
-        };
-        let entries = pieces.iter().map(entry).collect();
-        let parties = Parties { torrent_id: TORRENT, uploader: subscriber(slot), downloader: self.us };
-        let time = if manner & 2 == 0 { self.now().unix } else { u64::from(manner) * 8000 };
-        let signer = if manner & 4 == 0 { key(slot) } else { key(slot + 1) };
-        let epoch = if manner & 8 == 0 { self.epoch } else { u64::from(manner >> 4) };
-        let statement = Statement::sign(&signer, &parties, epoch, time, entries);
-        self.say_seal(self.current[slot], &SealMessage::Statement(Box::new(statement)));
-    }
-
-    fn give_receipt(&mut self, slot: usize, manner: u8) {
-        let Some(line) = self.lines.get(&self.current[slot]) else { return };
-        let bytes = if manner & 1 == 0 { line.sealed_bytes } else { u64::MAX / u64::from(manner) };
-        let parties = Parties { torrent_id: TORRENT, uploader: self.us, downloader: subscriber(slot) };
-        let since = if manner & 2 == 0 { START } else { u64::from(manner) << 30 };
-        let counts = (bytes, bytes / u64::from(PIECE_LEN));
-        let receipt = Receipt::sign(&key(slot), &parties, counts, (since, self.now().unix));
-        self.say_seal(self.current[slot], &SealMessage::Receipt(Box::new(receipt)));
-    }
-
     /// The driver has done something, or could not.
     fn do_job(&mut self, which: usize, how: u8) {
         let place = which % self.jobs.len().max(1);
@@ -485,7 +442,7 @@ impl World {
                 let ready = match how & 3 {
                     0 | 1 => {
                         let data = vec![self.ciphertext(id, piece); self.layout.len_of(piece) as usize];
-                        Ok((data.into(), [piece as u8; 32]))
+                        Ok(data.into())
                     }
                     2 => Err(Unready::Damaged),
                     _ if how & 4 == 0 => Err(Unready::Moved),
@@ -493,11 +450,33 @@ impl World {
                 };
                 Event::Prepared { id, piece, to, ready }
             }
-            Some(Command::Store { id, piece, data, sender, .. }) => {
+            Some(Command::FetchWitness { epoch, pieces }) => {
+                let keys = match how & 3 {
+                    0 | 1 => Ok(()),
+                    2 => Err(KeyError::Unavailable(String::new())),
+                    _ => Err(KeyError::Retired),
+                };
+                if keys.is_ok() {
+                    self.witness.extend(pieces.iter().map(|&piece| (epoch, piece)));
+                }
+                Event::Witness { epoch, pieces, keys }
+            }
+            Some(Command::ConfirmWitness { epoch, pieces }) => {
+                let same = match how & 3 {
+                    0 | 1 => Ok(vec![how & 3 == 0; pieces.len()]),
+                    2 => Err(KeyError::Unavailable(String::new())),
+                    _ => Err(KeyError::Retired),
+                };
+                Event::Confirmed { epoch, pieces, same }
+            }
+            Some(Command::Store { id, piece, sender, .. }) => {
                 let stored = match how & 7 {
-                    0..=3 => Ok(*blake3::hash(&data).as_bytes()),
+                    0..=3 => {
+                        self.witness.retain(|(_, of)| *of != piece);
+                        Ok(())
+                    }
                     4 => Err(StoreFailure::BadPiece),
-                    5 => Err(StoreFailure::WrongHash),
+                    5 => Err(StoreFailure::Mismatch),
                     6 => Err(StoreFailure::NoKey),
                     _ => Err(StoreFailure::Disk("no space left".to_owned())),
                 };
@@ -530,11 +509,15 @@ impl World {
             }
             Command::FetchKeys { id, ref claim, ref pieces, .. } => {
                 let line = &self.lines[&id];
-                let whose =
-                    line.personal.map(|personal| personal.subscriber).or(line.hello.map(|hello| hello.id));
+                let whose = line
+                    .personal
+                    .map(|personal| personal.subscriber)
+                    .or(line.hello.map(|it| it.id(&TORRENT)));
                 assert_eq!(Some(claim.downloader().0), whose, "keys for somebody else");
                 if let super::Claim::Ticket(ticket) = claim {
-                    let identity = line.hello.expect("who gave a ticket said who it is").identity;
+                    let Some(Hello::Subscriber { identity, .. }) = line.hello else {
+                        panic!("no subscriber gave this ticket");
+                    };
                     verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
                         .expect("its own");
                     assert_eq!((ticket.uploader, ticket.torrent_id), (self.us, TORRENT));
@@ -550,7 +533,7 @@ impl World {
             }
             Command::Store { id, piece, ref data, sender, .. } => {
                 let line = &self.lines[&id];
-                assert_eq!((sender.peer_id, data.len()), (line.peer_id, self.layout.len_of(piece) as usize));
+                assert_eq!((sender, data.len()), (address(line.slot), self.layout.len_of(piece) as usize));
                 assert!(!self.swarm.have().has(piece), "stored a second time");
                 let stored =
                     |job: &Command| matches!(job, Command::Store { piece: other, .. } if *other == piece);
@@ -562,7 +545,12 @@ impl World {
                 self.jobs.push_back(command);
             }
             Command::Discard { piece } => assert!(piece < PIECES && !self.swarm.have().has(piece)),
-            Command::Keep(evidence) => self.check_evidence(&evidence),
+            Command::FetchWitness { ref pieces, .. } | Command::ConfirmWitness { ref pieces, .. } => {
+                assert!(!pieces.is_empty() && pieces.iter().all(|&piece| self.is_sealed(piece)));
+                self.jobs.push_back(command);
+            }
+            Command::Failed { sender } => assert!((0..SLOTS).any(|slot| sender == address(slot))),
+            Command::Keep(ticket) => self.check_ticket(&ticket),
             Command::Completed => assert!(self.swarm.have().count() == PIECES),
         }
     }
@@ -574,21 +562,24 @@ impl World {
         assert_eq!(self.decoder.decode(&mut bytes).as_ref(), Ok(&Some(message.clone())), "it can be read");
         match message {
             Message::Piece { piece, begin, data } => {
-                let (fill, sealed) = (self.ciphertext(id, piece), self.is_sealed(piece));
+                let fill = self.ciphertext(id, piece);
                 let line = self.lines.get_mut(&id).expect("a connection");
                 let block = Block { piece, begin, len: data.len() as u32 };
                 let count =
                     line.wants.get_mut(&block).filter(|count| **count > 0).expect("what it asked for");
                 *count -= 1;
                 assert!(data.iter().all(|&byte| byte == fill), "a piece made for somebody else");
-                *line.got.entry(piece).or_default() += block.len;
-                line.sealed_bytes += if sealed { u64::from(block.len) } else { 0 };
                 line.unwritten += data.len();
             }
             Message::Choke => self.lines.get_mut(&id).expect("a connection").wants.clear(),
             Message::Request(block) => {
+                let sealed = self.is_sealed(block.piece);
                 let line = self.lines.get_mut(&id).expect("a connection");
                 assert!(!line.chokes_us && line.have.has(block.piece), "it can have no answer");
+                let checks = |(epoch, piece): &(u64, u32)| {
+                    *piece == block.piece && (line.personal.is_some() || *epoch == line.ticket)
+                };
+                assert!(!sealed || self.witness.iter().any(checks), "it could not be checked");
                 assert!(!line.asked.contains(&block), "asked for twice");
                 line.asked.push_back(block);
                 assert!(line.asked.len() <= REQQ as usize);
@@ -606,10 +597,9 @@ impl World {
             Message::Extended { id: THEIR_DONT_HAVE, payload } => {
                 let piece = dont_have::from_bytes(&payload).expect("it can be read");
                 assert!(piece < PIECES && !self.swarm.have().has(piece), "it has not lost it");
-                // No answer follows to what was asked before, and no statement of what was sent.
+                // No answer follows to what was asked before.
                 let line = self.lines.get_mut(&id).expect("a connection");
                 line.wants.retain(|block, _| block.piece != piece);
-                line.got.remove(&piece);
             }
             Message::Extended { id: named, payload } => {
                 assert_eq!(named, THEIR_SEAL);
@@ -621,56 +611,27 @@ impl World {
         }
     }
 
-    fn hear_seal(&self, id: ConnectionId, message: SealMessage) {
-        let line = &self.lines[&id];
-        let they = line.hello.expect("it speaks ss_seal").id;
-        let (ours, us) = (self.key.public(), self.us);
+    fn hear_seal(&mut self, id: ConnectionId, message: SealMessage) {
+        let (ours, us, epoch) = (self.key.public(), self.us, self.epoch);
+        let line = self.lines.get_mut(&id).expect("a connection");
+        let they = line.hello.expect("it speaks ss_seal").id(&TORRENT);
         match message {
             SealMessage::Ticket(ticket) => {
                 verify(&ours, purpose::TICKET, &ticket.signing_input(), &ticket.signature).expect("our own");
-                assert_eq!((ticket.uploader, ticket.downloader, ticket.epoch), (they, us, self.epoch));
+                assert_eq!((ticket.uploader, ticket.downloader, ticket.epoch), (they, us, epoch));
+                line.ticket = ticket.epoch;
             }
             SealMessage::Want(pieces) => {
                 assert!(pieces.len() <= MAX_WANT && pieces.iter().all(|&piece| line.have.has(piece)));
             }
-            SealMessage::Statement(statement) => {
-                let parties = Parties { torrent_id: TORRENT, uploader: us, downloader: they };
-                statement.verify(&ours, &parties).expect("our own");
-                assert!(statement.entries.len() <= MAX_ENTRIES);
-                for entry in &statement.entries {
-                    assert!(self.is_sealed(entry.piece) && line.got.contains_key(&entry.piece), "not sent");
-                    assert_eq!(entry.hash, [entry.piece as u8; 32]);
-                }
-            }
-            SealMessage::Receipt(receipt) => {
-                let parties = Parties { torrent_id: TORRENT, uploader: they, downloader: us };
-                receipt.verify(&ours, &parties).expect("our own");
-                assert!(receipt.bytes <= line.gave_bytes);
-            }
         }
     }
 
-    /// What is kept was signed by whom it names.
-    fn check_evidence(&self, evidence: &Evidence) {
-        let signer = |id: SubscriberId| {
-            let slot = (0..SLOTS).find(|&slot| subscriber(slot) == id).expect("one of the strangers");
-            key(slot).public()
-        };
-        match evidence {
-            Evidence::Ticket(ticket) => {
-                let identity = signer(ticket.downloader);
-                verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
-                    .expect("its own");
-            }
-            Evidence::Statement(parties, statement) => {
-                assert_eq!(parties.downloader, self.us);
-                statement.verify(&signer(parties.uploader), parties).expect("its own");
-            }
-            Evidence::Receipt(parties, receipt) => {
-                assert_eq!(parties.uploader, self.us);
-                receipt.verify(&signer(parties.downloader), parties).expect("its own");
-            }
-        }
+    /// A ticket that is kept was signed by the subscriber that it names.
+    fn check_ticket(&self, ticket: &Ticket) {
+        let slot = (0..SLOTS).find(|&slot| subscriber(slot) == ticket.downloader);
+        let identity = key(slot.expect("one of the strangers")).public();
+        verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature).expect("its own");
     }
 
     /// Whatever they do, they cost no more than this.
@@ -682,12 +643,11 @@ impl World {
         assert!(regular <= swarm.config.slots + 1, "{regular} are served");
         for (id, connection) in &swarm.connections {
             let slot = self.lines[id].slot;
-            assert_eq!(connection.addr.ip(), SocketAddr::from(([127, 0, 0, slot as u8 + 1], 1)).ip());
+            assert_eq!(connection.addr, address(slot));
             let (upload, download) = (&connection.upload, &connection.download);
             assert!(upload.requests.len() <= 600 && upload.wanted.len() <= 2 * MAX_WANT);
             assert!(upload.pieces.len() <= 65 && upload.in_flight <= (1 << 20) + BLOCK as usize);
             assert_eq!(upload.in_flight, self.lines[id].unwritten);
-            assert!(upload.unstated.len() <= MAX_ENTRIES);
             assert!(download.pieces.len() <= PIECES as usize && download.outstanding <= REQQ);
         }
     }
@@ -696,11 +656,14 @@ impl World {
 /// A stranger says who it is.
 fn hello(slot: usize, manner: u8) -> Message {
     let lies = |bit: u8| manner & 7 == bit;
-    let hello = Hello {
-        id: if lies(1) { SubscriberId([1; 32]) } else { subscriber(slot) },
-        identity: key(slot).public(),
-        epoch: if lies(2) { 7 } else { 1 },
-        profile: if lies(3) { Profile::Paper } else { Profile::Sealed },
+    let hello = match manner & 7 {
+        1 => Hello::Subscriber {
+            identity: SigningKey::from_bytes(&[1; 32]).public(),
+            keys: KeyCommitment([1; 32]),
+        },
+        2 => Hello::Seed { key: key(slot).public() },
+        3 => hello_of(SEED_SLOT),
+        _ => hello_of(slot),
     };
     let handshake = ExtendedHandshake {
         seal_id: (!lies(4)).then_some(THEIR_SEAL),

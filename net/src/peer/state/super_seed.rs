@@ -34,9 +34,8 @@ impl Swarm {
             return None;
         }
         let stuck = self.now.elapsed.saturating_sub(connection.revealed.last_have) > STUCK;
-        let open = |piece: &u32| {
-            self.pieces.vouched().has(*piece) && !told.has(*piece) && !connection.have.has(*piece)
-        };
+        let open =
+            |piece: &u32| self.pieces.have().has(*piece) && !told.has(*piece) && !connection.have.has(*piece);
         let key = |piece: u32| (self.revealed[piece as usize], self.pieces.availability(piece));
         let lowest = (0..self.pieces.count()).filter(open).map(key).min()?;
         // Told to somebody, and held or about to be held by somebody: the peers pass it on themselves.

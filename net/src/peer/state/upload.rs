@@ -1,39 +1,44 @@
-//! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent, statements given.
+//! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use swarmseal_core::Ticket;
 
-use super::connection::{Outgoing, Stage};
-use super::{Command, Config, ConnectionId, Evidence, REQQ, Reason, Swarm, Unready};
+use super::connection::{Outgoing, SpareKey, Stage};
+use super::{Command, Config, ConnectionId, REQQ, Reason, Swarm, Unready};
 use crate::peer::store::NOT_ENCRYPTED;
 use crate::peer::tracker::KeyError;
 use crate::wire::identity::{purpose, verify};
 use crate::wire::message::{Block, Message};
-use crate::wire::seal::{Entry, MAX_WANT, Receipt, SealMessage, Statement};
+use crate::wire::seal::{Hello, MAX_WANT};
 
 /// Requests beyond what we announced that a peer may have in flight all the same.
 const REQUEST_SLACK: usize = 64;
 /// Bytes of blocks that wait for one connection's socket.
 const SEND_WINDOW: usize = 1 << 20;
-/// Pieces of one peer that are anywhere between wanted and sent.
+/// Pieces of one peer that are anywhere between wanted and sent: as many as go out while the tracker may be away, between these, and
+/// the lesser number where that would be very many.
 const MAX_PIECES: usize = 64;
-/// Where so many pieces of a peer have keys, the tracker is asked for more only when this many can be asked for at once.
-const KEYS_AHEAD: usize = 16;
+const MOST_PIECES: usize = 256;
+const VERY_MANY: usize = 1024;
+/// The tracker is asked for more keys for a peer once those that are here last for less than this time, for so many and as long as
+/// they do not last longer than the second time, and always for the greater number.
+const KEYS_SOON: Duration = Duration::from_secs(5);
+const KEYS_SOME: usize = 8;
+const KEYS_AHEAD: Duration = Duration::from_secs(25);
 const KEYS_AT_ONCE: usize = 32;
 /// Bytes of pieces made ready for one peer, two pieces at least.
 const READY_PER_PEER: usize = 4 << 20;
 /// A piece that was made ready and is not asked for is dropped after this time.
 const IDLE: Duration = Duration::from_secs(60);
-const STATEMENT_PIECES: usize = 32;
-/// Bytes of pieces that are sent and not stated. A peer parts from who owes it the statements of 16 MiB.
-const STATEMENT_BYTES: usize = 4 << 20;
-/// A piece is handed on only once it is stated. No more than what is sent in this time waits for one statement.
-const STATEMENT_INTERVAL: Duration = Duration::from_millis(200);
-/// Seconds by which a receipt's time may be off.
-const MAX_SKEW: u64 = 600;
 const MAX_RETRY: Duration = Duration::from_secs(30);
+
+fn most_pieces(rate: u64, piece_len: u32) -> usize {
+    let soon = (rate * KEYS_AHEAD.as_secs() / u64::from(piece_len)) as usize;
+    if soon > VERY_MANY { MAX_PIECES } else { soon.clamp(MAX_PIECES, MOST_PIECES) }
+}
 
 impl Config {
     /// Of a piece that is to be sent: a sealed one waits for its key, another needs none.
@@ -48,26 +53,32 @@ impl Config {
 
 impl Swarm {
     pub(super) fn ticket(&mut self, id: ConnectionId, ticket: Ticket) -> Result<(), Reason> {
-        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
-        let ours = ticket.torrent_id == parties.torrent_id
-            && ticket.uploader == parties.uploader
-            && ticket.downloader == parties.downloader;
-        if !ours || ticket.expires <= self.now.unix {
+        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get(&id)) else {
+            return Ok(());
+        };
+        let Some((hello, downloader)) = connection.hello else { return Ok(()) };
+        // A seed has nothing to fetch.
+        let Hello::Subscriber { identity, .. } = hello else { return Err(Reason::BadTicket) };
+        let ours = ticket.torrent_id == seal.torrent_id
+            && ticket.uploader == seal.id
+            && ticket.downloader == downloader;
+        let signed = verify(&identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature);
+        if !ours || signed.is_err() {
             return Err(Reason::BadTicket);
         }
-        verify(&hello.identity, purpose::TICKET, &ticket.signing_input(), &ticket.signature)
-            .map_err(|_| Reason::BadTicket)?;
-        self.out.push(Command::Keep(Evidence::Ticket(Box::new(ticket.clone()))));
-        let now = self.now.elapsed;
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        // What was made for another epoch it would take for this one's.
-        if connection.upload.epoch.is_some_and(|epoch| epoch != ticket.epoch) {
-            connection.upload.start_over(now);
-            self.state_uploads(id);
+        if ticket.expires <= self.now.unix {
+            return Err(Reason::ExpiredTicket);
         }
+        self.out.push(Command::Keep(Box::new(ticket.clone())));
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.upload.epoch = Some(ticket.epoch);
-            connection.upload.ticket = Some(ticket);
+            let upload = &mut connection.upload;
+            // What was made for another epoch it would take for this one's.
+            if upload.epoch.is_some_and(|epoch| epoch != ticket.epoch) {
+                upload.pieces.clear();
+                upload.spare.clear();
+            }
+            upload.epoch = Some(ticket.epoch);
+            upload.ticket = Some(ticket);
         }
         self.fill_slots();
         self.upload_to(id);
@@ -111,7 +122,8 @@ impl Swarm {
             self.totals.keyed += u64::from(upload.pieces.iter().any(keyed));
         }
         upload.requests.push(block);
-        upload.jump(block.piece, self.config.first_stage(block.piece), MAX_PIECES, true);
+        let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
+        upload.jump(block.piece, self.config.first_stage(block.piece), most, true);
         // Where the socket is full and the piece is under way, nothing follows from one request more.
         let under_way = upload.pieces.iter().any(|outgoing| outgoing.piece == block.piece);
         if !under_way || upload.in_flight < SEND_WINDOW {
@@ -125,7 +137,7 @@ impl Swarm {
         let revealed = self.connections.get(&id).map(|connection| &connection.revealed.all);
         match revealed {
             Some(Some(revealed)) => revealed.has(piece),
-            Some(None) => self.pieces.vouched().has(piece),
+            Some(None) => self.pieces.have().has(piece),
             None => false,
         }
     }
@@ -152,7 +164,8 @@ impl Swarm {
         let room = self.room(id) > 0;
         if let Some(connection) = self.connections.get_mut(&id) {
             let upload = &mut connection.upload;
-            upload.jump(first, self.config.first_stage(first), MAX_PIECES, room);
+            let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
+            upload.jump(first, self.config.first_stage(first), most, room);
             // Though it stands at the end of the queue, behind nothing but what was made ready.
             upload.hurry |=
                 upload.pieces.iter().any(|it| it.piece == first && matches!(it.stage, Stage::Waiting));
@@ -182,25 +195,33 @@ impl Swarm {
         }
         let mut queued: Vec<u32> = upload.pieces.iter().map(|outgoing| outgoing.piece).collect();
         let known = queued.len();
+        let mut there: HashSet<u32> = queued.iter().copied().collect();
+        let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
         let mut taken = 0;
         for piece in upload.requests.pieces() {
-            if queued.len() < MAX_PIECES && !queued.contains(&piece) {
+            if queued.len() < most && there.insert(piece) {
                 queued.push(piece);
             }
         }
         for &piece in &upload.wanted {
-            if queued.len() >= MAX_PIECES {
+            if queued.len() >= most {
                 break;
             }
             taken += 1;
-            if !queued.contains(&piece) && self.may_send(id, piece) {
+            if !there.contains(&piece) && self.may_send(id, piece) {
+                there.insert(piece);
                 queued.push(piece);
             }
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.upload.wanted.drain(..taken);
         for &piece in &queued[known..] {
-            let stage = self.config.first_stage(piece);
+            let spare = connection.upload.spare.remove(&piece);
+            let usable = |key: &SpareKey| key.epoch == self.pieces.epoch(piece);
+            let stage = match spare.filter(usable) {
+                Some(SpareKey { key, epoch, to }) => Stage::Keyed { key: Some(key), epoch, to },
+                None => self.config.first_stage(piece),
+            };
             connection.upload.pieces.push_back(Outgoing { piece, stage });
         }
     }
@@ -220,7 +241,13 @@ impl Swarm {
         let keyless =
             upload.pieces.iter().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).count();
         let sealed = upload.pieces.iter().filter(|outgoing| self.config.is_sealed(outgoing.piece)).count();
-        if !upload.hurry && keyless < KEYS_AT_ONCE && sealed - keyless >= KEYS_AHEAD {
+        let lasts = (sealed - keyless) as f64 * self.config.layout.piece_len() as f64
+            / connection.up.per_second().max(1) as f64;
+        let some = KEYS_SOME.min(sealed.div_ceil(2));
+        let due = keyless >= KEYS_AT_ONCE
+            || keyless >= some && lasts < KEYS_AHEAD.as_secs_f64()
+            || lasts < KEYS_SOON.as_secs_f64();
+        if !upload.hurry && !due {
             return;
         }
         let mut waiting =
@@ -255,6 +282,7 @@ impl Swarm {
                     };
                 }
             }
+            Err(KeyError::BadTicket) => return self.disconnect(id, Reason::BadTicket),
             Err(KeyError::TicketRefused(why)) => return self.disconnect(id, Reason::TicketRefused(why)),
             // Our pieces move meanwhile, or are given up.
             Err(KeyError::Unavailable(_) | KeyError::Retired) => {
@@ -289,10 +317,10 @@ impl Swarm {
         id: ConnectionId,
         piece: u32,
         made_for: u64,
-        ready: Result<(Bytes, [u8; 32]), Unready>,
+        ready: Result<Bytes, Unready>,
     ) {
         if ready == Err(Unready::Damaged) {
-            self.found_bad(piece, &[]);
+            self.found_bad(piece);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
@@ -302,9 +330,7 @@ impl Swarm {
         // Nobody waits for it where the peer was choked meanwhile, or is in another epoch.
         let Some(place) = place else { return };
         match ready {
-            Ok((data, hash)) => {
-                upload.pieces[place].stage = Stage::Ready { data, hash, sent: 0, unstated: false }
-            }
+            Ok(data) => upload.pieces[place].stage = Stage::Ready { data, sent: 0 },
             // There is another key for it, where it has one.
             Err(Unready::Moved) => upload.pieces[place].stage = self.config.first_stage(piece),
             Err(Unready::Damaged | Unready::Failed) => {
@@ -331,33 +357,22 @@ impl Swarm {
             let next = upload.requests.pieces().find_map(|piece| Some((piece, ready(piece)?)));
             let Some((piece, place)) = next else { break };
             let Some(block) = upload.requests.pop(piece) else { break };
-            let Stage::Ready { data, hash, sent, unstated } = &mut upload.pieces[place].stage else { break };
+            let Stage::Ready { data, sent } = &mut upload.pieces[place].stage else { break };
             let range = block.begin as usize..(block.begin + block.len) as usize;
             let message = Message::Piece { piece: block.piece, begin: block.begin, data: data.slice(range) };
             let bytes = block.len as usize;
-            let sealed = self.config.is_sealed(block.piece);
             *sent += bytes;
-            *unstated = sealed;
-            let whole = *sent >= data.len();
-            let entry = Entry { piece: block.piece, hash: *hash };
-            if whole {
+            if *sent >= data.len() {
                 upload.pieces.remove(place);
                 upload.wanted.retain(|&piece| piece != block.piece);
-                if sealed {
-                    upload.will_state(entry, self.now.elapsed);
-                }
                 self.totals.sent_pieces += 1;
                 finished = true;
             }
             upload.in_flight += bytes;
             upload.bytes += bytes as u64;
-            upload.sealed_bytes += if sealed { bytes as u64 } else { 0 };
             connection.up.add(bytes);
             self.totals.sent += bytes as u64;
             self.send(id, message);
-            if whole {
-                self.state_uploads_if_due(id);
-            }
         }
         if finished {
             // There is room for the next one.
@@ -369,6 +384,7 @@ impl Swarm {
 
     pub(super) fn sent(&mut self, id: ConnectionId, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(&id) {
+            connection.last_use = self.now.elapsed;
             connection.upload.in_flight = connection.upload.in_flight.saturating_sub(bytes);
             self.upload_to(id);
         }
@@ -379,78 +395,15 @@ impl Swarm {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.upload.requests.clear();
             connection.upload.wanted.clear();
-            connection.upload.gather_unstated(self.now.elapsed);
-            connection.upload.pieces.clear();
+            connection.upload.spare_keys();
         }
-        self.state_uploads(id);
     }
 
     pub(super) fn drop_idle_uploads(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let upload = &mut connection.upload;
         if upload.requests.is_empty() && self.now.elapsed.saturating_sub(upload.last_request) > IDLE {
-            upload.gather_unstated(self.now.elapsed);
-            upload.pieces.clear();
+            upload.spare_keys();
         }
-    }
-
-    pub(super) fn state_uploads_if_due(&mut self, id: ConnectionId) {
-        let piece_len = self.piece_len();
-        let most = (STATEMENT_BYTES / self.piece_len()).clamp(1, STATEMENT_PIECES);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let upload = &mut connection.upload;
-        upload.gather_unstated(self.now.elapsed);
-        if upload.unstated.is_empty() {
-            return;
-        }
-        let waited = self.now.elapsed.saturating_sub(upload.unstated_since) >= STATEMENT_INTERVAL;
-        // A statement follows its pieces through the socket's queue. What is queued behind them meanwhile holds it up: on a
-        // slow link for many seconds, in which nobody may hand them on.
-        let sent_meanwhile = upload.pace(self.now.elapsed) * STATEMENT_INTERVAL.as_secs_f64();
-        let slow = (upload.unstated.len() * piece_len) as f64 >= sent_meanwhile;
-        if waited || slow || upload.unstated.len() >= most {
-            self.state_uploads(id);
-        }
-    }
-
-    /// Signs a statement of all pieces sent since the last one.
-    pub(super) fn state_uploads(&mut self, id: ConnectionId) {
-        let Some((parties, hello)) = self.parties(id, true) else { return };
-        let (Some(seal), Some(connection)) = (&self.config.seal, self.connections.get_mut(&id)) else {
-            return;
-        };
-        let entries = std::mem::take(&mut connection.upload.unstated);
-        if !entries.is_empty() {
-            let epoch = connection.upload.epoch.unwrap_or(hello.epoch);
-            // We had each piece before.
-            let before = entries.iter().map(|entry| self.pieces.stated_at(entry.piece)).max();
-            let time = self.now.unix.max(before.map_or(0, |before| before.saturating_add(1)));
-            let statement = Statement::sign(&seal.key, &parties, epoch, time, entries);
-            self.send_seal(id, &SealMessage::Statement(Box::new(statement)));
-        }
-    }
-
-    pub(super) fn receipt(&mut self, id: ConnectionId, receipt: Box<Receipt>) -> Result<(), Reason> {
-        let Some((parties, hello)) = self.parties(id, true) else { return Ok(()) };
-        receipt.verify(&hello.identity, &parties).map_err(|_| Reason::BadSignature)?;
-        // The tracker would not take it.
-        let skew = receipt.time.abs_diff(self.now.unix);
-        if skew > MAX_SKEW {
-            return Err(Reason::WrongTime(skew));
-        }
-        if receipt.since > receipt.time {
-            return Err(Reason::Protocol("a receipt from before its connection"));
-        }
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        let upload = &mut connection.upload;
-        if receipt.bytes > upload.sealed_bytes || receipt.bytes <= upload.receipted {
-            return Err(Reason::Protocol("a receipt for what was not sent"));
-        }
-        if upload.session != 0 && receipt.since != upload.session {
-            return Err(Reason::Protocol("a receipt of another connection"));
-        }
-        (upload.receipted, upload.session) = (receipt.bytes, receipt.since);
-        self.out.push(Command::Keep(Evidence::Receipt(parties, receipt)));
-        Ok(())
     }
 }

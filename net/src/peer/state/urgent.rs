@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::connection::{Connection, Incoming};
-use super::download::avoided;
 use super::{Command, ConnectionId, Swarm};
 use crate::wire::message::{BLOCK, Message};
 use crate::wire::seal::SealMessage;
@@ -30,6 +29,7 @@ impl Swarm {
             self.give_back_unasked(id);
             self.sort_urgent(id);
         }
+        self.fetch_urgent_witness();
         let given = self.assign_urgent();
         for &id in &given {
             self.take_back_others(id);
@@ -43,7 +43,7 @@ impl Swarm {
         let mut given = Vec::new();
         for place in 0..self.pieces.urgent().len() {
             let piece = self.pieces.urgent()[place];
-            if !self.pieces.is_missing(piece) {
+            if !self.pieces.is_missing(piece) || !self.can_check(piece) {
                 continue;
             }
             let best = match self.pieces.fetched_by(piece) {
@@ -60,7 +60,6 @@ impl Swarm {
                 continue;
             }
             self.pieces.assign(piece);
-            connection.download.stated.remove(&piece);
             let incoming = Incoming::new(piece, self.config.layout.len_of(piece), self.now.elapsed);
             connection.download.pieces.push_back(incoming);
             let told = connection.hello.is_some();
@@ -86,15 +85,15 @@ impl Swarm {
 
     /// Who of those brings a piece soonest, and in what time.
     fn soonest(&self, piece: u32, among: impl Fn(ConnectionId) -> bool) -> Option<(ConnectionId, Duration)> {
-        let usable = |connection: &Connection| {
+        let usable = |id: ConnectionId, connection: &Connection| {
             let download = &connection.download;
             self.may_ask(connection)
                 && !(connection.hello.is_some() && download.epoch != self.epoch())
                 && connection.have.has(piece)
                 && !download.fetches(piece)
-                && !avoided(&self.avoid, &self.connections, self.now.elapsed, connection, piece)
+                && !self.avoids(id, piece)
         };
-        let others = self.connections.iter().filter(|(id, connection)| among(**id) && usable(connection));
+        let others = self.connections.iter().filter(|(id, it)| among(**id) && usable(**id, it));
         let etas = others.map(|(&id, connection)| (id, self.eta(connection), connection.download.snubbed));
         // Who let us down comes last.
         etas.min_by_key(|&(_, eta, snubbed)| (snubbed, eta)).map(|(id, eta, _)| (id, eta))
@@ -109,17 +108,21 @@ impl Swarm {
         Duration::from_secs_f64(bytes as f64 / self.rate_of(connection))
     }
 
-    /// Bytes a second: one that nothing came from yet is thought to be like the others.
-    fn rate_of(&self, connection: &Connection) -> f64 {
-        let known = |connection: &Connection| match connection.down.per_second() {
+    /// Bytes a second; 0 where nothing came yet.
+    pub(super) fn known_rate(&self, connection: &Connection) -> u64 {
+        match connection.down.per_second() {
             0 => connection.download.first_rate(self.now.elapsed),
             rate => rate,
-        };
-        let own = known(connection);
+        }
+    }
+
+    /// Bytes a second: one that nothing came from yet is thought to be like the others.
+    fn rate_of(&self, connection: &Connection) -> f64 {
+        let own = self.known_rate(connection);
         if own > 0 {
             return own as f64;
         }
-        let rates = self.connections.values().map(known).filter(|&rate| rate > 0);
+        let rates = self.connections.values().map(|it| self.known_rate(it)).filter(|&rate| rate > 0);
         let (sum, count) = rates.fold((0, 0), |(sum, count), rate| (sum + rate, count + 1));
         // With nothing known, all are alike.
         sum.checked_div(count).map_or(1e6, |mean| mean as f64)

@@ -181,7 +181,6 @@ pub(in crate::tracker) async fn subscriber(State(tracker): Shared, Path(id): Pat
             "epoch": record.epoch,
             "created": record.created,
             "revoked": record.revoked,
-            "barred": tracker.is_barred(&id),
             "grant": held.zip(grant).map(|(id, grant)| shown(&id, &grant)),
         }))
     })

@@ -33,7 +33,7 @@ pub(in crate::tracker) enum AdminRole {
 }
 
 /// What a publisher may change. What is not named here is for admins alone.
-const OF_PUBLISHERS: [&str; 9] = [
+const OF_PUBLISHERS: [&str; 8] = [
     "/admin/torrents",
     "/admin/vouchers",
     "/admin/grants",
@@ -41,7 +41,6 @@ const OF_PUBLISHERS: [&str; 9] = [
     "/admin/grants/devices/revoke",
     "/admin/revoke",
     "/admin/passkey",
-    "/admin/pardon",
     "/admin/trace",
 ];
 /// What a publisher may not read.

@@ -2,7 +2,7 @@
 //!
 //! Every ciphertext piece is the packaged piece times a key of one subscriber's and one epoch's. The publisher, who has the packaged
 //! piece, divides and sends the key; the tracker makes everybody's key of that piece until it meets it, and answers with the name. No
-//! content and no other key go either way. A license names its device in clear, and a personal torrent's info-hash is one subscriber's.
+//! content and no other key go either way. The witness's key is nobody's: its form of a piece is told apart and names no one. A license names its device in clear, and a personal torrent's info-hash is one subscriber's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,9 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use swarmseal_core::{EncryptionKey, MasterKey, PublicKey, SubscriberId, TorrentId, TsKeys};
+use swarmseal_core::{
+    EncryptionKey, MasterKey, PublicKey, SubscriberId, TorrentId, TsKeys, WitnessExponents, WitnessFactor,
+};
 use zeroize::Zeroizing;
 
 use super::{Body, Hex32, Shared, Subject, bad, blocking};
@@ -94,6 +96,8 @@ pub(in crate::tracker) async fn trace(State(tracker): Shared, body: Body<Trace>)
 #[derive(Default)]
 struct Found {
     matches: Vec<Value>,
+    /// It is the witness's form, which is nobody's.
+    witness: bool,
     tried: usize,
     epochs: Vec<u64>,
     missing: Vec<u64>,
@@ -102,9 +106,10 @@ struct Found {
 
 impl Found {
     fn answer(self) -> Value {
-        let Found { matches, tried, epochs, missing, next } = self;
+        let Found { matches, witness, tried, epochs, missing, next } = self;
         json!({
             "matches": matches,
+            "witness": witness,
             "tried": tried,
             "epochs": epochs,
             "missing": missing,
@@ -137,6 +142,9 @@ fn of_key(
     // Whatever it is, it must be a key: nothing else is worth the work.
     EncryptionKey::from_bytes(&torrent.params, &key.0)
         .map_err(|_| bad("key: expected a number above 0 and below the modulus, as long as that"))?;
+    if is_witness(torrent, piece, key)? {
+        return Ok(Found { witness: true, ..Found::default() }.answer());
+    }
     let OfEpochs { keys, missing } = masters(tracker, torrent)?;
     let mut found = Found { epochs: keys.keys().copied().collect(), missing, ..Found::default() };
     found.next = tracker.store.each_page_of(&torrent.id, after, PAGE, |page| {
@@ -153,6 +161,15 @@ fn of_key(
         found.next = None;
     }
     Ok(found.answer())
+}
+
+/// Whether a key of a piece is the witness's.
+fn is_witness(torrent: &Torrent, piece: u32, key: &Key) -> Result<bool, Refusal> {
+    let params = &torrent.params;
+    let w = WitnessExponents::derive(params, &torrent.witness, &torrent.id).exponent(piece);
+    let mut factor = Zeroizing::new(vec![0; params.group().bytes()]);
+    WitnessFactor::derive(params, &w).to_bytes(params, &mut factor)?;
+    Ok(*factor == *key.0)
 }
 
 /// The master keys of a torrent's epochs, and the epochs whose keys are gone.

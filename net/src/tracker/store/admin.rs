@@ -10,7 +10,6 @@ pub(super) const TOKENS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::
 /// Entries by their numbers, which only grow.
 pub(super) const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit log");
 
-/// Makes what a new store, or one of before, does not have.
 pub(super) fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
     write.open_table(TOKENS)?;
     write.open_table(AUDIT)?;
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn the_audit_log_is_paged_and_bounded_and_its_numbers_grow() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("a.redb"), false, 1).unwrap();
+        let store = Store::open(&directory.path().join("a.redb"), false).unwrap();
         for time in 1..=7 {
             store.audit(&entry(time), 5).unwrap();
         }

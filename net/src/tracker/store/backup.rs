@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::database::{Database, Reading};
-use super::{META, Store, StoreError, admin, cases, devices, epochs, ledger, schema};
+use super::{META, Store, StoreError, admin, devices, epochs, offload, schema};
 
 /// What meta has the time of a backup under.
 const MADE: &str = "backup made";
@@ -40,14 +40,10 @@ impl Store {
             super::LICENSES,
             super::REVOCATIONS,
             devices::DEVICES,
-            cases::CASES,
-            cases::EVIDENCE,
-            cases::OPEN,
-            cases::LOST,
             epochs::EPOCHS,
             epochs::MARKS,
-            ledger::BALANCES,
-            ledger::PAIRS,
+            offload::HOURS,
+            offload::KEYED,
             admin::TOKENS,
             admin::AUDIT,
         );
@@ -151,7 +147,7 @@ mod tests {
         store.subscribe(id, record).unwrap();
 
         assert_eq!(examine(&path).unwrap(), Some(99));
-        let copy = Store::open(&path, true, 1).unwrap();
+        let copy = Store::open(&path, true).unwrap();
         let mut expected = before;
         expected.iter_mut().find(|(name, _)| name == "meta").unwrap().1 += 1;
         assert_eq!(lengths(&copy.database), expected);

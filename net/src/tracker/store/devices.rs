@@ -59,10 +59,7 @@ pub(super) fn change(
 /// The devices that hold a grant, as they are shown.
 pub(in crate::tracker) fn devices_of(store: &Store, grant: &GrantRecord) -> Result<Vec<Device>, StoreError> {
     let device = |id: &SubscriberId| {
-        let DeviceRecord { name, mut enrolled, plays, .. } = store.device(id)?;
-        if enrolled == 0 {
-            enrolled = store.subscriber(id)?.map_or(grant.created, |record| record.created);
-        }
+        let DeviceRecord { name, enrolled, plays, .. } = store.device(id)?;
         Ok(Device { enrolled, name, plays, subscriber: *id })
     };
     grant.holders.iter().map(|holder| device(&holder.id)).collect()

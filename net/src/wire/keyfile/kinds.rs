@@ -1,108 +1,91 @@
-//! What the key files of devices, subscribers and seeds hold.
+//! What the key files of devices, publishers, seeds and license servers hold.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rand_core::CryptoRng;
 use swarmseal_core::package::PackageSecret;
-use swarmseal_core::{MAX_BYTES, Params, SecretKey, SubscriberId, TorrentId};
-use zeroize::Zeroizing;
+use swarmseal_core::{SubscriberId, TorrentId};
 
 use super::{Error, KeyFile};
 use crate::wire::content::Manifest;
-use crate::wire::identity::{Identity, SigningKey};
-use crate::wire::metainfo::Seal;
+use crate::wire::identity::{Device, Identity, SigningKey};
 
 fn bad(name: &str, expected: &str) -> Error {
     Error::BadValue { name: name.into(), expected: expected.into() }
 }
 
-impl Identity {
-    /// The kind of an identity's key file.
-    pub const KIND: &'static str = "identity";
+impl Device {
+    /// The kind of a device's key file, which is also its recovery file.
+    pub const KIND: &'static str = "device";
 
     /// The key file.
     pub fn to_key_file(&self) -> KeyFile {
-        self.add_to(KeyFile::new(Self::KIND))
+        KeyFile::new(Self::KIND).with_bytes("root", self.as_bytes())
     }
 
     /// Reads a key file of this kind.
     pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
         file.expect_kind(Self::KIND)?;
-        Self::take_from(file)
+        Ok(Device::from_bytes(&*file.array("root")?))
     }
+}
 
-    fn add_to(&self, file: KeyFile) -> KeyFile {
-        file.with_bytes("signing", &*self.signing_key().to_bytes())
+impl Identity {
+    /// The kind of a license server's key file.
+    pub const KIND: &'static str = "identity";
+
+    /// The key file.
+    pub fn to_key_file(&self) -> KeyFile {
+        KeyFile::new(Self::KIND)
+            .with_bytes("signing", &*self.signing_key().to_bytes())
             .with_bytes("device", &*self.device_secret())
     }
 
-    fn take_from(file: &KeyFile) -> Result<Self, Error> {
+    /// Reads a key file of this kind.
+    pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
+        file.expect_kind(Self::KIND)?;
         Ok(Identity::from_secrets(&*file.array("signing")?, &*file.array("device")?))
     }
 }
 
-/// What a subscriber keeps of one subscription. Losing it loses the purchase.
-#[derive(Clone)]
-pub struct SubscriberKeys {
-    /// The torrent.
-    pub torrent_id: TorrentId,
-    /// s.
-    pub secret: SecretKey,
-    /// What the tracker gave at subscription: authorises announce and scrape, nothing else.
-    pub passkey: Option<String>,
-    /// The epoch of the subscription, from the tracker; 1 until then.
-    pub epoch: u64,
-}
+/// A publisher's Ed25519 key, which the ids of its torrents are made of. Zeroized on drop.
+#[derive(Clone, Debug)]
+pub struct PublisherKey(SigningKey);
 
-impl fmt::Debug for SubscriberKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubscriberKeys").field("torrent_id", &self.torrent_id).finish_non_exhaustive()
+impl PublisherKey {
+    /// The kind of its key file, where it lies in clear; see [`super::SealedPublisher`].
+    pub const KIND: &'static str = "publisher";
+
+    /// A fresh key.
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        PublisherKey(SigningKey::generate(rng))
     }
-}
 
-impl SubscriberKeys {
-    /// The kind of its key file.
-    pub const KIND: &'static str = "subscriber";
+    /// From RFC 8032's private key.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        PublisherKey(SigningKey::from_bytes(bytes))
+    }
 
-    /// Who this is to the tracker and to peers.
-    pub fn subscriber(&self, params: &Params, identity: &Identity) -> SubscriberId {
-        identity.subscriber(params, &self.torrent_id, &self.secret.public_key(params))
+    /// The public key.
+    pub fn public(&self) -> [u8; 32] {
+        self.0.public()
+    }
+
+    /// What it signs with.
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.0
     }
 
     /// The key file.
-    pub fn to_key_file(&self, params: &Params) -> KeyFile {
-        self.add_to(KeyFile::new(Self::KIND), params)
+    pub fn to_key_file(&self) -> KeyFile {
+        KeyFile::new(Self::KIND).with_bytes("signing", &*self.0.to_bytes())
     }
 
-    /// Reads a key file of this kind for a torrent. Errors: [`Error::WrongTorrent`] where it is another's.
-    pub fn from_key_file(file: &KeyFile, seal: &Seal) -> Result<Self, Error> {
+    /// Reads a key file of this kind.
+    pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
         file.expect_kind(Self::KIND)?;
-        Self::take_from(file, seal)
-    }
-
-    fn add_to(&self, file: KeyFile, params: &Params) -> KeyFile {
-        let mut secret = Zeroizing::new([0; MAX_BYTES]);
-        let secret = &mut secret[..params.group().bytes()];
-        self.secret.to_bytes(params, secret).expect("W bytes");
-        let file = file
-            .with_bytes("torrent", &self.torrent_id.0)
-            .with_bytes("secret", secret)
-            .with_text("epoch", &self.epoch.to_string());
-        match &self.passkey {
-            Some(passkey) => file.with_text("passkey", passkey),
-            None => file,
-        }
-    }
-
-    fn take_from(file: &KeyFile, seal: &Seal) -> Result<Self, Error> {
-        if *file.array("torrent")? != seal.torrent_id.0 {
-            return Err(Error::WrongTorrent);
-        }
-        let secret = SecretKey::from_bytes(&seal.params, &file.bytes("secret")?)
-            .map_err(|_| bad("secret", "a secret key of this torrent's profile and group"))?;
-        let passkey = file.optional_text("passkey").map(checked_passkey).transpose()?;
-        let epoch = file.text("epoch")?.parse().map_err(|_| bad("epoch", "a number"))?;
-        Ok(SubscriberKeys { torrent_id: seal.torrent_id, secret, passkey, epoch })
+        Ok(PublisherKey::from_bytes(&*file.array("signing")?))
     }
 }
 
@@ -112,34 +95,6 @@ fn checked_passkey(text: &str) -> Result<String, Error> {
         Ok(text.into())
     } else {
         Err(bad("passkey", "up to 64 letters and digits"))
-    }
-}
-
-/// A subscription and the device that it belongs to, in one file: enough to play on another machine.
-#[derive(Clone, Debug)]
-pub struct ExportedKeys {
-    /// The device: licenses are encrypted to it.
-    pub identity: Identity,
-    /// The subscription.
-    pub subscriber: SubscriberKeys,
-}
-
-impl ExportedKeys {
-    /// The kind of its key file.
-    pub const KIND: &'static str = "exported subscriber";
-
-    /// The key file.
-    pub fn to_key_file(&self, params: &Params) -> KeyFile {
-        self.subscriber.add_to(self.identity.add_to(KeyFile::new(Self::KIND)), params)
-    }
-
-    /// Reads a key file of this kind for a torrent. Errors: [`Error::WrongTorrent`] where it is another's.
-    pub fn from_key_file(file: &KeyFile, seal: &Seal) -> Result<Self, Error> {
-        file.expect_kind(Self::KIND)?;
-        Ok(ExportedKeys {
-            identity: Identity::take_from(file)?,
-            subscriber: SubscriberKeys::take_from(file, seal)?,
-        })
     }
 }
 
@@ -231,78 +186,28 @@ impl SeedFile {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use getrandom::SysRng;
-    use rand_core::UnwrapErr;
-    use swarmseal_core::{Exponents, Group, Kernels, Profile};
-
     use super::*;
     use crate::wire::content::{FileEntry, FileList};
     use crate::wire::selection::Runs;
-
-    fn seal(torrent: u8) -> Seal {
-        let group = Group::ffdhe2048(Kernels::portable());
-        let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
-        Seal::new(TorrentId([torrent; 32]), Arc::new(params), [0; 32])
-    }
 
     fn reread(file: KeyFile) -> KeyFile {
         KeyFile::parse(file.to_text().as_bytes()).unwrap()
     }
 
     #[test]
-    fn exported_keys_come_back_whole() {
-        let rng = &mut UnwrapErr(SysRng);
-        let seal = seal(1);
-        let subscriber = SubscriberKeys {
-            torrent_id: seal.torrent_id,
-            secret: SecretKey::generate(&seal.params, rng),
-            passkey: Some("0123456789abcdef".into()),
-            epoch: 3,
-        };
-        let identity = Identity::generate(rng);
-        let exported = ExportedKeys { identity: identity.clone(), subscriber: subscriber.clone() };
-        let file = reread(exported.to_key_file(&seal.params));
-        let read = ExportedKeys::from_key_file(&file, &seal).unwrap();
-        assert_eq!(read.identity.device_public(), identity.device_public());
-        assert_eq!(read.identity.public(), identity.public());
-        assert_eq!(
-            read.subscriber.subscriber(&seal.params, &identity),
-            subscriber.subscriber(&seal.params, &identity)
-        );
-        assert_eq!(read.subscriber.passkey, subscriber.passkey);
-        assert_eq!(read.subscriber.epoch, 3);
-        assert!(matches!(ExportedKeys::from_key_file(&file, &self::seal(2)), Err(Error::WrongTorrent)));
-        assert!(matches!(SubscriberKeys::from_key_file(&file, &seal), Err(Error::WrongKind { .. })));
-
-        let file = reread(subscriber.to_key_file(&seal.params));
-        let read = SubscriberKeys::from_key_file(&file, &seal).unwrap();
-        assert_eq!(read.subscriber(&seal.params, &identity), subscriber.subscriber(&seal.params, &identity));
-        let file = reread(identity.to_key_file());
-        assert_eq!(Identity::from_key_file(&file).unwrap().public(), identity.public());
-    }
-
-    #[test]
-    fn values_of_the_wrong_shape_are_refused() {
-        let seal = seal(1);
-        let file = |secret: &[u8], passkey: &str| {
-            KeyFile::new(SubscriberKeys::KIND)
-                .with_bytes("torrent", &seal.torrent_id.0)
-                .with_bytes("secret", secret)
-                .with_text("passkey", passkey)
-                .with_text("epoch", "1")
-        };
-        let refused = |file: KeyFile| match SubscriberKeys::from_key_file(&file, &seal) {
-            Err(Error::BadValue { name, .. }) => name,
-            other => panic!("{other:?}"),
-        };
-        let mut secret = [0; 256];
-        assert_eq!(refused(file(&secret, "x")), "secret");
-        assert_eq!(refused(file(&[1; 32], "x")), "secret");
-        secret[224..].fill(0xff);
-        assert_eq!(refused(file(&secret, "a/../b")), "passkey");
-        assert!(SubscriberKeys::from_key_file(&file(&secret, "x"), &seal).is_ok());
+    fn devices_publishers_and_identities_come_back_whole() {
+        let device = Device::from_bytes(&[7; 32]);
+        let file = reread(device.to_key_file());
+        assert_eq!(Device::from_key_file(&file).unwrap().as_bytes(), device.as_bytes());
+        assert!(matches!(Identity::from_key_file(&file), Err(Error::WrongKind { .. })));
+        let identity = Identity::from_secrets(&[1; 32], &[2; 32]);
+        let read = Identity::from_key_file(&reread(identity.to_key_file())).unwrap();
+        assert_eq!((read.public(), read.device_public()), (identity.public(), identity.device_public()));
+        let publisher = PublisherKey::from_bytes(&[3; 32]);
+        let read = PublisherKey::from_key_file(&reread(publisher.to_key_file())).unwrap();
+        assert_eq!(read.public(), publisher.public());
+        let short = KeyFile::new(Device::KIND).with_bytes("root", &[7; 31]);
+        assert!(matches!(Device::from_key_file(&short), Err(Error::BadValue { name, .. }) if name == "root"));
     }
 
     #[test]
@@ -327,6 +232,9 @@ mod tests {
         assert_eq!(read.package_secret.as_bytes(), seed.package_secret.as_bytes());
         assert_eq!(read.manifest, seed.manifest);
         assert_eq!(read.passkey, None);
-        assert_eq!((read.content, read.metainfo), (seed.content, None));
+        assert_eq!((&read.content, &read.metainfo), (&seed.content, &None));
+        let wrong = SeedFile { passkey: Some("a/../b".into()), ..read };
+        let refused = SeedFile::from_key_file(&reread(wrong.to_key_file()));
+        assert!(matches!(refused, Err(Error::BadValue { name, .. }) if name == "passkey"));
     }
 }

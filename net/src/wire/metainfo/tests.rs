@@ -15,12 +15,21 @@ fn info(profile: Profile, group: &str, piece_length: u32, pieces: usize) -> Info
         piece_count: pieces as u32,
         pieces: (0..pieces).map(|i| [i as u8; 20]).collect(),
         private: true,
-        seal: Seal::new(
-            TorrentId([7; 32]),
-            Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
-            SigningKey::from_bytes(&[3; 32]).public(),
-        ),
+        seal: Seal {
+            witness: hashes(pieces),
+            ..Seal::new(
+                SigningKey::from_bytes(&[4; 32]).public(),
+                [7; 32],
+                Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
+                SigningKey::from_bytes(&[3; 32]).public(),
+            )
+        },
     }
+}
+
+/// Witness hashes that differ.
+fn hashes(count: usize) -> Arc<[[u8; 32]]> {
+    (0..count).map(|i| [0x40 + i as u8; 32]).collect()
 }
 
 fn sample() -> Metainfo {
@@ -31,8 +40,8 @@ fn sample() -> Metainfo {
 /// Of three pieces, the middle one clear.
 fn mixed() -> Metainfo {
     let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 3);
-    info.seal.version = 2;
     info.seal.selection = Some(Arc::new(Selection::from_bytes(&[0b1010_0000], 3).unwrap()));
+    info.seal.witness = hashes(2);
     Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
 }
 
@@ -65,6 +74,7 @@ fn files_round_trip() {
         assert_eq!(read.info_hash, made.info_hash);
         assert_eq!(read.announce, made.announce);
         assert_eq!(read.info.pieces, made.info.pieces);
+        assert_eq!(read.info.seal.witness, made.info.seal.witness);
         assert_eq!(read.info.length(), 5 * u64::from(piece_length));
         assert_eq!(read.info.seal.params.group().name(), Some(group));
         assert_eq!(read.info.seal.params.profile(), profile);
@@ -107,7 +117,7 @@ fn the_info_hash_is_of_the_raw_bytes() {
 
 #[test]
 fn newer_versions_and_unknown_names_are_refused_by_name() {
-    assert_eq!(with("1:vi1e", "1:vi3e").unwrap_err(), Error::NewerVersion { found: 3 });
+    assert_eq!(with("1:vi1e", "1:vi2e").unwrap_err(), Error::NewerVersion { found: 2 });
     let unknown = |what, name: &str| Error::Unknown { what, name: name.into() };
     assert_eq!(with("6:sealed", "6:wrappe").unwrap_err(), unknown("profile", "wrappe"));
     assert_eq!(with("9:ffdhe2048", "9:ffdhe2049").unwrap_err(), unknown("group", "ffdhe2049"));
@@ -116,12 +126,6 @@ fn newer_versions_and_unknown_names_are_refused_by_name() {
         with("9:ffdhe2048", "8:modp1024").unwrap_err(),
         Error::Group(swarmseal_core::Error::GroupNotSealed)
     );
-    let integrity =
-        |name: &str| with("11:license key", &format!("9:integrity{}:{name}11:license key", name.len()));
-    assert_eq!(integrity("never").unwrap_err(), unknown("integrity", "never"));
-    // One file has one form: the default has no name.
-    assert_eq!(integrity("auto").unwrap_err(), unknown("integrity", "auto"));
-    assert!(integrity("cipher-hashes").is_ok());
     // A newer file may change everything else as well.
     assert_eq!(
         Metainfo::from_bytes(b"d8:announce8:http://t4:infod9:swarmseald1:vi9eeee", kernels()).unwrap_err(),
@@ -143,12 +147,49 @@ fn values_that_cannot_be_are_refused() {
     assert_eq!(bad("31:http://", "31:gopher:"), "announce");
     assert_eq!(bad("1:vi1e", "1:vi0e"), "swarmseal.v");
     assert_eq!(with("9:swarmseal", "9:swarmsead").unwrap_err(), Error::NotSealed);
-    assert!(matches!(with("2:id32:", "2:id31:"), Err(Error::Bencode(_))));
+    assert!(matches!(with("6:random32:", "6:random31:"), Err(Error::Bencode(_))));
     assert_eq!(Metainfo::from_bytes(b"d8:announce8:http://te", kernels()).unwrap_err(), Error::NoInfo);
     assert!(matches!(
         Metainfo::from_bytes(&vec![b'd'; MAX_FILE + 1], kernels()),
         Err(Error::Bencode(bencode::Error::TooLong { .. }))
     ));
+}
+
+/// The sample file under another key.
+fn under(entry: &str, key: &[u8; 32]) -> Result<Metainfo, Error> {
+    let seal = sample().info.seal;
+    let old = if entry == "publisher key" { seal.publisher_key } else { seal.license_key };
+    let (file, head) = (sample().to_bytes(), format!("{}:{entry}32:", entry.len()).into_bytes());
+    let from = [&head[..], &old].concat();
+    let at = file.windows(from.len()).position(|window| window == from).expect("the sample has it");
+    Metainfo::from_bytes(&[&file[..at], &head, key, &file[at + from.len()..]].concat(), kernels())
+}
+
+#[test]
+fn keys_that_verify_nothing_or_anything_are_refused() {
+    // The neutral element and a point of order 4 verify what nobody signed; and no point has y = 2.
+    let (mut neutral, order_4, mut nowhere) = ([0; 32], [0; 32], [0; 32]);
+    (neutral[0], nowhere[0]) = (1, 2);
+    for entry in ["publisher key", "license key"] {
+        let good = under(entry, &SigningKey::from_bytes(&[9; 32]).public()).unwrap();
+        assert_eq!(good.info.seal.torrent_id != sample().info.seal.torrent_id, entry == "publisher key");
+        for key in [&neutral, &order_4, &nowhere] {
+            let refused = under(entry, key).unwrap_err();
+            assert!(matches!(refused, Error::Bad { what, .. } if what.ends_with(entry)), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn the_torrent_id_is_of_publisher_key_and_random_bytes() {
+    let made = sample().info.seal;
+    assert_eq!(made.torrent_id, TorrentId::of(&made.publisher_key, &made.random));
+    let read = Metainfo::from_bytes(&sample().to_bytes(), kernels()).unwrap().info.seal;
+    assert_eq!((read.torrent_id, read.publisher_key), (made.torrent_id, made.publisher_key));
+    let mut info = sample().info;
+    info.seal.torrent_id = TorrentId([7; 32]);
+    let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+    assert!(matches!(refused, Error::Bad { what: "torrent id", .. }));
 }
 
 #[test]
@@ -168,21 +209,13 @@ fn piece_lengths_fit_blocks_and_requests() {
 }
 
 #[test]
-fn a_selection_makes_version_2_and_has_one_form() {
+fn a_selection_has_one_form() {
     let made = mixed();
     let read = Metainfo::from_bytes(&made.to_bytes(), kernels()).unwrap();
     assert_eq!((read.info_hash, read.to_bytes()), (made.info_hash, made.to_bytes()));
     assert_eq!([0, 1, 2, 3].map(|piece| read.info.seal.is_clear(piece)), [false, true, false, false]);
-    assert_eq!((read.info.sealed_count(), read.info.seal.version), (2, 2));
-    // A torrent without one is what it always was.
-    let full = sample().to_bytes();
-    assert!(!full.windows(9).any(|window| window == b"selection"));
-    assert_eq!((sample().info.sealed_count(), sample().info.seal.version), (3, 1));
-
-    let bad_version = Error::Bad { what: "swarmseal.v", expected: "2 with a selection, 1 without" };
-    assert_eq!(with("1:vi1e", "1:vi2e").unwrap_err(), bad_version);
-    assert_eq!(edited(&made, "1:vi2e", b"1:vi1e").unwrap_err(), bad_version);
-    assert_eq!(edited(&made, "1:vi2e", b"1:vi3e").unwrap_err(), Error::NewerVersion { found: 3 });
+    assert_eq!((read.info.sealed_count(), sample().info.sealed_count()), (2, 3));
+    assert!(!sample().to_bytes().windows(9).any(|window| window == b"selection"));
     for bits in [&b"1:\xe0"[..], b"1:\x20", b"1:\xa1", b"2:\xa0\0", b"0:"] {
         let mut to = b"9:selection".to_vec();
         to.extend_from_slice(bits);
@@ -194,10 +227,38 @@ fn a_selection_makes_version_2_and_has_one_form() {
         assert!(matches!(refused, Error::Selection(_)), "{bits:?}: {refused}");
     }
     let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 4);
-    info.seal.version = 2;
     info.seal.selection = made.info.seal.selection.clone();
     let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
     assert!(matches!(refused, Error::Bad { what: "swarmseal.selection", .. }));
+}
+
+#[test]
+fn each_sealed_piece_has_its_witness_hash() {
+    let of = |file: Metainfo| {
+        let read = Metainfo::from_bytes(&file.to_bytes(), kernels()).unwrap();
+        [0, 1, 2, 3, u32::MAX].map(|piece| read.info.seal.witness_hash(piece).map(|hash| hash[0]))
+    };
+    assert_eq!(of(sample()), [Some(0x40), Some(0x41), Some(0x42), None, None]);
+    assert_eq!(of(mixed()), [Some(0x40), None, Some(0x41), None, None]);
+
+    for (good, other) in [(sample(), 2), (sample(), 4), (mixed(), 1), (mixed(), 3)] {
+        let length = |count: usize| format!("7:witness{}:", 32 * count).into_bytes();
+        let mut info = good.info.clone();
+        info.seal.witness = hashes(other);
+        let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+        let bad = Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" };
+        assert_eq!(refused, bad);
+        let from = [length(good.info.seal.witness.len()), good.info.seal.witness.concat()].concat();
+        let file = good.to_bytes();
+        let at = file.windows(from.len()).position(|window| window == from).unwrap();
+        for to in [length(other), b"7:witness95:".to_vec()] {
+            let filling = if to == length(other) { 32 * other } else { 95 };
+            let file = [&file[..at], &to, &vec![7; filling], &file[at + from.len()..]].concat();
+            assert_eq!(Metainfo::from_bytes(&file, kernels()).unwrap_err(), bad);
+        }
+        let without = [&file[..at], &file[at + from.len()..]].concat();
+        assert!(matches!(Metainfo::from_bytes(&without, kernels()), Err(Error::Bencode(_))));
+    }
 }
 
 proptest! {
@@ -207,27 +268,12 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_byte_is_read_or_refused(at in 0usize..450, to: u8, some_clear: bool) {
+    fn a_flipped_byte_is_read_or_refused(at in 0usize..680, to: u8, some_clear: bool) {
         let mut bytes = if some_clear { mixed() } else { sample() }.to_bytes();
         let at = at % bytes.len();
         bytes[at] = to;
         if let Ok(read) = Metainfo::from_bytes(&bytes, kernels()) {
             prop_assert_eq!(read.to_bytes(), bytes);
         }
-    }
-}
-
-#[test]
-fn a_mode_of_checking_is_kept_and_the_default_is_not_written() {
-    for mode in Integrity::ALL {
-        let mut info = info(Profile::Sealed, "ffdhe2048", 16384, 3);
-        info.seal.integrity = mode;
-        let made = Metainfo::new("http://t/announce".into(), info).unwrap();
-        let bytes = made.to_bytes();
-        let read = Metainfo::from_bytes(&bytes, kernels()).unwrap();
-        assert_eq!(read.info.seal.integrity, mode);
-        let written = bytes.windows(11).any(|window| window == b"9:integrity");
-        assert_eq!(written, mode != Integrity::Auto);
-        assert_eq!(Integrity::by_name(mode.name()), Some(mode));
     }
 }

@@ -20,6 +20,13 @@ use swarmseal_core::{Params, SecretKey, SubscriberId, Ticket, TorrentId};
 
 use crate::random::Random;
 
+/// Who somebody says it is.
+#[derive(Clone, Copy)]
+pub(super) struct Face {
+    pub(super) peer_id: [u8; 20],
+    pub(super) hello: Hello,
+}
+
 /// Who it is.
 pub(super) struct Member {
     pub(super) torrent_id: TorrentId,
@@ -29,8 +36,8 @@ pub(super) struct Member {
     pub(super) id: SubscriberId,
     pub(super) key: SigningKey,
     pub(super) epoch: u64,
-    pub(super) peer_id: [u8; 20],
-    pub(super) port: u16,
+    pub(super) face: Face,
+    pub(super) address: SocketAddr,
     client: Client,
     passkey: Option<Passkey>,
 }
@@ -39,7 +46,7 @@ impl Member {
     /// Makes keys, and subscribes with them if that is wanted.
     pub(super) async fn join(
         metainfo: &Metainfo,
-        port: u16,
+        address: SocketAddr,
         subscribed: bool,
         random: &mut Random,
     ) -> Result<Self> {
@@ -49,8 +56,9 @@ impl Member {
         let y = secret.public_key(&params);
         let identity = Identity::generate(rng);
         let id = identity.subscriber(&params, &torrent_id, &y);
+        let hello = Hello::Subscriber { identity: identity.public(), keys: identity.commitment(&params, &y) };
         let key = identity.signing_key().clone();
-        let mut client = Client::new(&metainfo.announce)?;
+        let mut client = Client::new(&metainfo.announce)?.announcing_from(address.ip())?;
         let (mut passkey, mut epoch) = (None, 1);
         if subscribed {
             let answer = client.subscribe(&params, torrent_id, (&secret, &y), &identity).await?;
@@ -67,8 +75,8 @@ impl Member {
             id,
             key,
             epoch,
-            peer_id: handshake::peer_id(name),
-            port,
+            face: Face { peer_id: handshake::peer_id(name), hello },
+            address,
             client,
             passkey,
         })
@@ -79,8 +87,8 @@ impl Member {
         let passkey = self.passkey.as_ref().context("not subscribed")?;
         let said = Announce {
             info_hash: self.info_hash,
-            peer_id: self.peer_id,
-            port: self.port,
+            peer_id: self.face.peer_id,
+            port: self.address.port(),
             uploaded: 0,
             downloaded: 0,
             left: 0,
@@ -93,10 +101,6 @@ impl Member {
         };
         self.client.announce(passkey, &said).await?;
         Ok(())
-    }
-
-    pub(super) fn hello(&self) -> Hello {
-        Hello { id: self.id, identity: self.key.public(), epoch: self.epoch, profile: self.params.profile() }
     }
 
     /// The tracker's time.
@@ -160,6 +164,18 @@ impl Tracker for Member {
         _: &'a [u32],
     ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
         Box::pin(async { Err(KeyError::Unavailable("only original seeds have them".to_owned())) })
+    }
+
+    fn witness_keys<'a>(
+        &'a self,
+        epoch: u64,
+        pieces: &'a [u32],
+    ) -> BoxFuture<'a, Result<Vec<Vec<u8>>, KeyError>> {
+        Box::pin(async move {
+            let answer = self.client.witness(self.torrent_id, epoch, pieces).await;
+            let answer = answer.map_err(|error| KeyError::Unavailable(error.to_string()))?;
+            Ok(answer.keys.chunks(self.params.group().bytes()).map(<[u8]>::to_vec).collect())
+        })
     }
 
     fn now(&self) -> u64 {

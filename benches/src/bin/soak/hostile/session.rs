@@ -3,22 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::identity::purpose;
 use swarmseal::wire::message::{BLOCK, Block, Decoder, Message, bitfield_len};
-use swarmseal::wire::seal::{Entry, ExtendedHandshake, Hello, OUR_ID, Parties, SealMessage, Statement};
+use swarmseal::wire::seal::{ExtendedHandshake, Hello, OUR_ID, SealMessage};
 use swarmseal_core::Ticket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::member::Member;
+use super::member::{Face, Member};
 use super::{Kind, Sent};
 use crate::random::Random;
 
 struct Session {
     member: Arc<Member>,
+    face: Face,
     kind: Kind,
     random: Random,
     sent: Sent,
@@ -31,22 +32,42 @@ struct Session {
     out: BytesMut,
 }
 
+/// Both handshakes of BEP 3, ours under that name; the other's.
+async fn shake_hands(member: &Member, peer_id: [u8; 20], stream: &mut TcpStream) -> Result<Handshake> {
+    stream.write_all(&Handshake::new(member.info_hash, peer_id).to_bytes()).await?;
+    let mut theirs = [0; handshake::LEN];
+    stream.read_exact(&mut theirs).await?;
+    Ok(Handshake::from_bytes(&theirs)?)
+}
+
+/// Asks somebody who it is.
+pub(super) async fn face_of(member: &Member, mut stream: TcpStream) -> Result<Face> {
+    let peer_id = shake_hands(member, member.face.peer_id, &mut stream).await?.peer_id;
+    let (decoder, mut received) = (Decoder::new(member.layout), BytesMut::new());
+    loop {
+        while let Some(message) = decoder.decode(&mut received)? {
+            if let Message::Extended { id: 0, payload } = message {
+                let hello = ExtendedHandshake::from_bytes(&payload)?.hello.context("no ss_seal")?;
+                return Ok(Face { peer_id, hello });
+            }
+        }
+        ensure!(stream.read_buf(&mut received).await? > 0, "it says nothing");
+    }
+}
+
 /// Runs until either side has had enough.
 pub(super) async fn run(
     member: Arc<Member>,
-    kind: Kind,
+    (kind, face): (Kind, Face),
     mut stream: TcpStream,
     mut random: Random,
     sent: Sent,
 ) -> Result<()> {
     let decoder = Decoder::new(member.layout);
-    stream.write_all(&Handshake::new(member.info_hash, member.peer_id).to_bytes()).await?;
-    let mut theirs = [0; handshake::LEN];
-    stream.read_exact(&mut theirs).await?;
-    Handshake::from_bytes(&theirs)?;
+    shake_hands(&member, face.peer_id, &mut stream).await?;
     let enough = random.between(1, 300);
     let (them, pieces, out) = (None, HashMap::new(), BytesMut::new());
-    let mut session = Session { member, kind, random, sent, them, pieces, got: 0, enough, out };
+    let mut session = Session { member, face, kind, random, sent, them, pieces, got: 0, enough, out };
     session.introduce();
     let mut received = BytesMut::new();
     loop {
@@ -82,8 +103,8 @@ impl Session {
             dont_have_id: None,
             client: "hostile".to_owned(),
             reqq: 512,
-            port: Some(self.member.port),
-            hello: Some(self.member.hello()),
+            port: Some(self.member.address.port()),
+            hello: Some(self.face.hello),
         };
         Message::Extended { id: 0, payload: handshake.to_bytes().into() }.encode(&mut self.out);
         let count = self.member.layout.piece_count();
@@ -131,7 +152,7 @@ impl Session {
     fn ticket(&mut self, them: Hello) {
         let mut ticket = Ticket {
             torrent_id: self.member.torrent_id,
-            uploader: them.id,
+            uploader: them.id(&self.member.torrent_id),
             downloader: self.member.id,
             epoch: self.member.epoch,
             expires: self.member.now() + 600,
@@ -186,28 +207,7 @@ impl Session {
         if whole {
             self.pieces.remove(&block.piece);
             self.sent.add(kind);
-            self.state(block.piece, &data);
         }
-    }
-
-    fn state(&mut self, piece: u32, data: &[u8]) {
-        let Some((_, them)) = self.them else { return };
-        let mut hash = blake3_of(data);
-        let mut time = self.member.now();
-        match self.kind {
-            Kind::Mute => return,
-            Kind::FalseHash => hash[0] ^= 1,
-            Kind::WrongTime => time -= 7200,
-            _ => {}
-        }
-        let parties =
-            Parties { torrent_id: self.member.torrent_id, uploader: self.member.id, downloader: them.id };
-        let mut statement =
-            Statement::sign(&self.member.key, &parties, them.epoch, time, vec![Entry { piece, hash }]);
-        if self.kind == Kind::Forger {
-            statement.signature[5] ^= 1;
-        }
-        self.seal(&SealMessage::Statement(Box::new(statement)));
     }
 
     fn annoy(&mut self) {
@@ -236,8 +236,4 @@ impl Session {
             }
         }
     }
-}
-
-fn blake3_of(data: &[u8]) -> [u8; 32] {
-    *blake3::hash(data).as_bytes()
 }
