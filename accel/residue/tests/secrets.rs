@@ -19,10 +19,11 @@ use swarmseal::wire::keyfile::{
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::{api, channel, content};
 use swarmseal_core::kernels::Exponent;
-use swarmseal_core::package::PackageSecret;
+use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, DeviceRoot, EncryptionKey, Exponents, Group, MasterKey, Params, Profile, SecretKey,
-    SubscriberId, TorrentId, TsKey, TsKeys, WitnessExponent, WitnessExponents, WitnessFactor, WitnessSecret,
+    DecryptionKey, DeviceRoot, EncryptionKey, Exponents, FixedBase, Group, MasterKey, Params, Profile,
+    SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys, WitnessExponent, WitnessExponents,
+    WitnessFactor, WitnessKey, WitnessSecret, WitnessTable, check_witness, encrypt_piece, witness_hash,
 };
 use swarmseal_residue::{NEEDLE, Watch, needle_in, residues};
 use zeroize::Zeroizing;
@@ -82,8 +83,12 @@ fn ts_key() -> TsKey {
     ts_keys().key(5)
 }
 
+fn witness_exponents() -> WitnessExponents<'static> {
+    WitnessExponents::derive(&PARAMS, &WitnessSecret::from_bytes(SECRET), &TORRENT)
+}
+
 fn witness_exponent() -> WitnessExponent {
-    WitnessExponents::derive(&PARAMS, &WitnessSecret::from_bytes(SECRET), &TORRENT).exponent(5)
+    witness_exponents().exponent(5)
 }
 
 fn identity() -> Identity {
@@ -192,10 +197,14 @@ secrets! {
     EncryptionKey = EncryptionKey::derive(&PARAMS, &secret_key().public_key(&PARAMS), &ts_key());
     OpenedKey = DecryptionKey::derive(&PARAMS, &ts_key()).open(&PARAMS, &secret_key());
     DecryptionKey = DecryptionKey::derive(&PARAMS, &ts_key());
-    PackageSecret = PackageSecret::from_bytes(SECRET);
+    DeviceRoot = DeviceRoot::from_bytes(SECRET);
+    DerivedSecret = DeviceRoot::from_bytes(SECRET).identity_key(&TORRENT);
     WitnessSecret = WitnessSecret::from_bytes(SECRET);
+    WitnessExponents = witness_exponents();
     WitnessExponent = witness_exponent();
     WitnessFactor = WitnessFactor::derive(&PARAMS, &witness_exponent());
+    WitnessKey = WitnessKey::derive(&PARAMS, &witness_exponent(), (&secret_key().public_key(&PARAMS), &ts_key()));
+    PackageSecret = PackageSecret::from_bytes(SECRET);
     SigningKey[&SECRET] = SigningKey::from_bytes(&SECRET);
     // Of the X25519 key the bytes that are not clamped.
     Identity[&SECRET[8..]] = identity();
@@ -224,7 +233,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("Shared", "private; Passphrase holds it"),
     ("Hasher", "private; a piece to be published, overwritten by its type"),
     ("Secret32", "private; a field of a request, overwritten by its type"),
-    ("$name", "the macro of EncryptionKey, ReKey, OpenedKey and DecryptionKey"),
+    ("$name", "the macro of EncryptionKey, ReKey, OpenedKey, DecryptionKey and WitnessKey"),
     ("Choices", "RC4's exponent, which hides a stream's shape and no secret"),
     ("Called", "RC4's keys"),
     ("AdminClient", "a bearer token, for as long as the client lives; a test of its own looks at Debug"),
@@ -347,6 +356,38 @@ fn keys_leave_nothing_when_they_are_sealed_and_opened() {
         let key = PublisherKey::from_bytes(&SECRET);
         let sealed = SealedPublisher::seal(&key, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
         assert_eq!(sealed.open(&passphrase()).unwrap().public(), key.public());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn the_witness_leaves_neither_keys_nor_packages() {
+    let (params, count) = (&*PARAMS, 9);
+    let mut packaged = vec![0x5a; 8 * params.group().bytes()];
+    package::pack(params, &PackageSecret::from_bytes([1; 32]), &TORRENT, 0, &mut packaged).unwrap();
+    let public = secret_key().public_key(params);
+    let (r, w) = (ts_keys().key(0), witness_exponents().exponent(0));
+    let needle = |value: &dyn Fn() -> Option<[u8; NEEDLE]>| value().expect("in its own memory");
+    let exponent = needle(&|| needle_in(&w));
+    let factor = needle(&|| needle_in(&WitnessFactor::derive(params, &w)));
+    let key = needle(&|| needle_in(&WitnessKey::derive(params, &w, (&public, &r))));
+    let left = residues(&[&packaged, &exponent, &factor, &key], || {
+        let (mut words, mut words_g) =
+            (vec![0; SubscriberTables::words(params)], vec![0; FixedBase::words(params)]);
+        let tables = SubscriberTables::new(params, &public, &mut words).unwrap();
+        let table = WitnessTable::new(params, &mut words_g).unwrap();
+        let exponents: Vec<_> = (0..count).map(|piece| witness_exponents().exponent(piece)).collect();
+        let r: Vec<_> = (0..count).map(|piece| ts_keys().key(piece)).collect();
+        let mut factors = Vec::with_capacity(count as usize);
+        WitnessFactor::derive_batch(params, &table, &exponents, |_, factor| factors.push(factor));
+        let mut keys = Vec::with_capacity(count as usize);
+        WitnessKey::derive_batch(params, (&table, &exponents), (&tables, &r), |_, key| keys.push(key));
+
+        let mut witnessed = packaged.clone();
+        let hash = witness_hash(params, &factors[0], &mut witnessed).unwrap();
+        let mut piece = packaged.clone();
+        encrypt_piece(params, &EncryptionKey::derive(params, &public, &r[0]), &mut piece).unwrap();
+        check_witness(params, &keys[0], &hash, &piece, &mut vec![0; piece.len()]).unwrap();
     });
     assert_eq!(left, 0);
 }
