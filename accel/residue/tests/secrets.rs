@@ -197,8 +197,6 @@ secrets! {
     EncryptionKey = EncryptionKey::derive(&PARAMS, &secret_key().public_key(&PARAMS), &ts_key());
     OpenedKey = DecryptionKey::derive(&PARAMS, &ts_key()).open(&PARAMS, &secret_key());
     DecryptionKey = DecryptionKey::derive(&PARAMS, &ts_key());
-    DeviceRoot = DeviceRoot::from_bytes(SECRET);
-    DerivedSecret = DeviceRoot::from_bytes(SECRET).identity_key(&TORRENT);
     WitnessSecret = WitnessSecret::from_bytes(SECRET);
     WitnessExponents = witness_exponents();
     WitnessExponent = witness_exponent();

@@ -24,8 +24,8 @@ use swarmseal_core::kernels::{
 };
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
-    DecryptionKey, DeviceRoot, EncryptionKey, Exponents, FixedBase, Group, MasterKey, Modulus, OpenedKey,
-    Params, Profile, Proof, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys,
+    DecryptionKey, DeviceRoot, EncryptionKey, Exponents, FixedBase, Group, MasterKey, OpenedKey, Params,
+    Profile, Proof, ReKey, SecretKey, SubscriberId, SubscriberTables, TorrentId, TsKey, TsKeys,
     WitnessExponent, WitnessExponents, WitnessFactor, WitnessKey, WitnessSecret, WitnessTable, Word,
     check_witness, check_witness_in_place, decrypt_piece, decrypt_piece_with, encrypt_piece,
     have_one_multiplier, re_encrypt_piece, witness_hash,
@@ -216,7 +216,7 @@ fn functions(report: &mut Report, params: &Params) {
     });
 
     let s = report.run("keys::SecretKey::generate", 0, || SecretKey::generate(params, &mut SecretRandom));
-    report.run("keys::SecretKey::public_key", 0, || drop(black_box(s.public_key(params))));
+    report.run("keys::SecretKey::public_key", 0, || black_box(s.public_key(params)));
     let master = report.run("ts_keys::MasterKey::from_bytes", 0, || MasterKey::from_bytes(secret([4; 32])));
     report.run("ts_keys::MasterKey::as_bytes", 0, || assert!(is_secret(master.as_bytes())));
     let [r_j, r_k] = [1, 2].map(|id| {
@@ -375,12 +375,12 @@ fn functions(report: &mut Report, params: &Params) {
     assert!(is_secret(&piece[..payload]));
 
     report.run("proof::Proof::prove", 0, || {
-        drop(black_box(Proof::prove(params, &s, &y_j, &[b"statement"], &mut SecretRandom)));
+        black_box(Proof::prove(params, &s, &y_j, &[b"statement"], &mut SecretRandom))
     });
     report.run("proof::Proof::prove_with_nonce", 0, || {
         let mut wide = vec![9; width + 16];
         mark(&mut wide);
-        drop(black_box(Proof::prove_with_nonce(params, &s, &y_j, &[b"statement"], &wide)));
+        black_box(Proof::prove_with_nonce(params, &s, &y_j, &[b"statement"], &wide))
     });
 }
 
