@@ -54,7 +54,7 @@ impl Exit {
         (Exit::NoPlaysLeft, "no plays left"),
         (Exit::Tampered, "license, or the record of its use, tampered with"),
         (Exit::WrongTorrent, "license or store of another torrent"),
-        (Exit::CorruptPiece, "corrupt piece: `get --repair` fetches it again"),
+        (Exit::CorruptPiece, "corrupt piece: `play` without --no-fetch has it fetched again"),
         (Exit::MissingPiece, "piece not fetched yet: run `get` first"),
         (Exit::Storage, "file cannot be read or written, or the disk is full"),
         (Exit::InUse, "another process uses the same data"),

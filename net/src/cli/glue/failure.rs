@@ -54,7 +54,7 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         | Error::LostPolicyState { .. }
         | Error::OldPolicyState { .. }
         | Error::ElsewherePolicyState { .. } => "`swarmseal license` does so",
-        Error::CorruptPiece { .. } => "`swarmseal get --repair` fetches it again",
+        Error::CorruptPiece { .. } => "`swarmseal play` without --no-fetch has it fetched again",
         Error::MissingPiece { .. } => "`swarmseal get` fetches it",
         _ => "",
     };
