@@ -611,7 +611,7 @@ fn a_witness_key_opens_nothing_and_a_license_makes_it_the_factor() {
         let (case, _) = Case::new(&world, Stream::new(8));
         let params = &world.params;
         let u = encoded(params, |out| case.key.to_bytes(params, out));
-        // Who has no license holds u, its own ciphertext, and the witness's form that both make.
+        // A subscriber without a license holds u, its own ciphertext, and the witness's form that both make.
         let mut witnessed = case.piece.clone();
         world.scale(&mut witnessed, &ReKey::from_bytes(params, &u).unwrap());
         for held in [&case.piece, &witnessed] {
@@ -619,7 +619,7 @@ fn a_witness_key_opens_nothing_and_a_license_makes_it_the_factor() {
             decrypt_piece_with(params, &OpenedKey::from_bytes(params, &u).unwrap(), &mut opened).unwrap();
             assert_ne!(opened, case.packaged);
         }
-        // Who has K has V = u K, which is the witness's key in every epoch.
+        // K and u give V = u K, the witness's key in every epoch.
         let mut factor = encoded(params, |out| world.keys(case.at).0.to_bytes(params, out));
         if params.profile() == Profile::Sealed {
             factor.reverse();

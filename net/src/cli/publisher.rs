@@ -11,7 +11,7 @@ use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::Existing;
 use crate::wire::keyfile::{KeyFile, Passphrase, PublisherKey, SealedPublisher};
 
-/// The variable that has the passphrase itself. It is no flag: whoever lists processes sees those.
+/// [`PassphraseSource::variable`] of the publisher's key.
 const PASSPHRASE: &str = "SWARMSEAL_PUBLISHER_PASSPHRASE";
 
 /// Flags of what needs the publisher's key.
@@ -30,7 +30,7 @@ pub(super) struct PublisherArgs {
 }
 
 impl PublisherArgs {
-    /// The key. Where no file is named and there is none yet, it is made.
+    /// Opens the key. Makes the default key file if it is missing.
     pub(super) fn open(&self, data: &DataDir, output: Output) -> Result<PublisherKey, Failure> {
         let passphrase = PassphraseSource {
             of: "publisher's key",

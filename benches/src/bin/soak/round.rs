@@ -207,8 +207,8 @@ impl Round {
         Ok(true)
     }
 
-    /// Nothing goes wrong any more, and everybody begins anew and gets what is missing. Each must: what it had is of another epoch, and
-    /// for the rest of a run it does not deal with a seed whose disk was bad.
+    /// Ends the chaos: mends the seed's disk, restarts every peer, and waits until all are complete. A peer has to be restarted, as it
+    /// refuses the address of a seed whose disk was bad for the rest of its run.
     pub(crate) async fn settle(&mut self, world: &mut World, report: &mut Report) -> Result<()> {
         self.mend_disk()?;
         if world.tracker.is_none() {

@@ -28,13 +28,13 @@ pub(crate) struct TrackerLink {
 }
 
 impl TrackerLink {
-    /// A subscriber's that listens on `listen`. Errors: [`Exit::Usage`] where the announce URL is none.
+    /// For a subscriber that listens on `listen`. Errors: [`Exit::Usage`] for a malformed announce URL.
     pub(crate) fn of_subscriber(subscription: &Subscription, listen: IpAddr) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
         Self::new(&subscription.metainfo, client, listen, subscription.passkey)
     }
 
-    /// An original seed's. Errors: [`Exit::Usage`] where the announce URL is none, or the seed was never registered.
+    /// For an original seed. Errors: [`Exit::Usage`] for a malformed announce URL, or a seed without a passkey.
     pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile, listen: IpAddr) -> Result<Self, Failure> {
         let passkey = seed.passkey.as_deref().and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(

@@ -11,7 +11,7 @@ use crate::wire::keyfile::Passphrase;
 pub(crate) struct PassphraseSource<'a> {
     /// What is under it, for people.
     pub(crate) of: &'static str,
-    /// The variable that has the passphrase itself. It is no flag: whoever lists processes sees those.
+    /// The environment variable with the passphrase itself. A flag would show it in the list of processes.
     pub(crate) variable: &'static str,
     /// A file that has it, which goes before the variable.
     pub(crate) file: Option<&'a Path>,
