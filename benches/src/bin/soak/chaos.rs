@@ -166,19 +166,8 @@ impl Chaos {
                 Later::StartPeer(peer) => round.start_peer(world, peer)?,
                 Later::StartSeed => round.start_seed(world)?,
                 Later::StartTracker => world.start_tracker()?,
-                Later::ContinuePeer(peer) => {
-                    let state = &mut round.peers[peer].state;
-                    if let State::Stopped(process) = std::mem::replace(state, State::Down) {
-                        process.signal("CONT").await?;
-                        *state = State::Running(process);
-                    }
-                }
-                Later::ContinueSeed => {
-                    if let State::Stopped(process) = std::mem::replace(&mut round.seed, State::Down) {
-                        process.signal("CONT").await?;
-                        round.seed = State::Running(process);
-                    }
-                }
+                Later::ContinuePeer(peer) => round.peers[peer].state.resume().await?,
+                Later::ContinueSeed => round.seed.resume().await?,
                 Later::BreakDisk => round.break_disk(&mut self.noise)?,
                 Later::MendDisk => round.mend_disk()?,
                 Later::BeginEpoch | Later::RetireEpochs => {

@@ -49,6 +49,20 @@ pub(crate) enum State {
     Down,
 }
 
+impl State {
+    /// Lets a stopped process run on.
+    pub(crate) async fn resume(&mut self) -> Result<()> {
+        match std::mem::replace(self, State::Down) {
+            State::Stopped(process) => {
+                process.signal("CONT").await?;
+                *self = State::Running(process);
+            }
+            other => *self = other,
+        }
+        Ok(())
+    }
+}
+
 /// An honest peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -215,22 +229,12 @@ impl Round {
             world.start_tracker()?;
         }
         world.tracker_listens().await?;
-        match std::mem::replace(&mut self.seed, State::Down) {
-            State::Down => self.start_seed(world)?,
-            State::Stopped(process) => {
-                process.signal("CONT").await?;
-                self.seed = State::Running(process);
-            }
-            running => self.seed = running,
+        self.seed.resume().await?;
+        if matches!(self.seed, State::Down) {
+            self.start_seed(world)?;
         }
         for peer in 0..self.peers.len() {
-            match std::mem::replace(&mut self.peers[peer].state, State::Down) {
-                State::Stopped(process) => {
-                    process.signal("CONT").await?;
-                    self.peers[peer].state = State::Running(process);
-                }
-                other => self.peers[peer].state = other,
-            }
+            self.peers[peer].state.resume().await?;
             if let Err(error) = self.stop(peer, report).await {
                 report.fail(format!("{error:#}"));
             }
