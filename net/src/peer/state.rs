@@ -345,10 +345,7 @@ pub(crate) enum Reason {
 impl Reason {
     /// Whether another try soon would end the same way.
     pub(crate) fn lasting(&self) -> bool {
-        matches!(
-            self,
-            Reason::Ourselves | Reason::NotSealed | Reason::BadTicket | Reason::BadPiece | Reason::Useless
-        )
+        matches!(self, Reason::Ourselves | Reason::NotSealed | Reason::BadTicket | Reason::Useless)
     }
 }
 

@@ -990,11 +990,6 @@ impl LicenseFilled {
     }
 }
 
-/// Bytes of the longest answer to `/license` for `pieces` pieces in a group of `width` bytes.
-pub fn max_license_answer(pieces: u32, width: usize) -> usize {
-    (pieces as usize).saturating_mul(width).saturating_add(64 * 1024)
-}
-
 /// Bytes of the longest answer to `/hashes` for `pieces` pieces.
 pub fn max_hashes_answer(pieces: u32) -> usize {
     (pieces as usize).saturating_mul(20).saturating_add(4096)

@@ -9,7 +9,7 @@ use super::bits::Bits;
 use super::random::Random;
 use super::{Command, Connection, ConnectionId, Reason, Swarm};
 use crate::peer::tracker::KeyError;
-use crate::wire::api::MAX_PIECES;
+use crate::wire::api::MAX_WITNESS_PIECES;
 use crate::wire::network::Network;
 
 /// Of what a peer has, keys are kept for what comes from it in this time, so that a tracker that is away for a while costs no rate.
@@ -154,7 +154,7 @@ impl Swarm {
             return;
         }
         // Before anybody is there, only where one call has all.
-        if self.pieces.count() as usize <= MAX_PIECES {
+        if self.pieces.count() as usize <= MAX_WITNESS_PIECES {
             let all = (0..self.pieces.count()).filter(|&piece| self.lacks_key(piece)).collect();
             return self.ask_for_keys(all);
         }
@@ -231,7 +231,7 @@ impl Swarm {
         }
         pieces.sort_unstable();
         pieces.dedup();
-        for pieces in pieces.chunks(MAX_PIECES) {
+        for pieces in pieces.chunks(MAX_WITNESS_PIECES) {
             if self.witness.calls >= MAX_CALLS {
                 return;
             }
@@ -303,7 +303,7 @@ impl Swarm {
             return;
         }
         let Some((&(epoch, _), _)) = witness.suspicions.first_key_value() else { return };
-        let of_epoch = witness.suspicions.keys().filter(|(other, _)| *other == epoch).take(MAX_PIECES);
+        let of_epoch = witness.suspicions.keys().filter(|(other, _)| *other == epoch).take(MAX_WITNESS_PIECES);
         witness.confirming = of_epoch.copied().collect();
         let pieces = witness.confirming.iter().map(|(_, piece)| *piece).collect();
         self.out.push(Command::ConfirmWitness { epoch, pieces });
