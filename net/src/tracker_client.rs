@@ -176,7 +176,7 @@ pub struct Client {
 
 impl Client {
     /// A tracker at its base URL, such as `http://127.0.0.1:7000`; a path that ends in `/announce` is cut off there. Errors:
-    /// [`Error::BadUrl`], [`Error::Unreachable`] where the system's certificates cannot be used.
+    /// [`Error::BadUrl`], [`Error::Unreachable`] where no HTTP client can be made.
     pub fn new(base: impl AsRef<str>) -> Result<Self, Error> {
         Ok(Client {
             http: http_client().build()?,
@@ -651,21 +651,17 @@ async fn read(mut answer: reqwest::Response, limit: usize) -> Result<Vec<u8>, Er
     Ok(bytes)
 }
 
-/// What every HTTP client calls itself. Sees to the cryptography that TLS needs, too.
-fn user_agent() -> &'static str {
-    // The first to come installs it; that another was installed before is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    concat!("swarmseal/", env!("CARGO_PKG_VERSION"))
-}
+/// What every HTTP client calls itself.
+const USER_AGENT: &str = concat!("swarmseal/", env!("CARGO_PKG_VERSION"));
 
 fn http_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
-        .user_agent(user_agent())
+        .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_merge(trust::also())
+        .tls_backend_preconfigured(trust::tls())
 }
 
 /// The URL that calls are appended to.

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::families::Families;
 use super::udp::{FIRST_WAIT, UdpTrackers};
-use super::{CONNECT_TIMEOUT, Error, announce_error, read, user_agent};
+use super::{CONNECT_TIMEOUT, Error, USER_AGENT, announce_error, read};
 use crate::wire::announce::{self, Announce, AnnounceReply};
 
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -119,11 +119,11 @@ impl Clients {
 
 fn http_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
-        .user_agent(user_agent())
+        .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
-        .tls_certs_merge(super::trust::also())
+        .tls_backend_preconfigured(super::trust::tls())
 }
 
 async fn fetch(http: reqwest::Client, url: Url) -> Result<AnnounceReply, Error> {

@@ -1,6 +1,5 @@
 //! Serving: tickets taken, keys asked for, pieces made ready ahead of the requests, blocks sent.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +23,8 @@ const MAX_PIECES: usize = 64;
 const MOST_PIECES: usize = 256;
 const VERY_MANY: usize = 1024;
 /// The tracker is asked for more keys for a peer once those that are here last for less than this time, for so many and as long as
-/// they do not last longer than the second time, and always for the greater number.
+/// they do not last longer than the second time, and always for the greater number. Where that time would be very many pieces, only for
+/// the greater number, as long as as many keys are left.
 const KEYS_SOON: Duration = Duration::from_secs(5);
 const KEYS_SOME: usize = 8;
 const KEYS_AHEAD: Duration = Duration::from_secs(25);
@@ -35,9 +35,14 @@ const READY_PER_PEER: usize = 4 << 20;
 const IDLE: Duration = Duration::from_secs(60);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
+/// How many pieces go out while the tracker may be away.
+fn pieces_ahead(rate: u64, piece_len: u32) -> usize {
+    (rate * KEYS_AHEAD.as_secs() / u64::from(piece_len)) as usize
+}
+
 fn most_pieces(rate: u64, piece_len: u32) -> usize {
-    let soon = (rate * KEYS_AHEAD.as_secs() / u64::from(piece_len)) as usize;
-    if soon > VERY_MANY { MAX_PIECES } else { soon.clamp(MAX_PIECES, MOST_PIECES) }
+    let ahead = pieces_ahead(rate, piece_len);
+    if ahead > VERY_MANY { MAX_PIECES } else { ahead.clamp(MAX_PIECES, MOST_PIECES) }
 }
 
 impl Config {
@@ -190,16 +195,15 @@ impl Swarm {
     fn queue_pieces(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(&id) else { return };
         let upload = &connection.upload;
-        if upload.wanted.is_empty() && upload.requests.is_empty() {
+        let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
+        if upload.pieces.len() >= most || upload.wanted.is_empty() && upload.requests.is_empty() {
             return;
         }
         let mut queued: Vec<u32> = upload.pieces.iter().map(|outgoing| outgoing.piece).collect();
         let known = queued.len();
-        let mut there: HashSet<u32> = queued.iter().copied().collect();
-        let most = most_pieces(connection.up.per_second(), self.config.layout.piece_len());
         let mut taken = 0;
         for piece in upload.requests.pieces() {
-            if queued.len() < most && there.insert(piece) {
+            if queued.len() < most && !queued.contains(&piece) {
                 queued.push(piece);
             }
         }
@@ -208,8 +212,7 @@ impl Swarm {
                 break;
             }
             taken += 1;
-            if !there.contains(&piece) && self.may_send(id, piece) {
-                there.insert(piece);
+            if !queued.contains(&piece) && self.may_send(id, piece) {
                 queued.push(piece);
             }
         }
@@ -241,12 +244,12 @@ impl Swarm {
         let keyless =
             upload.pieces.iter().filter(|outgoing| matches!(outgoing.stage, Stage::Waiting)).count();
         let sealed = upload.pieces.iter().filter(|outgoing| self.config.is_sealed(outgoing.piece)).count();
-        let lasts = (sealed - keyless) as f64 * self.config.layout.piece_len() as f64
-            / connection.up.per_second().max(1) as f64;
+        let (rate, piece_len) = (connection.up.per_second(), self.config.layout.piece_len());
+        let lasts = (sealed - keyless) as f64 * f64::from(piece_len) / rate.max(1) as f64;
         let some = KEYS_SOME.min(sealed.div_ceil(2));
-        let due = keyless >= KEYS_AT_ONCE
-            || keyless >= some && lasts < KEYS_AHEAD.as_secs_f64()
-            || lasts < KEYS_SOON.as_secs_f64();
+        let enough = sealed - keyless >= KEYS_AT_ONCE && pieces_ahead(rate, piece_len) > VERY_MANY;
+        let few = keyless >= some && lasts < KEYS_AHEAD.as_secs_f64() || lasts < KEYS_SOON.as_secs_f64();
+        let due = keyless >= KEYS_AT_ONCE || few && !enough;
         if !upload.hurry && !due {
             return;
         }
