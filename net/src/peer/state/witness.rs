@@ -303,7 +303,8 @@ impl Swarm {
             return;
         }
         let Some((&(epoch, _), _)) = witness.suspicions.first_key_value() else { return };
-        let of_epoch = witness.suspicions.keys().filter(|(other, _)| *other == epoch).take(MAX_WITNESS_PIECES);
+        let of_epoch =
+            witness.suspicions.keys().filter(|(other, _)| *other == epoch).take(MAX_WITNESS_PIECES);
         witness.confirming = of_epoch.copied().collect();
         let pieces = witness.confirming.iter().map(|(_, piece)| *piece).collect();
         self.out.push(Command::ConfirmWitness { epoch, pieces });
