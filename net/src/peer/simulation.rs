@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn witness_keys_hold_up_nothing_and_sealing_sends_little_beside_the_content() {
-        for (piece_len, pieces, most) in [(32 << 10, 1024, 0.010), (256 << 10, 128, 0.004)] {
+        for (piece_len, pieces, most) in [(32 << 10, 1024, 0.010), (256 << 10, 128, 0.003)] {
             let model = Model { piece_len, pieces, peers: vec![link(200e3); 12], ..model(true) };
             let [sealed, plain] =
                 [true, false].map(|sealed| Model { sealed, ..model.clone() }.run().unwrap());
