@@ -702,6 +702,13 @@ fn another_key_replaces_a_devices_own_only_by_force() {
     let refused = world.expect("bob", &["key", "import", &alice], 12);
     assert!(refused["error"].as_str().unwrap().contains("content.bin"), "{refused}");
     world.play("bob", &[], 0);
+    // Nor while it fetches.
+    let get = Running::start(&world.path("bob"), &["get", &torrent, "--listen", "127.0.0.1:0"]);
+    get.event("complete");
+    let busy = world.expect("bob", &["key", "import", &alice, "--force"], 13);
+    assert!(busy["error"].as_str().unwrap().contains("in use"), "{busy}");
+    get.kill();
+    world.play("bob", &[], 0);
     let forced = world.expect("bob", &["key", "import", &alice, "--force"], 0);
     assert_eq!(forced["lost"], serde_json::json!(["content.bin"]));
     assert_eq!(world.play("bob", &[], 4)["kind"], "not-licensed");

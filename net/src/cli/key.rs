@@ -8,8 +8,9 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::subscription::{at, read_device, read_subscription};
-use super::{DataDir, Exit, Failure, Output, TorrentDir};
+use super::{DataDir, Exit, Failure, Output, TorrentDir, glue};
 use crate::atomic_file::Existing;
+use crate::peer::Store;
 use crate::wire::identity::Device;
 use crate::wire::keyfile::words::{self, Words};
 use crate::wire::metainfo::Metainfo;
@@ -170,8 +171,10 @@ fn described(torrents: &[(TorrentDir, String)]) -> String {
     }
 }
 
-/// Deletes what only another key opens.
+/// Deletes what only another key opens. Errors: another process fetches into one of them, and nothing is deleted.
 fn forget(torrents: &[(TorrentDir, String)], data: &DataDir) -> Result<(), Failure> {
+    let closed = torrents.iter().map(|(dir, _)| Store::keep_closed(dir.path()));
+    let _closed = closed.collect::<Result<Vec<_>, _>>().map_err(glue::store_failure)?;
     for (dir, _) in torrents {
         std::fs::remove_dir_all(dir.path()).map_err(|error| Failure::file(dir.path(), &error))?;
     }

@@ -138,11 +138,7 @@ impl Store {
         options.read(true).write(true).create(true).truncate(false);
         let open = |path: &PathBuf| options.open(path).map_err(|source| failed(path, source));
         let data = open(&paths[0])?;
-        match data.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(paths[0].clone())),
-            Err(TryLockError::Error(source)) => return Err(failed(&paths[0], source)),
-        }
+        lock(&data, &paths[0])?;
         let files = [data, open(&paths[1])?, open(&paths[2])?];
         let mut file = open(&index_path)?;
         let pieces = read_index(&mut file, &index_path, &shape)?;
@@ -152,6 +148,15 @@ impl Store {
         store.drop_damaged()?;
         store.reclaim()?;
         Ok(store)
+    }
+
+    /// Lets nobody open the store in `dir` while the answer lives; `None` where there is no store. Errors: [`StoreError::Busy`] where it is
+    /// open.
+    pub fn keep_closed(dir: &Path) -> Result<Option<File>, StoreError> {
+        let path = &data_paths(dir)[0];
+        let data = if_there(OpenOptions::new().read(true).write(true).open(path), path)?;
+        data.iter().try_for_each(|data| lock(data, path))?;
+        Ok(data)
     }
 
     /// What it was opened for.
@@ -369,6 +374,14 @@ fn kind(file: usize) -> u8 {
         CLEAR_FILE => STORED | CLEAR,
         _ => STORED | ASIDE,
     }
+}
+
+/// Makes a store's first file this process's own.
+fn lock(data: &File, path: &Path) -> Result<(), StoreError> {
+    data.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::Busy(path.to_owned()),
+        TryLockError::Error(source) => failed(path, source),
+    })
 }
 
 fn data_paths(dir: &Path) -> [PathBuf; 3] {
