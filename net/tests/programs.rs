@@ -967,12 +967,24 @@ fn who_sends_many_bad_pieces_is_not_dealt_with_any_more() {
 
 #[test]
 fn a_player_that_fetches_by_itself_stores_nothing_that_get_would_refuse() {
-    let (world, _mallory) = polluted(500_000, 3..4);
-    world.expect("dave", &["subscribe", &world.torrent()], 0);
+    let world = World::publish(500_000, [127, 0, 0, 1].into(), &["--piece-length", "64K"]);
+    let seed = world.seed(&[]);
+    world.fetch("mallory");
+    world.fetch("dave");
+    seed.kill();
+    pollute(&world, "mallory", 3);
+    world.damage("dave", 3);
+    let mallory = world.get("mallory", &[]);
+    mallory.event("complete");
+    // Nobody but Mallory has the piece that Dave's player wants again.
     let code = world.voucher(&[]);
-    let missing = world.play("dave", &["--voucher", &code, "--patience", "3s"], 11);
-    assert_eq!(missing["kind"], "missing-piece");
+    let refused = world.play("dave", &["--voucher", &code, "--patience", "3s"], 10);
+    assert_eq!(refused["kind"], "corrupt-piece", "{refused}");
     assert!(!world.stored("dave").1.contains(&3));
+    mallory.kill();
+    let _seed = world.seed(&[]);
+    world.play("dave", &[], 0);
+    world.assert_opened("dave");
 }
 
 /// What the peer at `addr` says that it is in a torrent, to somebody of that name.

@@ -346,7 +346,6 @@ impl Swarm {
                 self.miss_piece(piece);
             }
         }
-        self.ids().into_iter().for_each(|id| self.renew_ticket(id));
         self.download_all();
     }
 
@@ -361,6 +360,8 @@ impl Swarm {
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.useful += u32::from(connection.have.has(piece));
+                // A complete peer has given none.
+                self.renew_ticket(id);
                 self.update_interest(id);
             }
         }

@@ -475,8 +475,9 @@ impl World {
                         self.witness.retain(|(_, of)| *of != piece);
                         Ok(())
                     }
-                    4 => Err(StoreFailure::BadPiece),
-                    5 => Err(StoreFailure::Mismatch),
+                    // Nothing but the witness can tell a mismatch.
+                    5 if self.is_sealed(piece) => Err(StoreFailure::Mismatch),
+                    4 | 5 => Err(StoreFailure::BadPiece),
                     6 => Err(StoreFailure::NoKey),
                     _ => Err(StoreFailure::Disk("no space left".to_owned())),
                 };
@@ -699,6 +700,20 @@ mod tests {
         }
         assert_eq!(world.swarm.have().count(), PIECES);
         assert!(world.swarm.totals().from_peers > 0 && world.swarm.totals().sent > 0);
+    }
+
+    /// A peer that was complete and loses a piece gives a ticket before it asks for the piece.
+    #[test]
+    fn a_complete_peer_that_loses_a_piece_asks_with_a_ticket() {
+        let script = [2, 0, 0, 0, 2, 0xf8, 5, 9, 0xff, 0xff, 0, 24, 5, 28];
+        let mut script = Script(script.iter());
+        let mut world = World::new(&mut script);
+        while !script.is_over() {
+            world.step(&mut script);
+        }
+        let line = &world.lines[&1];
+        assert!(line.ticket == world.epoch && line.asked.iter().all(|block| block.piece == 5));
+        assert_eq!(line.asked.len(), 2);
     }
 
     /// The last of the script is a request that passes pieces which were only named. A peer once handed on its own ciphertext then.
