@@ -85,7 +85,7 @@ const PIECES: [u32; 5] = [32, 64, 128, 256, 512];
 /// Percent of the plain throughput that may be lost on average, and of requests that may wait for a witness key.
 const LOSS_BAR: f64 = 2.0;
 const AWAITED_BAR: f64 = 1.0;
-/// Percent of the content that may be sent beside it, by KiB of a piece.
+/// Percent of the content that sealing may add to what is sent beside it, by KiB of a piece.
 const OVERHEAD_BARS: [(u32, f64); 2] = [(32, 1.0), (256, 0.15)];
 
 fn piece_kib(text: &str) -> Result<u32, String> {
@@ -136,7 +136,8 @@ impl Row {
     /// What is judged: a figure, its bar, and what it is.
     fn bars(&self) -> Vec<(f64, f64, &'static str)> {
         let overhead = OVERHEAD_BARS.iter().find(|(kib, _)| *kib == self.piece_kib);
-        let overhead = overhead.map(|&(_, bar)| (self.overhead_percent, bar, "bytes beside the content"));
+        let added = self.overhead_percent - self.plain_overhead_percent;
+        let overhead = overhead.map(|&(_, bar)| (added, bar, "bytes beside the content that sealing adds"));
         let loss = (self.loss_percent, LOSS_BAR, "mean loss");
         let awaited = (self.awaited_key_percent, AWAITED_BAR, "requests that waited for a witness key");
         [loss, awaited].into_iter().chain(overhead).collect()
