@@ -729,6 +729,18 @@ fn another_key_replaces_a_devices_own_only_by_force() {
     world.play("alice", &[], 0);
 }
 
+/// Plain HTTP needs none, and a small system may have none.
+#[test]
+fn a_system_without_certificates_fetches_by_plain_http() {
+    let world = World::new(100_000);
+    let _seed = world.seed(&[]);
+    let (torrent, listen) = (world.torrent(), world.listen());
+    let mut get = program(&world.path("alice"), &["get", &torrent, "--listen", &listen, "--exit"]);
+    let none = world.file("no-certificates");
+    let output = get.env("SSL_CERT_FILE", &none).env("SSL_CERT_DIR", &none).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn a_publishers_key_is_made_once_and_lies_under_a_passphrase_if_that_is_wanted() {
     let world = World::new(1000);

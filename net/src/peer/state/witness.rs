@@ -23,7 +23,7 @@ const WORTH_A_CALL: usize = 32;
 /// Between calls for fewer keys than that.
 const SMALL_CALLS: Duration = Duration::from_secs(1);
 /// Keys in hand, of pieces that are not being fetched, up to which a small call is filled up.
-const MOST_SPARE: u32 = 1024;
+const MOST_SPARE: u32 = 256;
 /// Calls under way at a time.
 const MAX_CALLS: usize = 4;
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -153,8 +153,8 @@ impl Swarm {
         if !self.sealed() || self.failure.is_some() || waits || known >= self.pieces.missing() {
             return;
         }
-        // Before anybody is there, only where the calls that may be under way have all.
-        if self.pieces.count() as usize <= MAX_CALLS * MAX_WITNESS_PIECES {
+        // Before anybody is there, only where one call has all: a crowd that joins would keep the tracker busy with more.
+        if self.pieces.count() as usize <= MAX_WITNESS_PIECES {
             let all = (0..self.pieces.count()).filter(|&piece| self.lacks_key(piece)).collect();
             return self.ask_for_keys(all);
         }
