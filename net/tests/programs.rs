@@ -928,11 +928,12 @@ fn pollute(world: &World, who: &str, piece: u32) {
     store.put(piece, &bytes, StoredPiece { hash, ..stored }).unwrap();
 }
 
-/// A world in which Mallory has everything, of which these pieces are bad, and nobody else has anything.
-fn polluted(bytes: usize, bad: std::ops::Range<u32>) -> (World, Running) {
+/// A world in which Mallory has everything, of which these pieces are bad. Others have it all, or nothing.
+fn polluted(bytes: usize, bad: std::ops::Range<u32>, others: &[&str]) -> (World, Running) {
     let world = World::publish(bytes, [127, 0, 0, 1].into(), &["--piece-length", "64K"]);
     let seed = world.seed(&[]);
     world.fetch("mallory");
+    others.iter().for_each(|who| world.fetch(who));
     seed.kill();
     bad.for_each(|piece| pollute(&world, "mallory", piece));
     let mallory = world.get("mallory", &[]);
@@ -946,7 +947,7 @@ fn refused(get: &Running) -> u64 {
 
 #[test]
 fn without_a_license_a_bad_piece_is_neither_stored_nor_handed_on() {
-    let (world, _mallory) = polluted(500_000, 3..4);
+    let (world, _mallory) = polluted(500_000, 3..4, &[]);
     let bob = world.get("bob", &[]);
     // Carol has whatever Bob has.
     let carol = world.get("carol", &["--exit"]);
@@ -964,7 +965,7 @@ fn without_a_license_a_bad_piece_is_neither_stored_nor_handed_on() {
 
 #[test]
 fn who_sends_many_bad_pieces_is_not_dealt_with_any_more() {
-    let (world, _mallory) = polluted(2_700_000, 1..41);
+    let (world, _mallory) = polluted(2_700_000, 1..41, &[]);
     let carol = world.get("carol", &["--exit"]);
     while refused(&carol) == 0 {}
     let _seed = world.seed(&[]);
@@ -979,15 +980,8 @@ fn who_sends_many_bad_pieces_is_not_dealt_with_any_more() {
 
 #[test]
 fn a_player_that_fetches_by_itself_stores_nothing_that_get_would_refuse() {
-    let world = World::publish(500_000, [127, 0, 0, 1].into(), &["--piece-length", "64K"]);
-    let seed = world.seed(&[]);
-    world.fetch("mallory");
-    world.fetch("dave");
-    seed.kill();
-    pollute(&world, "mallory", 3);
+    let (world, mallory) = polluted(500_000, 3..4, &["dave"]);
     world.damage("dave", 3);
-    let mallory = world.get("mallory", &[]);
-    mallory.event("complete");
     // Nobody but Mallory has the piece that Dave's player wants again.
     let code = world.voucher(&[]);
     let refused = world.play("dave", &["--voucher", &code, "--patience", "3s"], 10);

@@ -19,7 +19,7 @@ pub enum TrustError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// There is no certificate in it, or one that is none.
+    /// It holds no certificate, or a damaged one.
     #[error("{path}: expected certificates in PEM")]
     Pem {
         /// The file.

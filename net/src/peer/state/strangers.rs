@@ -38,11 +38,17 @@ const THEIR_DONT_HAVE: u8 = 3;
 
 /// Plays a script to a peer. Panics where the peer does what it must not.
 pub fn among_strangers(script: &[u8]) {
+    play(script);
+}
+
+/// What has become of the peer and the strangers once the script is over.
+fn play(script: &[u8]) -> World {
     let mut script = Script(script.iter());
     let mut world = World::new(&mut script);
     while !script.is_over() {
         world.step(&mut script);
     }
+    world
 }
 
 /// A script in which stranger 0 gives all pieces, and stranger 1 takes one.
@@ -692,12 +698,7 @@ mod tests {
     /// Without this, the scripts above might never get beyond a refusal.
     #[test]
     fn a_script_can_tell_of_a_whole_download_and_of_an_upload() {
-        let bytes = whole_story();
-        let mut script = Script(bytes.iter());
-        let mut world = World::new(&mut script);
-        while !script.is_over() {
-            world.step(&mut script);
-        }
+        let world = play(&whole_story());
         assert_eq!(world.swarm.have().count(), PIECES);
         assert!(world.swarm.totals().from_peers > 0 && world.swarm.totals().sent > 0);
     }
@@ -705,12 +706,7 @@ mod tests {
     /// A peer that was complete and loses a piece gives a ticket before it asks for the piece.
     #[test]
     fn a_complete_peer_that_loses_a_piece_asks_with_a_ticket() {
-        let script = [2, 0, 0, 0, 2, 0xf8, 5, 9, 0xff, 0xff, 0, 24, 5, 28];
-        let mut script = Script(script.iter());
-        let mut world = World::new(&mut script);
-        while !script.is_over() {
-            world.step(&mut script);
-        }
+        let world = play(&[2, 0, 0, 0, 2, 0xf8, 5, 9, 0xff, 0xff, 0, 24, 5, 28]);
         let line = &world.lines[&1];
         assert!(line.ticket == world.epoch && line.asked.iter().all(|block| block.piece == 5));
         assert_eq!(line.asked.len(), 2);
@@ -723,11 +719,7 @@ mod tests {
         script.extend([30; 60]);
         script.extend([15, 8, 2, 3, 4, 5, 6, 7, 8, 9]);
         script.extend([10, 21, 0, 10, 21, 1, 28, 28, 28, 27]);
-        let mut script = Script(script.iter());
-        let mut world = World::new(&mut script);
-        while !script.is_over() {
-            world.step(&mut script);
-        }
+        let world = play(&script);
         assert_eq!(world.swarm.totals().sent_pieces, 1);
     }
 }
