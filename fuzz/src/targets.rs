@@ -14,12 +14,13 @@ use swarmseal::peer::{Shape, Store, StoreReader, StoredPiece};
 use swarmseal::player::{plays_in_record, records_in_journal};
 use swarmseal::publish::media::clear_ranges_of;
 use swarmseal::wire::announce::{self, Announce, AnnounceReply, Scrape, ScrapeReply};
-use swarmseal::wire::api;
+use swarmseal::wire::api::{self, Identified, Identify, SessionToken};
+use swarmseal::wire::authority::{MAX_ORIGINS, SignedAuthority};
 use swarmseal::wire::bencode as bencoding;
 use swarmseal::wire::channel::{self, Endpoint, MAX_LINE, Notice, Request};
 use swarmseal::wire::content::{FileList, Manifest, PREFIX};
 use swarmseal::wire::handshake::Handshake;
-use swarmseal::wire::identity::{Device, Identity, SigningKey};
+use swarmseal::wire::identity::{Device, Identity, SigningKey, purpose};
 use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::keyfile::{
     KeyFile, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
@@ -30,6 +31,7 @@ use swarmseal::wire::lsd::Search;
 use swarmseal::wire::message::{Decoder, Message, MessageError};
 use swarmseal::wire::metainfo::Metainfo;
 use swarmseal::wire::mse::{self, Agreed, Initiator, Progress, Responder};
+use swarmseal::wire::origin::Origin;
 use swarmseal::wire::plain::PlainMetainfo;
 use swarmseal::wire::seal::{ExtendedHandshake, SealMessage};
 use swarmseal::wire::selection::{Kind, Selection};
@@ -195,9 +197,53 @@ pub fn metainfo(data: &[u8]) {
     if let Ok(read) = Metainfo::from_bytes(data, swarmseal_accel::detect()) {
         let again = Metainfo::from_bytes(&read.to_bytes(), swarmseal_accel::detect()).expect("it was valid");
         assert_eq!(again.info_hash, read.info_hash);
-        assert_eq!(again.announce, read.announce);
+        assert_eq!(again.authority, read.authority);
         assert!(read.info.payload_length() < read.info.piece_length as usize);
         assert_eq!(read.info.pieces.len(), read.info.piece_count as usize);
+    }
+}
+
+/// The key that authorities are signed with.
+pub fn publisher_key() -> SigningKey {
+    SigningKey::from_bytes(&[8; 32])
+}
+
+/// Who serves a publisher's torrents: a file, and a statement as it is and under an honest signature.
+pub fn authority(data: &[u8]) {
+    let key = publisher_key();
+    if let Ok(read) = SignedAuthority::from_file(data) {
+        assert_eq!(SignedAuthority::from_file(&read.to_file()), Ok(read));
+    }
+    let _ = SignedAuthority::from_bytes(data, &key.public());
+    let signed = [data, &key.sign(purpose::AUTHORITY, data)].concat();
+    if let Ok(read) = SignedAuthority::from_bytes(&signed, &key.public()) {
+        assert!((1..=MAX_ORIGINS).contains(&read.origins.len()));
+        let again = SignedAuthority::sign((*read).clone(), &key).expect("it was valid");
+        assert_eq!(*again, *read);
+        assert_eq!(read.supersedes(None, read.serial), Ok(true));
+    }
+}
+
+/// Who a tracker is: the query, the answer, and what follows from them. Tokens and origins in any form.
+pub fn identify(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(origin) = text.parse::<Origin>() {
+        assert_eq!(origin.as_str().parse(), Ok(origin.clone()));
+        let _ = (origin.is_loopback(), origin.join("identify"));
+    }
+    if let Some(token) = SessionToken::from_text(&text) {
+        assert_eq!(token.to_text(), text);
+    }
+    let request = Identify::from_query(&text);
+    if let Some(request) = &request {
+        assert_eq!(Identify::from_query(&request.to_query()).as_ref(), Some(request));
+        let answer = Identified::sign(request, &license_key(), [7; 32], 1);
+        assert!(answer.check(request, &license_key().public()).is_ok());
+    }
+    if let Ok(answer) = api::from_bytes::<Identified>(data, api::MAX_ANSWER) {
+        let request =
+            Identify { nonce: [1; 32], origin: "http://t".parse().expect("one"), publisher_key: None };
+        assert!(answer.check(&request, &license_key().public()).is_err());
     }
 }
 
@@ -367,7 +413,7 @@ pub fn api_bodies(data: &[u8]) {
         )+};
     }
     round_trip! {
-        Challenge Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
+        Identified Subscribe Subscribed OpenSession SessionOpened ReKeyRequest SeedKeysRequest Keys
         WitnessRequest WitnessKeys
         LicenseRequest LicenseReply Failure WorkRequest Work NewHashes HashesRequest Hashes PersonalRequest Personal
         PersonalKeysRequest ClientsRequest Clients

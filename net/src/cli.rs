@@ -1,5 +1,6 @@
 //! The command line: one binary, a verb for each thing that a subscriber, publisher or operator does.
 
+mod authority;
 mod backup;
 mod channel;
 mod completions;
@@ -41,7 +42,7 @@ pub use output::Output;
 /// Verbs in the order and groups of `--help`.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Subscriber", &["get", "play", "subscribe", "passkey", "license", "devices", "key"]),
-    ("Publisher", &["publish", "seed", "voucher", "grant", "revoke", "trace"]),
+    ("Publisher", &["publish", "authority", "seed", "voucher", "grant", "revoke", "trace"]),
     ("Operator", &["tracker", "token", "audit", "offload", "epochs", "backup", "restore", "license-server"]),
     ("Tools", &["inspect", "cpu", "completions", "demo"]),
 ];
@@ -107,6 +108,9 @@ enum Verb {
     Key(key::Verb),
     /// Make a .torrent and a seed file, and register them with a tracker
     Publish(publish::Args),
+    /// Say which tracker serves your torrents, and show what was said
+    #[command(subcommand)]
+    Authority(authority::Verb),
     /// Serve published torrents from their plaintext
     Seed(seed::Args),
     /// Issue a voucher, which buys one license
@@ -228,7 +232,8 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Devices(args) => block_on(devices::run(args, data()?, output)),
         Verb::Key(verb) => key::run(verb, data()?, output),
         Verb::Publish(args) => block_on(publish::run(args, data()?, output)),
-        Verb::Seed(args) => block_on(seed::run(args, output)),
+        Verb::Authority(verb) => block_on(authority::run(verb, data()?, output)),
+        Verb::Seed(args) => block_on(seed::run(args, data()?, output)),
         Verb::Voucher(args) => block_on(voucher::voucher(args, data()?, output)),
         Verb::Grant(args) => block_on(voucher::grant(args, data()?, output)),
         Verb::Tracker(args) => block_on(tracker::run(args, cli.global.data, output)),

@@ -219,7 +219,7 @@ impl From<LicenseError> for Error {
     fn from(error: LicenseError) -> Self {
         match error {
             LicenseError::NotForThisDevice | LicenseError::WrongSubscriber => Error::WrongKey(error),
-            LicenseError::Tampered => Error::TamperedLicense,
+            LicenseError::Tampered | LicenseError::OtherSigner => Error::TamperedLicense,
             LicenseError::WrongTorrent => Error::WrongTorrent,
             LicenseError::NewerVersion { found } => Error::NewerLicense { found },
             LicenseError::Malformed(why) => Error::MalformedLicense(why),
@@ -297,8 +297,13 @@ impl Player {
     ///
     /// Errors: [`Error::WrongKey`], [`Error::WrongTorrent`], [`Error::TamperedLicense`], [`Error::NewerLicense`],
     /// [`Error::MalformedLicense`].
-    pub fn new(metainfo: Metainfo, keys: &SubscriberKeys, envelope: &[u8]) -> Result<Arc<Self>, Error> {
-        Self::with_licenses(metainfo, keys, envelope, &[])
+    pub fn new(
+        metainfo: Metainfo,
+        keys: &SubscriberKeys,
+        license_key: &[u8; 32],
+        envelope: &[u8],
+    ) -> Result<Arc<Self>, Error> {
+        Self::with_licenses(metainfo, keys, license_key, envelope, &[])
     }
 
     /// The same, with further licenses of other epochs: they open pieces that have not moved, and say nothing of what is
@@ -306,12 +311,13 @@ impl Player {
     pub fn with_licenses(
         metainfo: Metainfo,
         keys: &SubscriberKeys,
+        license_key: &[u8; 32],
         envelope: &[u8],
         others: &[Vec<u8>],
     ) -> Result<Arc<Self>, Error> {
         let mut licenses = Vec::with_capacity(1 + others.len());
         for envelope in std::iter::once(envelope).chain(others.iter().map(Vec::as_slice)) {
-            let license = License::open_for(envelope, &keys.identity, &metainfo, &keys.id)?;
+            let license = License::open_for(envelope, &keys.identity, &metainfo, license_key, &keys.id)?;
             licenses.push(Opener { license, opened: OpenedKeys::default() });
         }
         let secret = keys.secret.clone();

@@ -25,6 +25,7 @@ use swarmseal_core::{
 };
 use zeroize::Zeroizing;
 
+use crate::wire::authority::SignedAuthority;
 use crate::wire::content::{self, FileEntry, Manifest};
 use crate::wire::identity::SigningKey;
 use crate::wire::keyfile::SeedFile;
@@ -114,12 +115,10 @@ pub struct Options {
     pub source: PathBuf,
     /// The public label; by default the name of `source`, which strangers will see.
     pub name: Option<String>,
-    /// The tracker's announce URL.
-    pub announce: String,
+    /// Which tracker serves it; signed by the publisher's key.
+    pub authority: Option<SignedAuthority>,
     /// The publisher's Ed25519 public key.
     pub publisher_key: [u8; 32],
-    /// The Ed25519 key that the tracker signs licenses with.
-    pub license_key: [u8; 32],
     /// Profile, group and exponents.
     pub params: Arc<Params>,
     /// P; by default [`piece_length_for`] the content's length.
@@ -155,7 +154,7 @@ pub fn publish(
     };
     let (random, package_secret) = (*draw(), PackageSecret::from_bytes(*draw()));
     let witness = WitnessSecret::from_bytes(*draw());
-    let seal = Seal::new(options.publisher_key, random, options.params.clone(), options.license_key);
+    let seal = Seal::new(options.publisher_key, random, options.params.clone());
     let torrent_id = seal.torrent_id;
     let name = match &options.name {
         Some(name) => name.clone(),
@@ -180,7 +179,7 @@ pub fn publish(
         seal: Seal { selection, witness: hashes.witness.into(), ..seal.clone() },
     };
     let any = Hashes { pieces: vec![[0; 20]], witness: vec![[0; 32]] };
-    Metainfo::new(options.announce.clone(), info(any, None))?;
+    Metainfo::new(options.authority.clone(), info(any, None))?;
 
     let dealt = Dealt::new(&manifest, &seal.params, piece_length)?;
     let packager = Packager {
@@ -195,7 +194,7 @@ pub fn publish(
     };
     let hashes = packager.hash_pieces(&witness, progress)?;
     let selection = packager.dealt.map(|dealt| dealt.selection);
-    let metainfo = Metainfo::new(options.announce.clone(), info(hashes, selection))?;
+    let metainfo = Metainfo::new(options.authority.clone(), info(hashes, selection))?;
     let seed = SeedFile {
         torrent_id,
         package_secret: packager.package_secret,

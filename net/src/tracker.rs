@@ -4,13 +4,15 @@
 //! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, counters, audit log
 //! <data>/masters/N.key     the master key of epoch N, 0600: in no backup
 //! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
-//! <data>/license.key       what licenses are signed with, or what a license server needs for them, 0600
+//! <data>/tracker.key       what shows clients that they reached this tracker, 0600
+//! <data>/license.key       what licenses are signed with, 0600
 //! <data>/admin.token       bearer token of the admin API, 0600, made on the first start
 //! <data>/lock              held while a tracker runs
 //! ```
 
 mod admin;
 mod announce;
+mod authorities;
 mod backup;
 mod budgets;
 mod calls;
@@ -23,6 +25,7 @@ mod epochs;
 pub mod filling;
 mod hash_work;
 mod http;
+mod identify;
 pub mod license_server;
 mod licenses;
 mod limits;
@@ -48,7 +51,7 @@ mod workers;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,10 +61,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use backup::{Restored, restore};
-pub use config::{Config, ConfigError, Kind, ProxyHeader, Setting};
+pub use config::{Config, ConfigError, Kind, OwnKey, ProxyHeader, Setting};
 pub use secret_files::SecretFileError;
 pub use store::StoreError;
 pub use tls::TlsError;
+
+use crate::wire::origin::{BadOrigin, Origin};
 
 /// Seconds between two looks for what has expired, and between two writings of counters.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -70,6 +75,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 const STORE: &str = "tracker.redb";
 const MASTERS: &str = "masters";
 const WITNESSES: &str = "witnesses";
+const TRACKER_KEY: &str = "tracker.key";
 const LICENSE_KEY: &str = "license.key";
 const ADMIN_TOKEN: &str = "admin.token";
 
@@ -145,6 +151,9 @@ pub enum Error {
         /// The torrent.
         torrent: TorrentId,
     },
+    /// The address that it listens on is no origin.
+    #[error(transparent)]
+    Origin(#[from] BadOrigin),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
@@ -179,6 +188,11 @@ impl Server {
         let (listener, address) = listen(address).await?;
         tracing::info!(%address, encrypted = tls.is_some(), "listening");
         let state::Opened { tracker, admin_token_is_new } = opened;
+        let origin = match &tracker.config.origin {
+            Some(origin) => origin.clone(),
+            None => reached_at(tls.is_some(), address)?,
+        };
+        tracker.listens(origin)?;
         Ok(Server { listener, address, tracker: Arc::new(tracker), tls, admin_token_is_new, _lock: lock })
     }
 
@@ -207,9 +221,9 @@ impl Server {
         self.admin_token_is_new
     }
 
-    /// The public key that checks what this tracker signs: its licenses, and what it fills a license server's orders with.
-    pub fn license_key(&self) -> [u8; 32] {
-        self.tracker.license_key.public()
+    /// The public key by which clients and license servers know it.
+    pub fn tracker_key(&self) -> [u8; 32] {
+        self.tracker.tracker_key.public()
     }
 
     /// Serves until `shutdown` is done, then lets requests under way come to an end.
@@ -262,6 +276,16 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+/// The origin of an address that is listened on; on this machine if it is unspecified.
+fn reached_at(encrypted: bool, address: SocketAddr) -> Result<Origin, BadOrigin> {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        address.set_ip(if address.is_ipv4() { v4 } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
+    }
+    url(encrypted, address).parse()
 }
 
 fn url(encrypted: bool, address: SocketAddr) -> String {

@@ -6,6 +6,7 @@ mod admin;
 mod clock;
 mod families;
 mod ordinary;
+mod service;
 mod trust;
 mod udp;
 
@@ -14,30 +15,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use getrandom::SysRng;
-use rand_core::UnwrapErr;
-use reqwest::{Method, StatusCode, Url};
+use rand_core::{Rng as _, UnwrapErr};
+use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
 
-pub use admin::{AdminClient, Registered, Terms, Traced};
+pub use admin::{AdminClient, OwnKeys, Registered, Terms, Traced};
 pub use ordinary::OrdinaryTrackers;
+pub use service::Service;
 pub use trust::{TrustError, trust};
 
 use self::clock::TrackerClock;
 use self::families::Families;
 use crate::wire::announce::{self, Announce, AnnounceReply, ReplyError, Scrape, ScrapeReply};
 use crate::wire::api::{
-    self, Acknowledged, ApiError, Challenge, Clients, ClientsRequest, Device, Devices, DevicesRequest,
-    Failure, HashJob, Hashes, HashesRequest, Keys, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest,
-    LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
+    self, Acknowledged, ApiError, Clients, ClientsRequest, Contact, Device, Devices, DevicesRequest, Failure,
+    HashJob, Hashes, HashesRequest, Identified, Identify, Keys, LicenseFilled, LicenseOrder, LicenseReply,
+    LicenseRequest, LicenseWord, NewHashes, OpenSession, Passkey, PasskeyReply, PasskeyRequest, Personal,
     PersonalKeysRequest, PersonalRequest, PlayRecord, ReKeyRequest, RevokeDevice, Role, SeedKeysRequest,
-    SessionOpened, Subscribe, Subscribed, Token, WitnessKeys, WitnessRequest, Work, WorkRequest,
+    SessionOpened, SessionToken, Subscribe, Subscribed, WitnessKeys, WitnessRequest, Work, WorkRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{Identity, SigningKey};
 use crate::wire::license::MAX_ENVELOPE;
 use crate::wire::mse::TorrentName;
+use crate::wire::origin::Origin;
 use crate::wire::personal::CipherHash;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -56,9 +59,25 @@ const RENEW_BEFORE: u64 = 30;
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The tracker's URL is none, or not of http or https.
-    #[error("bad tracker URL: expected http:// or https:// and a host")]
+    /// The URL of an ordinary torrent's tracker is none that this program announces to.
+    #[error("bad tracker URL: expected http://, https:// or udp:// and a host")]
     BadUrl,
+    /// Plain HTTP would go to another machine.
+    #[error(
+        "{origin}: plain HTTP would send keys in clear to another machine: expected https, or --insecure-http"
+    )]
+    PlainHttp {
+        /// Where to.
+        origin: Origin,
+    },
+    /// Somebody else answers where the tracker is expected.
+    #[error(
+        "{origin}: it does not show the key of the publisher's tracker: nothing was sent to it; check where the .torrent or token is from"
+    )]
+    Stranger {
+        /// Where.
+        origin: Origin,
+    },
     /// An id is none.
     #[error("bad id: expected hexadecimal digits")]
     BadId,
@@ -152,13 +171,22 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Clone)]
 struct Credential {
     id: SubscriberId,
+    torrent: TorrentId,
     role: Role,
     key: SigningKey,
+}
+
+/// Where the tracker showed who it is.
+struct Met {
+    origin: Origin,
+    key: [u8; 32],
 }
 
 #[derive(Default)]
 struct Shared {
     clock: TrackerClock,
+    /// Where calls go to. Locked while the tracker is looked for, so that calls at the same time share what is found.
+    met: tokio::sync::Mutex<Option<Met>>,
     /// Locked while a session is opened, so that calls at the same time share it.
     session: tokio::sync::Mutex<Option<SessionOpened>>,
 }
@@ -168,20 +196,19 @@ struct Shared {
 pub struct Client {
     http: reqwest::Client,
     families: Families,
-    base: Url,
+    service: Service,
     credential: Option<Credential>,
     patience: Duration,
     shared: Arc<Shared>,
 }
 
 impl Client {
-    /// A tracker at its base URL, such as `http://127.0.0.1:7000`; a path that ends in `/announce` is cut off there. Errors:
-    /// [`Error::BadUrl`], [`Error::Unreachable`] where no HTTP client can be made.
-    pub fn new(base: impl AsRef<str>) -> Result<Self, Error> {
+    /// A client of that tracker or license server. Errors: [`Error::Unreachable`] where no HTTP client can be made.
+    pub fn new(service: Service) -> Result<Self, Error> {
         Ok(Client {
             http: http_client().build()?,
             families: Families::new(http_client, Ipv6Addr::UNSPECIFIED.into())?,
-            base: base_url(base.as_ref())?,
+            service,
             credential: None,
             patience: PATIENCE,
             shared: Arc::default(),
@@ -201,17 +228,23 @@ impl Client {
     }
 
     /// The client of a subscriber, which can open sessions.
-    pub fn as_subscriber(&self, id: SubscriberId, key: SigningKey) -> Self {
-        self.with(Credential { id, role: Role::Subscriber, key })
+    pub fn as_subscriber(&self, torrent: &TorrentId, id: SubscriberId, key: SigningKey) -> Self {
+        self.with(Credential { id, torrent: *torrent, role: Role::Subscriber, key })
     }
 
     /// The client of an original seed, which can open sessions. `key` is the seed signing key.
     pub fn as_seed(&self, torrent: &TorrentId, key: SigningKey) -> Self {
-        self.with(Credential { id: SubscriberId::of_seed(torrent, &key.public()), role: Role::Seed, key })
+        let id = SubscriberId::of_seed(torrent, &key.public());
+        self.with(Credential { id, torrent: *torrent, role: Role::Seed, key })
     }
 
     fn with(&self, credential: Credential) -> Self {
         Client { credential: Some(credential), shared: Arc::default(), ..self.clone() }
+    }
+
+    /// Whom it calls.
+    pub fn service(&self) -> &Service {
+        &self.service
     }
 
     /// The tracker's time as estimated from its answers, in seconds since 1970; the system's before the first answer.
@@ -219,11 +252,106 @@ impl Client {
         self.shared.clock.now()
     }
 
-    /// A nonce to sign.
-    pub async fn challenge(&self) -> Result<Challenge, Error> {
-        let challenge: Challenge = self.call("challenge", None, Vec::new(), api::MAX_ANSWER).await?;
-        self.shared.clock.heard(challenge.now);
-        Ok(challenge)
+    /// Has the tracker show who it is, and gives what later signatures refer to for a minute. Nothing secret is sent. Errors:
+    /// [`Error::Stranger`] where somebody else answers at every origin, [`Error::PlainHttp`], [`Error::Unreachable`].
+    pub async fn identify(&self) -> Result<Contact, Error> {
+        let mut met = self.shared.met.lock().await;
+        self.find(&mut met, None).await
+    }
+
+    /// Looks for the tracker at its origins: the one where it was met first, and `last` last.
+    async fn find(&self, met: &mut Option<Met>, last: Option<&Origin>) -> Result<Contact, Error> {
+        /// How often one search may learn of a newer authority: a second one comes along where replicas differ.
+        const MOVES: usize = 4;
+        let mut failure = None;
+        for _ in 0..MOVES {
+            let (mut origins, key) = self.service.reached();
+            let before = met.as_ref().map(|met| &met.origin);
+            origins.sort_by_key(|origin| (Some(origin) == last, Some(origin) != before));
+            let mut moved = false;
+            for origin in origins {
+                match self.identify_at(&origin, &key).await {
+                    Ok(Some(contact)) => {
+                        *met = Some(Met { origin, key });
+                        return Ok(contact);
+                    }
+                    Ok(None) => {
+                        moved = true;
+                        break;
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        *met = None;
+        Err(failure.unwrap_or_else(|| Error::BadAnswer("one newer authority after another".to_owned())))
+    }
+
+    /// Has the one at that origin show that it has that key; nothing where it shows a newer authority instead.
+    async fn identify_at(&self, origin: &Origin, key: &[u8; 32]) -> Result<Option<Contact>, Error> {
+        self.service.check(origin)?;
+        let mut nonce = [0; 32];
+        UnwrapErr(SysRng).fill_bytes(&mut nonce);
+        let publisher_key = self.service.authority().map(|authority| *authority.publisher_key());
+        let request = Identify { nonce, origin: origin.clone(), publisher_key };
+        let mut url = origin.join("identify");
+        url.set_query(Some(&request.to_query()));
+        let answer = send_patiently(self.http.get(url), self.patience).await?;
+        let stranger = || Error::Stranger { origin: origin.clone() };
+        let status = answer.status();
+        let bytes = read(answer, api::MAX_ANSWER).await?;
+        if !status.is_success() {
+            // It has not shown who it is: its clock counts for nothing.
+            let failure: Option<Failure> = api::from_bytes(&bytes, api::MAX_ANSWER).ok();
+            return Err(failure.map_or_else(stranger, |failure| refused(&failure)));
+        }
+        let answer: Identified = api::from_bytes(&bytes, api::MAX_ANSWER).map_err(|_| stranger())?;
+        if answer.authority.as_ref().is_some_and(|authority| self.service.offer(authority)) {
+            return Ok(None);
+        }
+        let contact = answer.check(&request, key).map_err(|_| stranger())?;
+        self.shared.clock.heard(answer.now);
+        Ok(Some(contact))
+    }
+
+    /// Where the tracker is, which has shown who it is in this run.
+    async fn origin(&self) -> Result<Origin, Error> {
+        let mut met = self.shared.met.lock().await;
+        if let Some(Met { origin, key }) = &*met
+            && self.service.is_at(origin, key)
+        {
+            return Ok(origin.clone());
+        }
+        self.find(&mut met, None).await.map(|contact| contact.origin)
+    }
+
+    /// Does something where the tracker is, and again elsewhere if it cannot be reached there and has other origins: whatever is asked of
+    /// a tracker is safe to repeat.
+    async fn there<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        ask: impl Fn(Origin) -> F,
+    ) -> Result<T, Error> {
+        let origin = self.origin().await?;
+        match ask(origin.clone()).await {
+            Err(error @ Error::Unreachable(_)) if self.service.reached().0.len() > 1 => {
+                let elsewhere = {
+                    let mut met = self.shared.met.lock().await;
+                    // Another call may have found it meanwhile.
+                    match &*met {
+                        Some(met) if met.origin != origin => met.origin.clone(),
+                        _ => match self.find(&mut met, Some(&origin)).await {
+                            Ok(contact) => contact.origin,
+                            Err(_) => return Err(error),
+                        },
+                    }
+                };
+                ask(elsewhere).await
+            }
+            answer => answer,
+        }
     }
 
     /// Registers a public key with a proof of possession. The same keys again give the same subscription.
@@ -234,8 +362,8 @@ impl Client {
         keys: (&SecretKey, &PublicKey),
         identity: &Identity,
     ) -> Result<Subscribed, Error> {
-        let nonce = self.challenge().await?.nonce;
-        let request = Subscribe::new(params, torrent, keys, identity, nonce, &mut UnwrapErr(SysRng))?;
+        let contact = self.identify().await?;
+        let request = Subscribe::new(params, torrent, keys, identity, contact, &mut UnwrapErr(SysRng))?;
         self.send_subscribe(&request).await
     }
 
@@ -411,19 +539,25 @@ impl Client {
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);
         let Some(server) = reply.server else { return Ok(reply.license) };
+        // The publisher has named it, or nothing goes there.
+        let named = self.service.authority().is_none_or(|authority| authority.license_key == server.identity);
+        if !named {
+            return Err(Error::Stranger { origin: server.origin });
+        }
         let Credential { id, key, .. } = self.credential.as_ref().ok_or(Error::NoCredential)?;
-        let nonce = self.challenge().await?.nonce;
+        let contact = self.identify().await?;
         let word = LicenseWord {
             torrent_id: torrent,
             subscriber: *id,
             server: server.identity,
-            nonce,
+            contact,
             epoch,
             voucher,
             signature: [0; 64],
         };
         // With a clock of its own: a license server's time is not the tracker's.
-        let server = Client { base: base_url(&server.url)?, shared: Arc::default(), ..self.clone() };
+        let service = self.service.beside(server.origin, server.identity);
+        let server = Client { service, shared: Arc::default(), ..self.clone() };
         server.ask_license(&word.signed(key)).await
     }
 
@@ -470,21 +604,35 @@ impl Client {
 
     /// Announces under a passkey: from [`Client::announcing_from`], or by each address family that the tracker has.
     pub async fn announce(&self, passkey: &Passkey, request: &Announce) -> Result<AnnounceReply, Error> {
-        let query = &request.to_query();
-        let ask = |http: reqwest::Client| async move {
-            let bytes = self.query(&http, passkey, "announce", query).await?;
-            AnnounceReply::from_bytes(&bytes).map_err(announce_error)
-        };
-        let reply = self.families.announce(&self.base, ask).await?;
+        let authority = self.service.authority().map(|authority| authority.serial);
+        let query = &Announce { authority, ..request.clone() }.to_query();
+        let reply = self
+            .there(|origin| async move {
+                let ask = |http: reqwest::Client| {
+                    let origin = origin.clone();
+                    async move {
+                        let bytes = self.query(&http, &origin, passkey, "announce", query).await?;
+                        AnnounceReply::from_bytes(&bytes).map_err(announce_error)
+                    }
+                };
+                self.families.announce(&origin.join(""), ask).await
+            })
+            .await?;
         if let Some(now) = reply.now {
             self.shared.clock.heard(now);
+        }
+        if let Some(authority) = &reply.authority {
+            self.service.offer(authority);
         }
         Ok(reply)
     }
 
     /// Scrapes under a passkey.
     pub async fn scrape(&self, passkey: &Passkey, request: &Scrape) -> Result<ScrapeReply, Error> {
-        let bytes = self.query(&self.http, passkey, "scrape", &request.to_query()).await?;
+        let query = &request.to_query();
+        let bytes = self
+            .there(|origin| async move { self.query(&self.http, &origin, passkey, "scrape", query).await })
+            .await?;
         let reply = ScrapeReply::from_bytes(&bytes).map_err(announce_error)?;
         if let Some(now) = reply.now {
             self.shared.clock.heard(now);
@@ -494,7 +642,7 @@ impl Client {
 
     /// The tracker's counters and totals, in the text form of Prometheus.
     pub async fn metrics(&self) -> Result<String, Error> {
-        let answer = self.http.get(join(&self.base, "metrics")?).send().await?;
+        let answer = self.http.get(self.origin().await?.join("metrics")).send().await?;
         if !answer.status().is_success() {
             return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
         }
@@ -505,11 +653,12 @@ impl Client {
     async fn query(
         &self,
         http: &reqwest::Client,
+        origin: &Origin,
         passkey: &Passkey,
         call: &str,
         query: &str,
     ) -> Result<Vec<u8>, Error> {
-        let mut url = join(&self.base, &format!("{}/{call}", passkey.to_hex()))?;
+        let mut url = origin.join(&format!("{}/{call}", passkey.to_hex()));
         // The query is encoded already, and binary: it must not be encoded again.
         url.set_query(Some(query));
         let answer = http.get(url).send().await?;
@@ -528,7 +677,7 @@ impl Client {
         let body = bencode::to_bytes(request);
         let token = self.token(None).await?;
         match self.call(call, Some(&token), body.clone(), limit).await {
-            // The tracker started anew, or ended the session: once more in another.
+            // The session has ended, or the tracker has another key: once more in another.
             Err(error) if error.code() == Some(ApiError::NoSession) => {
                 let token = self.token(Some(&token)).await?;
                 self.call(call, Some(&token), body, limit).await
@@ -538,7 +687,7 @@ impl Client {
     }
 
     /// The token of a session, another than `refused`.
-    async fn token(&self, refused: Option<&Token>) -> Result<Token, Error> {
+    async fn token(&self, refused: Option<&SessionToken>) -> Result<SessionToken, Error> {
         let mut session = self.shared.session.lock().await;
         if let Some(open) = &*session
             && refused != Some(&open.token)
@@ -553,24 +702,40 @@ impl Client {
     }
 
     async fn open_session(&self) -> Result<SessionOpened, Error> {
-        let Credential { id, role, key } = self.credential.as_ref().ok_or(Error::NoCredential)?;
-        let nonce = self.challenge().await?.nonce;
-        let body = bencode::to_bytes(&OpenSession::new(key, *role, *id, nonce));
+        let Credential { id, torrent, role, key } = self.credential.as_ref().ok_or(Error::NoCredential)?;
+        let contact = self.identify().await?;
+        let body = bencode::to_bytes(&OpenSession::new(key, *role, *id, *torrent, contact));
         let session: SessionOpened = self.call("session", None, body, api::MAX_ANSWER).await?;
         self.shared.clock.heard(session.now);
+        if let Some(authority) = &session.authority {
+            self.service.offer(authority);
+        }
         Ok(session)
     }
 
     async fn call<T: DeserializeOwned>(
         &self,
         call: &str,
-        token: Option<&Token>,
+        token: Option<&SessionToken>,
         body: Vec<u8>,
         limit: usize,
     ) -> Result<T, Error> {
-        let mut request = self.http.request(Method::POST, join(&self.base, call)?).body(body);
+        let body = &body;
+        self.there(|origin| async move { self.call_at(&origin, call, token, body.clone(), limit).await })
+            .await
+    }
+
+    async fn call_at<T: DeserializeOwned>(
+        &self,
+        origin: &Origin,
+        call: &str,
+        token: Option<&SessionToken>,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<T, Error> {
+        let mut request = self.http.request(Method::POST, origin.join(call)).body(body);
         if let Some(token) = token {
-            request = request.bearer_auth(token.to_hex());
+            request = request.bearer_auth(token.to_text());
         }
         let answer = send_patiently(request, self.patience).await?;
         let status = answer.status();
@@ -584,7 +749,7 @@ impl Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
+        f.debug_struct("Client").field("service", &self.service).finish_non_exhaustive()
     }
 }
 
@@ -617,14 +782,19 @@ fn refusal(status: StatusCode, failure: Option<Failure>, clock: &TrackerClock) -
             if let Some(now) = failure.now {
                 clock.heard(now);
             }
-            match ApiError::by_word(&failure.code) {
-                ApiError::UsedVoucher if !failure.devices.is_empty() => {
-                    Error::PlacesTaken { reason: failure.reason, devices: failure.devices }
-                }
-                code => Error::Refused { code, reason: failure.reason },
-            }
+            refused(&failure)
         }
         None => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
+    }
+}
+
+fn refused(failure: &Failure) -> Error {
+    let reason = failure.reason.clone();
+    match ApiError::by_word(&failure.code) {
+        ApiError::UsedVoucher if !failure.devices.is_empty() => {
+            Error::PlacesTaken { reason, devices: failure.devices.clone() }
+        }
+        code => Error::Refused { code, reason },
     }
 }
 
@@ -664,54 +834,16 @@ fn http_client() -> reqwest::ClientBuilder {
         .tls_backend_preconfigured(trust::tls())
 }
 
-/// The URL that calls are appended to.
-fn base_url(text: &str) -> Result<Url, Error> {
-    let mut url = Url::parse(text).map_err(|_| Error::BadUrl)?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(Error::BadUrl);
-    }
-    url.set_query(None);
-    url.set_fragment(None);
-    let path = url.path().trim_end_matches('/');
-    let path = path.strip_suffix("/announce").unwrap_or(path).to_owned();
-    url.set_path(&format!("{}/", path.trim_end_matches('/')));
-    Ok(url)
-}
-
-fn join(base: &Url, call: &str) -> Result<Url, Error> {
-    base.join(call).map_err(|_| Error::BadUrl)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_base_is_what_precedes_announce() {
-        for (text, base) in [
-            ("http://127.0.0.1:7000", "http://127.0.0.1:7000/"),
-            ("http://127.0.0.1:7000/announce", "http://127.0.0.1:7000/"),
-            ("https://example.org/a/b/announce?x=1#y", "https://example.org/a/b/"),
-            ("https://example.org/a/", "https://example.org/a/"),
-        ] {
-            assert_eq!(base_url(text).unwrap().as_str(), base);
-        }
-        for text in ["", "udp://example.org", "example.org", "file:///tmp"] {
-            assert!(matches!(base_url(text), Err(Error::BadUrl)), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_base_with_a_path_keeps_it() {
-        let base = base_url("http://example.org/tracker/announce").unwrap();
-        assert_eq!(join(&base, "seed/keys").unwrap().as_str(), "http://example.org/tracker/seed/keys");
-    }
 
     #[tokio::test]
     async fn an_unreachable_tracker_s_error_has_no_passkey() {
         // A port that was free a moment ago: nobody listens there.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let client = Client::new(format!("http://127.0.0.1:{port}")).unwrap();
+        let origin = format!("http://127.0.0.1:{port}").parse().unwrap();
+        let client = Client::new(Service::fixed(origin, [7; 32])).unwrap();
         let scrape = Scrape { info_hashes: vec![[1; 20]], passkey: None };
         let error = client.scrape(&Passkey::new([0xAB; 16]), &scrape).await.unwrap_err();
         assert!(error.is_temporary());
@@ -721,7 +853,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_in_a_session_needs_a_key() {
-        let client = Client::new("http://127.0.0.1:1").unwrap();
+        let service = Service::fixed("http://127.0.0.1:1".parse().unwrap(), [7; 32]);
+        let client = Client::new(service).unwrap();
         assert!(matches!(client.license(TorrentId([0; 32]), None).await, Err(Error::NoCredential)));
     }
 }

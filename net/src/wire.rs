@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod api;
+pub mod authority;
 pub mod bencode;
 pub mod channel;
 pub mod content;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod metainfo;
 pub mod mse;
 pub mod network;
+pub mod origin;
 pub mod personal;
 pub mod plain;
 pub mod seal;

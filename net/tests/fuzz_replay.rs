@@ -36,6 +36,8 @@ targets! {
     keyfile 500
     words 300
     subscription 500
+    authority 200
+    identify 300
     announce_query 1000
     announce_reply 1000
     api_bodies 500

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde_json::Value;
-use swarmseal::tracker_client::{AdminClient, Client, Error, Terms};
+use swarmseal::tracker_client::{AdminClient, Client, Error, Service, Terms};
 use swarmseal::wire::announce::{Announce, Event};
 use swarmseal::wire::api::{ApiError, Passkey};
 use swarmseal::wire::identity::Identity;
+use swarmseal::wire::keyfile::TokenFile;
 use swarmseal::wire::metainfo::Metainfo;
 use swarmseal_core::{SecretKey, SubscriberId};
 use tokio::sync::Notify;
@@ -54,8 +55,7 @@ struct Acknowledged {
 
 /// Everybody who works with the tracker.
 struct Load {
-    url: String,
-    token: String,
+    token: TokenFile,
     metainfo: Metainfo,
     acknowledged: AtomicUsize,
     changed: Notify,
@@ -63,11 +63,12 @@ struct Load {
 
 impl Load {
     fn client(&self) -> Client {
-        Client::new(&self.url).unwrap()
+        let TokenFile { origin, tracker_key, .. } = self.token.clone();
+        Client::new(Service::fixed(origin, tracker_key)).unwrap()
     }
 
     fn admin(&self) -> AdminClient {
-        AdminClient::new(&self.url, &self.token).unwrap()
+        AdminClient::new(&self.token, false).unwrap()
     }
 
     fn done(&self) {
@@ -98,7 +99,11 @@ impl Load {
     }
 
     async fn license(&self, device: &Device, voucher: Option<&str>) -> Result<(), Error> {
-        let client = self.client().as_subscriber(device.id, device.identity.signing_key().clone());
+        let client = self.client().as_subscriber(
+            &self.metainfo.info.seal.torrent_id,
+            device.id,
+            device.identity.signing_key().clone(),
+        );
         client.license(self.metainfo.info.seal.torrent_id, voucher).await.map(drop)
     }
 
@@ -114,6 +119,7 @@ impl Load {
             numwant: None,
             compact: true,
             no_peer_id: false,
+            authority: None,
             ip: None,
             passkey: None,
         };
@@ -223,8 +229,7 @@ async fn what_was_acknowledged_survives_kills_at_random_moments() {
     let metainfo = std::fs::read(world.torrent()).unwrap();
     let metainfo = Metainfo::from_bytes(&metainfo, swarmseal_accel::detect()).unwrap();
     let mut load = Arc::new(Load {
-        url: world.url(),
-        token: std::fs::read_to_string(world.token()).unwrap(),
+        token: TokenFile::read(world.token().as_ref()).unwrap(),
         metainfo,
         acknowledged: AtomicUsize::new(0),
         changed: Notify::new(),
@@ -259,7 +264,7 @@ async fn what_was_acknowledged_survives_kills_at_random_moments() {
             println!("{} kills, {} devices", kill + 1, ever.devices.len());
         }
         let known = Arc::get_mut(&mut load).expect("the workers are gone");
-        known.url = world.url();
+        known.token = TokenFile::read(world.token().as_ref()).unwrap();
         check(&load, &mut ever, round).await;
     }
     assert!(acknowledged > kills, "{acknowledged} acknowledged in {kills} rounds");

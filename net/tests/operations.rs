@@ -13,10 +13,12 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde_json::Value;
 use swarmseal::tracker::Config;
-use swarmseal::tracker_client::{AdminClient, Client, trust};
+use swarmseal::tracker_client::{AdminClient, Client, OwnKeys, Service, trust};
 use swarmseal::wire::api::{OpenSession, Role, SessionOpened};
+use swarmseal::wire::authority::{Authority, SignedAuthority};
 use swarmseal::wire::bencode;
 use swarmseal::wire::identity::{Identity, SigningKey};
+use swarmseal::wire::keyfile::TokenFile;
 use swarmseal::wire::metainfo::Metainfo;
 use swarmseal_core::{SecretKey, SubscriberId, WitnessSecret};
 use world::{DEADLINE, Running, World, program};
@@ -160,10 +162,10 @@ fn no_secret_stands_in_any_log() {
         let data = dir.path().join(name);
         let tracker = Logged::start(&data, tls, &["--log", "trace", "--log-format", format]);
         let url = tracker.url();
-        let token = fs::read_to_string(data.join("tracker/admin.token")).unwrap().trim().to_owned();
+        let token = TokenFile::read(&data.join("tracker/admin.token")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let mut secrets = runtime.block_on(talk(&url, &token));
-        secrets.push(token);
+        secrets.push(token.token.to_hex());
         let log = tracker.end();
         assert!(log.contains("announce") && log.contains("rekey"), "the log says too little:\n{log}");
         for secret in secrets {
@@ -182,19 +184,19 @@ fn no_secret_stands_in_any_log() {
 }
 
 /// Makes calls of every kind; the secrets in them.
-async fn talk(url: &str, token: &str) -> Vec<String> {
-    let admin = AdminClient::new(url, token).unwrap();
-    let metainfo = published(&admin, url).await;
+async fn talk(url: &str, token: &TokenFile) -> Vec<String> {
+    let admin = AdminClient::new(token, false).unwrap();
+    let metainfo = published(&admin, token).await;
     let torrent = metainfo.info.seal.torrent_id;
     let params = &metainfo.info.seal.params;
     let (secret, identity) =
         (SecretKey::generate(params, &mut UnwrapErr(SysRng)), Identity::generate(&mut UnwrapErr(SysRng)));
     let public = secret.public_key(params);
-    let client = Client::new(url).unwrap();
+    let client = Client::new(Service::fixed(token.origin.clone(), token.tracker_key)).unwrap();
     let subscribed = client.subscribe(params, torrent, (&secret, &public), &identity).await.unwrap();
     let id = subscribed.subscriber;
     let voucher = admin.create_voucher(torrent, Default::default()).await.unwrap();
-    let own = client.as_subscriber(id, identity.signing_key().clone());
+    let own = client.as_subscriber(&torrent, id, identity.signing_key().clone());
     own.license(torrent, Some(&voucher)).await.unwrap();
     let passkey = own.passkey(torrent, true).await.unwrap().to_hex();
     // By hand: every form of URL, and a session whose token we know.
@@ -213,11 +215,11 @@ async fn talk(url: &str, token: &str) -> Vec<String> {
     ] {
         raw.get(format!("{url}/{path}")).send().await.unwrap();
     }
-    let nonce = client.challenge().await.unwrap().nonce;
-    let request = OpenSession::new(identity.signing_key(), Role::Subscriber, id, nonce);
+    let contact = client.identify().await.unwrap();
+    let request = OpenSession::new(identity.signing_key(), Role::Subscriber, id, torrent, contact);
     let opened = raw.post(format!("{url}/session")).body(bencode::to_bytes(&request)).send().await.unwrap();
     let opened: SessionOpened = bencode::from_bytes(&opened.bytes().await.unwrap(), 4096).unwrap();
-    let bearer = opened.token.to_hex();
+    let bearer = opened.token.to_text();
     for call in ["rekey", "license", "passkey", "nothing"] {
         let request = raw.post(format!("{url}/{call}")).bearer_auth(&bearer).body("de");
         assert!(!request.send().await.unwrap().status().is_success());
@@ -236,19 +238,22 @@ fn raw_client() -> reqwest::Client {
 const WITNESS: [u8; 32] = *b"whoever reads this reads secrets";
 
 /// A torrent that the tracker knows.
-async fn published(admin: &AdminClient, url: &str) -> Metainfo {
+async fn published(admin: &AdminClient, token: &TokenFile) -> Metainfo {
     use std::sync::Arc;
     use swarmseal::wire::metainfo::{Info, Seal};
     use swarmseal_core::{Exponents, Group, Params, Profile};
     let group = Group::ffdhe2048(swarmseal_accel::detect());
     let params = Params::new(Profile::Sealed, group, Exponents::Short).unwrap();
-    let publisher = SigningKey::from_bytes(&[5; 32]).public();
-    let seal = Seal::new(publisher, [5; 32], Arc::new(params), admin.license_key().await.unwrap());
+    let publisher = SigningKey::from_bytes(&[5; 32]);
+    let OwnKeys { tracker_key, license_key } = admin.keys().await.unwrap();
+    let authority = Authority { license_key, origins: vec![token.origin.clone()], serial: 1, tracker_key };
+    let authority = SignedAuthority::sign(authority, &publisher).unwrap();
+    let seal = Seal::new(publisher.public(), [5; 32], Arc::new(params));
     let torrent = seal.torrent_id;
     let seal = Seal { witness: Arc::new([[2; 32]; 2]), ..seal };
     let (piece_length, pieces) = (16384, vec![[1; 20]; 2]);
     let info = Info { name: "a film".to_owned(), piece_length, piece_count: 2, pieces, private: true, seal };
-    let metainfo = Metainfo::new(format!("{url}/announce"), info).unwrap();
+    let metainfo = Metainfo::new(Some(authority), info).unwrap();
     let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng));
     let witness = WitnessSecret::from_bytes(WITNESS);
     let registered = admin.register_torrent(&metainfo, &seed_key.public(), &witness).await.unwrap();
@@ -327,7 +332,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 fn the_dashboard_asks_for_what_metrics_print() {
     let world = World::new(100_000);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let text = runtime.block_on(Client::new(world.url()).unwrap().metrics()).unwrap();
+    let text = runtime.block_on(Client::new(world.service()).unwrap().metrics()).unwrap();
     let mut printed = BTreeSet::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').unwrap();

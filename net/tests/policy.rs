@@ -198,8 +198,7 @@ fn devices_share_a_grant_and_make_room_for_each_other() {
     let admin = ["--tracker", &tracker, "--admin-token-file", &token];
     let tablet = &devices(&world, "laptop", &[])[1]["subscriber"];
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let reader = swarmseal::tracker_client::AdminClient::new(&tracker, fs::read_to_string(&token).unwrap());
-    let grants = runtime.block_on(reader.unwrap().read("grants")).unwrap();
+    let grants = runtime.block_on(world.admin().read("grants")).unwrap();
     let grant = grants["grants"][0]["grant"].as_str().unwrap();
     let revoke = ["revoke", tablet.as_str().unwrap(), "--device-of", grant];
     world.expect("publisher", &[&revoke[..], &admin].concat(), 0);

@@ -797,9 +797,7 @@ fn a_revoked_subscriber_gets_nothing_more() {
     world.expect("publisher", &["grant", &torrent, subscriber, "--admin-token-file", &token], 0);
     let mut id = [0; 32];
     hex::decode_to_slice(subscriber, &mut id).unwrap();
-    let token = fs::read_to_string(&token).unwrap();
-    let admin = swarmseal::tracker_client::AdminClient::new(world.url(), token.trim()).unwrap();
-    tokio::runtime::Runtime::new().unwrap().block_on(admin.revoke(SubscriberId(id))).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(world.admin().revoke(SubscriberId(id))).unwrap();
     assert_eq!(world.expect("alice", &["license", &torrent], 15)["kind"], "revoked");
     let _seed = world.seed(&[]);
     let bob = world.get("bob", &[]);
@@ -854,15 +852,14 @@ fn a_tracker_whose_disk_is_full_goes_on_once_there_is_room() {
     assert!(size("3m", &[]));
     assert!(Command::new("cp").arg("-a").arg(whole.join("tracker")).arg(&data).status().unwrap().success());
     world.start_tracker();
-    let (torrent, token, url) = (world.torrent(), world.token(), world.url());
+    let torrent = world.torrent();
     // 1,000 vouchers in one call.
     let issue = |world: &World| {
-        let client = swarmseal::tracker_client::AdminClient::new(&url, fs::read_to_string(&token).unwrap());
         let metainfo = Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect());
         let id = metainfo.unwrap().info.seal.torrent_id;
         let terms = swarmseal::tracker_client::Terms::default();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(client.unwrap().create_vouchers(id, terms, 1000))
+        runtime.block_on(world.admin().create_vouchers(id, terms, 1000))
     };
     let (mut codes, mut refused) = (Vec::new(), None);
     while refused.is_none() && codes.len() < 100_000 {

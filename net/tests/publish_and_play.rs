@@ -16,6 +16,7 @@ use sha1::{Digest, Sha1};
 use swarmseal::atomic_file::Existing;
 use swarmseal::player::{BadPiece, Error, Fault, PieceReader, PlayFiles, Player, PolicyState, Session};
 use swarmseal::publish::{self, CacheError, Options, PackageCache, Packager, publish};
+use swarmseal::wire::authority::{Authority, SignedAuthority};
 use swarmseal::wire::identity::{Device, SigningKey, SubscriberKeys};
 use swarmseal::wire::keyfile::SeedFile;
 use swarmseal::wire::license::{License, Policy};
@@ -137,7 +138,7 @@ impl Setting {
     }
 
     fn player_with(&self, license: &License) -> Result<Arc<Player>, Error> {
-        Player::new(self.metainfo.clone(), &self.keys, &self.sealed(license))
+        Player::new(self.metainfo.clone(), &self.keys, &license_key().public(), &self.sealed(license))
     }
 
     fn player(&self) -> Arc<Player> {
@@ -189,9 +190,8 @@ fn options(source: &Path, group: &str, piece_length: Option<u32>) -> Options {
     Options {
         source: source.into(),
         name: Some("A film".into()),
-        announce: "http://tracker.example/announce".into(),
+        authority: None,
         publisher_key: publisher_key(),
-        license_key: license_key().public(),
         params: params(group),
         piece_length,
         runs: None,
@@ -216,7 +216,7 @@ fn setting(group: &str, piece_length: Option<u32>) -> Setting {
 fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
     let (params, piece_length) = (params("ffdhe2048"), 16 << 10);
     let secret = PackageSecret::from_bytes([1; 32]);
-    let seal = Seal::new(publisher_key(), [2; 32], params.clone(), license_key().public());
+    let seal = Seal::new(publisher_key(), [2; 32], params.clone());
     let payload = params.payload_bytes(piece_length);
     stream.resize(stream.len().next_multiple_of(payload), 0);
     let pieces: Vec<Vec<u8>> = (0..)
@@ -236,7 +236,7 @@ fn setting_of_stream(mut stream: Vec<u8>) -> Setting {
         private: true,
         seal: Seal { witness: vec![[0; 32]; pieces.len()].into(), ..seal },
     };
-    let metainfo = Metainfo::new("http://tracker.example/announce".into(), info).unwrap();
+    let metainfo = Metainfo::new(None, info).unwrap();
     Setting::new(metainfo, |index, piece| piece.copy_from_slice(&pieces[index as usize]))
 }
 
@@ -399,7 +399,7 @@ fn a_manifest_that_does_not_fit_the_selection_is_refused() {
         head
     };
     info.pieces[0] = Sha1::digest(&head).into();
-    let metainfo = Metainfo::new(setting.metainfo.announce.clone(), info).unwrap();
+    let metainfo = Metainfo::new(None, info).unwrap();
     let trap = Setting::new(metainfo, |_, piece| piece.copy_from_slice(&head));
     let refused = trap.session().content(&trap.stored).unwrap_err();
     assert!(refused.to_string().contains("not the one that the runs"), "{refused}");
@@ -509,7 +509,7 @@ fn licenses_that_do_not_fit_are_told_apart() {
 
     let envelope = setting.sealed(&license);
     let player = |keys: &SubscriberKeys, envelope: &[u8]| {
-        Player::new(setting.metainfo.clone(), keys, envelope).unwrap_err()
+        Player::new(setting.metainfo.clone(), keys, &license_key().public(), envelope).unwrap_err()
     };
     let Seal { params, torrent_id, .. } = &setting.metainfo.info.seal;
     let other_device = Device::generate(&mut rng()).subscriber_keys(params, torrent_id);
@@ -848,7 +848,12 @@ fn options_that_cannot_be_are_refused_before_the_work() {
         let bad = Options { piece_length: Some(piece_length), ..good.clone() };
         assert!(matches!(refused(bad), publish::Error::Metainfo(_)), "{piece_length}");
     }
-    let bad = Options { announce: "tracker.example".into(), ..good.clone() };
+    // Of another publisher.
+    let origins = vec!["https://tracker.example".parse().unwrap()];
+    let (license_key, tracker_key) = (license_key().public(), license_key().public());
+    let authority = Authority { license_key, origins, serial: 1, tracker_key };
+    let foreign = SignedAuthority::sign(authority, &SigningKey::from_bytes(&[99; 32])).unwrap();
+    let bad = Options { authority: Some(foreign), ..good.clone() };
     assert!(matches!(refused(bad), publish::Error::Metainfo(_)));
     let bad = Options { source: source.path().join("none"), ..good };
     assert!(matches!(refused(bad), publish::Error::Io { .. }));

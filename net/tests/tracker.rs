@@ -24,17 +24,21 @@ mod witness;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::tracker::{Config, Error as TrackerError, Reloader, Server};
-use swarmseal::tracker_client::{AdminClient, Client, Error, Registered, Terms};
+use swarmseal::tracker_client::{AdminClient, Client, Error, Registered, Service, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
 use swarmseal::wire::api::{
-    ApiError, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
+    ApiError, Contact, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
+    Token,
 };
+use swarmseal::wire::authority::{Authority, SignedAuthority};
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
+use swarmseal::wire::keyfile::TokenFile;
 use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{TorrentName, hidden_name};
@@ -53,7 +57,7 @@ const PIECES: u32 = 4;
 struct Running {
     url: String,
     address: SocketAddr,
-    token: String,
+    token: TokenFile,
     reloader: Reloader,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), TrackerError>>,
@@ -76,7 +80,7 @@ impl Running {
         let server = Server::bind(config).await.unwrap();
         let (address, url) = (server.local_addr(), server.url());
         let reloader = server.reloader();
-        let token = std::fs::read_to_string(server.admin_token_file()).unwrap();
+        let token = TokenFile::read(&server.admin_token_file()).unwrap();
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(server.run(async {
             let _ = stopped.await;
@@ -90,11 +94,39 @@ impl Running {
     }
 
     fn client(&self) -> Client {
-        Client::new(&self.url).unwrap()
+        Client::new(self.service()).unwrap()
     }
 
     fn admin(&self) -> AdminClient {
-        AdminClient::new(&self.url, &self.token).unwrap()
+        AdminClient::new(&self.token, false).unwrap()
+    }
+
+    /// The tracker as its operator knows it.
+    fn service(&self) -> Service {
+        Service::fixed(self.url.parse().unwrap(), self.token.tracker_key)
+    }
+
+    /// An admin client with that token.
+    fn with_token(&self, token: &Token) -> AdminClient {
+        AdminClient::new(&TokenFile { token: token.clone(), ..self.token.clone() }, false).unwrap()
+    }
+
+    /// An admin client whose token the tracker never issued.
+    fn guessing(&self) -> AdminClient {
+        self.with_token(&Token::new([0; 32]))
+    }
+
+    /// Signed by the publisher of [`metainfo`], newer than all before.
+    async fn authority(&self) -> SignedAuthority {
+        let keys = self.admin().keys().await.unwrap();
+        self.signed(keys.license_key)
+    }
+
+    fn signed(&self, license_key: [u8; 32]) -> SignedAuthority {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let serial = soon() - 7200 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let (origins, tracker_key) = (vec![self.url.parse().unwrap()], self.token.tracker_key);
+        SignedAuthority::sign(Authority { license_key, origins, serial, tracker_key }, &publisher()).unwrap()
     }
 
     /// Registers a torrent of [`metainfo`], with a seed.
@@ -124,7 +156,7 @@ struct Published {
 
 impl Published {
     async fn new(tracker: &Running) -> Self {
-        let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
+        let metainfo = metainfo(tracker.authority().await, Profile::Sealed);
         Self::of(tracker, metainfo).await
     }
 
@@ -150,12 +182,21 @@ impl Published {
         SubscriberId::of_seed(&self.id(), &self.seed_key.public())
     }
 
+    fn license_key(&self) -> [u8; 32] {
+        self.metainfo.authority.as_ref().unwrap().license_key
+    }
+
     fn seed(&self, tracker: &Running) -> Client {
         tracker.client().as_seed(&self.id(), self.seed_key.clone())
     }
 }
 
-fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
+/// Whose torrents all are.
+fn publisher() -> SigningKey {
+    SigningKey::from_bytes(&[2; 32])
+}
+
+fn metainfo(authority: SignedAuthority, profile: Profile) -> Metainfo {
     let kernels = swarmseal_accel::detect();
     let (group, piece_length) = match profile {
         Profile::Sealed => (Group::ffdhe2048(kernels), 16384),
@@ -164,8 +205,7 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
     let mut random = [0; 32];
     getrandom::fill(&mut random).unwrap();
     let params = Arc::new(Params::new(profile, group, Exponents::Short).unwrap());
-    let publisher = SigningKey::from_bytes(&[2; 32]).public();
-    let seal = Seal::new(publisher, random, Arc::clone(&params), license_key);
+    let seal = Seal::new(publisher().public(), random, Arc::clone(&params));
     let secret = witness_secret(&seal.torrent_id);
     let exponents = WitnessExponents::derive(&params, &secret, &seal.torrent_id);
     let hash = |piece| {
@@ -180,7 +220,7 @@ fn metainfo(license_key: [u8; 32], profile: Profile) -> Metainfo {
         private: true,
         seal: Seal { witness: (0..PIECES).map(hash).collect(), ..seal },
     };
-    Metainfo::new("http://127.0.0.1:7000/announce".to_owned(), info).unwrap()
+    Metainfo::new(Some(authority), info).unwrap()
 }
 
 /// The witness secret of a torrent of [`metainfo`].
@@ -195,6 +235,7 @@ fn packaged() -> Vec<u8> {
 
 /// A device with its keys for one torrent.
 struct Device {
+    torrent: TorrentId,
     identity: Identity,
     secret: SecretKey,
     public: PublicKey,
@@ -208,7 +249,7 @@ impl Device {
         let public = secret.public_key(params);
         let identity = Identity::generate(&mut UnwrapErr(SysRng));
         let id = identity.subscriber(params, &published.id(), &public);
-        Device { identity, secret, public, id }
+        Device { torrent: published.id(), identity, secret, public, id }
     }
 
     async fn subscribed(tracker: &Running, published: &Published) -> (Self, Subscribed) {
@@ -225,21 +266,21 @@ impl Device {
 
     /// A subscription made by hand, to be spoilt.
     async fn request(&self, tracker: &Running, published: &Published) -> Subscribe {
-        let nonce = tracker.client().challenge().await.unwrap().nonce;
+        let contact = tracker.client().identify().await.unwrap();
         let keys = (&self.secret, &self.public);
         Subscribe::new(
             published.params(),
             published.id(),
             keys,
             &self.identity,
-            nonce,
+            contact,
             &mut UnwrapErr(SysRng),
         )
         .unwrap()
     }
 
     fn client(&self, tracker: &Running) -> Client {
-        tracker.client().as_subscriber(self.id, self.identity.signing_key().clone())
+        tracker.client().as_subscriber(&self.torrent, self.id, self.identity.signing_key().clone())
     }
 
     fn ticket(&self, published: &Published, uploader: SubscriberId, expires: u64) -> Ticket {
@@ -283,6 +324,7 @@ fn announce(published: &Published, peer: u8, left: u64) -> Announce {
         numwant: None,
         compact: true,
         no_peer_id: false,
+        authority: None,
         ip: None,
         passkey: None,
     }
@@ -316,7 +358,7 @@ async fn from_subscription_to_an_opened_piece() {
     let voucher = voucher.unwrap();
     let k_client = k.client(&tracker);
     let envelope = k_client.license(published.id(), Some(&voucher)).await.unwrap();
-    let license_key = &published.metainfo.info.seal.license_key;
+    let license_key = &published.license_key();
     let license = License::open(&envelope, &k.identity, license_key).unwrap();
     assert_eq!((license.subscriber, license.epoch, license.policy.plays), (k.id, 1, Some(5)));
     assert_eq!(license.info_hash, published.metainfo.info_hash);
@@ -390,18 +432,18 @@ async fn subscriptions_that_do_not_hold_are_refused() {
     assert_eq!(code(client.send_subscribe(&resigned(changed_device)).await), ApiError::BadProof);
 
     let mut made_up = device.request(&tracker, &published).await;
-    made_up.nonce[31] ^= 1;
+    made_up.contact.nonce[31] ^= 1;
     assert_eq!(code(client.send_subscribe(&resigned(made_up)).await), ApiError::BadNonce);
 
     let mut elsewhere = device.request(&tracker, &published).await;
     elsewhere.torrent_id = TorrentId([3; 32]);
     assert_eq!(code(client.send_subscribe(&resigned(elsewhere)).await), ApiError::UnknownTorrent);
 
-    // Nothing of all that subscribed anybody. A request serves once; the same keys may subscribe again.
+    // Nothing of all that subscribed anybody. A request may be repeated, and the same keys may subscribe again.
     assert_eq!(tracker.admin().stats().await.unwrap()["subscribers"], 0);
     let good = device.request(&tracker, &published).await;
     let first = client.send_subscribe(&good).await.unwrap();
-    assert_eq!(code(client.send_subscribe(&good).await), ApiError::BadNonce);
+    assert_eq!(client.send_subscribe(&good).await.unwrap().passkey, first.passkey);
     let second = device.subscribe(&tracker, &published).await.unwrap();
     assert_eq!((second.passkey, second.subscriber), (first.passkey, first.subscriber));
 
@@ -409,7 +451,10 @@ async fn subscriptions_that_do_not_hold_are_refused() {
     let identity = Identity::generate(&mut UnwrapErr(SysRng));
     let id = identity.subscriber(published.params(), &published.id(), &device.public);
     let (secret, public) = (device.secret.clone(), device.public.clone());
-    let other = Device { identity, secret, public, id }.subscribe(&tracker, &published).await.unwrap();
+    let other = Device { torrent: published.id(), identity, secret, public, id }
+        .subscribe(&tracker, &published)
+        .await
+        .unwrap();
     assert_eq!(other.subscriber, id);
     assert!(id != device.id && other.passkey != first.passkey);
     tracker.stop().await;
@@ -423,17 +468,21 @@ async fn sessions_need_the_right_key_and_a_fresh_nonce() {
     let (device, _) = Device::subscribed(&tracker, &published).await;
 
     let other_key = SigningKey::generate(&mut UnwrapErr(SysRng));
-    let impostor = tracker.client().as_subscriber(device.id, other_key.clone());
+    let impostor = tracker.client().as_subscriber(&published.id(), device.id, other_key.clone());
     assert_eq!(code(impostor.session().await), ApiError::BadSignature);
-    let unknown = tracker.client().as_subscriber(SubscriberId([1; 32]), other_key.clone());
+    let unknown = tracker.client().as_subscriber(&published.id(), SubscriberId([1; 32]), other_key.clone());
     assert_eq!(code(unknown.session().await), ApiError::UnknownSubscriber);
     let no_seed = tracker.client().as_seed(&published.id(), other_key);
     assert_eq!(code(no_seed.session().await), ApiError::UnknownSubscriber);
 
-    // The same signed nonce twice, by hand.
-    let nonce = tracker.client().challenge().await.unwrap().nonce;
-    let request = OpenSession::new(device.identity.signing_key(), Role::Subscriber, device.id, nonce);
-    let body = swarmseal::wire::bencode::to_bytes(&request);
+    // By hand: what is signed may be repeated for a minute, and nobody else can change a word of it.
+    let contact = tracker.client().identify().await.unwrap();
+    let open = |contact: &Contact| {
+        let key = device.identity.signing_key();
+        OpenSession::new(key, Role::Subscriber, device.id, published.id(), contact.clone())
+    };
+    let encode = |request: &OpenSession| swarmseal::wire::bencode::to_bytes(request);
+    let body = encode(&open(&contact));
     let post = |body: &[u8]| {
         let head = format!(
             "POST /session HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -441,18 +490,31 @@ async fn sessions_need_the_right_key_and_a_fresh_nonce() {
         );
         [head.as_bytes(), body].concat()
     };
-    let first = tracker.raw(&post(&body)).await;
-    assert!(first.starts_with("HTTP/1.1 200") && first.contains("5:token64:"), "{first}");
-    let second = tracker.raw(&post(&body)).await;
-    assert!(second.starts_with("HTTP/1.1 403") && second.contains("9:bad-nonce"), "{second}");
+    for _ in 0..2 {
+        let answer = tracker.raw(&post(&body)).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("5:token75:"), "{answer}");
+    }
+    let elsewhere = Contact { origin: "https://elsewhere.example".parse().unwrap(), ..contact.clone() };
+    let other_tracker = Contact { tracker_key: [9; 32], ..contact.clone() };
+    let other_nonce = Contact { nonce: [9; 32], ..contact.clone() };
+    for contact in [&elsewhere, &other_tracker, &other_nonce] {
+        let refused = tracker.raw(&post(&encode(&open(contact)))).await;
+        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("9:bad-nonce"), "{refused}");
+    }
+    // Signed for somebody in between, and handed on.
+    let relayed = OpenSession { contact: contact.clone(), ..open(&elsewhere) };
+    assert!(tracker.raw(&post(&encode(&relayed))).await.contains("13:bad-signature"));
+    let elsewhere = Published::new(&tracker).await;
+    let other_torrent = OpenSession { torrent_id: elsewhere.id(), ..open(&contact) };
+    assert!(tracker.raw(&post(&encode(&other_torrent))).await.contains("13:wrong-torrent"));
 
     // A signature for one role does not open the other's session.
-    let nonce = tracker.client().challenge().await.unwrap().nonce;
+    let key = &published.seed_key;
     let request = OpenSession {
         role: Role::Seed,
-        ..OpenSession::new(&published.seed_key, Role::Subscriber, published.seed_id(), nonce)
+        ..OpenSession::new(key, Role::Subscriber, published.seed_id(), published.id(), contact)
     };
-    let crossed = tracker.raw(&post(&swarmseal::wire::bencode::to_bytes(&request))).await;
+    let crossed = tracker.raw(&post(&encode(&request))).await;
     assert!(crossed.contains("13:bad-signature"), "{crossed}");
 
     // No session, no key.
@@ -560,7 +622,7 @@ async fn licenses_go_to_those_who_hold_a_grant() {
     // A grant names a subscriber; its license opens for nobody else.
     admin.create_grant(id, third.id, Terms { offline_grace: Some(60), ..Terms::default() }).await.unwrap();
     let envelope = license(&third, None).await.unwrap();
-    let key = &published.metainfo.info.seal.license_key;
+    let key = &published.license_key();
     assert_eq!(License::open(&envelope, &third.identity, key).unwrap().policy.offline_grace, Some(60));
     assert!(License::open(&envelope, &first.identity, key).is_err());
     assert_eq!(
@@ -760,7 +822,7 @@ async fn one_data_directory_has_one_tracker() {
 async fn the_paper_profile_needs_permission() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;
-    let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Paper);
+    let metainfo = metainfo(tracker.authority().await, Profile::Paper);
     let seed_key = SigningKey::generate(&mut UnwrapErr(SysRng)).public();
     let refused = tracker.register(&metainfo, &seed_key).await.unwrap_err();
     assert!(refused.to_string().contains("insecure_paper_profile"), "{refused}");
@@ -786,10 +848,10 @@ async fn a_torrent_is_registered_for_this_tracker_and_once() {
     let other = tracker.register(&published.metainfo, &other_seed.public()).await.unwrap();
     assert_ne!(other.seed_passkey, published.seed_passkey);
 
-    let foreign = metainfo(SigningKey::from_bytes(&[5; 32]).public(), Profile::Sealed);
+    let foreign = metainfo(tracker.signed(SigningKey::from_bytes(&[5; 32]).public()), Profile::Sealed);
     assert_eq!(code(tracker.register(&foreign, &other_seed.public()).await), ApiError::BadRequest);
     let info = Info { name: "another".to_owned(), ..published.metainfo.info.clone() };
-    let renamed = Metainfo::new(published.metainfo.announce.clone(), info).unwrap();
+    let renamed = Metainfo::new(published.metainfo.authority.clone(), info).unwrap();
     assert_eq!(code(tracker.register(&renamed, &other_seed.public()).await), ApiError::BadRequest);
 
     let list = admin.torrents().await.unwrap();
@@ -806,9 +868,9 @@ async fn a_torrent_is_registered_for_this_tracker_and_once() {
 async fn requests_are_bounded_and_the_admin_api_is_closed() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;
-    let stranger = AdminClient::new(&tracker.url, "00".repeat(32)).unwrap();
+    let stranger = tracker.guessing();
     assert_eq!(code(stranger.stats().await), ApiError::NoSession);
-    assert_eq!(code(stranger.license_key().await), ApiError::NoSession);
+    assert_eq!(code(stranger.keys().await), ApiError::NoSession);
 
     let long = vec![b'0'; 20_000];
     let head = format!(

@@ -203,6 +203,7 @@ fn announce(torrent: &Torrent, path: &str, numbered: u32, keep_alive: bool) -> V
         numwant: Some(50),
         compact: true,
         no_peer_id: false,
+        authority: None,
         ip: None,
         passkey: None,
     };

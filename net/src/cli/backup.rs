@@ -34,7 +34,7 @@ pub(super) struct RestoreArgs {
 
 /// Copies the store of a tracker that runs.
 pub(super) async fn backup(args: BackupArgs, data: DataDir, output: Output) -> Result<(), Failure> {
-    let admin = args.admin.client(&data, None)?;
+    let admin = args.admin.client(&data)?;
     let failed = |error: std::io::Error| Failure::file(&args.file, &error);
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     if existing == Existing::Keep && args.file.symlink_metadata().is_ok() {

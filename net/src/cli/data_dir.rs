@@ -37,6 +37,11 @@ impl DataDir {
         self.0.join("device.key")
     }
 
+    /// The newest authority of a publisher that this device has seen.
+    pub fn authority(&self, publisher_key: &[u8; 32]) -> PathBuf {
+        self.0.join("authorities").join(hex::encode(publisher_key))
+    }
+
     /// The publisher's own directory, made if it is not there.
     pub fn publisher(&self) -> Result<PathBuf, Failure> {
         let path = self.0.join("publisher");

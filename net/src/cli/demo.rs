@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::output::bytes;
+use super::subscription::at;
 use super::{Exit, Failure, Output, glue};
 use crate::tracker_client::AdminClient;
+use crate::wire::keyfile::TokenFile;
 use children::{Running, call};
 use content::Content;
 pub(super) use impostor::{Args as ImpostorArgs, run as impostor};
@@ -256,7 +258,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let to = attacker_dir.join("opened").display().to_string();
     let args = ["play", &sealed.metainfo, "--output", &to];
     verified &= call("play without a license", &attacker_dir, &args, "played", STEP).await.is_err();
-    let rekeys = rekeys_issued(&url, &token).await?;
+    let rekeys = rekeys_issued(&token).await?;
     let licensed: Vec<PathBuf> = (0..LICENSED).map(|i| work.join(peer_name(i))).collect();
     let sealed_path = PathBuf::from(&sealed.metainfo);
     let harvest = evidence::harvest(&sealed_path, &attacker_dir, &licensed).await?;
@@ -324,10 +326,10 @@ async fn publish(
 }
 
 /// Re-keys that the tracker has issued.
-async fn rekeys_issued(url: &str, token_file: &str) -> Result<u64, Failure> {
-    let token =
-        std::fs::read_to_string(token_file).map_err(|error| Failure::file(token_file.as_ref(), &error))?;
-    let admin = AdminClient::new(url, token).map_err(glue::client_failure)?;
+async fn rekeys_issued(token_file: &str) -> Result<u64, Failure> {
+    let path = Path::new(token_file);
+    let token = TokenFile::read(path).map_err(at(path))?;
+    let admin = AdminClient::new(&token, false).map_err(glue::client_failure)?;
     Ok(number(&admin.stats().await.map_err(glue::client_failure)?, "rekeys"))
 }
 

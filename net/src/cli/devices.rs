@@ -33,13 +33,15 @@ pub(super) struct Args {
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    #[command(flatten)]
+    trust: glue::TrustArgs,
 }
 
 /// Lists the devices, once one is named or revoked.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let torrent = metainfo.info.seal.torrent_id;
-    let subscription = Subscription::expect(metainfo, &data)?;
+    let subscription = Subscription::expect(metainfo, &args.trust, &data)?;
     let client = glue::client(&subscription)?;
     // A record that was lost is for the license to renew.
     let mut plays = subscription.recovered_plays()?;

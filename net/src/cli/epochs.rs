@@ -29,7 +29,7 @@ pub(super) struct Args {
 /// Lists epochs, begins one, or retires some.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = args.torrent.as_deref().map(|path| read_metainfo(path, true)).transpose()?;
-    let admin = args.admin.client(&data, metainfo.as_ref().map(|metainfo| metainfo.announce.as_str()))?;
+    let admin = args.admin.client(&data)?;
     let only = metainfo.map(|metainfo| metainfo.info.seal.torrent_id);
     let answer = match (args.begin, args.retire_before) {
         (true, _) => admin.begin_epoch(only).await,

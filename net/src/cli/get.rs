@@ -47,6 +47,8 @@ pub(super) struct Args {
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    #[command(flatten)]
+    trust: glue::TrustArgs,
 }
 
 /// Fetches, and seeds on unless told to exit.
@@ -70,7 +72,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         }
     }
     let metainfo = Arc::new(parse_metainfo(&args.torrent, &bytes, args.insecure_paper_profile)?);
-    let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &data, output).await?);
+    let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &args.trust, &data, output).await?);
     if args.voucher.is_some() {
         license::fetch(&subscription, args.voucher.as_deref()).await?;
     }

@@ -6,6 +6,7 @@ mod node;
 mod ordinary;
 mod passphrase;
 mod reach;
+mod trust;
 mod values;
 
 use std::fs::File;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::subscription::Subscription;
+use super::subscription::{Subscription, at};
 use super::{DataDir, Exit, Failure};
 use crate::peer::{
     PlainSource, Published, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
@@ -22,10 +23,11 @@ use crate::peer::{
 use crate::platform::{self, read_at};
 use crate::player::{PieceReader, Player};
 use crate::publish::Packager;
-use crate::tracker_client::{AdminClient, Client};
+use crate::tracker_client::{AdminClient, Client, Service};
 use crate::wire::api::Device;
-use crate::wire::keyfile::SeedFile;
+use crate::wire::keyfile::{self, SeedFile, TokenFile};
 use crate::wire::metainfo::Metainfo;
+use crate::wire::origin::Origin;
 
 pub(super) use crate::date::utc as date;
 pub(super) use failure::{
@@ -37,75 +39,65 @@ pub(super) use node::{BoundArgs, NodeArgs};
 pub(super) use ordinary::OrdinaryLink;
 pub(super) use passphrase::PassphraseSource;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
+pub(super) use trust::{TrustArgs, keep_authority, kept_authority, open_authority};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]
 pub(super) struct AdminArgs {
-    /// The tracker's address [default: the one in the .torrent]
-    #[arg(long, env = "SWARMSEAL_TRACKER", value_name = "URL")]
-    tracker: Option<String>,
+    /// The tracker that the admin token is for: another one than its file names is refused
+    #[arg(long, env = "SWARMSEAL_TRACKER", value_name = "ORIGIN")]
+    tracker: Option<Origin>,
     /// The file with the tracker's admin token [default: that of a tracker on the same data directory]
     #[arg(long, env = "SWARMSEAL_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Speak plain HTTP to a tracker on another machine: the network then sees the token
+    #[arg(long, env = "SWARMSEAL_INSECURE_HTTP")]
+    insecure_http: bool,
 }
 
 impl AdminArgs {
-    /// The tracker's base URL: the flag, or that of an announce URL.
-    pub(super) fn tracker(&self, announce: Option<&str>) -> Result<String, Failure> {
-        match (&self.tracker, announce) {
-            (Some(url), _) => base_url(url),
-            (None, Some(announce)) => base_url(announce),
-            (None, None) => {
-                Err(Failure::new(Exit::Usage, "expected --tracker URL, such as http://127.0.0.1:7000"))
-            }
-        }
-    }
-
-    /// A client with the admin token.
-    pub(super) fn client(&self, data: &DataDir, announce: Option<&str>) -> Result<AdminClient, Failure> {
-        let url = self.tracker(announce)?;
+    /// The admin token, and whom it is for.
+    pub(super) fn token(&self, data: &DataDir) -> Result<TokenFile, Failure> {
         let path = match &self.admin_token_file {
             Some(path) => path.clone(),
             None => data.path().join("tracker").join("admin.token"),
         };
-        let token = std::fs::read_to_string(&path).map_err(|error| {
-            Failure::new(
+        let token = TokenFile::read(&path).map_err(|error| match error {
+            keyfile::Error::Io(error) => Failure::new(
                 Exit::Storage,
                 format!(
                     "{}: {error}: expected the tracker's admin token, or --admin-token-file",
                     path.display()
                 ),
-            )
+            ),
+            error => at(&path)(error),
         })?;
-        AdminClient::new(&url, token.trim()).map_err(client_failure)
+        match &self.tracker {
+            Some(tracker) if *tracker != token.origin => Err(Failure::new(
+                Exit::Usage,
+                format!("--tracker {tracker}: the token in {} is for {}", path.display(), token.origin),
+            )),
+            _ => Ok(token),
+        }
     }
-}
 
-/// The tracker's base URL in an announce URL or as given: scheme, host and port, and what stands before `/announce`.
-pub(super) fn base_url(url: &str) -> Result<String, Failure> {
-    let trimmed = url.trim_end_matches('/');
-    let base = trimmed.strip_suffix("/announce").unwrap_or(trimmed);
-    if base.starts_with("http://") || base.starts_with("https://") {
-        Ok(base.to_string())
-    } else {
-        Err(Failure::new(
-            Exit::Usage,
-            format!("{url}: expected a tracker's URL, such as http://127.0.0.1:7000"),
-        ))
+    /// A client with the admin token.
+    pub(super) fn client(&self, data: &DataDir) -> Result<AdminClient, Failure> {
+        AdminClient::new(&self.token(data)?, self.insecure_http).map_err(client_failure)
     }
 }
 
 /// A client in a subscriber's name.
 pub(super) fn client(subscription: &Subscription) -> Result<Client, Failure> {
-    let url = base_url(&subscription.metainfo.announce)?;
-    let key = subscription.keys.identity.signing_key().clone();
-    Ok(Client::new(&url).map_err(client_failure)?.as_subscriber(subscription.keys.id, key))
+    let (keys, torrent) = (&subscription.keys, &subscription.metainfo.info.seal.torrent_id);
+    let client = Client::new(subscription.service.clone()).map_err(client_failure)?;
+    Ok(client.as_subscriber(torrent, keys.id, keys.identity.signing_key().clone()))
 }
 
 /// A client in an original seed's name.
-pub(super) fn seed_client(metainfo: &Metainfo, seed: &SeedFile) -> Result<Client, Failure> {
-    let client = Client::new(base_url(&metainfo.announce)?).map_err(client_failure)?;
+pub(super) fn seed_client(service: Service, seed: &SeedFile) -> Result<Client, Failure> {
+    let client = Client::new(service).map_err(client_failure)?;
     Ok(client.as_seed(&seed.torrent_id, seed.signing_key.clone()))
 }
 

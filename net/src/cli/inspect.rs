@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use swarmseal_core::check_piece;
 
+use super::glue::TrustArgs;
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
 use crate::wire::keyfile::{KeyFile, PublisherKey, SealedPublisher};
-use crate::wire::license::{License, LicenseError};
 use crate::wire::metainfo::{self, Metainfo};
 
 /// Arguments of `inspect`.
@@ -89,10 +89,9 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         Some(name) => name.to_string(),
         None => format!("{} bits, in full", params.group().bits()),
     };
-    vec![
+    let mut shown = vec![
         row("kind", "torrent"),
         row("name", info.name.as_str()),
-        row("announce", metainfo.announce.as_str()),
         row("info hash", hex::encode(metainfo.info_hash)),
         row("torrent id", info.seal.torrent_id.to_string()),
         row("version", metainfo::VERSION),
@@ -105,8 +104,12 @@ fn torrent(metainfo: &Metainfo) -> Shown {
         row("sealed pieces", info.sealed_count()),
         row("clear pieces", info.piece_count - info.sealed_count()),
         row("publisher key", hex::encode(info.seal.publisher_key)),
-        row("license key", hex::encode(info.seal.license_key)),
-    ]
+    ];
+    match &metainfo.authority {
+        Some(authority) => shown.extend(super::authority::rows(authority)),
+        None => shown.push(row("authority", "none: the .torrent does not say which tracker serves it")),
+    }
+    shown
 }
 
 /// The kind of a key file and whose it is; no secret.
@@ -138,7 +141,8 @@ fn envelope(path: &Path) -> Result<Shown, Failure> {
 }
 
 fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
-    let subscription = Subscription::expect(Arc::new(read_metainfo(torrent, true)?), data)?;
+    let subscription =
+        Subscription::expect(Arc::new(read_metainfo(torrent, true)?), &TrustArgs::default(), data)?;
     let path = subscription.dir.license();
     let envelope = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -146,13 +150,7 @@ fn own_license(torrent: &Path, data: &DataDir) -> Result<Shown, Failure> {
         }
         read => read.map_err(|error| Failure::file(&path, &error))?,
     };
-    let license = License::open_for(
-        &envelope,
-        &subscription.keys.identity,
-        &subscription.metainfo,
-        &subscription.keys.id,
-    )
-    .map_err(|error: LicenseError| glue::license_failure(error))?;
+    let license = subscription.open_license(&envelope).map_err(glue::license_failure)?;
     Ok(vec![
         row("kind", "license"),
         row("torrent id", license.torrent_id.to_string()),
@@ -171,7 +169,7 @@ fn stored_piece(torrent: &Path, index: u32, data: &DataDir) -> Result<Shown, Fai
     if index >= count {
         return Err(Failure::new(Exit::Usage, format!("--piece {index}: expected 0 to {}", count - 1)));
     }
-    let subscription = Subscription::expect(metainfo.clone(), data)?;
+    let subscription = Subscription::expect(metainfo.clone(), &TrustArgs::default(), data)?;
     let store = glue::open_store(&subscription)?;
     let mut piece = vec![0; metainfo.info.piece_length as usize];
     let Some(record) = store.piece(index) else {

@@ -11,7 +11,7 @@ use super::glue;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
-use crate::wire::license::{License, Policy};
+use crate::wire::license::{License, LicenseError, Policy};
 
 /// Arguments of `license`.
 #[derive(Debug, clap::Args)]
@@ -25,12 +25,14 @@ pub(super) struct Args {
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    #[command(flatten)]
+    trust: glue::TrustArgs,
 }
 
 /// Subscribes if need be, fetches the license, checks it and stores it.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
-    let subscription = Subscription::ensure(metainfo, &data, output).await?;
+    let subscription = Subscription::ensure(metainfo, &args.trust, &data, output).await?;
     let license = fetch(&subscription, args.voucher.as_deref()).await?;
     let played = subscription.plays()?.plays();
     output.result(
@@ -66,15 +68,7 @@ pub(super) async fn fetch_for(
     let record = plays.report().map_err(glue::player_failure)?;
     let envelope =
         client.license_with(torrent, epoch, voucher, Some(record)).await.map_err(glue::client_failure)?;
-    let open = |envelope: &[u8]| {
-        License::open_for(
-            envelope,
-            &subscription.keys.identity,
-            &subscription.metainfo,
-            &subscription.keys.id,
-        )
-    };
-    let license = open(&envelope).map_err(glue::license_failure)?;
+    let license = subscription.open_license(&envelope).map_err(glue::license_failure)?;
     // Before the license is stored: one that is newer than the record of plays looks as if that had been put back.
     plays.renew(&license, client.now()).map_err(glue::player_failure)?;
     let store = |path: &Path, envelope: &[u8]| {
@@ -84,7 +78,7 @@ pub(super) async fn fetch_for(
     let (dir, path) = (&subscription.dir, subscription.dir.license());
     // One that cannot be opened is of no use to anybody.
     let known = std::fs::read(&path).ok();
-    let known = known.and_then(|envelope| Some((open(&envelope).ok()?.epoch, envelope)));
+    let known = known.and_then(|envelope| Some((subscription.open_license(&envelope).ok()?.epoch, envelope)));
     match known {
         Some((newer, _)) if newer > license.epoch => store(&dir.license_of(license.epoch), &envelope)?,
         Some((older, before)) if older < license.epoch => {
@@ -100,14 +94,18 @@ pub(super) async fn fetch_for(
 /// done, what there is has to do: this is noted. Errors: the subscription was revoked.
 pub(super) async fn renew_if_due(subscription: &Subscription, output: Output) -> Result<(), Failure> {
     // Whatever else is wrong with the license is said when it is used.
-    let Ok(player) = super::play::load_player(subscription) else { return Ok(()) };
-    let now = crate::date::now();
-    // A record that was changed, lost or copied is not set right in silence.
-    let Ok(plays) = subscription.plays() else { return Ok(()) };
-    let refused = plays.fits(player.license()).is_ok() && plays.check(player.policy(), now).is_err();
-    let due = refused || plays.is_renewal_due(player.policy(), now);
-    if !due {
-        return Ok(());
+    let stored = std::fs::read(subscription.dir.license()).unwrap_or_default();
+    // The publisher has another key by now.
+    let replaced = matches!(subscription.open_license(&stored), Err(LicenseError::OtherSigner));
+    if !replaced {
+        let Ok(player) = super::play::load_player(subscription) else { return Ok(()) };
+        let now = crate::date::now();
+        // A record that was changed, lost or copied is not set right in silence.
+        let Ok(plays) = subscription.plays() else { return Ok(()) };
+        let refused = plays.fits(player.license()).is_ok() && plays.check(player.policy(), now).is_err();
+        if !refused && !plays.is_renewal_due(player.policy(), now) {
+            return Ok(());
+        }
     }
     match fetch(subscription, None).await {
         Err(failure) if failure.exit == Exit::Revoked => Err(failure),
@@ -143,10 +141,10 @@ pub(super) async fn fetch_missing(
     epochs: impl IntoIterator<Item = u64>,
     output: Output,
 ) {
-    let Subscription { keys, metainfo, dir, .. } = subscription;
+    let dir = &subscription.dir;
     // One that was tampered with, or is another's, is to be seen, and not to be replaced.
     let envelope = std::fs::read(dir.license()).unwrap_or_default();
-    let Ok(newest) = License::open_for(&envelope, &keys.identity, metainfo, &keys.id) else { return };
+    let Ok(newest) = subscription.open_license(&envelope) else { return };
     let known: BTreeSet<u64> = dir.other_licenses().into_iter().chain([newest.epoch]).collect();
     for epoch in epochs.into_iter().filter(|epoch| !known.contains(epoch)) {
         if let Err(failure) = fetch_for(subscription, Some(epoch), None).await {

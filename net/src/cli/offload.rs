@@ -28,7 +28,7 @@ pub(super) struct Args {
 /// Lists the hours of the last 30 days and their sum, or subscribers.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
-    let admin = args.admin.client(&data, Some(&metainfo.announce))?;
+    let admin = args.admin.client(&data)?;
     let torrent = metainfo.info.seal.torrent_id;
     if args.subscribers {
         let mut after = None;

@@ -14,7 +14,6 @@ use super::{DataDir, Exit, Failure, Output, glue, license};
 use crate::atomic_file::Existing;
 use crate::date::now;
 use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
-use crate::wire::license::License;
 
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
@@ -49,6 +48,8 @@ pub(super) struct Args {
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
     #[command(flatten)]
+    trust: glue::TrustArgs,
+    #[command(flatten)]
     serve: serve::ServeArgs,
     #[command(flatten, next_help_heading = "Fetching by itself (where no `get` runs)")]
     node: glue::NodeArgs,
@@ -72,7 +73,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         output.give_stdout_away();
     }
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
-    let subscription = Subscription::expect(metainfo, &data)?;
+    let subscription = Subscription::expect(metainfo, &args.trust, &data)?;
     if !subscription.dir.license().exists() || args.voucher.is_some() {
         license::fetch(&subscription, args.voucher.as_deref()).await?;
     } else {
@@ -218,11 +219,12 @@ pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Fa
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
     let metainfo = subscription.metainfo.as_ref().clone();
     let paths = subscription.dir.other_licenses().into_iter().map(|epoch| subscription.dir.license_of(epoch));
-    let keys = &subscription.keys;
     // One that is damaged opens nothing, and keeps nobody from playing.
-    let opens = |envelope: &Vec<u8>| License::open_for(envelope, &keys.identity, &metainfo, &keys.id).is_ok();
+    let opens = |envelope: &Vec<u8>| subscription.open_license(envelope).is_ok();
     let others: Vec<Vec<u8>> = paths.filter_map(|path| std::fs::read(path).ok()).filter(opens).collect();
-    Player::with_licenses(metainfo, keys, &envelope, &others).map_err(glue::player_failure)
+    let license_key = &subscription.license_key();
+    Player::with_licenses(metainfo, &subscription.keys, license_key, &envelope, &others)
+        .map_err(glue::player_failure)
 }
 
 /// Opens every stored piece; those that are bad.

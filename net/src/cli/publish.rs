@@ -13,10 +13,11 @@ use super::glue::{self, AdminArgs};
 use super::output::bytes;
 use super::publisher::PublisherArgs;
 use super::subscription::at;
-use super::{DataDir, Exit, Failure, Output};
+use super::{DataDir, Exit, Failure, Output, authority};
 use crate::atomic_file::{self, Access, Existing};
 use crate::publish::protect::{self, FileRange, Protect};
 use crate::publish::{Options, publish};
+use crate::wire::origin::Origin;
 use crate::wire::selection::Runs;
 
 /// Arguments of `publish`.
@@ -59,6 +60,9 @@ pub(super) struct Args {
     /// Allow the profile `paper`, which protects nothing: for reproducing the paper and its attacks
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    /// Where the tracker is reached, for your first torrent; may be given several times [default: as the admin token says]
+    #[arg(long = "origin", env = "SWARMSEAL_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    origins: Vec<Origin>,
     #[command(flatten)]
     publisher: PublisherArgs,
     #[command(flatten)]
@@ -68,10 +72,18 @@ pub(super) struct Args {
 /// Publishes.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let params = params(&args)?;
-    let tracker = args.admin.tracker(None)?;
-    let admin = args.admin.client(&data, None)?;
-    let license_key = admin.license_key().await.map_err(glue::client_failure)?;
-    let publisher_key = args.publisher.open(&data, output)?.public();
+    let (token, admin) = (args.admin.token(&data)?, args.admin.client(&data)?);
+    let keys = admin.keys().await.map_err(glue::client_failure)?;
+    let key = args.publisher.open(&data, output)?;
+    let publisher_key = key.public();
+    let served = admin.authority(&publisher_key).await.map_err(glue::client_failure)?;
+    let newest = glue::kept_authority(&data, &publisher_key)?
+        .into_iter()
+        .chain(served)
+        .max_by_key(|authority| authority.serial);
+    let authority =
+        authority::of_new_torrent(keys, args.origins.clone(), &token.origin, newest, key.signing_key())?;
+    glue::keep_authority(&data.authority(&publisher_key), &authority)?;
     let piece_length = args
         .piece_length
         .map(u32::try_from)
@@ -92,9 +104,8 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let options = Options {
         source: args.source.clone(),
         name: args.name.clone(),
-        announce: format!("{}/announce", tracker.trim_end_matches('/')),
+        authority: Some(authority),
         publisher_key,
-        license_key,
         params,
         piece_length,
         runs: plan.runs,

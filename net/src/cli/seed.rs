@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::glue::{self, TrackerLink};
 use super::subscription::{at, read_metainfo};
-use super::{Exit, Failure, Output};
+use super::{DataDir, Exit, Failure, Output};
 use crate::peer::{Member, Node, NodeConfig, Obfuscation, Role, TorrentConfig};
 use crate::publish::{PackageCache, Packager};
 use crate::tracker_client::Client;
@@ -63,10 +63,12 @@ pub(super) struct Args {
     /// Bytes of packaged pieces to keep at most, with K, M, G or T, of all torrents together
     #[arg(long, env = "SWARMSEAL_PACKAGE_CACHE_SIZE", value_name = "SIZE", value_parser = super::size, default_value = "64G")]
     package_cache_size: u64,
+    #[command(flatten)]
+    trust: glue::TrustArgs,
 }
 
 /// Serves until it is told to stop.
-pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     if args.seed_files.len() > 1 && (args.content.is_some() || args.torrent.is_some()) {
         return Err(Failure::new(Exit::Usage, "--content and --torrent: expected one seed file beside them"));
     }
@@ -85,7 +87,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     let mut room = args.package_cache_size;
     let stop = Arc::new(AtomicBool::new(false));
     for path in &args.seed_files {
-        let added = add(&node, path, &args, &mut room)?;
+        let added = add(&node, path, (&args, &data), &mut room)?;
         output.note(format!("Seeding {} from {}", added.name, path.display()));
         torrents.push(added.torrent_id.to_string());
         if args.package_cache.is_some() {
@@ -131,7 +133,7 @@ struct Added {
 }
 
 /// Adds one torrent. `room`: for packaged pieces, less what this one takes.
-fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, Failure> {
+fn add(node: &Node, path: &Path, (args, data): (&Args, &DataDir), room: &mut u64) -> Result<Added, Failure> {
     let seed = KeyFile::read(path, SeedFile::KIND)
         .and_then(|file| SeedFile::from_key_file(&file))
         .map_err(at(path))?;
@@ -169,12 +171,13 @@ fn add(node: &Node, path: &Path, args: &Args, room: &mut u64) -> Result<Added, F
     };
     let secret = seed.package_secret.clone();
     let role = Role::Seed { member, source: packager.clone(), secret };
-    let link = TrackerLink::of_seed(&metainfo, &seed, node.local_addr().ip())?;
+    let service = args.trust.service(&metainfo, data)?;
+    let link = TrackerLink::of_seed(&metainfo, service.clone(), &seed, node.local_addr().ip())?;
     let config = TorrentConfig {
         super_seed: args.super_seed,
         ..glue::torrent_config(&metainfo, role, Arc::new(link))
     };
     node.add_torrent(config).map_err(glue::add_failure)?;
-    let client = glue::seed_client(&metainfo, &seed)?;
+    let client = glue::seed_client(service, &seed)?;
     Ok(Added { torrent_id: seal.torrent_id, name: metainfo.info.name.clone(), packager, client })
 }

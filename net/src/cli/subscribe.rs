@@ -31,12 +31,14 @@ pub(super) struct Args {
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    #[command(flatten)]
+    trust: glue::TrustArgs,
 }
 
 /// Subscribes, or says that this has been done.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
-    let subscription = Subscription::ensure(metainfo, &data, output).await?;
+    let subscription = Subscription::ensure(metainfo, &args.trust, &data, output).await?;
     let id = subscription.keys.id.to_string();
     output.result(&id, json!({ "event": "subscribed", "subscriber": id }));
     if args.personal {
@@ -64,12 +66,14 @@ pub(super) struct PasskeyArgs {
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
+    #[command(flatten)]
+    trust: glue::TrustArgs,
 }
 
 /// Has the tracker replace this device's passkey, and keeps the new one.
 pub(super) async fn passkey(args: PasskeyArgs, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
-    let mut subscription = Subscription::expect(metainfo, &data)?;
+    let mut subscription = Subscription::expect(metainfo, &args.trust, &data)?;
     let torrent = subscription.metainfo.info.seal.torrent_id;
     let fresh = glue::client(&subscription)?.passkey(torrent, true).await.map_err(glue::client_failure)?;
     subscription.keep_passkey(&fresh)?;
@@ -105,7 +109,10 @@ async fn write_personal(subscription: &Subscription, path: &Path, output: Output
     }
     bar.finish_and_clear();
     let passkey = subscription.passkey.to_hex();
-    let announce = format!("{}/{passkey}/announce", glue::base_url(&subscription.metainfo.announce)?);
+    let authority = subscription.service.authority();
+    let origin = authority.as_ref().and_then(|authority| authority.origins.first());
+    let origin = origin.ok_or_else(|| Failure::new(Exit::Failed, "no tracker is known"))?;
+    let announce = format!("{origin}/{passkey}/announce");
     let personal = PersonalTorrent { label: &info.name, piece_length: info.piece_length, hashes: &hashes };
     atomic_file::write(path, &personal.to_bytes(&announce), Access::Private, Existing::Replace)
         .map_err(|error| Failure::file(path, &error))

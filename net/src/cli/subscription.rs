@@ -7,13 +7,15 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal_core::Profile;
 
-use super::{DataDir, Exit, Failure, Output, TorrentDir, glue};
+use super::glue::{self, TrustArgs};
+use super::{DataDir, Exit, Failure, Output, TorrentDir};
 use crate::atomic_file::{self, Access, Existing};
 use crate::player::PolicyState;
-use crate::tracker_client::Client;
+use crate::tracker_client::{Client, Service};
 use crate::wire::api::Passkey;
 use crate::wire::identity::{Device, SubscriberKeys};
 use crate::wire::keyfile::{self, KeyFile};
+use crate::wire::license::{License, LicenseError};
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
 use crate::wire::seal::Hello;
 use crate::wire::subscription::{self, SubscriptionFile};
@@ -113,6 +115,8 @@ pub(super) fn read_subscription(dir: &TorrentDir) -> Result<Option<SubscriptionF
 pub(super) struct Subscription {
     /// The torrent.
     pub metainfo: Arc<Metainfo>,
+    /// Its tracker.
+    pub service: Service,
     /// Where it is kept.
     pub dir: TorrentDir,
     /// The device.
@@ -127,7 +131,11 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// What this device has of a torrent; none where it never subscribed.
-    pub(super) fn load(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Option<Self>, Failure> {
+    pub(super) fn load(
+        metainfo: Arc<Metainfo>,
+        trust: &TrustArgs,
+        data: &DataDir,
+    ) -> Result<Option<Self>, Failure> {
         let seal = &metainfo.info.seal;
         let dir = data.torrent(&seal.torrent_id);
         let Some(SubscriptionFile { subscriber, passkey, epoch }) = read_subscription(&dir)? else {
@@ -145,12 +153,17 @@ impl Subscription {
                 ),
             ));
         }
-        Ok(Some(Subscription { metainfo, dir, device, keys, passkey, epoch }))
+        let service = trust.service(&metainfo, data)?;
+        Ok(Some(Subscription { metainfo, service, dir, device, keys, passkey, epoch }))
     }
 
     /// [`Subscription::load`], or a failure that says what to do.
-    pub(super) fn expect(metainfo: Arc<Metainfo>, data: &DataDir) -> Result<Self, Failure> {
-        Self::load(metainfo, data)?.ok_or_else(|| {
+    pub(super) fn expect(
+        metainfo: Arc<Metainfo>,
+        trust: &TrustArgs,
+        data: &DataDir,
+    ) -> Result<Self, Failure> {
+        Self::load(metainfo, trust, data)?.ok_or_else(|| {
             Failure::new(
                 Exit::NotLicensed,
                 "this device has not subscribed to the torrent: run `swarmseal get` or `swarmseal subscribe` first",
@@ -162,6 +175,7 @@ impl Subscription {
     /// loses nothing, and a machine with a copy of the root gets the same subscription.
     pub(super) async fn ensure(
         metainfo: Arc<Metainfo>,
+        trust: &TrustArgs,
         data: &DataDir,
         output: Output,
     ) -> Result<Self, Failure> {
@@ -170,21 +184,34 @@ impl Subscription {
         dir.create()?;
         atomic_file::write(&dir.metainfo(), &metainfo.to_bytes(), Access::Shared, Existing::Replace)
             .map_err(|error| Failure::file(&dir.metainfo(), &error))?;
-        if let Some(subscription) = Self::load(metainfo.clone(), data)? {
+        if let Some(subscription) = Self::load(metainfo.clone(), trust, data)? {
             return Ok(subscription);
         }
         let device = device(data)?;
         let keys = device.subscriber_keys(&seal.params, &seal.torrent_id);
-        let client = Client::new(glue::base_url(&metainfo.announce)?).map_err(glue::client_failure)?;
+        let service = trust.service(&metainfo, data)?;
+        let client = Client::new(service.clone()).map_err(glue::client_failure)?;
         let subscribed = client
             .subscribe(&seal.params, seal.torrent_id, (&keys.secret, &keys.public_key), &keys.identity)
             .await
             .map_err(glue::client_failure)?;
         let (passkey, epoch) = (subscribed.passkey, subscribed.epoch);
-        let subscription = Subscription { metainfo, dir, device, keys, passkey, epoch };
+        let subscription = Subscription { metainfo, service, dir, device, keys, passkey, epoch };
         subscription.store()?;
         output.note(format!("Subscribed as {}", subscription.keys.id));
         Ok(subscription)
+    }
+
+    /// The key that the publisher has licenses signed with.
+    pub(super) fn license_key(&self) -> [u8; 32] {
+        // A subscription's service is a publisher's.
+        self.service.authority().map_or([0; 32], |authority| authority.license_key)
+    }
+
+    /// Opens a license of this subscription.
+    pub(super) fn open_license(&self, envelope: &[u8]) -> Result<License, LicenseError> {
+        let SubscriberKeys { identity, id, .. } = &self.keys;
+        License::open_for(envelope, identity, &self.metainfo, &self.license_key(), id)
     }
 
     /// What it says of itself to peers.

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use swarmseal_core::SubscriberId;
 
 use super::glue::{self, AdminArgs};
+use super::subscription::at;
 use super::{DataDir, Exit, Failure, Output};
-use crate::atomic_file::{self, Access, Existing};
+use crate::atomic_file::Existing;
 use crate::tracker_client::AdminClient;
+use crate::wire::keyfile::TokenFile;
 
 /// What to do about admin tokens.
 #[derive(Debug, clap::Subcommand)]
@@ -36,7 +38,7 @@ pub(super) struct Create {
     /// Until when: seconds since 1970, or from now with a unit, such as 90d [default: until it is revoked]
     #[arg(long, env = "SWARMSEAL_EXPIRES", value_name = "TIME", value_parser = glue::time)]
     expires: Option<u64>,
-    /// A file to write it to, for --admin-token-file [default: it is printed]
+    /// A file to write it to, for --admin-token-file [default: what belongs into one is printed]
     #[arg(long, short, env = "SWARMSEAL_OUTPUT", value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -65,9 +67,9 @@ pub(super) struct RevokeToken {
 pub(super) async fn run(verb: Verb, data: DataDir, output: Output) -> Result<(), Failure> {
     match verb {
         Verb::Create(args) => create(args, &data, output).await,
-        Verb::List(args) => list(args.admin.client(&data, None)?, output).await,
+        Verb::List(args) => list(args.admin.client(&data)?, output).await,
         Verb::Revoke(RevokeToken { id, admin }) => {
-            admin.client(&data, None)?.revoke_token(&id).await.map_err(glue::client_failure)?;
+            admin.client(&data)?.revoke_token(&id).await.map_err(glue::client_failure)?;
             output.result(format!("Revoked {id}"), json!({ "event": "token-revoked", "id": id }));
             Ok(())
         }
@@ -75,27 +77,26 @@ pub(super) async fn run(verb: Verb, data: DataDir, output: Output) -> Result<(),
 }
 
 async fn create(args: Create, data: &DataDir, output: Output) -> Result<(), Failure> {
-    let client = args.admin.client(data, None)?;
+    let TokenFile { origin, tracker_key, .. } = args.admin.token(data)?;
+    let client = args.admin.client(data)?;
     let issued = client.create_token(&args.name, &args.role, args.expires).await;
     let (id, token) = issued.map_err(glue::client_failure)?;
+    let file = TokenFile { origin, tracker_key, token }.to_key_file();
     match args.output {
         Some(path) => {
-            let written = atomic_file::write(
-                &path,
-                format!("{}\n", *token).as_bytes(),
-                Access::Private,
-                Existing::Keep,
-            );
-            if let Err(error) = written {
+            if let Err(error) = file.write(&path, Existing::Keep) {
                 // Nobody can use it then.
                 let _ = client.revoke_token(&id).await;
-                return Err(Failure::file(&path, &error));
+                return Err(at(&path)(error));
             }
             let path = path.display().to_string();
             output
                 .result(format!("Token {id} in {path}"), json!({ "event": "token", "id": id, "path": path }));
         }
-        None => output.result(token.as_str(), json!({ "event": "token", "id": id, "token": *token })),
+        None => {
+            let text = file.to_text();
+            output.result(text.trim_end(), json!({ "event": "token", "id": id, "file": *text }));
+        }
     }
     Ok(())
 }
@@ -127,7 +128,7 @@ pub(super) struct AuditArgs {
 
 /// Shows what was done with admin tokens.
 pub(super) async fn audit(args: AuditArgs, data: DataDir, output: Output) -> Result<(), Failure> {
-    let client = args.admin.client(&data, None)?;
+    let client = args.admin.client(&data)?;
     let (mut before, mut left) = (None, args.limit);
     while left > 0 {
         let page = client.audit(before, left.min(1000)).await.map_err(glue::client_failure)?;
@@ -182,7 +183,7 @@ pub(super) struct RevokeArgs {
 
 /// Revokes a subscriber, a seed, a grant or a voucher.
 pub(super) async fn revoke(args: RevokeArgs, data: DataDir, output: Output) -> Result<(), Failure> {
-    let client = args.admin.client(&data, None)?;
+    let client = args.admin.client(&data)?;
     let bytes = |text: &str| {
         let mut id = [0; 32];
         hex::decode_to_slice(text, &mut id)

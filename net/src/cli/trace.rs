@@ -65,7 +65,7 @@ pub(super) struct Args {
 /// Names the subscriber.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
-    let admin = args.admin.client(&data, Some(&metainfo.announce))?;
+    let admin = args.admin.client(&data)?;
     let torrent = metainfo.info.seal.torrent_id;
     let (found, about) = if let (Some(path), Some(seed)) = (&args.ciphertext, &args.seed_file) {
         let piece = read_piece(path, &args, &metainfo)?;

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::glue::{self, PassphraseSource};
 use super::{DataDir, Exit, Failure, Output};
 use crate::platform::Hangups;
-use crate::tracker::{Config, ConfigError, Kind, Reloader, Server, Setting};
+use crate::tracker::{Config, ConfigError, Kind, OwnKey, Reloader, Server, Setting};
 
 /// Arguments of `tracker`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,10 @@ pub(super) struct Args {
     /// Print all settings as such a file, each with what it means, and do nothing else
     #[arg(long, env = "SWARMSEAL_TRACKER_PRINT_CONFIG")]
     print_config: bool,
+    /// Start with a fresh key of this kind, and keep the old one aside: `tracker`, where it was lost or stolen, or `license`. Sign a new
+    /// authority then
+    #[arg(long, env = "SWARMSEAL_TRACKER_NEW_KEY", value_name = "KIND", value_parser = own_key)]
+    new_key: Vec<OwnKey>,
     /// Ask for the passphrase of the master keys on the terminal
     #[arg(long, env = "SWARMSEAL_ASK_PASSPHRASE")]
     ask_passphrase: bool,
@@ -65,6 +69,14 @@ fn flag(setting: &'static Setting) -> Option<Arg> {
         }
     };
     Some(arg.value_name(setting.value).help(help))
+}
+
+fn own_key(text: &str) -> Result<OwnKey, String> {
+    match text {
+        "tracker" => Ok(OwnKey::Tracker),
+        "license" => Ok(OwnKey::License),
+        _ => Err("expected `tracker` or `license`".to_owned()),
+    }
 }
 
 fn number(text: &str) -> Result<Value, String> {
@@ -121,7 +133,7 @@ impl Args {
 
 /// Runs until it is told to stop. `data`: the directory that was given, which goes before the file's.
 pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Result<(), Failure> {
-    let (print, ask) = (args.print_config, args.ask_passphrase);
+    let (print, ask, new_keys) = (args.print_config, args.ask_passphrase, args.new_key.clone());
     let mut config = args.settings()?;
     if print {
         print!("{}", config.to_toml());
@@ -137,12 +149,13 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Re
         ask,
     };
     config.master_passphrase = passphrase.read()?;
+    config.new_keys = new_keys;
     let told = glue::told_to_stop();
     let hangups = Hangups::new();
     let server = Server::bind(config).await.map_err(glue::tracker_failure)?;
     let url = server.url();
     let token = server.admin_token_file();
-    let key = hex::encode(server.license_key());
+    let key = hex::encode(server.tracker_key());
     output.result(
         format!("Tracker at {url}\nAdmin token in {}\nKey {key}", token.display()),
         json!({ "event": "listening", "url": url, "admin_token_file": token, "key": key }),

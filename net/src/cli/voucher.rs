@@ -71,7 +71,7 @@ pub(super) struct GrantArgs {
 /// Issues a voucher and prints its code.
 pub(super) async fn voucher(args: VoucherArgs, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
-    let admin = args.admin.client(&data, Some(&metainfo.announce))?;
+    let admin = args.admin.client(&data)?;
     let id = metainfo.info.seal.torrent_id;
     let code =
         admin.create_voucher(id, args.terms.terms(args.devices)).await.map_err(glue::client_failure)?;
@@ -90,7 +90,7 @@ pub(super) async fn grant(args: GrantArgs, data: DataDir, output: Output) -> Res
         )
     })?;
     let subscriber = SubscriberId(id);
-    let admin = args.admin.client(&data, Some(&metainfo.announce))?;
+    let admin = args.admin.client(&data)?;
     let torrent = metainfo.info.seal.torrent_id;
     admin.create_grant(torrent, subscriber, args.terms.terms(1)).await.map_err(glue::client_failure)?;
     output.result(

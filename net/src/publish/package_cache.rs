@@ -211,9 +211,8 @@ mod tests {
         let options = Options {
             source: source.path().into(),
             name: Some("a".into()),
-            announce: "http://tracker.example/announce".into(),
+            authority: None,
             publisher_key: SigningKey::from_bytes(&[2; 32]).public(),
-            license_key: SigningKey::from_bytes(&[1; 32]).public(),
             params: Arc::new(Params::new(Profile::Sealed, group, Exponents::Short).unwrap()),
             piece_length: Some(16 << 10),
             runs: None,

@@ -34,9 +34,11 @@ use super::store::{Listed, mark};
 use super::witnesses::Witnesses;
 use super::{clock, voucher};
 use crate::wire::api::{ApiError, Passkey, Role, Token};
+use crate::wire::authority::SignedAuthority;
 use crate::wire::identity::is_public_key;
 use crate::wire::license::Policy;
 use crate::wire::metainfo::{MAX_FILE, Metainfo};
+use crate::wire::origin::Origin;
 
 pub(super) use audit::{AuditRecord, list as audit};
 pub(super) use devices::{list as devices, revoke as revoke_device};
@@ -191,9 +193,81 @@ impl<'de> Deserialize<'de> for Secret32 {
     }
 }
 
-/// `GET /admin/license-key`
-pub(super) async fn license_key(State(tracker): Shared) -> Response {
-    Json(json!({ "license_key": hex::encode(tracker.licenser()) })).into_response()
+/// `GET /admin/keys`: what an authority for this tracker names.
+pub(super) async fn keys(State(tracker): Shared) -> Response {
+    let server = tracker.config.license_server.as_ref();
+    let license_key = server.map_or_else(|| tracker.license_key.public(), |server| server.identity);
+    Json(json!({
+        "tracker_key": hex::encode(tracker.tracker_key.public()),
+        "license_key": hex::encode(license_key),
+        "origin": tracker.authorities.own().map(Origin::as_str),
+    }))
+    .into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfPublisher {
+    publisher_key: Hex32,
+}
+
+/// `GET /admin/authority`: a publisher's newest.
+pub(super) async fn authority(
+    State(tracker): Shared,
+    query: Result<Query<OfPublisher>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(OfPublisher { publisher_key })) => {
+            let newest = tracker.authorities.newest(&publisher_key.0);
+            Json(json!({ "authority": newest.map(|newest| hex::encode(newest.as_bytes())) })).into_response()
+        }
+        Err(rejection) => refuse(bad(rejection.body_text())),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutAuthority {
+    publisher_key: Hex32,
+    /// The statement, in hexadecimal.
+    authority: String,
+}
+
+impl Subject for PutAuthority {
+    fn subject(&self) -> String {
+        format!("authority of publisher {}", hex::encode(self.publisher_key.0))
+    }
+}
+
+/// `POST /admin/authority`
+pub(super) async fn put_authority(State(tracker): Shared, body: Body<PutAuthority>) -> Response {
+    blocking(tracker, body, |tracker, body| {
+        let bytes =
+            hex::decode(&body.authority).map_err(|_| bad("authority: expected hexadecimal digits"))?;
+        let authority = SignedAuthority::from_bytes(&bytes, &body.publisher_key.0)
+            .map_err(|error| bad(error.to_string()))?;
+        // Also what bounds the table.
+        if !tracker.torrents().iter().any(|torrent| torrent.publisher_key == body.publisher_key.0) {
+            return Err(bad("publisher_key: no torrent of this publisher is registered"));
+        }
+        let newest = keep_authority(tracker, authority)?;
+        let names_us = newest.tracker_key == tracker.tracker_key.public();
+        Ok(json!({ "authority": hex::encode(newest.as_bytes()), "names_this_tracker": names_us }))
+    })
+    .await
+}
+
+/// Keeps an authority if it is the newest of its publisher, and gives the newest. Errors: [`ApiError::BadRequest`] where it is from the
+/// future.
+fn keep_authority(tracker: &Tracker, authority: SignedAuthority) -> Result<Arc<SignedAuthority>, Refusal> {
+    let (publisher, now) = (*authority.publisher_key(), clock::now());
+    let kept = tracker.authorities.newest(&publisher);
+    authority.supersedes(kept.as_deref(), now).map_err(|error| bad(error.to_string()))?;
+    if tracker.store.keep_authority(&authority, now)? {
+        tracing::info!(publisher = hex::encode(publisher), serial = authority.serial, "another authority");
+        tracker.authorities.put(authority);
+    }
+    Ok(tracker.authorities.newest(&publisher).ok_or(ApiError::Internal)?)
 }
 
 #[derive(Deserialize)]
@@ -228,10 +302,14 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
         let metainfo = Metainfo::from_bytes(&bytes, crate::backend::kernels())
             .map_err(|error| bad(error.to_string()))?;
         let seal = &metainfo.info.seal;
-        if seal.license_key != tracker.licenser() {
-            return Err(bad(
-                "the torrent names another license key than this tracker's or its license server's",
-            ));
+        let authority = metainfo.authority.clone();
+        let authority = authority.ok_or_else(|| bad("the .torrent does not say which tracker serves it"))?;
+        if authority.tracker_key != tracker.tracker_key.public() {
+            return Err(bad("the .torrent's authority names another tracker's key"));
+        }
+        let server = tracker.config.license_server.as_ref().map(|server| server.identity);
+        if authority.license_key != tracker.license_key.public() && Some(authority.license_key) != server {
+            return Err(bad("the .torrent's authority names another license key than this tracker's or its license server's"));
         }
         if seal.params.profile() == Profile::Paper && !tracker.config.insecure_paper_profile {
             return Err(bad("the profile `paper` protects nothing: expected insecure_paper_profile = true"));
@@ -248,6 +326,7 @@ pub(super) async fn register(State(tracker): Shared, body: Body<Register>) -> Re
             return Err(bad("the torrent id is registered with another info-hash"));
         }
         let (torrent_id, key) = (seal.torrent_id, body.seed_key.0);
+        keep_authority(tracker, authority)?;
         let witness = WitnessSecret::from_bytes(*body.witness.0);
         keep_witness(tracker, &torrent_id, &witness)?;
         let seed_id = SubscriberId::of_seed(&torrent_id, &key);

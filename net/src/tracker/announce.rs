@@ -129,6 +129,10 @@ fn answer_announce(
         now: Some(now),
         // Other clients fetch what they began with.
         epoch: (member.role == Role::Subscriber && !own).then(|| torrent.epochs.current()),
+        authority: request.authority.and_then(|known| {
+            let newest = tracker.authorities.newest(&torrent.publisher_key)?;
+            (newest.serial > known).then(|| newest.as_bytes().to_vec())
+        }),
     };
     if request.no_peer_id {
         reply.peers.iter_mut().for_each(|peer| peer.id = None);

@@ -1,4 +1,4 @@
-//! The bencoded calls: challenge, subscribe, session, re-key, witness keys, seed keys.
+//! The bencoded calls: subscribe, session, re-key, witness keys, seed keys.
 
 use std::sync::Arc;
 
@@ -21,23 +21,14 @@ use super::rekey::{self, Party, Witness};
 use super::sessions::Session;
 use super::state::{self, Torrent, Tracker, random};
 use crate::wire::api::{
-    self, ApiError, Challenge, Keys, OpenSession, Passkey, PasskeyReply, PasskeyRequest, ReKeyRequest, Role,
-    SeedKeysRequest, SessionOpened, Subscribe, Subscribed, Token, WitnessKeys, WitnessRequest,
+    self, ApiError, Keys, OpenSession, Passkey, PasskeyReply, PasskeyRequest, ReKeyRequest, Role,
+    SeedKeysRequest, SessionOpened, SessionToken, Subscribe, Subscribed, WitnessKeys, WitnessRequest,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, purpose};
 
 pub(super) type Shared = State<Arc<Tracker>>;
 pub(super) type Body = Result<Bytes, BytesRejection>;
-
-/// `POST /challenge`
-pub(super) async fn challenge(State(tracker): Shared, Extension(remote): Extension<Remote>) -> Response {
-    let answer = tracker.stranger(remote.0).and_then(|()| {
-        let now = clock::now();
-        Ok(Challenge { nonce: tracker.nonces.make(now, random()?), now })
-    });
-    respond(&tracker, answer)
-}
 
 /// `POST /subscribe`
 pub(super) async fn subscribe(
@@ -49,12 +40,10 @@ pub(super) async fn subscribe(
         tracker.stranger(remote.0)?;
         let request: Subscribe = read(body)?;
         let torrent = tracker.torrent(&request.torrent_id)?;
-        // What is cheap comes first, and a nonce serves one try: a proof costs two exponentiations.
-        let now = clock::now();
-        tracker.nonces.check(now, &request.nonce)?;
+        // Cheap checks come first: a proof costs two exponentiations.
+        tracker.nonces.check(clock::now(), &request.contact)?;
         identity::verify(&request.identity, purpose::SUBSCRIBE, &request.signing_input(), &request.signature)
             .map_err(|_| ApiError::BadSignature)?;
-        tracker.nonces.use_up(now, &request.nonce)?;
         let shared = Arc::clone(&tracker);
         tracker.verifiers.run(move || enrol(&shared, &torrent, &request)).await?
     };
@@ -103,7 +92,7 @@ pub(super) async fn session(
     let answer = async {
         tracker.stranger(remote.0)?;
         let request: OpenSession = read(body)?;
-        tracker.nonces.check(clock::now(), &request.nonce)?;
+        tracker.nonces.check(clock::now(), &request.contact)?;
         let shared = Arc::clone(&tracker);
         tracker.workers.run(move || open_session(&shared, &request)).await?
     };
@@ -115,25 +104,31 @@ pub(super) async fn session(
 }
 
 fn open_session(tracker: &Tracker, request: &OpenSession) -> Result<SessionOpened, Refusal> {
+    let torrent = tracker.torrent(&request.torrent_id)?;
     let known = match request.role {
         Role::Subscriber => {
-            tracker.store.subscriber(&request.id)?.map(|record| (record.identity, record.revoked))
+            let record = tracker.store.subscriber(&request.id)?;
+            record.map(|record| (record.torrent_id, record.identity, record.revoked))
         }
-        Role::Seed => tracker.store.seed(&request.id)?.map(|record| (record.key, record.revoked)),
+        Role::Seed => {
+            tracker.store.seed(&request.id)?.map(|record| (record.torrent_id, record.key, record.revoked))
+        }
     };
-    let (key, revoked) = known.ok_or(ApiError::UnknownSubscriber)?;
-    let signed = OpenSession::signing_input(&request.id, &request.nonce);
-    identity::verify(&key, request.role.purpose(), &signed, &request.signature)
+    let (of, key, revoked) = known.ok_or(ApiError::UnknownSubscriber)?;
+    if of != torrent.id {
+        return Err(ApiError::WrongTorrent.into());
+    }
+    identity::verify(&key, request.role.purpose(), &request.signing_input(), &request.signature)
         .map_err(|_| ApiError::BadSignature)?;
-    let now = clock::now();
-    tracker.nonces.use_up(now, &request.nonce)?;
     if revoked {
         return Err(ApiError::Revoked.into());
     }
-    let token = Token::new(random()?);
+    let now = clock::now();
     let expires = now + tracker.config.session_seconds;
-    tracker.sessions.open(&token, Session { id: request.id, role: request.role, expires }, now)?;
-    Ok(SessionOpened { token, expires, now })
+    let token = tracker.sessions.open(&Session { id: request.id, role: request.role, expires });
+    let authority = tracker.authorities.newest(&torrent.publisher_key);
+    let authority = authority.map(|authority| authority.as_bytes().to_vec());
+    Ok(SessionOpened { authority, token, expires, now })
 }
 
 /// `POST /passkey`: the passkey of the session's subscriber or seed, or another instead of it.
@@ -335,9 +330,9 @@ async fn in_session_or_at_once<R: DeserializeOwned + Send + 'static, A: Serializ
     respond(&tracker, answer.await)
 }
 
-pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<SessionToken> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    Token::from_hex(value.strip_prefix("Bearer ")?)
+    SessionToken::from_text(value.strip_prefix("Bearer ")?)
 }
 
 pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {

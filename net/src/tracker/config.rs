@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::wire::api::LicenseServer;
 use crate::wire::keyfile::Passphrase;
+use crate::wire::origin::Origin;
 
 /// Bytes of the longest file.
 const MAX_FILE: u64 = 1 << 20;
@@ -95,6 +96,9 @@ macro_rules! settings {
             /// What master keys and witness secrets are sealed with, if they are: it stands in no file of settings.
             #[serde(skip)]
             pub master_passphrase: Option<Passphrase>,
+            /// Keys that this start replaces by fresh ones. Their old files stay, under another name.
+            #[serde(skip)]
+            pub new_keys: Vec<OwnKey>,
         }
 
         impl Config {
@@ -121,7 +125,7 @@ macro_rules! settings {
 
             /// The defaults, on this data directory.
             pub fn new(data: impl Into<PathBuf>) -> Self {
-                Config { data: data.into(), $($name: $default,)+ master_passphrase: None }
+                Config { data: data.into(), $($name: $default,)+ master_passphrase: None, new_keys: Vec::new() }
             }
         }
     };
@@ -131,6 +135,10 @@ settings! {
     /// Where to listen; port 0 takes any.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7000)),
         Text "listen" "SWARMSEAL_LISTEN" "ADDRESS";
+    /// Where clients reach the tracker, such as `https://tracker.example`: admin tokens name it. The address that it listens on if not
+    /// given.
+    origin: Option<Origin> = None,
+        Text "origin" "SWARMSEAL_TRACKER_ORIGIN" "ORIGIN";
     /// PEM file with the certificate and those that lead from it to its root. With it the tracker speaks HTTPS and nothing
     /// else. SIGHUP reads it and its key again.
     tls_certificate: Option<PathBuf> = None,
@@ -164,7 +172,7 @@ settings! {
     /// Seconds that a session lasts.
     session_seconds: u64 = 3600,
         Seconds "session-time" "SWARMSEAL_TRACKER_SESSION_TIME" "DURATION";
-    /// Seconds that a challenge may be answered.
+    /// Seconds that clients may refer to an answer of `/identify`.
     nonce_seconds: u64 = 60,
         Seconds "nonce-time" "SWARMSEAL_TRACKER_NONCE_TIME" "DURATION";
     /// Seconds from now until the latest expiry of a ticket that is accepted.
@@ -176,7 +184,7 @@ settings! {
     /// Calls that one subscriber may make at once, having been silent before.
     calls_burst: u32 = 5000,
         Number "calls-burst" "SWARMSEAL_TRACKER_CALLS_BURST" "COUNT";
-    /// Calls a second from one address (of IPv6: one network of 64 bits) that belong to no session: challenges,
+    /// Calls a second from one address (of IPv6: one network of 64 bits) that belong to no session: identifications,
     /// subscriptions, openings of sessions, wrong admin tokens; 0: any number.
     address_calls_per_second: u32 = 50,
         Number "address-calls-per-second" "SWARMSEAL_TRACKER_ADDRESS_CALLS_PER_SECOND" "COUNT";
@@ -254,6 +262,15 @@ settings! {
     /// Entries of the audit log that are kept; the oldest go first.
     audit_entries: u64 = 100_000,
         Number "audit-entries" "SWARMSEAL_TRACKER_AUDIT_ENTRIES" "COUNT";
+}
+
+/// A key of the tracker's own, which another may replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnKey {
+    /// Shows clients that they reached the tracker; their sessions end with it.
+    Tracker,
+    /// Signs licenses.
+    License,
 }
 
 /// Where a proxy says for whom it speaks.
@@ -405,10 +422,10 @@ mod tests {
     use super::*;
 
     fn uncommented(text: &str) -> String {
-        // The one placeholder that is no value of its setting.
+        // The placeholders that are no values of their settings.
         let identity = crate::wire::identity::SigningKey::from_bytes(&[1; 32]).public();
-        let server = LicenseServer { url: "https://l".to_owned(), identity, device: [2; 32] };
-        let text = text.replace("URL#KEYS", &String::from(server));
+        let server = LicenseServer { origin: "https://l".parse().unwrap(), identity, device: [2; 32] };
+        let text = text.replace("URL#KEYS", &String::from(server)).replace("\"ORIGIN\"", "\"https://t\"");
         let lines = text.lines().map(|line| {
             let setting = |name: &str| Config::setting(name).is_some();
             match line.strip_prefix('#').and_then(|rest| rest.split_once(" = ").map(|(name, _)| (name, rest)))

@@ -13,13 +13,13 @@ use axum::{Router, middleware};
 
 use super::metrics::Call;
 use super::state::Tracker;
-use super::{admin, announce, backup, calls, devices, epochs, licenses, offload, personal};
+use super::{admin, announce, backup, calls, devices, epochs, identify, licenses, offload, personal};
 use crate::wire::api;
 
 /// Every route.
 pub(super) fn router(tracker: Arc<Tracker>) -> Router {
     let calls = Router::new()
-        .route("/challenge", post(calls::challenge))
+        .route("/identify", get(identify::identify))
         .route("/subscribe", post(calls::subscribe))
         .route("/session", post(calls::session))
         .route("/passkey", post(calls::passkey))
@@ -41,7 +41,8 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .layer(DefaultBodyLimit::max(api::MAX_BODY));
     let admin = Router::new()
         .route("/admin/torrents", get(admin::torrents).post(admin::register))
-        .route("/admin/license-key", get(admin::license_key))
+        .route("/admin/keys", get(admin::keys))
+        .route("/admin/authority", get(admin::authority).post(admin::put_authority))
         .route("/admin/vouchers", get(admin::list_vouchers).post(admin::vouchers))
         .route("/admin/grants", get(admin::grants).post(admin::grant))
         .route("/admin/grants/revoke", post(admin::revoke_grant))

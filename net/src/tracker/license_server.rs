@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, http::StatusCode};
@@ -29,18 +29,22 @@ use tokio::sync::Semaphore;
 
 use super::calls::{Body, read};
 use super::connection::{self, Front, Remote};
+use super::identify::asked;
 use super::limits::Limits;
 use super::metrics::{Counters, count};
+use super::nonces::Nonces;
 use super::refusal::{Refusal, bencoded};
+use super::state::random;
 use super::tls::Tls;
-use super::{Config, Error, SWEEP};
+use super::{Config, Error, SWEEP, clock};
 use crate::tracker_client::{self, Client};
 use crate::wire::api::{
-    self, ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseServer, LicenseWord,
+    self, ApiError, Identified, LicenseFilled, LicenseOrder, LicenseReply, LicenseServer, LicenseWord,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, Identity, purpose};
 use crate::wire::license::License;
+use crate::wire::origin::Origin;
 
 /// Licenses in the making at once: each has all its keys in memory.
 const MAX_AT_ONCE: usize = 32;
@@ -59,6 +63,9 @@ struct Licenser {
     identity: Identity,
     tracker: Client,
     tracker_key: [u8; 32],
+    /// Where subscribers find it.
+    origin: Origin,
+    nonces: Nonces,
     at_once: Semaphore,
     limits: Limits,
     counters: Counters,
@@ -72,17 +79,24 @@ impl Front for Licenser {
 
 impl Server {
     /// Listens; connections wait until [`Server::run`]. Of `config`, what concerns connections counts. `identity`: the server's own;
-    /// `tracker_key`: what the tracker signs with, see [`super::Server::license_key`]. Reads the certificate, so it blocks for a moment. Errors: those of a tracker that cannot
-    /// listen.
+    /// `origin`: where subscribers find it, if that is not the address that it listens on; `tracker_key`: see
+    /// [`super::Server::tracker_key`]. Reads the certificate, so it blocks for a moment. Errors: those of a tracker that cannot listen.
     pub async fn bind(
         config: Config,
         identity: Identity,
         tracker: Client,
         tracker_key: [u8; 32],
+        origin: Option<Origin>,
     ) -> Result<Self, Error> {
         let tls = super::open_tls(&config)?;
         let (listener, address) = super::listen(config.listen).await?;
+        let origin = match origin {
+            Some(origin) => origin,
+            None => super::reached_at(tls.is_some(), address)?,
+        };
         let licenser = Arc::new(Licenser {
+            nonces: Nonces::new(identity.signing_key(), config.nonce_seconds),
+            origin,
             limits: Limits::new(&config),
             config,
             identity,
@@ -101,10 +115,10 @@ impl Server {
         super::url(self.tls.is_some(), self.address)
     }
 
-    /// What its tracker has to know. `url`: where subscribers find it, if that is another than [`Server::url`].
-    pub fn for_tracker(&self, url: Option<String>) -> LicenseServer {
+    /// What its tracker has to know.
+    pub fn for_tracker(&self) -> LicenseServer {
         LicenseServer {
-            url: url.unwrap_or_else(|| self.url()),
+            origin: self.licenser.origin.clone(),
             identity: self.licenser.identity.public(),
             device: self.licenser.identity.device_public(),
         }
@@ -119,6 +133,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let router = Router::new()
             .route("/license", post(license))
+            .route("/identify", get(identify))
             .layer(DefaultBodyLimit::max(api::MAX_BODY))
             .route("/health", get(|| async { "ok\n" }))
             .route("/ready", get(ready))
@@ -144,9 +159,32 @@ async fn ready(State(licenser): State<Arc<Licenser>>) -> Response {
     /// Seconds for the tracker's answer.
     const PATIENCE: Duration = Duration::from_secs(5);
     let stopping = licenser.stopping.load(std::sync::atomic::Ordering::Relaxed);
-    match tokio::time::timeout(PATIENCE, licenser.tracker.challenge()).await {
+    match tokio::time::timeout(PATIENCE, licenser.tracker.identify()).await {
         Ok(Ok(_)) if !stopping => "ready\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+/// `GET /identify`
+async fn identify(
+    State(licenser): State<Arc<Licenser>>,
+    Extension(remote): Extension<Remote>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let answer = || {
+        licenser.limits.address(remote.0).map_err(|wait| Refusal::wait(ApiError::Rate, wait))?;
+        let request = asked(query.as_deref())?;
+        let now = clock::now();
+        let nonce = licenser.nonces.make(now, random()?, &request.nonce, &request.origin);
+        let mut answer = Identified::sign(&request, licenser.identity.signing_key(), nonce, now);
+        if request.origin != licenser.origin {
+            answer.signature = None;
+        }
+        Ok::<_, Refusal>(answer)
+    };
+    match answer() {
+        Ok(answer) => bencoded(bencode::to_bytes(&answer)),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -208,7 +246,7 @@ impl Licenser {
             tracing::error!(what, "the tracker's answer does not hold");
             ApiError::Internal
         };
-        let signed = LicenseFilled::signing_input(&word.nonce, &filled.device, &filled.license);
+        let signed = LicenseFilled::signing_input(&word.contact.nonce, &filled.device, &filled.license);
         identity::verify(&self.tracker_key, purpose::LICENSE_FILLED, &signed, &filled.signature)
             .map_err(|_| wrong("its signature"))?;
         let license = License::open(&filled.license, &self.identity, &self.tracker_key)

@@ -21,7 +21,7 @@ use super::state::{Torrent, Tracker};
 use super::{clock, devices, rekey, voucher};
 use crate::date;
 use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest, LicenseServer};
-use crate::wire::identity::{self, purpose};
+use crate::wire::identity::{self, SigningKey, purpose};
 use crate::wire::license::{License, Policy};
 
 /// `POST /license`
@@ -43,7 +43,7 @@ fn make_license(
         let buys = bought.is_some() && bought != tracker.store.held_by(&session.id)?;
         devices::note_plays(tracker, &session.id, record, buys)?;
     }
-    if torrent.license_key != tracker.license_key.public() {
+    if tracker.authority(&torrent)?.license_key != tracker.license_key.public() {
         // Nothing is redeemed yet: that is for the other server's order.
         let server = license_server(tracker, &torrent)?.clone();
         return Ok(LicenseReply { license: Vec::new(), now: clock::now(), server: Some(server) });
@@ -51,7 +51,7 @@ fn make_license(
     let epoch = request.epoch.unwrap_or_else(|| torrent.epochs.current());
     let voucher = request.voucher.as_deref();
     let license = granted(tracker, &torrent, session.id, epoch, voucher)?;
-    let license = seal(tracker, &license, &subscriber.device)?;
+    let license = seal(&license, &tracker.license_key, &subscriber.device)?;
     // Noted before it leaves.
     tracker.store.note_license(&session.id, epoch, clock::now())?;
     count(&tracker.counters.licenses, 1);
@@ -62,7 +62,7 @@ fn make_license(
 pub(super) async fn order(State(tracker): Shared, body: Body) -> Response {
     let answer = async {
         let order: LicenseOrder = read(body)?;
-        tracker.nonces.check(clock::now(), &order.word.nonce)?;
+        tracker.nonces.check(clock::now(), &order.word.contact)?;
         let shared = Arc::clone(&tracker);
         tracker.workers.run(move || fill(&shared, &order)).await?
     };
@@ -83,15 +83,14 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
     let subscriber = tracker.subscriber_in(&word.subscriber, &torrent.id)?;
     check(&subscriber.identity, purpose::LICENSE_WORD, &word.signing_input(), &word.signature)?;
     let now = clock::now();
-    tracker.nonces.use_up(now, &word.nonce)?;
     let epoch = word.epoch.unwrap_or_else(|| torrent.epochs.current());
     let voucher = word.voucher.as_deref();
     let license = granted(tracker, &torrent, word.subscriber, epoch, voucher)?;
-    let license = seal(tracker, &license, &server.device)?;
+    let license = seal(&license, &tracker.tracker_key, &server.device)?;
     tracker.store.note_license(&word.subscriber, epoch, now)?;
     count(&tracker.counters.licenses, 1);
-    let signed = LicenseFilled::signing_input(&word.nonce, &subscriber.device, &license);
-    let signature = tracker.license_key.sign(purpose::LICENSE_FILLED, &signed);
+    let signed = LicenseFilled::signing_input(&word.contact.nonce, &subscriber.device, &license);
+    let signature = tracker.tracker_key.sign(purpose::LICENSE_FILLED, &signed);
     Ok(LicenseFilled { license, device: subscriber.device, signature, now })
 }
 
@@ -99,7 +98,8 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
 /// knows.
 fn license_server<'t>(tracker: &'t Tracker, torrent: &Torrent) -> Result<&'t LicenseServer, Refusal> {
     let server = tracker.config.license_server.as_ref();
-    server.filter(|server| server.identity == torrent.license_key).ok_or_else(|| {
+    let license_key = tracker.authority(torrent)?.license_key;
+    server.filter(|server| server.identity == license_key).ok_or_else(|| {
         Refusal::new(
             ApiError::WrongTorrent,
             "another license server, unknown here, signs this torrent's licenses",
@@ -159,9 +159,9 @@ fn granted(
     })
 }
 
-/// An envelope that this tracker signs, for a device.
-fn seal(tracker: &Tracker, license: &License, device: &[u8; 32]) -> Result<Vec<u8>, Refusal> {
+/// An envelope that one of the tracker's keys signs, for a device or a license server.
+fn seal(license: &License, key: &SigningKey, device: &[u8; 32]) -> Result<Vec<u8>, Refusal> {
     license
-        .seal(&tracker.license_key, device, &mut UnwrapErr(SysRng))
+        .seal(key, device, &mut UnwrapErr(SysRng))
         .map_err(|error| Refusal::new(ApiError::BadRequest, error.to_string()))
 }

@@ -12,7 +12,7 @@ use super::store::Totals;
 pub(super) const CALLS: [(&str, &str); 24] = [
     ("announce", ""),
     ("scrape", ""),
-    ("challenge", "/challenge"),
+    ("identify", "/identify"),
     ("subscribe", "/subscribe"),
     ("session", "/session"),
     ("passkey", "/passkey"),
@@ -228,8 +228,6 @@ gauges! {
     swarms,
     /// Peers of the largest swarm.
     largest_swarm,
-    /// Open sessions.
-    sessions,
     /// Bytes of the re-key tables.
     table_bytes,
     /// Bytes that the re-key tables may take.

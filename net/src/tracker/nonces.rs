@@ -1,116 +1,106 @@
-//! Challenges: nonces that cost the tracker nothing until somebody has signed one.
+//! Nonces of `/identify`, of which nothing is remembered: a stranger cannot fill the memory, and replicas that share the tracker's key
+//! accept each other's. What a nonce authorises is safe to repeat.
 //!
-//! A nonce is its time (8 bytes), 8 random bytes and a MAC of both under a key of this process. Nothing is remembered of the
-//! nonces given out, so a stranger cannot fill the memory; remembered are, until they expire, those that were used.
-
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+//! A nonce is its time (8 bytes), 8 random bytes and a MAC of both, of the client's nonce and of the origin. The MAC's key comes from the
+//! secret of the tracker's key.
 
 use subtle::ConstantTimeEq;
 
-use crate::wire::api::ApiError;
+use crate::wire::api::{ApiError, Contact};
+use crate::wire::identity::SigningKey;
+use crate::wire::origin::Origin;
 
-/// Used nonces remembered at most.
-const MAX_USED: usize = 1 << 18;
-
-/// Makes nonces and takes each back once.
+/// Makes nonces and tells its own.
 pub(super) struct Nonces {
     key: [u8; 32],
+    tracker_key: [u8; 32],
     lifetime: u64,
-    used: Mutex<BTreeSet<[u8; 16]>>,
 }
 
 impl Nonces {
-    /// `lifetime` in seconds.
-    pub(super) fn new(key: [u8; 32], lifetime: u64) -> Self {
-        Nonces { key, lifetime, used: Mutex::new(BTreeSet::new()) }
+    /// Of the tracker with this key. `lifetime` in seconds.
+    pub(super) fn new(key: &SigningKey, lifetime: u64) -> Self {
+        let tracker_key = key.public();
+        let key = blake3::derive_key("swarmseal v1 tracker nonce", key.to_bytes().as_slice());
+        Nonces { key, tracker_key, lifetime }
     }
 
-    /// A nonce with these random bytes.
-    pub(super) fn make(&self, now: u64, random: [u8; 8]) -> [u8; 32] {
+    /// A nonce with these random bytes, for a client's nonce and an origin.
+    pub(super) fn make(&self, now: u64, random: [u8; 8], client: &[u8; 32], origin: &Origin) -> [u8; 32] {
         let mut nonce = [0; 32];
         nonce[..8].copy_from_slice(&now.to_be_bytes());
         nonce[8..16].copy_from_slice(&random);
-        let mac = self.mac(&nonce);
+        let mac = self.mac(&nonce, client, origin);
         nonce[16..].copy_from_slice(&mac);
         nonce
     }
 
-    /// Checks that the nonce is ours and has not expired. Errors: [`ApiError::BadNonce`].
-    pub(super) fn check(&self, now: u64, nonce: &[u8; 32]) -> Result<(), ApiError> {
-        let genuine: bool = self.mac(nonce).ct_eq(&nonce[16..]).into();
-        if genuine && now.saturating_sub(time(nonce)) <= self.lifetime {
+    /// Checks that a contact is with this tracker, and not too long ago. Errors: [`ApiError::BadNonce`].
+    pub(super) fn check(&self, now: u64, contact: &Contact) -> Result<(), ApiError> {
+        let Contact { client_nonce, nonce, origin, tracker_key } = contact;
+        let genuine: bool = self.mac(nonce, client_nonce, origin).ct_eq(&nonce[16..]).into();
+        let made = nonce.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        if genuine && *tracker_key == self.tracker_key && now.saturating_sub(made) <= self.lifetime {
             Ok(())
         } else {
             Err(ApiError::BadNonce)
         }
     }
 
-    /// Uses up a nonce that was checked, once its signature has verified. Errors: [`ApiError::BadNonce`] the second time,
-    /// [`ApiError::Busy`] where too many were used lately.
-    pub(super) fn use_up(&self, now: u64, nonce: &[u8; 32]) -> Result<(), ApiError> {
-        let mut head = [0; 16];
-        head.copy_from_slice(&nonce[..16]);
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        // Times lead in the order, so what has expired comes first. A clock set back only keeps nonces longer.
-        while used.first().is_some_and(|first| now.saturating_sub(time(first)) > self.lifetime) {
-            used.pop_first();
-        }
-        if used.contains(&head) {
-            return Err(ApiError::BadNonce);
-        }
-        if used.len() >= MAX_USED {
-            return Err(ApiError::Busy);
-        }
-        used.insert(head);
-        Ok(())
-    }
-
-    fn mac(&self, nonce: &[u8; 32]) -> [u8; 16] {
+    fn mac(&self, nonce: &[u8; 32], client: &[u8; 32], origin: &Origin) -> [u8; 16] {
         let mut mac = [0; 16];
-        blake3::Hasher::new_keyed(&self.key).update(&nonce[..16]).finalize_xof().fill(&mut mac);
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        // The origin is the one part whose length varies, and stands last.
+        hasher.update(&nonce[..16]).update(client).update(origin.as_str().as_bytes());
+        hasher.finalize_xof().fill(&mut mac);
         mac
     }
-}
-
-fn time(head: &[u8]) -> u64 {
-    head.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_nonce_serves_once_and_not_for_long() {
-        let nonces = Nonces::new([1; 32], 60);
-        let nonce = nonces.make(1000, [2; 8]);
-        assert_eq!(nonces.check(1060, &nonce), Ok(()));
-        assert_eq!(nonces.check(1061, &nonce), Err(ApiError::BadNonce));
-        assert_eq!(nonces.use_up(1000, &nonce), Ok(()));
-        assert_eq!(nonces.use_up(1001, &nonce), Err(ApiError::BadNonce));
-        assert_eq!(nonces.use_up(1001, &nonces.make(1001, [2; 8])), Ok(()));
+    fn nonces(seed: u8) -> Nonces {
+        Nonces::new(&SigningKey::from_bytes(&[seed; 32]), 60)
+    }
+
+    fn contact(nonces: &Nonces) -> Contact {
+        let origin: Origin = "https://tracker.example".parse().unwrap();
+        let nonce = nonces.make(1000, [2; 8], &[3; 32], &origin);
+        Contact { client_nonce: [3; 32], nonce, origin, tracker_key: nonces.tracker_key }
     }
 
     #[test]
-    fn a_forged_nonce_is_refused() {
-        let nonces = Nonces::new([1; 32], 60);
-        let nonce = nonces.make(1000, [2; 8]);
-        for at in 0..32 {
-            let mut forged = nonce;
-            forged[at] ^= 1;
-            assert_eq!(nonces.check(1000, &forged), Err(ApiError::BadNonce), "byte {at}");
+    fn a_nonce_serves_for_a_minute_and_may_be_repeated() {
+        let nonces = nonces(1);
+        let contact = contact(&nonces);
+        for now in [999, 1000, 1000, 1060] {
+            assert_eq!(nonces.check(now, &contact), Ok(()));
         }
-        assert_eq!(Nonces::new([9; 32], 60).check(1000, &nonce), Err(ApiError::BadNonce));
+        assert_eq!(nonces.check(1061, &contact), Err(ApiError::BadNonce));
+        // Another process with the same key.
+        assert_eq!(self::nonces(1).check(1000, &contact), Ok(()));
     }
 
     #[test]
-    fn expired_nonces_are_forgotten() {
-        let nonces = Nonces::new([1; 32], 60);
-        for i in 0..100u64 {
-            nonces.use_up(1000, &nonces.make(1000, i.to_be_bytes())).unwrap();
+    fn a_nonce_is_for_one_client_origin_and_tracker() {
+        let nonces = nonces(1);
+        let good = contact(&nonces);
+        let origin = "https://elsewhere.example".parse().unwrap();
+        let mut forged: Vec<Contact> = vec![
+            Contact { origin, ..good.clone() },
+            Contact { client_nonce: [4; 32], ..good.clone() },
+            Contact { tracker_key: [5; 32], ..good.clone() },
+            contact(&self::nonces(2)),
+        ];
+        forged.extend((0..32).map(|at| {
+            let mut nonce = good.nonce;
+            nonce[at] ^= 1;
+            Contact { nonce, ..good.clone() }
+        }));
+        for contact in forged {
+            assert_eq!(nonces.check(1000, &contact), Err(ApiError::BadNonce), "{contact:?}");
         }
-        nonces.use_up(2000, &nonces.make(2000, [0; 8])).unwrap();
-        assert_eq!(nonces.used.lock().unwrap().len(), 1);
     }
 }

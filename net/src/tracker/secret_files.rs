@@ -74,6 +74,18 @@ pub(super) fn read_or_create(path: &Path) -> Result<(Secret, bool), SecretFileEr
     }
 }
 
+/// Puts a secret that another is to replace aside, under a name with the time in it.
+pub(super) fn retire(path: &Path, now: u64) -> Result<(), SecretFileError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".until-{now}"));
+    match std::fs::rename(path, aside) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SecretFileError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The secret in the file, if the file is there.
 pub(super) fn read(path: &Path) -> Result<Option<Secret>, SecretFileError> {
     let failed = |source| SecretFileError::Io { path: path.to_owned(), source };

@@ -1,16 +1,17 @@
-//! Sessions: bearer tokens in memory. A restart forgets them, and clients open new ones.
+//! Sessions: bearer tokens that say whose they are, under a MAC. The tracker keeps none, so no number of them fills its memory, a restart
+//! ends none, and replicas that share the tracker's key accept each other's. Every call looks whether the member was revoked since.
+//!
+//! ```text
+//! token = id (32) ‖ 2·expiry + (1 for a seed), 64-bit big-endian ‖ MAC (16)
+//! ```
+//!
+//! The id fixes the torrent. The MAC's key comes from the secret of the tracker's key.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
+use subtle::ConstantTimeEq;
 use swarmseal_core::SubscriberId;
 
-use crate::wire::api::{ApiError, Role, Token};
-
-/// Sessions at most.
-const MAX_SESSIONS: usize = 1 << 20;
-/// Sessions of one subscriber; another pushes the oldest out. Seeds share an id among machines.
-const MAX_OF_ONE: usize = 8;
+use crate::wire::api::{ApiError, Role, SESSION_TOKEN, SessionToken};
+use crate::wire::identity::SigningKey;
 
 /// Whose session it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,104 +20,83 @@ pub(super) struct Session {
     pub(super) id: SubscriberId,
     /// Which of the two.
     pub(super) role: Role,
-    /// When it ends.
+    /// When it ends, in seconds since 1970.
     pub(super) expires: u64,
 }
 
-/// The open sessions.
-#[derive(Default)]
-pub(super) struct Sessions(Mutex<Open>);
-
-#[derive(Default)]
-struct Open {
-    /// By the hash of the token, so that look-ups tell nothing about tokens.
-    by_token: HashMap<[u8; 32], Session>,
-    by_id: HashMap<SubscriberId, Vec<[u8; 32]>>,
+/// Makes tokens and tells its own.
+pub(super) struct Sessions {
+    key: [u8; 32],
 }
 
 impl Sessions {
-    /// Opens one. Errors: [`ApiError::Busy`] where there are too many.
-    pub(super) fn open(&self, token: &Token, session: Session, now: u64) -> Result<(), ApiError> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.by_token.len() >= MAX_SESSIONS {
-            open.drop_expired(now);
-        }
-        if open.by_token.len() >= MAX_SESSIONS {
-            return Err(ApiError::Busy);
-        }
-        let key = hash(token);
-        let mut tokens = open.by_id.remove(&session.id).unwrap_or_default();
-        if tokens.len() >= MAX_OF_ONE {
-            let oldest = tokens.remove(0);
-            open.by_token.remove(&oldest);
-        }
-        tokens.push(key);
-        open.by_id.insert(session.id, tokens);
-        open.by_token.insert(key, session);
-        Ok(())
+    /// Of the tracker with this key.
+    pub(super) fn new(key: &SigningKey) -> Self {
+        Sessions { key: blake3::derive_key("swarmseal v1 session token", key.to_bytes().as_slice()) }
+    }
+
+    /// The token of a session.
+    pub(super) fn open(&self, session: &Session) -> SessionToken {
+        let mut token = [0; SESSION_TOKEN];
+        token[..32].copy_from_slice(&session.id.0);
+        let end = session.expires << 1 | u64::from(session.role == Role::Seed);
+        token[32..40].copy_from_slice(&end.to_be_bytes());
+        let mac = self.mac(&token);
+        token[40..].copy_from_slice(&mac);
+        SessionToken::new(token)
     }
 
     /// The session of a token. Errors: [`ApiError::NoSession`].
-    pub(super) fn find(&self, token: &Token, now: u64) -> Result<Session, ApiError> {
-        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = open.by_token.get(&hash(token)).copied().ok_or(ApiError::NoSession)?;
-        if now < session.expires { Ok(session) } else { Err(ApiError::NoSession) }
+    pub(super) fn find(&self, token: &SessionToken, now: u64) -> Result<Session, ApiError> {
+        let bytes = token.as_bytes();
+        let genuine: bool = self.mac(bytes).ct_eq(&bytes[40..]).into();
+        let (mut id, mut end) = ([0; 32], [0; 8]);
+        id.copy_from_slice(&bytes[..32]);
+        end.copy_from_slice(&bytes[32..40]);
+        let end = u64::from_be_bytes(end);
+        let role = if end & 1 == 1 { Role::Seed } else { Role::Subscriber };
+        let session = Session { id: SubscriberId(id), role, expires: end >> 1 };
+        if genuine && now < session.expires { Ok(session) } else { Err(ApiError::NoSession) }
     }
 
-    /// Ends those that have expired.
-    pub(super) fn sweep(&self, now: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).drop_expired(now);
+    fn mac(&self, token: &[u8; SESSION_TOKEN]) -> [u8; 16] {
+        let mut mac = [0; 16];
+        blake3::Hasher::new_keyed(&self.key).update(&token[..40]).finalize_xof().fill(&mut mac);
+        mac
     }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_token.len()
-    }
-}
-
-impl Open {
-    fn drop_expired(&mut self, now: u64) {
-        self.by_token.retain(|_, session| now < session.expires);
-        let by_token = &self.by_token;
-        self.by_id.retain(|_, tokens| {
-            tokens.retain(|token| by_token.contains_key(token));
-            !tokens.is_empty()
-        });
-    }
-}
-
-fn hash(token: &Token) -> [u8; 32] {
-    *blake3::hash(token.as_bytes()).as_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn session(id: u8, expires: u64) -> Session {
-        Session { id: SubscriberId([id; 32]), role: Role::Subscriber, expires }
+    fn sessions(seed: u8) -> Sessions {
+        Sessions::new(&SigningKey::from_bytes(&[seed; 32]))
     }
 
     #[test]
-    fn a_session_ends() {
-        let sessions = Sessions::default();
-        let token = Token::new([1; 32]);
-        sessions.open(&token, session(1, 100), 0).unwrap();
-        assert_eq!(sessions.find(&token, 99), Ok(session(1, 100)));
-        assert_eq!(sessions.find(&token, 100), Err(ApiError::NoSession));
-        assert_eq!(sessions.find(&Token::new([2; 32]), 0), Err(ApiError::NoSession));
-        sessions.sweep(100);
-        assert_eq!(sessions.len(), 0);
-    }
-
-    #[test]
-    fn one_subscriber_cannot_take_all_sessions() {
-        let sessions = Sessions::default();
-        for i in 0..20 {
-            sessions.open(&Token::new([i; 32]), session(1, 100), 0).unwrap();
+    fn a_token_says_whose_it_is_until_it_ends() {
+        let sessions = sessions(1);
+        for role in [Role::Subscriber, Role::Seed] {
+            let session = Session { id: SubscriberId([7; 32]), role, expires: 100 };
+            let token = sessions.open(&session);
+            assert_eq!(sessions.find(&token, 99), Ok(session));
+            assert_eq!(sessions.find(&token, 100), Err(ApiError::NoSession));
+            // After a restart.
+            assert_eq!(self::sessions(1).find(&token, 99), Ok(session));
+            assert_eq!(self::sessions(2).find(&token, 99), Err(ApiError::NoSession));
         }
-        assert_eq!(sessions.len(), MAX_OF_ONE);
-        assert_eq!(sessions.find(&Token::new([0; 32]), 0), Err(ApiError::NoSession));
-        assert!(sessions.find(&Token::new([19; 32]), 0).is_ok());
+    }
+
+    #[test]
+    fn a_changed_token_is_nobody_s() {
+        let sessions = sessions(1);
+        let session = Session { id: SubscriberId([7; 32]), role: Role::Subscriber, expires: 100 };
+        let good = sessions.open(&session);
+        for at in 0..SESSION_TOKEN {
+            let mut bytes = *good.as_bytes();
+            bytes[at] ^= 1;
+            assert_eq!(sessions.find(&SessionToken::new(bytes), 50), Err(ApiError::NoSession), "byte {at}");
+        }
     }
 }

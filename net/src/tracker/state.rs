@@ -12,8 +12,10 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId, WitnessSecret};
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use super::admin::Tokens;
+use super::authorities::Authorities;
 use super::budgets::Budgets;
 use super::connection::Front;
 use super::epochs::Epochs;
@@ -27,6 +29,7 @@ use super::personal::Personals;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::{TableCache, WitnessTables};
+use super::secret_files::{Secret, SecretFileError};
 use super::sessions::{Session, Sessions};
 use super::store::{Member, Store, Totals, mark};
 use super::swarm::Swarms;
@@ -34,12 +37,16 @@ use super::tickets::CheckedTickets;
 use super::witnesses::Witnesses;
 use super::workers::Workers;
 use super::{
-    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, announce, backup, calls, clock,
-    connection, secret_files,
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, OwnKey, STORE, TRACKER_KEY, WITNESSES, announce,
+    backup, calls, clock, connection, secret_files,
 };
-use crate::wire::api::{ApiError, Passkey, Role, Token};
+use crate::atomic_file::Existing;
+use crate::wire::api::{ApiError, Passkey, Role, SessionToken, Token};
+use crate::wire::authority::SignedAuthority;
 use crate::wire::identity::SigningKey;
+use crate::wire::keyfile::TokenFile;
 use crate::wire::metainfo::Metainfo;
+use crate::wire::origin::Origin;
 use crate::wire::selection::Selection;
 
 /// A torrent as calls need it.
@@ -47,8 +54,8 @@ pub(super) struct Torrent {
     pub(super) id: TorrentId,
     pub(super) info_hash: [u8; 20],
     pub(super) params: Arc<Params>,
-    /// Ed25519 public key that its licenses are signed with.
-    pub(super) license_key: [u8; 32],
+    /// Ed25519 public key of its publisher, which signs who serves it.
+    pub(super) publisher_key: [u8; 32],
     pub(super) piece_count: u32,
     /// Which pieces have keys; `None`: all.
     pub(super) selection: Option<Arc<Selection>>,
@@ -74,7 +81,7 @@ impl Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
             params: Arc::clone(&metainfo.info.seal.params),
-            license_key: metainfo.info.seal.license_key,
+            publisher_key: metainfo.info.seal.publisher_key,
             piece_count: metainfo.info.piece_count,
             selection: metainfo.info.seal.selection.clone(),
             piece_length: metainfo.info.piece_length,
@@ -112,8 +119,12 @@ pub(super) struct Tracker {
     pub(super) store: Store,
     masters: RwLock<Masters>,
     pub(super) witnesses: Witnesses,
+    pub(super) tracker_key: SigningKey,
     pub(super) license_key: SigningKey,
+    pub(super) authorities: Authorities,
     pub(super) tokens: Tokens,
+    /// The first admin token.
+    admin: Secret,
     pub(super) nonces: Nonces,
     pub(super) sessions: Sessions,
     pub(super) swarms: Swarms,
@@ -160,17 +171,29 @@ impl Tracker {
         let mut masters = Masters::open(&directory.join(MASTERS), passphrase())?;
         let witnesses = Witnesses::open(&directory.join(WITNESSES), passphrase())?;
         let store = Store::open(&directory.join(STORE), config.check_store)?;
+        for (key, name) in [(OwnKey::Tracker, TRACKER_KEY), (OwnKey::License, LICENSE_KEY)] {
+            if config.new_keys.contains(&key) {
+                secret_files::retire(&directory.join(name), clock::now())?;
+                store.forget_mark(name)?;
+            }
+        }
         // Keys are made on the first start alone: others would not fit what the store has.
         if let Some(path) = backup::missing_keys(&store, &masters.epochs(), &directory)?.into_iter().next() {
             return Err(Error::MissingKey { path });
         }
         masters.begin()?;
+        let (tracker_key, _) = secret_files::read_or_create(&directory.join(TRACKER_KEY))?;
         let (license_key, _) = secret_files::read_or_create(&directory.join(LICENSE_KEY))?;
-        let marks = masters.marks().into_iter().chain([(LICENSE_KEY.to_owned(), mark(&license_key))]);
+        let own = [(TRACKER_KEY, &tracker_key), (LICENSE_KEY, &license_key)];
+        let marks = masters.marks().into_iter().chain(own.map(|(name, key)| (name.to_owned(), mark(key))));
         if let Some(other) = store.check_marks(&marks.collect::<Vec<_>>())?.into_iter().next() {
             return Err(Error::OtherKey { name: other });
         }
-        let (admin, admin_token_is_new) = secret_files::read_or_create(&admin_token(&directory))?;
+        let (admin, admin_token_is_new) = match read_admin_token(&directory)? {
+            Some(admin) => (admin, false),
+            None => (Zeroizing::new(random()?), true),
+        };
+        let tracker_key = SigningKey::from_bytes(&tracker_key);
         let (mut torrents, mut marks) = (HashMap::new(), Vec::new());
         for (record, epochs) in store.torrents()? {
             let metainfo = Metainfo::from_bytes(&record.metainfo, crate::backend::kernels())?;
@@ -194,9 +217,12 @@ impl Tracker {
             masters: RwLock::new(masters),
             witnesses,
             license_key: SigningKey::from_bytes(&license_key),
+            authorities: Authorities::open(&store, tracker_key.public())?,
             tokens: Tokens::new(&admin, store.tokens()?),
-            nonces: Nonces::new(random()?, config.nonce_seconds),
-            sessions: Sessions::default(),
+            admin,
+            nonces: Nonces::new(&tracker_key, config.nonce_seconds),
+            sessions: Sessions::new(&tracker_key),
+            tracker_key,
             swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
             tables: TableCache::new(config.table_cache_bytes),
             witness_tables: WitnessTables::default(),
@@ -221,6 +247,22 @@ impl Tracker {
             config,
         };
         Ok(Opened { tracker, admin_token_is_new })
+    }
+
+    /// Says where the tracker is reached, and writes that beside the admin token. Blocks on a file.
+    pub(super) fn listens(&self, origin: Origin) -> Result<(), Error> {
+        let path = admin_token(&self.config.data);
+        let token = Token::new(*self.admin);
+        let file = TokenFile { origin: origin.clone(), tracker_key: self.tracker_key.public(), token };
+        let written = file.to_key_file().write(&path, Existing::Replace);
+        written.map_err(|source| SecretFileError::KeyFile { path, source })?;
+        self.authorities.listens(origin);
+        Ok(())
+    }
+
+    /// The newest authority of a torrent's publisher. Errors: [`ApiError::Internal`]: each registration brings one.
+    pub(super) fn authority(&self, torrent: &Torrent) -> Result<Arc<SignedAuthority>, ApiError> {
+        self.authorities.newest(&torrent.publisher_key).ok_or(ApiError::Internal)
     }
 
     /// The master keys.
@@ -273,16 +315,8 @@ impl Tracker {
         }
     }
 
-    /// The public key that licenses of new torrents are signed with: a license server's, or this tracker's own.
-    pub(super) fn licenser(&self) -> [u8; 32] {
-        self.config
-            .license_server
-            .as_ref()
-            .map_or_else(|| self.license_key.public(), |server| server.identity)
-    }
-
     /// The session of a token, of which this is one call. Errors: [`ApiError::NoSession`], [`ApiError::Rate`].
-    pub(super) fn session(&self, token: Option<&Token>) -> Result<Session, Refusal> {
+    pub(super) fn session(&self, token: Option<&SessionToken>) -> Result<Session, Refusal> {
         let session = self.sessions.find(token.ok_or(ApiError::NoSession)?, clock::now())?;
         if session.role == Role::Subscriber {
             self.limits.call(&session.id).map_err(|wait| self.too_many(wait))?;
@@ -387,7 +421,6 @@ impl Tracker {
             peers_complete: swarms.complete,
             swarms: swarms.swarms,
             largest_swarm: swarms.largest,
-            sessions: self.sessions.len() as u64,
             table_bytes: self.tables.bytes() as u64,
             table_bytes_limit: self.config.table_cache_bytes as u64,
             jobs_running: jobs.0,
@@ -404,10 +437,9 @@ impl Tracker {
         Stats { counts: self.counters.read(), gauges, totals, swarm_sizes: swarms.by_size }
     }
 
-    /// Forgets sessions and peers that have expired.
+    /// Forgets peers that have expired, and callers that were silent.
     pub(super) fn sweep(&self) {
         let now = clock::now();
-        self.sessions.sweep(now);
         self.swarms.sweep(now);
         self.limits.sweep();
     }
@@ -429,6 +461,17 @@ impl Front for Tracker {
 /// Where the admin token is.
 pub(super) fn admin_token(data: &Path) -> std::path::PathBuf {
     data.join(ADMIN_TOKEN)
+}
+
+/// The first admin token, if there is one.
+fn read_admin_token(data: &Path) -> Result<Option<Secret>, SecretFileError> {
+    let path = admin_token(data);
+    if !path.exists() {
+        return Ok(None);
+    }
+    TokenFile::read(&path)
+        .map(|file| Some(Zeroizing::new(*file.token.as_bytes())))
+        .map_err(|source| SecretFileError::KeyFile { path, source })
 }
 
 /// Random bytes of the system. Errors: [`Error::Random`].

@@ -33,6 +33,7 @@ use super::records::{
     TorrentRecord,
 };
 use crate::wire::api::{ApiError, Passkey, Role};
+use crate::wire::authority::SignedAuthority;
 use crate::wire::bencode;
 
 const MAX_RECORD: usize = 64 << 20;
@@ -58,6 +59,8 @@ const HASHES: TableDefinition<'_, (Bytes32, u64, u32), &[u8]> = TableDefinition:
 const PERSONAL: TableDefinition<'_, [u8; 20], &[u8]> = TableDefinition::new("personal torrents");
 /// (subscriber, epoch) → what licenses it got.
 const LICENSES: TableDefinition<'_, (Bytes32, u64), &[u8]> = TableDefinition::new("licenses");
+/// Publisher key → its newest authority.
+const AUTHORITIES: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("authorities");
 /// Subscriber or seed → when it was revoked.
 const REVOCATIONS: TableDefinition<'_, Bytes32, u64> = TableDefinition::new("revocations");
 
@@ -257,6 +260,36 @@ impl Store {
             Ok((record, decode("epochs", epochs.value())?))
         });
         rows.collect()
+    }
+
+    /// The newest authority of each publisher.
+    pub(super) fn authorities(&self) -> Result<Vec<SignedAuthority>, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(AUTHORITIES)?;
+        let rows = table.iter()?.map(|row| {
+            let (publisher, bytes) = row?;
+            SignedAuthority::from_bytes(bytes.value(), &publisher.value()).map_err(|error| {
+                StoreError::Database(Box::new(redb::Error::Corrupted(format!("an authority: {error}"))))
+            })
+        });
+        rows.collect()
+    }
+
+    /// Keeps an authority if it is newer than the one that is kept; whether it is.
+    pub(super) fn keep_authority(&self, authority: &SignedAuthority, now: u64) -> Result<bool, ChangeError> {
+        let write = self.begin()?;
+        let publisher = authority.publisher_key();
+        {
+            let mut table = write.open_table(AUTHORITIES)?;
+            let kept = table.get(publisher)?;
+            let kept = kept.and_then(|bytes| SignedAuthority::from_bytes(bytes.value(), publisher).ok());
+            if !authority.supersedes(kept.as_ref(), now).map_err(|_| ApiError::BadRequest)? {
+                return Ok(false);
+            }
+            table.insert(publisher, authority.as_bytes())?;
+        }
+        write.commit()?;
+        Ok(true)
     }
 
     /// All passkeys and whose they are.

@@ -1,13 +1,15 @@
 //! The admin API, for publishers.
 
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarmseal_core::{SubscriberId, TorrentId, WitnessSecret};
 use zeroize::Zeroizing;
 
-use super::{Error, base_url, http_client, join, read};
-use crate::wire::api::{ApiError, Passkey};
+use super::{Client, Error, Service, http_client, read};
+use crate::wire::api::{ApiError, Passkey, Token};
+use crate::wire::authority::SignedAuthority;
+use crate::wire::keyfile::TokenFile;
 use crate::wire::metainfo::Metainfo;
 
 /// Bytes of the longest answer.
@@ -64,29 +66,68 @@ pub struct Traced {
     pub seconds: f64,
 }
 
-/// A tracker's admin API.
+/// What an authority for a tracker names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnKeys {
+    /// The tracker's.
+    pub tracker_key: [u8; 32],
+    /// What licenses are signed with: the tracker's, or that of its license server.
+    pub license_key: [u8; 32],
+}
+
+/// A tracker's admin API. The token goes to the tracker that it is for, once that has shown who it is.
 #[derive(Clone)]
 pub struct AdminClient {
     http: reqwest::Client,
-    base: Url,
+    client: Client,
     token: Zeroizing<String>,
 }
 
 impl AdminClient {
-    /// A tracker at its base URL, with its admin token. Errors: [`Error::BadUrl`], [`Error::Unreachable`].
-    pub fn new(base: impl AsRef<str>, token: impl AsRef<str>) -> Result<Self, Error> {
-        let token = Zeroizing::new(token.as_ref().trim().to_owned());
-        Ok(AdminClient { http: http_client().build()?, base: base_url(base.as_ref())?, token })
+    /// With that token. `insecure_http`: plain HTTP may be spoken to other machines. Errors: [`Error::Unreachable`] where no HTTP client
+    /// can be made.
+    pub fn new(file: &TokenFile, insecure_http: bool) -> Result<Self, Error> {
+        let service =
+            Service::fixed(file.origin.clone(), file.tracker_key).allow_insecure_http(insecure_http);
+        let token = Zeroizing::new(file.token.to_hex());
+        Ok(AdminClient { http: http_client().build()?, client: Client::new(service)?, token })
     }
 
-    /// The public key that a .torrent for this tracker must name.
-    pub async fn license_key(&self) -> Result<[u8; 32], Error> {
+    /// What an authority for this tracker names.
+    pub async fn keys(&self) -> Result<OwnKeys, Error> {
         #[derive(Deserialize)]
         struct Answer {
+            tracker_key: String,
             license_key: String,
         }
-        let answer: Answer = self.get("admin/license-key").await?;
-        bytes(&answer.license_key)
+        let answer: Answer = self.get("admin/keys").await?;
+        Ok(OwnKeys { tracker_key: bytes(&answer.tracker_key)?, license_key: bytes(&answer.license_key)? })
+    }
+
+    /// A publisher's newest authority, if the tracker knows one.
+    pub async fn authority(&self, publisher_key: &[u8; 32]) -> Result<Option<SignedAuthority>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            authority: Option<String>,
+        }
+        let path = format!("admin/authority?publisher_key={}", hex::encode(publisher_key));
+        let answer: Answer = self.get(&path).await?;
+        answer.authority.map(|authority| signed(&authority, publisher_key)).transpose()
+    }
+
+    /// Has the tracker serve an authority from now on, if it is newer than the one that it serves; the newest.
+    pub async fn put_authority(&self, authority: &SignedAuthority) -> Result<SignedAuthority, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            authority: String,
+        }
+        let publisher = authority.publisher_key();
+        let body = json!({
+            "publisher_key": hex::encode(publisher),
+            "authority": hex::encode(authority.as_bytes()),
+        });
+        let answer: Answer = self.post("admin/authority", &body).await?;
+        signed(&answer.authority, publisher)
     }
 
     /// Registers a torrent, the public key of its seeds, and the witness secret that it was published with. The same again changes
@@ -216,7 +257,7 @@ impl AdminClient {
         name: &str,
         role: &str,
         expires: Option<u64>,
-    ) -> Result<(String, Zeroizing<String>), Error> {
+    ) -> Result<(String, Token), Error> {
         #[derive(Deserialize)]
         struct Answer {
             id: String,
@@ -224,7 +265,9 @@ impl AdminClient {
         }
         let body = json!({ "name": name, "role": role, "expires": expires });
         let Answer { id, token } = self.post("admin/tokens", &body).await?;
-        Ok((id, Zeroizing::new(token)))
+        let token = Zeroizing::new(token);
+        let token = Token::from_hex(&token).ok_or_else(|| Error::BadAnswer("no token".to_owned()))?;
+        Ok((id, token))
     }
 
     /// The admin tokens that were issued, as the tracker's JSON has them.
@@ -237,8 +280,7 @@ impl AdminClient {
         if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(Error::BadId);
         }
-        let url = join(&self.base, &format!("admin/tokens/{id}"))?;
-        let _: Value = self.send(self.http.request(Method::DELETE, url)).await?;
+        let _: Value = self.send(self.request(Method::DELETE, &format!("admin/tokens/{id}")).await?).await?;
         Ok(())
     }
 
@@ -343,8 +385,7 @@ impl AdminClient {
     /// Writes a copy of the tracker's store as it is now to `to`, for [`restore`](crate::tracker::restore); names the key files
     /// that are not in it. Errors: as other calls, and [`Error::Write`].
     pub async fn back_up(&self, to: &mut impl std::io::Write) -> Result<Vec<String>, Error> {
-        let request = self.http.request(Method::POST, join(&self.base, "admin/backup")?);
-        let mut answer = request.bearer_auth(self.token.as_str()).send().await?;
+        let mut answer = self.request(Method::POST, "admin/backup").await?.send().await?;
         if !answer.status().is_success() {
             let status = answer.status();
             return Err(refused(status, &read(answer, MAX_ANSWER).await?));
@@ -364,7 +405,7 @@ impl AdminClient {
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.send(self.http.request(Method::GET, join(&self.base, path)?)).await
+        self.send(self.request(Method::GET, path).await?).await
     }
 
     async fn post<T: serde::de::DeserializeOwned>(
@@ -373,15 +414,23 @@ impl AdminClient {
         body: &impl Serialize,
     ) -> Result<T, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::BadAnswer(error.to_string()))?;
-        let request = self.http.request(Method::POST, join(&self.base, path)?);
+        let request = self.request(Method::POST, path).await?;
         self.send(request.header("content-type", "application/json").body(body)).await
+    }
+
+    /// A request with the token, to the tracker that has shown who it is. `path`: with its query.
+    async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.client.origin().await?.join(path);
+        url.set_query(query);
+        Ok(self.http.request(method, url).bearer_auth(self.token.as_str()))
     }
 
     async fn send<T: serde::de::DeserializeOwned>(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<T, Error> {
-        let answer = request.bearer_auth(self.token.as_str()).send().await?;
+        let answer = request.send().await?;
         let status = answer.status();
         let body = read(answer, MAX_ANSWER).await?;
         if status.is_success() {
@@ -412,8 +461,13 @@ fn refused(status: StatusCode, body: &[u8]) -> Error {
 
 impl std::fmt::Debug for AdminClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminClient").field("base", &self.base.as_str()).finish_non_exhaustive()
+        f.debug_struct("AdminClient").field("service", self.client.service()).finish_non_exhaustive()
     }
+}
+
+fn signed(authority: &str, publisher_key: &[u8; 32]) -> Result<SignedAuthority, Error> {
+    let bytes = hex::decode(authority).map_err(|_| Error::BadAnswer("no authority".to_owned()))?;
+    SignedAuthority::from_bytes(&bytes, publisher_key).map_err(|error| Error::BadAnswer(error.to_string()))
 }
 
 fn bytes<const N: usize>(text: &str) -> Result<[u8; N], Error> {

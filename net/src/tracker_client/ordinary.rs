@@ -179,6 +179,7 @@ mod tests {
             numwant: None,
             compact: true,
             no_peer_id: false,
+            authority: None,
             ip: None,
             passkey: None,
         }

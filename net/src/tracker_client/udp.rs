@@ -231,6 +231,7 @@ mod tests {
             numwant: None,
             compact: true,
             no_peer_id: false,
+            authority: None,
             ip: None,
             passkey: None,
         }

@@ -1,7 +1,7 @@
 //! Announce and scrape: BEP 3, compact peers (BEP 23, and BEP 7 for IPv6), private torrents (BEP 27) and scrape (BEP 48).
 //!
-//! Replies carry two keys of our own: `now`, the tracker's clock, by which tickets expire, and for subscribers `epoch`, that of
-//! their subscription.
+//! Replies carry keys of our own: `now`, the tracker's clock, by which tickets expire; for subscribers `epoch`, that of their
+//! subscription; and `authority`, a newer one than the client says that it has.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -104,6 +104,8 @@ pub struct Announce {
     pub ip: Option<IpAddr>,
     /// `?passkey=`, for clients that keep it out of the path.
     pub passkey: Option<Passkey>,
+    /// The serial of the newest authority that the peer knows; none from other clients.
+    pub authority: Option<u64>,
 }
 
 impl Announce {
@@ -124,6 +126,7 @@ impl Announce {
             "no_peer_id",
             "ip",
             "passkey",
+            "authority",
         ]);
         let [
             info_hash,
@@ -138,6 +141,7 @@ impl Announce {
             no_peer_id,
             ip,
             passkey,
+            authority,
         ] = query;
         let event = event
             .map(decoded)
@@ -160,6 +164,7 @@ impl Announce {
             no_peer_id: no_peer_id.and_then(text).as_deref() == Some("1"),
             ip: ip.and_then(text).and_then(|text| text.parse().ok()),
             passkey,
+            authority: authority.and_then(text).and_then(|text| text.parse().ok()),
         })
     }
 
@@ -194,6 +199,9 @@ impl Announce {
         }
         if let Some(passkey) = &self.passkey {
             let _ = write!(out, "&passkey={}", passkey.to_hex());
+        }
+        if let Some(serial) = self.authority {
+            let _ = write!(out, "&authority={serial}");
         }
         out
     }
@@ -271,10 +279,14 @@ pub struct AnnounceReply {
     pub now: Option<u64>,
     /// The epoch of the subscription whose passkey it was.
     pub epoch: Option<u64>,
+    /// A newer authority of the torrent's publisher: a statement of [`crate::wire::authority`].
+    pub authority: Option<Vec<u8>>,
 }
 
 #[derive(Deserialize, Serialize)]
 struct RawAnnounceReply {
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "bencode::optional_bytes")]
+    authority: Option<Vec<u8>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     complete: u32,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
@@ -315,6 +327,10 @@ impl AnnounceReply {
     fn to_compact(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(160 + 6 * self.peers.len());
         out.push(b'd');
+        if let Some(authority) = &self.authority {
+            let _ = write!(out, "9:authority{}:", authority.len());
+            out.extend_from_slice(authority);
+        }
         // What is 0 is left out, and read as 0.
         write_number(&mut out, "8:complete", Some(self.complete.into()).filter(|&count| count > 0));
         write_number(&mut out, "5:epoch", self.epoch);
@@ -339,6 +355,7 @@ impl AnnounceReply {
 
     fn raw(&self, peers: Peers, peers6: Option<ByteBuf>) -> RawAnnounceReply {
         RawAnnounceReply {
+            authority: self.authority.clone(),
             complete: self.complete,
             epoch: self.epoch,
             incomplete: self.incomplete,
@@ -377,6 +394,7 @@ impl AnnounceReply {
             warning: raw.warning,
             now: raw.now,
             epoch: raw.epoch,
+            authority: raw.authority,
         })
     }
 }
@@ -663,11 +681,12 @@ mod tests {
             no_peer_id: bool,
             ip: Option<IpAddr>,
             passkey: Option<[u8; 16]>,
+            authority: Option<u64>,
         ) -> Announce {
             let (uploaded, downloaded, left) = counts;
             let passkey = passkey.map(Passkey::new);
             Announce {
-                info_hash, peer_id, port, uploaded, downloaded, left, event, numwant, compact, no_peer_id, ip, passkey,
+                info_hash, peer_id, port, uploaded, downloaded, left, event, numwant, compact, no_peer_id, ip, passkey, authority,
             }
         }
     }
@@ -718,7 +737,7 @@ mod tests {
             let mut peers: Vec<Peer> = addresses.into_iter().map(|address| Peer { address, id: None }).collect();
             peers.sort_by_key(|peer| peer.address.is_ipv6());
             let (complete, incomplete) = counts;
-            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning: None, now, epoch };
+            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning: None, now, epoch, authority: epoch.map(|_| vec![0xE9; 3]) };
             prop_assert_eq!(AnnounceReply::from_bytes(&reply.to_bytes(true)).unwrap(), reply);
         }
 
@@ -733,7 +752,7 @@ mod tests {
         ) {
             let peers: Vec<Peer> = addresses.into_iter().map(|address| Peer { address, id: None }).collect();
             let (complete, incomplete, interval) = numbers;
-            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning, now, epoch };
+            let reply = AnnounceReply { interval, min_interval, complete, incomplete, peers, warning, now, epoch, authority: None };
             let (mut v4, mut v6) = (Vec::new(), Vec::new());
             for peer in &reply.peers {
                 write_compact(peer.address, if peer.address.is_ipv4() { &mut v4 } else { &mut v6 });

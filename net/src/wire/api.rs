@@ -2,7 +2,7 @@
 //!
 //! | call | body | answer |
 //! |---|---|---|
-//! | `/challenge` | none | [`Challenge`] |
+//! | `GET /identify` | [`Identify`], as a query | [`Identified`] |
 //! | `/subscribe` | [`Subscribe`] | [`Subscribed`] |
 //! | `/session` | [`OpenSession`] | [`SessionOpened`] |
 //! | `/passkey` | [`PasskeyRequest`] | [`PasskeyReply`]: the current one, or another instead |
@@ -23,16 +23,20 @@
 //! | `/personal/pull` | [`PersonalKeysRequest`] | [`Keys`]: re-keys from it |
 //! | `/seed/personal` | [`PersonalKeysRequest`] | [`Keys`]: encryption keys |
 //!
-//! All but the first three, and those of a license server apart, go with `Authorization: Bearer` and the token of a session. A refusal is an HTTP status of 400 or more
-//! with a [`Failure`]. Every answer carries `now`, the tracker's clock.
+//! A client sends nothing but [`Identify`] before the answer shows that it reached the publisher's tracker. `/subscribe`, `/session` and a
+//! word to a license server carry that [`Contact`] under their signature. All other calls go with `Authorization: Bearer` and the token of
+//! a session. A refusal is an HTTP status of 400 or more with a [`Failure`]. Every answer carries `now`, the tracker's clock.
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 
 use crate::wire::bencode::{self, optional};
-use crate::wire::identity::{Identity, SigningKey, is_public_key, purpose};
+use crate::wire::identity::{self, BadSignature, Identity, SigningKey, is_public_key, purpose};
+use crate::wire::origin::Origin;
 
 /// Pieces that one call may ask keys for.
 pub const MAX_PIECES: usize = 512;
@@ -92,7 +96,7 @@ codes! {
     UnknownTorrent = "unknown-torrent", 404;
     /// No subscriber or seed of this id is registered.
     UnknownSubscriber = "unknown-subscriber", 404;
-    /// The nonce is not one of this tracker's, has expired or was used.
+    /// The nonce is not one of this tracker's, was given for something else, or has expired.
     BadNonce = "bad-nonce", 403;
     /// A signature does not verify.
     BadSignature = "bad-signature", 403;
@@ -204,7 +208,7 @@ impl fmt::Debug for Passkey {
     }
 }
 
-/// 256 random bits that stand for a session. `Debug` does not show them.
+/// 256 random bits that let their holder use the admin API. `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
@@ -278,14 +282,162 @@ pub(crate) mod id {
     }
 }
 
-/// A nonce to sign, which serves once and not for long.
+/// Bytes of a session's token.
+pub const SESSION_TOKEN: usize = 56;
+
+/// A session's token, made by the tracker and of no meaning to others. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionToken([u8; SESSION_TOKEN]);
+
+impl SessionToken {
+    /// From its bytes.
+    pub const fn new(bytes: [u8; SESSION_TOKEN]) -> Self {
+        SessionToken(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; SESSION_TOKEN] {
+        &self.0
+    }
+
+    /// 75 characters of base64url (RFC 4648 §5), as after `Bearer`.
+    pub fn to_text(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// From exactly such a text.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut bytes = [0; SESSION_TOKEN];
+        // The decoder wants room for whole groups; the text's length settles how many bytes it has.
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        (decoded == SESSION_TOKEN).then_some(SessionToken(bytes))
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionToken(..)")
+    }
+}
+
+/// Fields behind each other, each preceded by its length as 64-bit big-endian: no two lists of fields give the same bytes.
+fn fields(fields: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(fields.iter().map(|field| field.len() + 8).sum());
+    for field in fields {
+        out.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        out.extend_from_slice(field);
+    }
+    out
+}
+
+/// Asks a tracker or license server to show who it is: `GET /identify?nonce=…&origin=…&publisher=…`. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identify {
+    /// Drawn by the client.
+    pub nonce: [u8; 32],
+    /// Where the client believes that it calls.
+    pub origin: Origin,
+    /// The publisher whose newest authority the client wants to see.
+    pub publisher_key: Option<[u8; 32]>,
+}
+
+impl Identify {
+    /// The part of the URL after `?`.
+    pub fn to_query(&self) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("nonce", &hex::encode(self.nonce)).append_pair("origin", self.origin.as_str());
+        if let Some(key) = &self.publisher_key {
+            query.append_pair("publisher", &hex::encode(key));
+        }
+        query.finish()
+    }
+
+    /// Reads the part of the URL after `?`; nothing where a value is missing or malformed. Unknown keys are ignored.
+    pub fn from_query(query: &str) -> Option<Self> {
+        let bytes = |text: &str| {
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes)
+        };
+        let (mut nonce, mut origin, mut publisher_key) = (None, None, None);
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "nonce" => nonce = Some(bytes(&value)?),
+                "origin" => origin = Some(value.parse().ok()?),
+                "publisher" => publisher_key = Some(bytes(&value)?),
+                _ => {}
+            }
+        }
+        Some(Identify { nonce: nonce?, origin: origin?, publisher_key })
+    }
+}
+
+/// Who a tracker or license server is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Challenge {
-    /// Made by the tracker.
+pub struct Identified {
+    /// The publisher's newest authority, if the tracker knows one: a statement of [`crate::wire::authority`].
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "bencode::optional_bytes")]
+    pub authority: Option<Vec<u8>>,
+    /// The key that signed.
+    #[serde(with = "serde_bytes")]
+    pub key: [u8; 32],
+    /// Drawn by the tracker for this nonce and origin of the client: subscriptions and openings of sessions may name it for a minute.
     #[serde(with = "serde_bytes")]
     pub nonce: [u8; 32],
     /// The tracker's clock.
     pub now: u64,
+    /// Purpose `identify`, over [`Identified::signing_input`]. Missing where the tracker is not to be reached at that origin.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "bencode::optional_bytes")]
+    pub signature: Option<[u8; 64]>,
+}
+
+impl Identified {
+    /// What is signed: both nonces and the origin.
+    pub fn signing_input(request: &Identify, nonce: &[u8; 32]) -> Vec<u8> {
+        fields(&[&request.nonce, nonce, request.origin.as_str().as_bytes()])
+    }
+
+    /// Answers with that key.
+    pub fn sign(request: &Identify, key: &SigningKey, nonce: [u8; 32], now: u64) -> Self {
+        let signature = key.sign(purpose::IDENTIFY, &Self::signing_input(request, &nonce));
+        Identified { authority: None, key: key.public(), nonce, now, signature: Some(signature) }
+    }
+
+    /// What a signed answer to that request under that key gives. Errors: [`BadSignature`], also where there is no signature.
+    pub fn check(&self, request: &Identify, key: &[u8; 32]) -> Result<Contact, BadSignature> {
+        let signature = self.signature.as_ref().filter(|_| self.key == *key).ok_or(BadSignature)?;
+        identity::verify(key, purpose::IDENTIFY, &Self::signing_input(request, &self.nonce), signature)?;
+        Ok(Contact {
+            client_nonce: request.nonce,
+            nonce: self.nonce,
+            origin: request.origin.clone(),
+            tracker_key: *key,
+        })
+    }
+}
+
+/// A meeting of a client and a tracker that showed who it is. What a client signs covers it, so that nobody in between can use it
+/// elsewhere or later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The client's nonce.
+    #[serde(rename = "client nonce", with = "serde_bytes")]
+    pub client_nonce: [u8; 32],
+    /// The tracker's.
+    #[serde(with = "serde_bytes")]
+    pub nonce: [u8; 32],
+    /// Where they met.
+    pub origin: Origin,
+    /// The tracker's key.
+    #[serde(rename = "tracker key", with = "serde_bytes")]
+    pub tracker_key: [u8; 32],
+}
+
+impl Contact {
+    /// What a client signs: its own fields in that order, then those of the contact, each preceded by its length.
+    fn signing_input(&self, own: &[&[u8]]) -> Vec<u8> {
+        let origin = self.origin.as_str().as_bytes();
+        fields(&[own, &[&self.tracker_key, origin, &self.client_nonce, &self.nonce]].concat())
+    }
 }
 
 /// Registers a public key with the identity and device keys that go with it.
@@ -306,9 +458,8 @@ pub struct Subscribe {
     /// X25519 public key.
     #[serde(with = "serde_bytes")]
     pub device: [u8; 32],
-    /// The tracker's challenge.
-    #[serde(with = "serde_bytes")]
-    pub nonce: [u8; 32],
+    /// The meeting with the tracker.
+    pub contact: Contact,
     /// By the identity key, purpose `subscribe`, over [`Subscribe::signing_input`].
     #[serde(with = "serde_bytes")]
     pub signature: [u8; 64],
@@ -317,19 +468,12 @@ pub struct Subscribe {
 impl Subscribe {
     /// What the proof of possession covers beside p, g and y.
     pub fn statement(&self) -> [&[u8]; 5] {
-        [&self.torrent_id.0, &self.y, &self.identity, &self.device, &self.nonce]
+        [&self.torrent_id.0, &self.y, &self.identity, &self.device, &self.contact.nonce]
     }
 
     /// What the identity key signs: every other field, each preceded by its length as 64-bit big-endian.
     pub fn signing_input(&self) -> Vec<u8> {
-        let fields: [&[u8]; 6] =
-            [&self.torrent_id.0, &self.y, &self.proof, &self.identity, &self.device, &self.nonce];
-        let mut out = Vec::with_capacity(fields.iter().map(|field| field.len() + 8).sum());
-        for field in fields {
-            out.extend_from_slice(&(field.len() as u64).to_be_bytes());
-            out.extend_from_slice(field);
-        }
-        out
+        self.contact.signing_input(&[&self.torrent_id.0, &self.y, &self.proof, &self.identity, &self.device])
     }
 
     /// Proves and signs a subscription.
@@ -338,7 +482,7 @@ impl Subscribe {
         torrent_id: TorrentId,
         (secret, public): (&swarmseal_core::SecretKey, &PublicKey),
         identity: &Identity,
-        nonce: [u8; 32],
+        contact: Contact,
         rng: &mut impl rand_core::CryptoRng,
     ) -> Result<Self, swarmseal_core::Error> {
         let mut y = vec![0; params.group().bytes()];
@@ -349,7 +493,7 @@ impl Subscribe {
             proof: vec![0; Proof::encoded_len(params)],
             identity: identity.public(),
             device: identity.device_public(),
-            nonce,
+            contact,
             signature: [0; 64],
         };
         let proof = Proof::prove(params, secret, public, &subscribe.statement(), rng);
@@ -438,36 +582,45 @@ pub struct OpenSession {
     pub id: SubscriberId,
     /// Which of the two.
     pub role: Role,
-    /// The tracker's challenge.
-    #[serde(with = "serde_bytes")]
-    pub nonce: [u8; 32],
+    /// The torrent.
+    #[serde(rename = "torrent id", with = "id")]
+    pub torrent_id: TorrentId,
+    /// The meeting with the tracker.
+    pub contact: Contact,
     /// Of the role's purpose, over [`OpenSession::signing_input`].
     #[serde(with = "serde_bytes")]
     pub signature: [u8; 64],
 }
 
 impl OpenSession {
-    /// What is signed: id ‖ nonce.
-    pub fn signing_input(id: &SubscriberId, nonce: &[u8; 32]) -> [u8; 64] {
-        let mut out = [0; 64];
-        out[..32].copy_from_slice(&id.0);
-        out[32..].copy_from_slice(nonce);
-        out
+    /// What is signed: id, torrent and contact, each field preceded by its length as 64-bit big-endian.
+    pub fn signing_input(&self) -> Vec<u8> {
+        self.contact.signing_input(&[&self.id.0, &self.torrent_id.0])
     }
 
     /// Signs one.
-    pub fn new(key: &SigningKey, role: Role, id: SubscriberId, nonce: [u8; 32]) -> Self {
-        let signature = key.sign(role.purpose(), &Self::signing_input(&id, &nonce));
-        OpenSession { id, role, nonce, signature }
+    pub fn new(
+        key: &SigningKey,
+        role: Role,
+        id: SubscriberId,
+        torrent_id: TorrentId,
+        contact: Contact,
+    ) -> Self {
+        let mut open = OpenSession { id, role, torrent_id, contact, signature: [0; 64] };
+        open.signature = key.sign(role.purpose(), &open.signing_input());
+        open
     }
 }
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOpened {
+    /// The newest authority of the torrent's publisher: a statement of [`crate::wire::authority`].
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "bencode::optional_bytes")]
+    pub authority: Option<Vec<u8>>,
     /// For `Authorization: Bearer`.
     #[serde(with = "token")]
-    pub token: Token,
+    pub token: SessionToken,
     /// When it ends, by the tracker's clock.
     pub expires: u64,
     /// The tracker's clock.
@@ -477,15 +630,16 @@ pub struct SessionOpened {
 mod token {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::Token;
+    use super::SessionToken;
 
-    pub(super) fn serialize<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&token.to_hex())
+    pub(super) fn serialize<S: Serializer>(token: &SessionToken, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&token.to_text())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SessionToken, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Token::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a token has 64 hexadecimal digits"))
+        SessionToken::from_text(&text)
+            .ok_or_else(|| serde::de::Error::custom("a session's token has 75 characters of base64url"))
     }
 }
 
@@ -847,13 +1001,13 @@ pub struct Device {
     pub subscriber: SubscriberId,
 }
 
-/// A license server apart. As a string: its URL, `#`, its Ed25519 public key, `.` and its X25519 public key, both in
+/// A license server apart. As a string: its origin, `#`, its Ed25519 public key, `.` and its X25519 public key, both in
 /// hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LicenseServer {
     /// Where subscribers find it.
-    pub url: String,
+    pub origin: Origin,
     /// The license key of its torrents.
     pub identity: [u8; 32],
     /// What a license needs is encrypted to this.
@@ -865,21 +1019,22 @@ impl TryFrom<String> for LicenseServer {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         const EXPECTED: &str = "expected the line that `swarmseal license-server` prints: URL#KEY.KEY, with keys of 64 hexadecimal digits";
-        let (url, keys) = text.split_once('#').ok_or(EXPECTED)?;
+        let (origin, keys) = text.split_once('#').ok_or(EXPECTED)?;
         let (signing, sealing) = keys.split_once('.').ok_or(EXPECTED)?;
         let (mut identity, mut device) = ([0; 32], [0; 32]);
         hex::decode_to_slice(signing, &mut identity).map_err(|_| EXPECTED)?;
         hex::decode_to_slice(sealing, &mut device).map_err(|_| EXPECTED)?;
-        if !url.starts_with("http://") && !url.starts_with("https://") || !is_public_key(&identity) {
+        let origin = origin.parse().map_err(|_| EXPECTED)?;
+        if !is_public_key(&identity) {
             return Err(EXPECTED);
         }
-        Ok(LicenseServer { url: url.to_owned(), identity, device })
+        Ok(LicenseServer { origin, identity, device })
     }
 }
 
 impl From<LicenseServer> for String {
     fn from(server: LicenseServer) -> Self {
-        format!("{}#{}.{}", server.url, hex::encode(server.identity), hex::encode(server.device))
+        format!("{}#{}.{}", server.origin, hex::encode(server.identity), hex::encode(server.device))
     }
 }
 
@@ -909,9 +1064,8 @@ pub struct LicenseWord {
     /// The license server's Ed25519 public key: the torrent's license key.
     #[serde(with = "serde_bytes")]
     pub server: [u8; 32],
-    /// The tracker's challenge.
-    #[serde(with = "serde_bytes")]
-    pub nonce: [u8; 32],
+    /// The meeting with the tracker.
+    pub contact: Contact,
     /// The epoch of the pieces; the subscription's if not given.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub epoch: Option<u64>,
@@ -930,15 +1084,13 @@ impl LicenseWord {
         self
     }
 
-    /// What the identity key signs: the fields of fixed length; the epoch as 64-bit big-endian after a 1, or a 0 where there is none;
-    /// the voucher's characters after a 1, or a 0.
+    /// What the identity key signs: torrent, subscriber, server, the epoch as 64-bit big-endian and the voucher's characters (nothing
+    /// where there is none), and the contact, each field preceded by its length as 64-bit big-endian.
     pub fn signing_input(&self) -> Vec<u8> {
-        let mut out = [&self.torrent_id.0[..], &self.subscriber.0, &self.server, &self.nonce].concat();
-        out.push(self.epoch.is_some().into());
-        out.extend(self.epoch.iter().flat_map(|epoch| epoch.to_be_bytes()));
-        out.push(self.voucher.is_some().into());
-        out.extend_from_slice(self.voucher.as_deref().unwrap_or_default().as_bytes());
-        out
+        let epoch = self.epoch.map(u64::to_be_bytes);
+        let epoch = epoch.as_ref().map_or(&[][..], |bytes| bytes);
+        let voucher = self.voucher.as_deref().unwrap_or_default().as_bytes();
+        self.contact.signing_input(&[&self.torrent_id.0, &self.subscriber.0, &self.server, epoch, voucher])
     }
 }
 
@@ -1015,6 +1167,51 @@ mod tests {
         Ok(())
     }
 
+    fn contact(nonce: [u8; 32]) -> Contact {
+        let origin = "https://tracker.example".parse().unwrap();
+        Contact { client_nonce: nonce, nonce: [3; 32], origin, tracker_key: [4; 32] }
+    }
+
+    #[test]
+    fn an_answer_holds_for_its_nonce_origin_and_key() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let request =
+            Identify { nonce: [2; 32], origin: "https://t.example".parse().unwrap(), publisher_key: None };
+        let answer = Identified::sign(&request, &key, [3; 32], 5);
+        let contact = answer.check(&request, &key.public()).unwrap();
+        assert_eq!(
+            (contact.nonce, contact.client_nonce, contact.tracker_key),
+            ([3; 32], [2; 32], key.public())
+        );
+        let elsewhere = Identify { origin: "https://u.example".parse().unwrap(), ..request.clone() };
+        let later = Identify { nonce: [9; 32], ..request.clone() };
+        let other = SigningKey::from_bytes(&[6; 32]);
+        assert_eq!(answer.check(&elsewhere, &key.public()), Err(BadSignature));
+        assert_eq!(answer.check(&later, &key.public()), Err(BadSignature));
+        assert_eq!(answer.check(&request, &other.public()), Err(BadSignature));
+        let replayed = Identified { nonce: [4; 32], ..answer.clone() };
+        assert_eq!(replayed.check(&request, &key.public()), Err(BadSignature));
+        let unsigned = Identified { signature: None, ..answer };
+        assert_eq!(unsigned.check(&request, &key.public()), Err(BadSignature));
+    }
+
+    #[test]
+    fn a_malformed_query_is_nothing() {
+        let nonce = "00".repeat(32);
+        for query in [
+            String::new(),
+            format!("nonce={nonce}"),
+            format!("origin=https://t&nonce={}", "00".repeat(31)),
+            format!("nonce={nonce}&origin=ftp://t"),
+            format!("nonce={nonce}&origin=https://t&publisher=0"),
+        ] {
+            assert_eq!(Identify::from_query(&query), None, "{query}");
+        }
+        assert!(Identify::from_query(&format!("more=1&nonce={nonce}&origin=https://t")).is_some());
+        assert!(SessionToken::from_text("").is_none() && SessionToken::from_text(&"A".repeat(76)).is_none());
+        assert!(SessionToken::from_text(&"A".repeat(75)).is_some());
+    }
+
     prop_compose! {
         fn ticket()(ids: [[u8; 32]; 3], epoch: u64, expires: u64, signature: [u8; 64]) -> Ticket {
             Ticket {
@@ -1030,11 +1227,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn challenge_and_session(nonce: [u8; 32], id: [u8; 32], signature: [u8; 64], seed: bool, times: (u64, u64)) {
+        fn identity_and_session(nonce: [u8; 32], id: [u8; 32], signature: [u8; 64], seed: bool, times: (u64, u64)) {
             let role = if seed { Role::Seed } else { Role::Subscriber };
-            round_trip(Challenge { nonce, now: times.0 })?;
-            round_trip(OpenSession { id: SubscriberId(id), role, nonce, signature })?;
-            round_trip(SessionOpened { token: Token::new(nonce), expires: times.1, now: times.0 })?;
+            let authority = seed.then(|| signature.to_vec());
+            let (key, signature_or_none) = (nonce, seed.then_some(signature));
+            round_trip(Identified { authority: authority.clone(), key, nonce, now: times.0, signature: signature_or_none })?;
+            let (id, torrent_id, contact) = (SubscriberId(id), TorrentId(nonce), contact(nonce));
+            round_trip(OpenSession { id, role, torrent_id, contact, signature })?;
+            let mut token = [7; SESSION_TOKEN];
+            token[..32].copy_from_slice(&nonce);
+            round_trip(SessionOpened { authority, token: SessionToken::new(token), expires: times.1, now: times.0 })?;
+            let identify = Identify { nonce, origin: "http://[::1]:7000".parse().unwrap(), publisher_key: seed.then_some(nonce) };
+            prop_assert_eq!(Identify::from_query(&identify.to_query()), Some(identify));
         }
 
         #[test]
@@ -1049,7 +1253,7 @@ mod tests {
         ) {
             let [torrent_id, identity, device, nonce] = keys;
             let torrent_id = TorrentId(torrent_id);
-            round_trip(Subscribe { torrent_id, y, proof, identity, device, nonce, signature })?;
+            round_trip(Subscribe { torrent_id, y, proof, identity, device, contact: contact(nonce), signature })?;
             let (passkey, subscriber) = (Passkey::new(passkey), SubscriberId(identity));
             round_trip(Subscribed { passkey, subscriber, epoch, now })?;
             round_trip(PasskeyRequest { torrent_id, rotate: epoch as u8 })?;
@@ -1082,7 +1286,7 @@ mod tests {
             let (code, reason) = ("used-voucher".to_owned(), "taken".to_owned());
             round_trip(Failure { code, reason, now: Some(epoch), devices: devices.clone() })?;
             round_trip(Devices { changes: 2, devices, next: record.map(|record| record.plays), now: epoch, places: 2 })?;
-            let server = LicenseServer { url: "https://l".into(), identity: SigningKey::from_bytes(&torrent).public(), device: torrent };
+            let server = LicenseServer { origin: "https://l".parse().unwrap(), identity: SigningKey::from_bytes(&torrent).public(), device: torrent };
             prop_assert_eq!(LicenseServer::try_from(String::from(server.clone())).unwrap(), server.clone());
             let server = voucher.as_ref().map(|_| server);
             round_trip(LicenseReply { license: keys.clone(), now: epoch, server })?;
@@ -1090,7 +1294,7 @@ mod tests {
                 torrent_id,
                 subscriber: SubscriberId(torrent),
                 server: torrent,
-                nonce: torrent,
+                contact: contact(torrent),
                 epoch: voucher.as_ref().map(|_| epoch),
                 voucher,
                 signature: [7; 64],
@@ -1115,7 +1319,7 @@ mod tests {
                 proof,
                 identity: [2; 32],
                 device: [3; 32],
-                nonce: [4; 32],
+                contact: contact([4; 32]),
                 signature: [0; 64],
             };
             let joined = [y.clone(), proof.clone()].concat();
@@ -1137,8 +1341,13 @@ mod tests {
 
     #[test]
     fn secrets_stay_out_of_debug() {
-        let shown = format!("{:?} {:?}", Passkey::new([0xAB; 16]), Token::new([0xAB; 32]));
-        assert!(!shown.to_lowercase().contains("ab"), "{shown}");
+        let shown = format!(
+            "{:?} {:?} {:?}",
+            Passkey::new([0xA7; 16]),
+            Token::new([0xA7; 32]),
+            SessionToken::new([0xA7; SESSION_TOKEN])
+        );
+        assert!(!shown.to_lowercase().contains("a7") && !shown.contains("167"), "{shown}");
         assert!(!format!("{:?}", Keys { keys: vec![171; 4], now: 0 }).contains("171"));
         assert!(!format!("{:?}", WitnessKeys { epoch: 1, keys: vec![171; 4], now: 0 }).contains("171"));
     }

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::atomic_file::{self, Access, Existing};
 
-pub use kinds::{PublisherKey, SeedFile};
+pub use kinds::{PublisherKey, SeedFile, TokenFile};
 pub use sealed::{Passphrase, SealedMaster, SealedPublisher, SealedWitness};
 
 /// The newest version of the text form that is understood.

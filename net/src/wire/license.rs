@@ -39,9 +39,12 @@ pub enum LicenseError {
     /// It was encrypted to another device.
     #[error("the license is not for this device")]
     NotForThisDevice,
-    /// It was changed on its way, or somebody else signed it.
-    #[error("the license was tampered with: its signature or encryption does not hold")]
+    /// It was changed on its way.
+    #[error("the license was tampered with: its encryption does not hold")]
     Tampered,
+    /// Another key signed it than the one that the publisher has licenses signed with.
+    #[error("another key signed the license than the publisher's authority names")]
+    OtherSigner,
     /// It opens another torrent.
     #[error("the license is for another torrent")]
     WrongTorrent,
@@ -210,7 +213,7 @@ impl License {
         Zeroizing::new(parts.concat())
     }
 
-    /// Opens an envelope with this device's key and checks the signature under the torrent's license key.
+    /// Opens an envelope with this device's key and checks the signature under a license key.
     pub fn open(
         envelope: &[u8],
         identity: &Identity,
@@ -222,11 +225,12 @@ impl License {
     }
 
     /// [`License::open`] for one torrent and subscriber, with as many keys as it has sealed pieces. A license of another
-    /// torrent is called that even where another key signed it.
+    /// torrent is called that even where another key signed it. `license_key`: what the publisher's authority names.
     pub fn open_for(
         envelope: &[u8],
         identity: &Identity,
         metainfo: &Metainfo,
+        license_key: &[u8; 32],
         subscriber: &SubscriberId,
     ) -> Result<License, LicenseError> {
         let plaintext = decrypt(envelope, identity)?;
@@ -235,7 +239,7 @@ impl License {
         if license.torrent_id != seal.torrent_id {
             return Err(LicenseError::WrongTorrent);
         }
-        check_signature(&plaintext, &seal.license_key)?;
+        check_signature(&plaintext, license_key)?;
         if license.info_hash != metainfo.info_hash {
             return Err(LicenseError::WrongTorrent);
         }
@@ -297,7 +301,7 @@ fn decrypt(envelope: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, L
 
 fn check_signature(plaintext: &[u8], license_key: &[u8; 32]) -> Result<(), LicenseError> {
     let (signature, payload) = plaintext.split_first_chunk::<64>().ok_or(LicenseError::Tampered)?;
-    identity::verify(license_key, purpose::LICENSE, payload, signature).map_err(|_| LicenseError::Tampered)
+    identity::verify(license_key, purpose::LICENSE, payload, signature).map_err(|_| LicenseError::OtherSigner)
 }
 
 fn parse(plaintext: &[u8]) -> Result<License, LicenseError> {
@@ -366,7 +370,7 @@ mod tests {
             License::open(envelope, device, &signer.public()).unwrap_err()
         };
         assert_eq!(open(&envelope, &device(5), &signer), LicenseError::NotForThisDevice);
-        assert_eq!(open(&envelope, &device(1), &SigningKey::from_bytes(&[8; 32])), LicenseError::Tampered);
+        assert_eq!(open(&envelope, &device(1), &SigningKey::from_bytes(&[8; 32])), LicenseError::OtherSigner);
         let mut newer = envelope.clone();
         newer[MAGIC.len()] = 2;
         assert_eq!(open(&newer, &device(1), &signer), LicenseError::NewerVersion { found: 2 });

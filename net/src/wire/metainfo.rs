@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha1::{Digest, Sha1};
 use swarmseal_core::{Exponents, Group, Kernels, MAX_BYTES, Params, Profile, TorrentId};
 
+use super::authority::{self, SignedAuthority};
 use super::layout::Layout;
 use super::selection::{self, Kind, Selection};
 use super::{bencode, identity};
@@ -61,13 +62,16 @@ pub enum Error {
     /// Which pieces are sealed cannot be.
     #[error("bad .torrent file: {0}")]
     Selection(#[from] selection::Error),
+    /// It says who serves it, and its publisher did not.
+    #[error("forged .torrent file: {0}: get it from the publisher")]
+    Authority(#[from] authority::Error),
 }
 
 /// A .torrent file.
 #[derive(Clone, Debug)]
 pub struct Metainfo {
-    /// The tracker's announce URL, without a passkey.
-    pub announce: String,
+    /// Who serves it, if it says so: no part of what the info-hash covers.
+    pub authority: Option<SignedAuthority>,
     /// What the info-hash covers.
     pub info: Info,
     /// SHA-1 of the raw bytes of `info`.
@@ -103,8 +107,6 @@ pub struct Seal {
     pub torrent_id: TorrentId,
     /// Profile, group and exponents.
     pub params: Arc<Params>,
-    /// Ed25519 key that licenses are signed with.
-    pub license_key: [u8; 32],
     /// Which pieces are sealed; `None`: all are.
     pub selection: Option<Arc<Selection>>,
     /// BLAKE3 of the witness's ciphertext of each sealed piece, in order.
@@ -114,15 +116,10 @@ pub struct Seal {
 impl Seal {
     /// A seal in which everything that a publisher need not choose is as it is by default, and no witness hashes yet. `random`: fresh for
     /// each publication.
-    pub fn new(
-        publisher_key: [u8; 32],
-        random: [u8; 32],
-        params: Arc<Params>,
-        license_key: [u8; 32],
-    ) -> Self {
+    pub fn new(publisher_key: [u8; 32], random: [u8; 32], params: Arc<Params>) -> Self {
         let torrent_id = TorrentId::of(&publisher_key, &random);
         let (selection, witness) = (None, Arc::new([]));
-        Seal { publisher_key, random, torrent_id, params, license_key, selection, witness }
+        Seal { publisher_key, random, torrent_id, params, selection, witness }
     }
 
     /// Whether a piece is clear: the same bytes at every peer, with no key.
@@ -165,19 +162,19 @@ impl Info {
 
 impl Metainfo {
     /// Puts a file together. Errors: whatever [`Metainfo::from_bytes`] would refuse, [`Error::Bad`] among them.
-    pub fn new(announce: String, info: Info) -> Result<Self, Error> {
+    pub fn new(authority: Option<SignedAuthority>, info: Info) -> Result<Self, Error> {
         if u32::try_from(info.pieces.len()) != Ok(info.piece_count) {
             return Err(Error::Bad { what: "pieces", expected: "20 bytes for each piece" });
         }
         let raw_info = bencode::to_bytes(&InfoOut::new(&info));
-        Self::checked(announce, info, raw_info)
+        Self::checked(authority, info, raw_info)
     }
 
     /// Reads a file. `kernels` do the group's arithmetic.
     ///
     /// A group in full (profile `paper`) is proved prime first, which takes seconds at 4,096 bits.
     pub fn from_bytes(bytes: &[u8], kernels: &'static Kernels) -> Result<Self, Error> {
-        let outer: OuterIn = bencode::from_bytes(bytes, MAX_FILE)?;
+        let outer: OuterIn<'_> = bencode::from_bytes(bytes, MAX_FILE)?;
         let raw_info = bencode::dict_entry(bytes, b"info")?.ok_or(Error::NoInfo)?;
         let raw_seal = bencode::dict_entry(raw_info, b"swarmseal")?.ok_or(Error::NotSealed)?;
         match bencode::dict_number(raw_seal, b"v")?.unwrap_or(0) {
@@ -206,20 +203,42 @@ impl Metainfo {
         if info.length != parsed.length() {
             return Err(Error::Bad { what: "length", expected: "piece length times the number of pieces" });
         }
-        Self::checked(outer.announce, parsed, raw_info.to_vec())
+        let publisher = &parsed.seal.publisher_key;
+        let authority =
+            outer.authority.map(|bytes| SignedAuthority::from_bytes(bytes, publisher)).transpose()?;
+        Self::checked(authority, parsed, raw_info.to_vec())
+    }
+
+    /// The same torrent with another word on who serves it. Errors: [`Error::Authority`] where its publisher did not sign it.
+    pub fn with_authority(self, authority: SignedAuthority) -> Result<Self, Error> {
+        Self::checked(Some(authority), self.info, self.raw_info)
     }
 
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let announce = &self.announce;
-        let mut out = format!("d8:announce{}:{announce}4:info", announce.len()).into_bytes();
+        let mut out = b"d".to_vec();
+        if let Some(authority) = &self.authority {
+            // For other programs to show. What this one does is in the authority.
+            let announce = authority.origins[0].join("announce");
+            out.extend_from_slice(format!("8:announce{}:{announce}", announce.as_str().len()).as_bytes());
+        }
+        out.extend_from_slice(b"4:info");
         out.extend_from_slice(&self.raw_info);
+        if let Some(authority) = &self.authority {
+            let bytes = authority.as_bytes();
+            out.extend_from_slice(format!("{}:{AUTHORITY}{}:", AUTHORITY.len(), bytes.len()).as_bytes());
+            out.extend_from_slice(bytes);
+        }
         out.push(b'e');
         out
     }
 
-    fn checked(announce: String, info: Info, raw_info: Vec<u8>) -> Result<Self, Error> {
-        check_announce(&announce)?;
+    fn checked(authority: Option<SignedAuthority>, info: Info, raw_info: Vec<u8>) -> Result<Self, Error> {
+        let signer =
+            authority.as_ref().map_or(info.seal.publisher_key, |authority| *authority.publisher_key());
+        if signer != info.seal.publisher_key {
+            return Err(authority::Error::BadSignature.into());
+        }
         check_name(&info.name)?;
         check_seal(&info)?;
         let block = info.seal.params.group().bytes() as u32;
@@ -240,18 +259,14 @@ impl Metainfo {
             return Err(Error::Bad { what: "private", expected: "1" });
         }
         let info_hash = Sha1::digest(&raw_info).into();
-        Ok(Metainfo { announce, info, info_hash, raw_info })
+        Ok(Metainfo { authority, info, info_hash, raw_info })
     }
 }
 
 fn check_seal(info: &Info) -> Result<(), Error> {
     let seal = &info.seal;
-    for (what, key) in
-        [("swarmseal.license key", &seal.license_key), ("swarmseal.publisher key", &seal.publisher_key)]
-    {
-        if !identity::is_public_key(key) {
-            return Err(Error::Bad { what, expected: "an Ed25519 public key" });
-        }
+    if !identity::is_public_key(&seal.publisher_key) {
+        return Err(Error::Bad { what: "swarmseal.publisher key", expected: "an Ed25519 public key" });
     }
     if seal.torrent_id != TorrentId::of(&seal.publisher_key, &seal.random) {
         return Err(Error::Bad { what: "torrent id", expected: "that of publisher key and random" });
@@ -263,15 +278,6 @@ fn check_seal(info: &Info) -> Result<(), Error> {
         return Err(Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" });
     }
     Ok(())
-}
-
-fn check_announce(url: &str) -> Result<(), Error> {
-    let scheme = url.starts_with("http://") || url.starts_with("https://");
-    if scheme && url.len() <= 2048 && url.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(())
-    } else {
-        Err(Error::Bad { what: "announce", expected: "an http:// or https:// URL" })
-    }
 }
 
 /// The label is shown and may name a directory: nothing in it may lead elsewhere or steer a terminal.
@@ -286,9 +292,13 @@ fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The key of the authority, outside of `info`.
+const AUTHORITY: &str = "swarmseal authority";
+
 #[derive(Deserialize)]
-struct OuterIn {
-    announce: String,
+struct OuterIn<'a> {
+    #[serde(rename = "swarmseal authority", borrow, default, with = "bencode::optional_bytes")]
+    authority: Option<&'a [u8]>,
 }
 
 #[derive(Deserialize)]
@@ -306,8 +316,6 @@ struct InfoIn<'a> {
 struct SealIn<'a> {
     exponents: String,
     group: GroupIn,
-    #[serde(rename = "license key", with = "serde_bytes")]
-    license_key: [u8; 32],
     profile: String,
     #[serde(rename = "publisher key", with = "serde_bytes")]
     publisher_key: [u8; 32],
@@ -340,7 +348,7 @@ impl SealIn<'_> {
         Ok(Seal {
             selection: selection.map(Arc::new),
             witness: witness.into(),
-            ..Seal::new(self.publisher_key, self.random, params, self.license_key)
+            ..Seal::new(self.publisher_key, self.random, params)
         })
     }
 }
@@ -403,8 +411,6 @@ struct InfoOut<'a> {
 struct SealOut<'a> {
     exponents: &'static str,
     group: GroupOut,
-    #[serde(rename = "license key", with = "serde_bytes")]
-    license_key: &'a [u8; 32],
     profile: &'static str,
     #[serde(rename = "publisher key", with = "serde_bytes")]
     publisher_key: &'a [u8; 32],
@@ -453,7 +459,6 @@ impl<'a> InfoOut<'a> {
             swarmseal: SealOut {
                 exponents: seal.params.exponents().name(),
                 group: GroupOut::new(seal.params.group()),
-                license_key: &seal.license_key,
                 profile: seal.params.profile().name(),
                 publisher_key: &seal.publisher_key,
                 random: &seal.random,

@@ -138,6 +138,7 @@ impl Request {
                     numwant: (numwant != u32::MAX).then_some(numwant),
                     compact: true,
                     no_peer_id: false,
+                    authority: None,
                     ip: None,
                     passkey: None,
                 };
@@ -314,6 +315,7 @@ mod tests {
             numwant: None,
             compact: true,
             no_peer_id: false,
+            authority: None,
             ip: None,
             passkey: None,
         }

@@ -11,7 +11,8 @@ use swarmseal::peer::{Store, StoredPiece};
 use swarmseal::wire::announce::{
     self, Announce, AnnounceReply, Event, Peer, Scrape, ScrapeEntry, ScrapeReply,
 };
-use swarmseal::wire::api::{self, Passkey, Role, Token};
+use swarmseal::wire::api::{self, Passkey, Role, SessionToken};
+use swarmseal::wire::authority::{Authority, SignedAuthority};
 use swarmseal::wire::bencode;
 use swarmseal::wire::channel::{self, Endpoint, Notice};
 use swarmseal::wire::content::{FileEntry, FileList, Manifest};
@@ -36,7 +37,7 @@ use zeroize::Zeroizing;
 
 use crate::mp4;
 use crate::targets::{
-    ENTROPY, PLAYS_KEY, SHAPE, TORRENT, device, identity, license_key, paper, sealed, secret,
+    ENTROPY, PLAYS_KEY, SHAPE, TORRENT, device, identity, license_key, paper, publisher_key, sealed, secret,
 };
 
 /// A file of the corpus.
@@ -168,6 +169,15 @@ pub(crate) fn all() -> Vec<Seed> {
 
     let file = SubscriptionFile { subscriber: ID, passkey: Passkey::new([0xab; 16]), epoch: 3 };
     add("subscription", "file", file.to_bytes());
+    let statement = authority().as_bytes().split_last_chunk::<64>().unwrap().0.to_vec();
+    add("authority", "statement", statement);
+    add("authority", "signed", authority().as_bytes().to_vec());
+    add("authority", "file", authority().to_file());
+    add("identify", "query", identify().to_query().into_bytes());
+    add("identify", "answer", bencode::to_bytes(&identified()));
+    add("identify", "unsigned", bencode::to_bytes(&api::Identified { signature: None, ..identified() }));
+    add("identify", "token", SessionToken::new([2; 56]).to_text().into_bytes());
+    add("identify", "origin", b"HTTPS://B\xc3\xbccher.example:443/".to_vec());
 
     add("announce_query", "announce", announce().to_query().into_bytes());
     let (info_hashes, passkey) = (vec![*b"abcdefghij\0\x01\x02\xff& =%+/"; 2], None);
@@ -294,7 +304,7 @@ fn kernels() -> &'static swarmseal_core::Kernels {
 }
 
 fn seal(params: Params) -> Seal {
-    Seal::new(PublisherKey::from_bytes(&[8; 32]).public(), [7; 32], Arc::new(params), license_key().public())
+    Seal::new(publisher_key().public(), [7; 32], Arc::new(params))
 }
 
 fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
@@ -306,7 +316,7 @@ fn torrent(params: Params, piece_length: u32, pieces: u32) -> Metainfo {
         private: true,
         seal: Seal { witness: (0..pieces).map(|i| [0x40 + i as u8; 32]).collect(), ..seal(params) },
     };
-    Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
+    Metainfo::new(Some(authority()), info).unwrap()
 }
 
 /// Of five pieces, two of them clear.
@@ -315,7 +325,7 @@ fn mixed_torrent() -> Metainfo {
     let selection = Selection::from_bytes(&[0b1010_1000], 5).expect("of both");
     info.seal.witness = info.seal.witness[..selection.sealed_count() as usize].into();
     info.seal.selection = Some(Arc::new(selection));
-    Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
+    Metainfo::new(Some(authority()), info).unwrap()
 }
 
 fn license(pieces: usize) -> Vec<u8> {
@@ -375,6 +385,7 @@ fn announce() -> Announce {
         numwant: Some(50),
         compact: true,
         no_peer_id: true,
+        authority: Some(1_700_000_000),
         ip: Some("2001:db8::1".parse().unwrap()),
         passkey: Some(Passkey::new([0xab; 16])),
     }
@@ -391,6 +402,7 @@ fn announce_reply() -> AnnounceReply {
         warning: Some("soon over".into()),
         now: Some(1_700_000_000),
         epoch: Some(2),
+        authority: Some(authority().as_bytes().to_vec()),
     }
 }
 
@@ -405,20 +417,47 @@ fn ticket() -> Ticket {
     }
 }
 
+fn authority() -> SignedAuthority {
+    let authority = Authority {
+        license_key: license_key().public(),
+        origins: vec!["https://tracker.example".parse().unwrap(), "http://127.0.0.1:7000".parse().unwrap()],
+        serial: 1_700_000_000,
+        tracker_key: license_key().public(),
+    };
+    SignedAuthority::sign(authority, &publisher_key()).unwrap()
+}
+
+fn identify() -> api::Identify {
+    let origin = "https://tracker.example".parse().unwrap();
+    api::Identify { nonce: [1; 32], origin, publisher_key: Some(publisher_key().public()) }
+}
+
+fn identified() -> api::Identified {
+    let authority = Some(authority().as_bytes().to_vec());
+    api::Identified {
+        authority,
+        ..api::Identified::sign(&identify(), &license_key(), [2; 32], 1_700_000_000)
+    }
+}
+
+fn contact() -> api::Contact {
+    identified().check(&identify(), &license_key().public()).unwrap()
+}
+
 fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
-    let (nonce, now, torrent_id) = ([1; 32], 1_700_000_000, TORRENT);
+    let (now, torrent_id) = (1_700_000_000, TORRENT);
     let (params, rng) = (sealed(kernels()), &mut UnwrapErr(SysRng));
     let s = secret(&params, 5);
     let y = s.public_key(&params);
-    let subscribe = api::Subscribe::new(&params, TORRENT, (&s, &y), &identity(), nonce, rng).unwrap();
-    let session = api::OpenSession::new(&license_key(), Role::Subscriber, ID, nonce);
+    let subscribe = api::Subscribe::new(&params, TORRENT, (&s, &y), &identity(), contact(), rng).unwrap();
+    let session = api::OpenSession::new(&license_key(), Role::Subscriber, ID, TORRENT, contact());
     let passkey = Passkey::new([0xab; 16]);
     let pieces = vec![0, 1, u32::MAX];
     let word = api::LicenseWord {
         torrent_id,
         subscriber: ID,
         server: license_key().public(),
-        nonce,
+        contact: contact(),
         epoch: Some(2),
         voucher: Some("voucher".into()),
         signature: [0; 64],
@@ -433,7 +472,7 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
     };
     let devices = vec![device(Some("laptop")), device(None)];
     vec![
-        ("challenge", bencode::to_bytes(&api::Challenge { nonce, now })),
+        ("identified", bencode::to_bytes(&identified())),
         ("subscribe", bencode::to_bytes(&subscribe)),
         ("subscribed", bencode::to_bytes(&api::Subscribed { passkey, subscriber: ID, epoch: 1, now })),
         ("passkey-request", bencode::to_bytes(&api::PasskeyRequest { torrent_id, rotate: 1 })),
@@ -441,7 +480,12 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("open-session", bencode::to_bytes(&session)),
         (
             "session-opened",
-            bencode::to_bytes(&api::SessionOpened { token: Token::new([2; 32]), expires: now, now }),
+            bencode::to_bytes(&api::SessionOpened {
+                authority: Some(authority().as_bytes().to_vec()),
+                token: SessionToken::new([2; 56]),
+                expires: now,
+                now,
+            }),
         ),
         (
             "witness-request",
@@ -493,7 +537,7 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("license-reply", bencode::to_bytes(&api::LicenseReply { license: vec![4; 100], now, server: None })),
         ("license-elsewhere", {
             let server = Some(api::LicenseServer {
-                url: "https://licenses.example".into(),
+                origin: "https://licenses.example".parse().unwrap(),
                 identity: license_key().public(),
                 device: [5; 32],
             });

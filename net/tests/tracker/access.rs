@@ -101,7 +101,7 @@ async fn everything_works_by_tls_and_by_http2() {
     let tracker = Running::start_with(certified.config(directory.path())).await;
     assert!(tracker.url.starts_with("https://"), "{}", tracker.url);
     // An authority that nobody has heard of is not trusted, and then it is.
-    let error = tracker.client().challenge().await.unwrap_err();
+    let error = tracker.client().identify().await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
     trust(&certified.path("ca.pem")).unwrap();
     let published = Published::new(&tracker).await;
@@ -311,15 +311,17 @@ async fn each_subscriber_and_each_address_has_an_allowance() {
     let tracker = Running::start_with(config).await;
     let mut answers = Vec::new();
     for _ in 0..20 {
-        let request =
-            b"POST /challenge HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        answers.push(tracker.raw(request).await);
+        let request = format!(
+            "GET /identify?nonce={}&origin=http://t HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n",
+            "00".repeat(32)
+        );
+        answers.push(tracker.raw(request.as_bytes()).await);
     }
     assert!(answers[0].starts_with("HTTP/1.1 200"), "{}", answers[0]);
     let refused = answers.iter().find(|answer| answer.starts_with("HTTP/1.1 429")).unwrap();
     assert!(refused.contains("retry-after: 1\r\n") && refused.contains("4:code4:rate"), "{refused}");
     // Who guesses at admin tokens is one of those.
-    let stranger = AdminClient::new(&tracker.url, "00".repeat(32)).unwrap();
+    let stranger = tracker.guessing();
     let mut guesses = Vec::new();
     for _ in 0..20 {
         guesses.push(code(stranger.stats().await));
@@ -395,7 +397,7 @@ async fn the_tracker_is_ready_until_it_is_told_to_stop_and_drains() {
     in_time(async { while ready(address).await.as_deref() == Some("200") {} }).await;
     // It says no, and still serves.
     assert_eq!(ready(address).await.as_deref(), Some("503"));
-    client.challenge().await.unwrap();
+    client.identify().await.unwrap();
     in_time(tracker.ended).await.unwrap().unwrap();
     assert_eq!(ready(address).await, None);
 }

@@ -57,8 +57,7 @@ async fn both_epochs_are_served_until_the_old_one_is_retired() {
     };
     let opens = async |device: &Device, epoch: Option<u64>, piece: &[u8]| {
         let envelope = device.client(&tracker).license_for(id, epoch, None).await.unwrap();
-        let license =
-            License::open(&envelope, &device.identity, &published.metainfo.info.seal.license_key).unwrap();
+        let license = License::open(&envelope, &device.identity, &published.license_key()).unwrap();
         assert_eq!(license.epoch, epoch.unwrap_or(2));
         let key = DecryptionKey::from_bytes(params, &license.keys[..params.group().bytes()]).unwrap();
         let mut piece = piece.to_vec();

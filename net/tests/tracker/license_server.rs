@@ -13,12 +13,12 @@ struct Licenser {
 }
 
 impl Licenser {
-    async fn start(identity: &Identity, tracker: &str, tracker_key: [u8; 32]) -> Self {
+    async fn start(identity: &Identity, tracker: Service, tracker_key: [u8; 32]) -> Self {
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::new("") };
         let tracker = Client::new(tracker).unwrap();
-        let server =
-            license_server::Server::bind(config, identity.clone(), tracker, tracker_key).await.unwrap();
-        let for_tracker = server.for_tracker(None);
+        let server = license_server::Server::bind(config, identity.clone(), tracker, tracker_key, None);
+        let server = server.await.unwrap();
+        let for_tracker = server.for_tracker();
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(server.run(async {
             let _ = stopped.await;
@@ -36,9 +36,9 @@ impl Licenser {
 async fn both(data: &Path, identity: &Identity) -> (Running, Licenser) {
     let server = Server::bind(Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::new(data) }).await;
     let server = server.unwrap();
-    let (listen, url, key) = (server.local_addr(), server.url(), server.license_key());
+    let (listen, url, key) = (server.local_addr(), server.url(), server.tracker_key());
     server.run(async {}).await.unwrap();
-    let licenser = Licenser::start(identity, &url, key).await;
+    let licenser = Licenser::start(identity, Service::fixed(url.parse().unwrap(), key), key).await;
     let license_server = Some(licenser.for_tracker.clone());
     (Running::start_exactly(Config { listen, license_server, ..Config::new(data) }).await, licenser)
 }
@@ -53,7 +53,7 @@ impl Device {
             torrent_id: published.id(),
             subscriber: self.id,
             server,
-            nonce: tracker.client().challenge().await.unwrap().nonce,
+            contact: tracker.client().identify().await.unwrap(),
             epoch: None,
             voucher: None,
             signature: [0; 64],
@@ -65,8 +65,9 @@ impl Device {
 #[tokio::test]
 async fn it_signs_what_the_tracker_grants() {
     let directory = tempfile::tempdir().unwrap();
-    // A torrent from before there was a license server stays the tracker's.
+    // From before there was a license server.
     let tracker = Running::start(directory.path()).await;
+    let tracker_key = tracker.admin().keys().await.unwrap().license_key;
     let before = Published::new(&tracker).await;
     let (owner, _) = Device::subscribed(&tracker, &before).await;
     tracker.admin().create_grant(before.id(), owner.id, Terms::default()).await.unwrap();
@@ -75,7 +76,7 @@ async fn it_signs_what_the_tracker_grants() {
     let identity = fresh();
     let (tracker, licenser) = both(directory.path(), &identity).await;
     let published = Published::new(&tracker).await;
-    assert_eq!(published.metainfo.info.seal.license_key, identity.public());
+    assert_eq!(published.license_key(), identity.public());
     let (first, _) = Device::subscribed(&tracker, &published).await;
     let (second, _) = Device::subscribed(&tracker, &published).await;
     let voucher = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
@@ -85,26 +86,31 @@ async fn it_signs_what_the_tracker_grants() {
     assert_eq!(code(license(&first, None).await), ApiError::NotLicensed);
     assert_eq!(code(license(&first, Some("00000-00000-00000-00000")).await), ApiError::BadVoucher);
     let envelope = license(&first, Some(&voucher)).await.unwrap();
-    let opened = License::open_for(&envelope, &first.identity, &published.metainfo, &first.id).unwrap();
+    let opened =
+        License::open_for(&envelope, &first.identity, &published.metainfo, &identity.public(), &first.id)
+            .unwrap();
     assert_eq!(opened.keys.len(), PIECES as usize * 256);
     // The time of its issue and the plays told of are the tracker's, whoever signs.
     assert!(opened.issued.unwrap().abs_diff(soon() - 3600) < 60);
     let record = swarmseal::wire::api::PlayRecord { counter: 1, lost: 0, plays: 3 };
     let envelope_2 =
         first.client(&tracker).license_with(published.id(), None, None, Some(record)).await.unwrap();
-    let opened = License::open_for(&envelope_2, &first.identity, &published.metainfo, &first.id).unwrap();
+    let opened =
+        License::open_for(&envelope_2, &first.identity, &published.metainfo, &identity.public(), &first.id)
+            .unwrap();
     assert_eq!(opened.played, 3);
     // Neither the server nor another device opens it, and the tracker did not sign it.
     assert!(License::open(&envelope, &identity, &identity.public()).is_err());
     assert!(License::open(&envelope, &second.identity, &identity.public()).is_err());
-    let tracker_key = before.metainfo.info.seal.license_key;
     assert!(License::open(&envelope, &first.identity, &tracker_key).is_err());
     let taken = license(&second, Some(&voucher)).await;
     assert!(matches!(&taken, Err(Error::PlacesTaken { devices, .. }) if devices[0].subscriber == first.id));
     license(&first, None).await.unwrap();
 
+    // The publisher's newest authority is for all of its torrents.
     let envelope = owner.client(&tracker).license(before.id(), None).await.unwrap();
-    License::open_for(&envelope, &owner.identity, &before.metainfo, &owner.id).unwrap();
+    let server = &identity.public();
+    License::open_for(&envelope, &owner.identity, &before.metainfo, server, &owner.id).unwrap();
 
     // Without the server nobody is licensed; without the tracker, neither.
     licenser.stop().await;
@@ -144,15 +150,17 @@ async fn an_order_needs_the_server_and_the_subscriber_s_fresh_word() {
     assert_eq!(code(order(ungranted.clone(), &identity).await), ApiError::NotLicensed);
     let borrowed = LicenseWord { subscriber: owner.id, ..ungranted }.signed(other.identity.signing_key());
     assert_eq!(code(order(borrowed, &identity).await), ApiError::BadSignature);
-    let old = LicenseWord { nonce: [7; 32], ..word().await }.signed(owner.identity.signing_key());
+    let mut old = word().await;
+    old.contact.nonce = [7; 32];
+    let old = old.signed(owner.identity.signing_key());
     assert_eq!(code(order(old, &identity).await), ApiError::BadNonce);
 
-    // What comes is for the server's own device, and comes once.
+    // What comes is for the server's own device. To repeat the order gives it nothing that it has not.
     let good = word().await;
     let filled: LicenseFilled = order(good.clone(), &identity).await.unwrap();
     assert_eq!(filled.device, owner.identity.device_public());
     assert!(License::open(&filled.license, &owner.identity, &server).is_err());
-    assert_eq!(code(order(good, &identity).await), ApiError::BadNonce);
+    assert_eq!(order(good, &identity).await.unwrap().device, filled.device);
 
     tracker.admin().revoke(owner.id).await.unwrap();
     assert_eq!(code(order(word().await, &identity).await), ApiError::Revoked);
@@ -171,10 +179,19 @@ async fn a_false_tracker_is_not_believed() {
     owner.client(&tracker).license(published.id(), None).await.unwrap();
     licenser.stop().await;
 
-    // A server that was told of another tracker's key takes nothing from this one.
-    let misled = Licenser::start(&identity, &tracker.url, fresh().public()).await;
+    // A server that was told of another tracker's key says nothing to this one, and takes nothing from it.
+    let wrong = fresh().public();
+    let deaf = Service::fixed(tracker.url.parse().unwrap(), wrong);
+    let mut misled = Licenser::start(&identity, deaf, wrong).await;
     let word = owner.word(&tracker, &published, identity.public()).await;
-    let client = Client::new(&misled.for_tracker.url).unwrap();
+    let client_of = |licenser: &Licenser| {
+        let LicenseServer { origin, identity, .. } = licenser.for_tracker.clone();
+        Client::new(Service::fixed(origin, identity)).unwrap()
+    };
+    assert_eq!(code(client_of(&misled).ask_license(&word).await), ApiError::Internal);
+    misled.stop().await;
+    misled = Licenser::start(&identity, tracker.service(), wrong).await;
+    let client = client_of(&misled);
     assert_eq!(code(client.ask_license(&word).await), ApiError::Internal);
     // Nor does a server answer a word that was given to another.
     let elsewhere = owner.word(&tracker, &published, fresh().public()).await;

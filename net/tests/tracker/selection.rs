@@ -15,7 +15,7 @@ use super::{Device, PIECES, Published, Running, code, metainfo, soon};
 const CLEAR: [u32; 2] = [1, 3];
 
 async fn partly_clear(tracker: &Running) -> Published {
-    let full = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
+    let full = metainfo(tracker.authority().await, Profile::Sealed);
     let mut info = full.info;
     let bits: u8 = (0..PIECES).filter(|piece| !CLEAR.contains(piece)).map(|piece| 0x80 >> piece).sum();
     info.seal.selection = Some(Arc::new(Selection::from_bytes(&[bits], PIECES).unwrap()));
@@ -24,7 +24,7 @@ async fn partly_clear(tracker: &Running) -> Published {
         .filter(|(piece, _)| !CLEAR.contains(piece))
         .map(|(_, &h)| h)
         .collect();
-    Published::of(tracker, Metainfo::new(full.announce, info).unwrap()).await
+    Published::of(tracker, Metainfo::new(full.authority, info).unwrap()).await
 }
 
 #[tokio::test]
@@ -66,7 +66,9 @@ async fn a_license_has_the_keys_of_sealed_pieces_and_hashes_come_without_keys_of
     let (k, _) = Device::subscribed(&tracker, &published).await;
     let voucher = tracker.admin().create_voucher(torrent, Terms::default()).await.unwrap();
     let envelope = k.client(&tracker).license(torrent, Some(&voucher)).await.unwrap();
-    let license = License::open_for(&envelope, &k.identity, &published.metainfo, &k.id).unwrap();
+    let license =
+        License::open_for(&envelope, &k.identity, &published.metainfo, &published.license_key(), &k.id)
+            .unwrap();
     let sealed: Vec<u32> = (0..PIECES).filter(|piece| !CLEAR.contains(piece)).collect();
     assert_eq!(license.keys.len(), sealed.len() * width);
 

@@ -30,12 +30,17 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
         }
         during
     });
-    assert_eq!(left_out.unwrap(), ["masters/1.key", "witnesses/*.key", "license.key", "admin.token"]);
+    assert_eq!(
+        left_out.unwrap(),
+        ["masters/1.key", "witnesses/*.key", "tracker.key", "license.key", "admin.token"]
+    );
     let bytes = std::fs::read(&backup).unwrap();
     let witness = format!("witnesses/{}.key", published.id());
-    for name in ["masters/1.key", &witness, "license.key", "admin.token"] {
-        let text = std::fs::read_to_string(data.join(name)).unwrap();
-        let secret = hex::decode(text.trim()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+    let names = ["masters/1.key", &witness, "tracker.key", "license.key"];
+    let secrets = names.map(|name| (name, hex::decode(read(name).trim()).unwrap()));
+    let token = TokenFile::read(&data.join("admin.token")).unwrap().token.as_bytes().to_vec();
+    for (name, secret) in secrets.into_iter().chain([("admin.token", token)]) {
         assert!(!bytes.windows(32).any(|window| window == secret), "{name} is in the backup");
     }
     // Nothing of it stays in the tracker's directory.
@@ -49,20 +54,28 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     assert!(made.is_some_and(|made| made + 600 > soon() - 3600), "{made:?}");
     assert_eq!(torrents, 1);
     assert!((1..=1 + during.len() as u64).contains(&subscribers), "{subscribers}");
-    assert_eq!(missing, [other.join("masters/1.key"), other.join("license.key"), other.join(&witness)]);
+    assert_eq!(
+        missing,
+        ["masters/1.key", "tracker.key", "license.key", &witness].map(|name| other.join(name))
+    );
     let again = restore(&backup, &other);
     assert!(matches!(again, Err(TrackerError::StoreExists { .. })), "{again:?}");
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[0]));
     std::fs::copy(data.join("masters/1.key"), &missing[0]).unwrap();
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[1]));
-    std::fs::write(&missing[1], format!("{}\n", "07".repeat(32))).unwrap();
+    let wrong = |path: &Path| std::fs::write(path, format!("{}\n", "07".repeat(32))).unwrap();
+    wrong(&missing[1]);
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[2]));
-    std::fs::write(&missing[2], format!("{}\n", "07".repeat(32))).unwrap();
+    wrong(&missing[2]);
+    assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[3]));
+    wrong(&missing[3]);
+    assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == "tracker.key"));
+    std::fs::copy(data.join("tracker.key"), &missing[1]).unwrap();
     assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == "license.key"));
-    std::fs::copy(data.join("license.key"), &missing[1]).unwrap();
+    std::fs::copy(data.join("license.key"), &missing[2]).unwrap();
     let name_of_it = format!("witness {}", published.id());
     assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == name_of_it));
-    std::fs::copy(data.join(&witness), &missing[2]).unwrap();
+    std::fs::copy(data.join(&witness), &missing[3]).unwrap();
     let tracker = Running::start(&other).await;
     let again = before.subscribe(&tracker, &published).await.unwrap();
     assert_eq!(again.passkey, subscribed.passkey);

@@ -204,7 +204,7 @@ async fn the_secret_is_kept_apart_and_never_replaced() {
 async fn a_secret_whose_torrent_was_not_written_down_serves_the_next_registration() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;
-    let metainfo = metainfo(tracker.admin().license_key().await.unwrap(), Profile::Sealed);
+    let metainfo = metainfo(tracker.authority().await, Profile::Sealed);
     tracker.stop().await;
     // As a tracker leaves it that is killed in between.
     let torrent = metainfo.info.seal.torrent_id;

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use swarmseal::peer::{Shape, StoreReader};
+use swarmseal::tracker_client::{AdminClient, Service};
+use swarmseal::wire::keyfile::TokenFile;
 use swarmseal::wire::metainfo::Metainfo;
 
 /// No step of these tests takes nearly as long.
@@ -237,6 +239,17 @@ impl World {
     /// The file with the admin token.
     pub fn token(&self) -> String {
         self.file("operator/tracker/admin.token")
+    }
+
+    /// The admin API.
+    pub fn admin(&self) -> AdminClient {
+        AdminClient::new(&TokenFile::read(self.token().as_ref()).unwrap(), false).unwrap()
+    }
+
+    /// The tracker as its operator knows it.
+    pub fn service(&self) -> Service {
+        let TokenFile { origin, tracker_key, .. } = TokenFile::read(self.token().as_ref()).unwrap();
+        Service::fixed(origin, tracker_key)
     }
 
     /// Runs a verb to its end and checks its exit code; the last object that it printed.

@@ -11,6 +11,7 @@ use swarmseal_core::{Profile, Ticket};
 
 use super::AttackResult;
 use super::attacker::{ATTACKS, Attacker, PieceEvidence};
+use crate::cli::glue::TrustArgs;
 use crate::cli::subscription::{Subscription, read_metainfo};
 use crate::cli::{DataDir, Exit, Failure, glue};
 use crate::publish::{PlainStream, list_files};
@@ -42,7 +43,13 @@ impl Scene {
         content: &Path,
     ) -> Result<Self, Failure> {
         let metainfo = Arc::new(read_metainfo(torrent, true)?);
-        let open = |dir: &Path| Subscription::expect(metainfo.clone(), &DataDir::open(Some(dir.to_owned()))?);
+        let open = |dir: &Path| {
+            Subscription::expect(
+                metainfo.clone(),
+                &TrustArgs::default(),
+                &DataDir::open(Some(dir.to_owned()))?,
+            )
+        };
         let own_subscription = open(own)?;
         let others_subscriptions = others.iter().map(|dir| open(dir)).collect::<Result<Vec<_>, _>>()?;
         let leaked = others_subscriptions
@@ -146,7 +153,8 @@ impl Scene {
 /// tickets, for then nothing was tried.
 pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> Result<AttackResult, Failure> {
     let metainfo = Arc::new(read_metainfo(torrent, true)?);
-    let own = Subscription::expect(metainfo.clone(), &DataDir::open(Some(own.to_owned()))?)?;
+    let own =
+        Subscription::expect(metainfo.clone(), &TrustArgs::default(), &DataDir::open(Some(own.to_owned()))?)?;
     let mut tickets = Vec::new();
     for dir in others {
         read_transcript(&dir.join("transcript"), &mut |object| {
@@ -158,13 +166,13 @@ pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> R
     if tickets.is_empty() {
         return Err(Failure::new(Exit::DemoFailed, "no ticket was collected to try"));
     }
-    let client = glue::client(&own)?;
+    let (client, torrent) = (glue::client(&own)?, metainfo.info.seal.torrent_id);
     let mut opened = false;
     for ticket in &tickets {
         // As the attacker itself, and in the name of the uploader that the ticket is for.
-        opened |= client.rekey(metainfo.info.seal.torrent_id, own.epoch, ticket, &[0]).await.is_ok();
-        let forged = client.as_subscriber(ticket.uploader, own.keys.identity.signing_key().clone());
-        opened |= forged.rekey(metainfo.info.seal.torrent_id, own.epoch, ticket, &[0]).await.is_ok();
+        opened |= client.rekey(torrent, own.epoch, ticket, &[0]).await.is_ok();
+        let forged = client.as_subscriber(&torrent, ticket.uploader, own.keys.identity.signing_key().clone());
+        opened |= forged.rekey(torrent, own.epoch, ticket, &[0]).await.is_ok();
     }
     Ok(AttackResult { name: "others' tickets", profile: metainfo.info.seal.params.profile().name(), opened })
 }
@@ -174,10 +182,11 @@ pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> R
 fn leaked_license(owner: &Subscription, attacker: &Subscription) -> Result<License, Failure> {
     let path = owner.dir.license();
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
-    if License::open_for(&envelope, &attacker.keys.identity, &owner.metainfo, &attacker.keys.id).is_ok() {
+    if attacker.open_license(&envelope).is_ok() {
         return Err(Failure::new(Exit::DemoFailed, "a license opened on another device"));
     }
-    License::open_for(&envelope, &owner.keys.identity, &owner.metainfo, &owner.keys.id)
+    owner
+        .open_license(&envelope)
         .map_err(|error| Failure::new(Exit::DemoFailed, format!("{}: {error}", path.display())))
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn client_failure(error: tracker_client::Error) -> Failure {
         Some(ApiError::ExpiredLicense) => Exit::Expired,
         Some(ApiError::Revoked) => Exit::Revoked,
         Some(ApiError::LostRecord) => Exit::Tampered,
+        _ if matches!(error, tracker_client::Error::PlainHttp { .. }) => Exit::Usage,
         _ => Exit::Tracker,
     };
     let failure = Failure::new(exit, error.to_string());

@@ -11,7 +11,7 @@ use crate::cli::{Exit, Failure};
 use crate::peer::{
     Announce, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, OrdinaryClient, Personal, Tracker,
 };
-use crate::tracker_client::{Client, Error};
+use crate::tracker_client::{Client, Error, Service};
 use crate::wire::announce;
 use crate::wire::api::{self, ApiError, Keys, MAX_PIECES, MAX_WITNESS_PIECES, Passkey, PersonalKeysRequest};
 use crate::wire::keyfile::SeedFile;
@@ -28,21 +28,26 @@ pub(crate) struct TrackerLink {
 }
 
 impl TrackerLink {
-    /// For a subscriber that listens on `listen`. Errors: [`Exit::Usage`] for a malformed announce URL.
+    /// For a subscriber that listens on `listen`.
     pub(crate) fn of_subscriber(subscription: &Subscription, listen: IpAddr) -> Result<Self, Failure> {
         let client = super::client(subscription)?;
         Self::new(&subscription.metainfo, client, listen, subscription.passkey)
     }
 
-    /// For an original seed. Errors: [`Exit::Usage`] for a malformed announce URL, or a seed without a passkey.
-    pub(crate) fn of_seed(metainfo: &Metainfo, seed: &SeedFile, listen: IpAddr) -> Result<Self, Failure> {
+    /// For an original seed. Errors: [`Exit::Usage`] for a seed without a passkey.
+    pub(crate) fn of_seed(
+        metainfo: &Metainfo,
+        service: Service,
+        seed: &SeedFile,
+        listen: IpAddr,
+    ) -> Result<Self, Failure> {
         let passkey = seed.passkey.as_deref().and_then(Passkey::from_hex).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
                 "there is no passkey: expected a seed file that was registered with the tracker",
             )
         })?;
-        Self::new(metainfo, super::seed_client(metainfo, seed)?, listen, passkey)
+        Self::new(metainfo, super::seed_client(service, seed)?, listen, passkey)
     }
 
     fn new(metainfo: &Metainfo, client: Client, listen: IpAddr, passkey: Passkey) -> Result<Self, Failure> {
@@ -118,6 +123,7 @@ pub(super) fn on_the_wire(announce: &Announce) -> announce::Announce {
         numwant: None,
         compact: true,
         no_peer_id: false,
+        authority: None,
         ip: None,
         passkey: None,
     }

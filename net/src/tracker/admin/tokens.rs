@@ -33,7 +33,8 @@ pub(in crate::tracker) enum AdminRole {
 }
 
 /// What a publisher may change. What is not named here is for admins alone.
-const OF_PUBLISHERS: [&str; 8] = [
+const OF_PUBLISHERS: [&str; 9] = [
+    "/admin/authority",
     "/admin/torrents",
     "/admin/vouchers",
     "/admin/grants",

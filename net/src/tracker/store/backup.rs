@@ -28,6 +28,7 @@ impl Store {
         copy_all!(
             META,
             super::TORRENTS,
+            super::AUTHORITIES,
             super::SEEDS,
             super::SUBSCRIBERS,
             super::MEMBERS_OF,

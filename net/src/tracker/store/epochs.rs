@@ -89,6 +89,13 @@ impl Store {
         Ok(other)
     }
 
+    /// Forgets the mark of a key file that another is to replace.
+    pub(in crate::tracker) fn forget_mark(&self, name: &str) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        write.open_table(MARKS)?.remove(name)?;
+        write.commit()
+    }
+
     /// Whether the mark of such a key file is noted.
     pub(in crate::tracker) fn has_mark(&self, name: &str) -> Result<bool, StoreError> {
         let read = self.database.begin_read()?;

@@ -6,8 +6,8 @@ use redb::{TableHandle, WriteTransaction};
 
 use super::database::Database;
 use super::{
-    ACCOUNTS, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS, SUBSCRIBERS,
-    StoreError, TORRENTS, VOUCHERS, admin, devices, epochs, offload,
+    ACCOUNTS, AUTHORITIES, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS,
+    SUBSCRIBERS, StoreError, TORRENTS, VOUCHERS, admin, devices, epochs, offload,
 };
 
 /// The schema that this program writes, and the newest that it reads.
@@ -42,7 +42,7 @@ pub(super) fn found(database: &Database) -> Result<Option<u64>, StoreError> {
 }
 
 fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
-    for table in [TORRENTS, SEEDS, SUBSCRIBERS, GRANTS] {
+    for table in [TORRENTS, SEEDS, SUBSCRIBERS, GRANTS, AUTHORITIES] {
         write.open_table(table)?;
     }
     for table in [HELD, VOUCHERS, ACCOUNTS] {

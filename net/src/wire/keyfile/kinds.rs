@@ -8,8 +8,10 @@ use swarmseal_core::package::PackageSecret;
 use swarmseal_core::{SubscriberId, TorrentId};
 
 use super::{Error, KeyFile};
+use crate::wire::api::Token;
 use crate::wire::content::Manifest;
 use crate::wire::identity::{Device, Identity, SigningKey};
+use crate::wire::origin::Origin;
 
 fn bad(name: &str, expected: &str) -> Error {
     Error::BadValue { name: name.into(), expected: expected.into() }
@@ -86,6 +88,46 @@ impl PublisherKey {
     pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
         file.expect_kind(Self::KIND)?;
         Ok(PublisherKey::from_bytes(&*file.array("signing")?))
+    }
+}
+
+/// An admin token, and whom it is for: a token is sent to that tracker and to nobody else. `Debug` does not show the token.
+#[derive(Clone, Debug)]
+pub struct TokenFile {
+    /// Where the tracker is reached.
+    pub origin: Origin,
+    /// The tracker's Ed25519 public key.
+    pub tracker_key: [u8; 32],
+    /// The token.
+    pub token: Token,
+}
+
+impl TokenFile {
+    /// The kind of its key file.
+    pub const KIND: &'static str = "admin token";
+
+    /// Reads the file at a path.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        KeyFile::read(path, Self::KIND).and_then(|file| Self::from_key_file(&file))
+    }
+
+    /// The key file.
+    pub fn to_key_file(&self) -> KeyFile {
+        KeyFile::new(Self::KIND)
+            .with_text("origin", self.origin.as_str())
+            .with_bytes("tracker", &self.tracker_key)
+            .with_bytes("token", self.token.as_bytes())
+    }
+
+    /// Reads a key file of this kind.
+    pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
+        file.expect_kind(Self::KIND)?;
+        let origin = file.optional_text("origin").and_then(|text| text.parse().ok());
+        Ok(TokenFile {
+            origin: origin.ok_or_else(|| bad("origin", "such as https://tracker.example"))?,
+            tracker_key: *file.array("tracker")?,
+            token: Token::new(*file.array("token")?),
+        })
     }
 }
 
@@ -208,6 +250,18 @@ mod tests {
         assert_eq!(read.public(), publisher.public());
         let short = KeyFile::new(Device::KIND).with_bytes("root", &[7; 31]);
         assert!(matches!(Device::from_key_file(&short), Err(Error::BadValue { name, .. }) if name == "root"));
+    }
+
+    #[test]
+    fn a_token_s_file_says_whom_the_token_is_for() {
+        let origin = "https://tracker.example".parse().unwrap();
+        let file = TokenFile { origin, tracker_key: [1; 32], token: Token::new([2; 32]) };
+        let read = TokenFile::from_key_file(&reread(file.to_key_file())).unwrap();
+        assert_eq!((&read.origin, read.tracker_key, &read.token), (&file.origin, [1; 32], &file.token));
+        let nowhere = KeyFile::new(TokenFile::KIND).with_bytes("tracker", &[1; 32]);
+        let refused = TokenFile::from_key_file(&nowhere.with_bytes("token", &[2; 32]));
+        assert!(matches!(refused, Err(Error::BadValue { name, .. }) if name == "origin"));
+        assert!(!format!("{file:?}").contains("02"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::authority::Authority;
 use crate::wire::identity::SigningKey;
 
 fn kernels() -> &'static Kernels {
@@ -21,7 +22,6 @@ fn info(profile: Profile, group: &str, piece_length: u32, pieces: usize) -> Info
                 SigningKey::from_bytes(&[4; 32]).public(),
                 [7; 32],
                 Arc::new(Params::new(profile, group, Exponents::Short).unwrap()),
-                SigningKey::from_bytes(&[3; 32]).public(),
             )
         },
     }
@@ -32,9 +32,19 @@ fn hashes(count: usize) -> Arc<[[u8; 32]]> {
     (0..count).map(|i| [0x40 + i as u8; 32]).collect()
 }
 
+/// Signed by the publisher with this seed for its key.
+fn authority(publisher: u8) -> SignedAuthority {
+    let authority = Authority {
+        license_key: SigningKey::from_bytes(&[3; 32]).public(),
+        origins: vec!["http://tracker.example".parse().unwrap()],
+        serial: 5,
+        tracker_key: SigningKey::from_bytes(&[5; 32]).public(),
+    };
+    SignedAuthority::sign(authority, &SigningKey::from_bytes(&[publisher; 32])).unwrap()
+}
+
 fn sample() -> Metainfo {
-    Metainfo::new("http://tracker.example/announce".into(), info(Profile::Sealed, "ffdhe2048", 262_144, 3))
-        .unwrap()
+    Metainfo::new(Some(authority(4)), info(Profile::Sealed, "ffdhe2048", 262_144, 3)).unwrap()
 }
 
 /// Of three pieces, the middle one clear.
@@ -42,7 +52,7 @@ fn mixed() -> Metainfo {
     let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 3);
     info.seal.selection = Some(Arc::new(Selection::from_bytes(&[0b1010_0000], 3).unwrap()));
     info.seal.witness = hashes(2);
-    Metainfo::new("http://tracker.example/announce".into(), info).unwrap()
+    Metainfo::new(Some(authority(4)), info).unwrap()
 }
 
 /// The sample file with one stretch of bytes replaced by another, wherever it first stands.
@@ -66,13 +76,11 @@ fn files_round_trip() {
         (Profile::Sealed, "ffdhe4096", 1 << 20),
         (Profile::Paper, "modp1024", 1 << 16),
     ] {
-        let made =
-            Metainfo::new("https://t.example:1/announce".into(), info(profile, group, piece_length, 5))
-                .unwrap();
+        let made = Metainfo::new(Some(authority(4)), info(profile, group, piece_length, 5)).unwrap();
         let read = Metainfo::from_bytes(&made.to_bytes(), kernels()).unwrap();
         assert_eq!(read.to_bytes(), made.to_bytes());
         assert_eq!(read.info_hash, made.info_hash);
-        assert_eq!(read.announce, made.announce);
+        assert_eq!(read.authority, made.authority);
         assert_eq!(read.info.pieces, made.info.pieces);
         assert_eq!(read.info.seal.witness, made.info.seal.witness);
         assert_eq!(read.info.length(), 5 * u64::from(piece_length));
@@ -92,7 +100,7 @@ fn a_group_in_full_is_read_under_paper_and_refused_under_sealed() {
     };
     let mut info = info(Profile::Paper, "modp1024", 1 << 16, 1);
     info.seal.params = Arc::new(Params::new(Profile::Paper, group, Exponents::Full).unwrap());
-    let made = Metainfo::new("http://t/announce".into(), info).unwrap();
+    let made = Metainfo::new(None, info).unwrap();
     let read = Metainfo::from_bytes(&made.to_bytes(), kernels()).unwrap();
     assert_eq!(read.info.seal.params.group().bits(), 64);
     assert_eq!(read.info_hash, made.info_hash);
@@ -144,7 +152,6 @@ fn values_that_cannot_be_are_refused() {
     assert_eq!(bad("12:piece lengthi262144e", "12:piece lengthi262145e"), "length");
     assert_eq!(bad("6:A film", "6:../../"), "name");
     assert_eq!(bad("6:A film", "2:.."), "name");
-    assert_eq!(bad("31:http://", "31:gopher:"), "announce");
     assert_eq!(bad("1:vi1e", "1:vi0e"), "swarmseal.v");
     assert_eq!(with("9:swarmseal", "9:swarmsead").unwrap_err(), Error::NotSealed);
     assert!(matches!(with("6:random32:", "6:random31:"), Err(Error::Bencode(_))));
@@ -155,29 +162,46 @@ fn values_that_cannot_be_are_refused() {
     ));
 }
 
-/// The sample file under another key.
-fn under(entry: &str, key: &[u8; 32]) -> Result<Metainfo, Error> {
-    let seal = sample().info.seal;
-    let old = if entry == "publisher key" { seal.publisher_key } else { seal.license_key };
-    let (file, head) = (sample().to_bytes(), format!("{}:{entry}32:", entry.len()).into_bytes());
-    let from = [&head[..], &old].concat();
-    let at = file.windows(from.len()).position(|window| window == from).expect("the sample has it");
-    Metainfo::from_bytes(&[&file[..at], &head, key, &file[at + from.len()..]].concat(), kernels())
-}
-
 #[test]
 fn keys_that_verify_nothing_or_anything_are_refused() {
+    let unsigned = Metainfo::new(None, sample().info).unwrap();
+    let head = b"13:publisher key32:";
+    let file = unsigned.to_bytes();
+    let at = file.windows(head.len()).position(|window| window == head).unwrap() + head.len();
+    let under =
+        |key: &[u8; 32]| Metainfo::from_bytes(&[&file[..at], key, &file[at + 32..]].concat(), kernels());
+    let other = under(&SigningKey::from_bytes(&[9; 32]).public()).unwrap();
+    assert_ne!(other.info.seal.torrent_id, sample().info.seal.torrent_id);
     // The neutral element and a point of order 4 verify what nobody signed; and no point has y = 2.
     let (mut neutral, order_4, mut nowhere) = ([0; 32], [0; 32], [0; 32]);
     (neutral[0], nowhere[0]) = (1, 2);
-    for entry in ["publisher key", "license key"] {
-        let good = under(entry, &SigningKey::from_bytes(&[9; 32]).public()).unwrap();
-        assert_eq!(good.info.seal.torrent_id != sample().info.seal.torrent_id, entry == "publisher key");
-        for key in [&neutral, &order_4, &nowhere] {
-            let refused = under(entry, key).unwrap_err();
-            assert!(matches!(refused, Error::Bad { what, .. } if what.ends_with(entry)), "{refused}");
-        }
+    for key in [&neutral, &order_4, &nowhere] {
+        let refused = under(key).unwrap_err();
+        assert!(matches!(refused, Error::Bad { what: "swarmseal.publisher key", .. }), "{refused}");
     }
+}
+
+#[test]
+fn an_authority_is_the_publisher_s_and_no_part_of_the_info_hash() {
+    let unsigned = Metainfo::new(None, sample().info).unwrap();
+    assert_eq!(unsigned.info_hash, sample().info_hash);
+    let read = Metainfo::from_bytes(&unsigned.to_bytes(), kernels()).unwrap();
+    assert_eq!(read.authority, None);
+    assert_eq!(read.with_authority(authority(4)).unwrap().to_bytes(), sample().to_bytes());
+    let stranger = unsigned.clone().with_authority(authority(5)).unwrap_err();
+    assert_eq!(stranger, Error::Authority(authority::Error::BadSignature));
+    // The genuine info beside somebody else's authority; and one that was changed.
+    let bytes = sample().to_bytes();
+    let (own, foreign) = (authority(4), authority(5));
+    let at = bytes.windows(own.as_bytes().len()).position(|window| window == own.as_bytes()).unwrap();
+    let mut forged = bytes.clone();
+    forged[at..at + own.as_bytes().len()].copy_from_slice(foreign.as_bytes());
+    let refused = Metainfo::from_bytes(&forged, kernels()).unwrap_err();
+    assert_eq!(refused, Error::Authority(authority::Error::BadSignature));
+    // What stands under `announce` changes nothing.
+    let moved = with("http://tracker.example/", "http://elsewhere.exampl").unwrap();
+    assert_eq!(moved.to_bytes(), bytes);
+    assert!(bytes.starts_with(b"d8:announce31:http://tracker.example/announce4:info"));
 }
 
 #[test]
@@ -188,15 +212,14 @@ fn the_torrent_id_is_of_publisher_key_and_random_bytes() {
     assert_eq!((read.torrent_id, read.publisher_key), (made.torrent_id, made.publisher_key));
     let mut info = sample().info;
     info.seal.torrent_id = TorrentId([7; 32]);
-    let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+    let refused = Metainfo::new(None, info).unwrap_err();
     assert!(matches!(refused, Error::Bad { what: "torrent id", .. }));
 }
 
 #[test]
 fn piece_lengths_fit_blocks_and_requests() {
-    let made = |group, piece_length| {
-        Metainfo::new("http://t/announce".into(), info(Profile::Sealed, group, piece_length, 1)).map(drop)
-    };
+    let made =
+        |group, piece_length| Metainfo::new(None, info(Profile::Sealed, group, piece_length, 1)).map(drop);
     assert_eq!(made("ffdhe3072", 49_152), Ok(()));
     for (group, length) in
         [("ffdhe3072", 1 << 18), ("ffdhe2048", 8192), ("ffdhe2048", 0), ("ffdhe2048", 64 << 20)]
@@ -228,7 +251,7 @@ fn a_selection_has_one_form() {
     }
     let mut info = info(Profile::Sealed, "ffdhe2048", 262_144, 4);
     info.seal.selection = made.info.seal.selection.clone();
-    let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+    let refused = Metainfo::new(None, info).unwrap_err();
     assert!(matches!(refused, Error::Bad { what: "swarmseal.selection", .. }));
 }
 
@@ -245,7 +268,7 @@ fn each_sealed_piece_has_its_witness_hash() {
         let length = |count: usize| format!("7:witness{}:", 32 * count).into_bytes();
         let mut info = good.info.clone();
         info.seal.witness = hashes(other);
-        let refused = Metainfo::new("http://t/announce".into(), info).unwrap_err();
+        let refused = Metainfo::new(None, info).unwrap_err();
         let bad = Error::Bad { what: "swarmseal.witness", expected: "32 bytes for each sealed piece" };
         assert_eq!(refused, bad);
         let from = [length(good.info.seal.witness.len()), good.info.seal.witness.concat()].concat();
@@ -273,7 +296,9 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = to;
         if let Ok(read) = Metainfo::from_bytes(&bytes, kernels()) {
-            prop_assert_eq!(read.to_bytes(), bytes);
+            // All but what stands under `announce` is written as it was read.
+            let again = Metainfo::from_bytes(&read.to_bytes(), kernels()).unwrap();
+            prop_assert_eq!((again.info_hash, again.authority), (read.info_hash, read.authority));
         }
     }
 }

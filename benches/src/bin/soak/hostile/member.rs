@@ -96,6 +96,7 @@ impl Member {
             numwant: None,
             compact: true,
             no_peer_id: false,
+            authority: None,
             ip: None,
             passkey: None,
         };
@@ -130,6 +131,7 @@ impl Tracker for Member {
                 numwant: None,
                 compact: true,
                 no_peer_id: false,
+                authority: None,
                 ip: None,
                 passkey: None,
             };

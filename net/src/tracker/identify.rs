@@ -1,0 +1,51 @@
+//! `GET /identify`: a tracker or license server shows a client who it is before the client says anything else.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, RawQuery, State};
+use axum::response::Response;
+
+use super::calls::respond;
+use super::clock;
+use super::connection::Remote;
+use super::refusal::Refusal;
+use super::state::{Tracker, random};
+use crate::wire::api::{ApiError, Identified, Identify};
+
+/// Bytes of the longest query.
+const MAX_QUERY: usize = 2048;
+
+/// What a query asks. Errors: [`ApiError::BadRequest`].
+pub(super) fn asked(query: Option<&str>) -> Result<Identify, Refusal> {
+    let query = query.filter(|query| query.len() <= MAX_QUERY);
+    query.and_then(Identify::from_query).ok_or_else(|| {
+        Refusal::new(
+            ApiError::BadRequest,
+            "expected nonce=, 64 hexadecimal digits, and origin=, such as https://tracker.example",
+        )
+    })
+}
+
+/// `GET /identify`
+pub(super) async fn identify(
+    State(tracker): State<Arc<Tracker>>,
+    Extension(remote): Extension<Remote>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let answer = tracker.stranger(remote.0).and_then(|()| answer(&tracker, &asked(query.as_deref())?));
+    respond(&tracker, answer)
+}
+
+/// Signed where the tracker is to be reached at that origin. The publisher's newest authority is there in any case: a client that comes
+/// to an origin which was given up, or with the key before this one, learns from it where to go.
+fn answer(tracker: &Tracker, request: &Identify) -> Result<Identified, Refusal> {
+    let now = clock::now();
+    let nonce = tracker.nonces.make(now, random()?, &request.nonce, &request.origin);
+    let authority = request.publisher_key.and_then(|key| tracker.authorities.newest(&key));
+    let mut answer = Identified::sign(request, &tracker.tracker_key, nonce, now);
+    if !tracker.authorities.may_answer_at(&request.origin) {
+        answer.signature = None;
+    }
+    answer.authority = authority.map(|authority| authority.as_bytes().to_vec());
+    Ok(answer)
+}
