@@ -125,6 +125,8 @@ impl Run<'_> {
     /// One of our programs at a node, with data of its own.
     fn at(&self, node: usize, args: &[&str]) -> Command {
         let mut command = self.lab.at(node, self.calibration.program);
+        // The lab's hosts are not this one.
+        command.env("SWARMSEAL_INSECURE_HTTP", "true");
         command.arg("--json").arg("--data").arg(self.path(&format!("data{node}"))).args(args);
         command
     }

@@ -297,7 +297,6 @@ fn rekeys(
     turns: u32,
     duration: Duration,
 ) -> Result<Vec<ReKeys>> {
-    let mut torrents = torrents;
     let mut tracker = tracker;
     let mut kernels = Vec::new();
     let mut warm: [Vec<Turn>; 3] = Default::default();
@@ -308,9 +307,6 @@ fn rekeys(
         // Started anew, it has no tables. Half of the members have keys made to the other half, each of them but once.
         tracker = tracker.restart()?;
         let mut connection = Connection::open(tracker.server.address)?;
-        for member in torrents.iter_mut().flat_map(|(_, members)| members) {
-            member.open_session(&mut connection)?;
-        }
         let mut calls = Pace { answered: 0, refused: 0, seconds: 0.0 };
         let before = tracker.server.cpu();
         for (torrent, members) in &torrents {

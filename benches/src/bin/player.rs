@@ -201,6 +201,10 @@ fn params(kernels: &'static Kernels) -> Result<Arc<Params>> {
     Ok(Arc::new(params.map_err(|error| anyhow::anyhow!("{error}"))?))
 }
 
+fn license_key() -> SigningKey {
+    SigningKey::from_bytes(&[77; 32])
+}
+
 fn device() -> Device {
     Device::from_bytes(&[1; 32])
 }
@@ -211,8 +215,8 @@ impl Content {
         let kernels = swarmseal_accel::detect();
         let params = params(kernels)?;
         let package = PackageSecret::from_bytes([3; 32]);
-        let (publisher, license_key) = (SigningKey::from_bytes(&[76; 32]), SigningKey::from_bytes(&[77; 32]));
-        let seal = Seal::new(publisher.public(), [5; 32], params.clone(), license_key.public());
+        let (publisher, license_key) = (SigningKey::from_bytes(&[76; 32]), license_key());
+        let seal = Seal::new(publisher.public(), [5; 32], params.clone());
         let torrent_id = seal.torrent_id;
         let keys = device().subscriber_keys(&params, &torrent_id);
         let ts_keys = TsKeys::derive(&params, &MasterKey::from_bytes([8; 32]), &keys.id, EPOCH);
@@ -244,7 +248,7 @@ impl Content {
         store.sync()?;
         let seal = Seal { witness: vec![[0; 32]; piece_count as usize].into(), ..seal };
         let info = Info { name: "bench".into(), piece_length, piece_count, pieces, private: true, seal };
-        let metainfo = Metainfo::new("http://127.0.0.1:1/announce".into(), info)?;
+        let metainfo = Metainfo::new(None, info)?;
         fs::write(directory.join("meta.torrent"), metainfo.to_bytes())?;
         let license = License {
             torrent_id,
@@ -291,7 +295,8 @@ fn child(directory: &Path, backend: &str, piece_length: u32) -> Result<()> {
     let (device, torrent_id) = (device(), metainfo.info.seal.torrent_id);
     let keys = device.subscriber_keys(&metainfo.info.seal.params, &torrent_id);
     let shape = Shape { torrent_id, piece_len: piece_length, piece_count: metainfo.info.piece_count };
-    let player = Player::new(metainfo, &keys, &fs::read(directory.join("license"))?)?;
+    let player =
+        Player::new(metainfo, &keys, &license_key().public(), &fs::read(directory.join("license"))?)?;
     let record = directory.join(format!("plays-{backend}"));
     let journal = record.with_extension("journal");
     let mut state = PolicyState::load(PlayFiles { record, journal }, &device, &keys.id)?;

@@ -144,10 +144,10 @@ fn main() -> Result<ExitCode> {
     let members: Vec<Member> = actors
         .into_iter()
         .zip(0..)
-        .map(|(identity, number)| Member::known(id(number), identity, passkey(number)))
+        .map(|(identity, number)| Member::known(id(number), torrents[0].id(), identity, passkey(number)))
         .collect();
     let mut members = members;
-    members[0].open_session(&mut connection)?;
+    members[0].open_session(&tracker, &mut connection)?;
     let mut pass = |connection: &mut Connection| -> Result<(f64, f64)> {
         let mut uploader = Uploader::new(&torrents[0], &members, 0, 1);
         // The uploader's own tables first.
@@ -209,7 +209,7 @@ fn trace(tracker: &Tracker, torrent: &Torrent) -> Result<(u64, f64, f64)> {
     let mut key = vec![0; params.group().bytes()];
     public.to_bytes(params, &mut key).context("a key")?;
     let before = tracker.server.cpu();
-    let admin = AdminClient::new(tracker.url(), &tracker.token)?;
+    let admin = AdminClient::new(&tracker.token, false)?;
     let traced = runtime.block_on(admin.trace_key(torrent.id(), 0, &key))?;
     ensure!(traced.matches.is_empty() && traced.tried > 0, "a key of nobody's was traced");
     Ok((traced.tried, traced.seconds, tracker.server.cpu() - before))

@@ -9,12 +9,13 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use swarmseal::tracker_client::AdminClient;
+use swarmseal::tracker_client::{AdminClient, OwnKeys};
 use swarmseal::wire::announce::Announce;
 use swarmseal::wire::api::{
-    Challenge, OpenSession, Passkey, ReKeyRequest, Role, SessionOpened, Subscribe, Subscribed, Token,
-    WitnessRequest,
+    Contact, Identified, Identify, OpenSession, Passkey, ReKeyRequest, Role, SESSION_TOKEN, SessionOpened,
+    SessionToken, Subscribe, Subscribed, WitnessRequest,
 };
+use swarmseal::wire::authority::{Authority, SignedAuthority};
 use swarmseal::wire::bencode;
 use swarmseal::wire::identity::{Identity, SigningKey, purpose};
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
@@ -41,18 +42,21 @@ impl Torrent {
     /// Registers one of 2,048 bits.
     pub fn register(tracker: &Tracker, piece_length: u32, piece_count: u32) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let admin = AdminClient::new(tracker.url(), &tracker.token)?;
+        let admin = AdminClient::new(&tracker.token, false)?;
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
         let group = Group::ffdhe2048(swarmseal_accel::detect());
         let params = Params::new(Profile::Sealed, group, Exponents::Short).context("parameters")?;
-        let license_key = runtime.block_on(admin.license_key())?;
-        let publisher = SigningKey::from_bytes(&[7; 32]).public();
+        let OwnKeys { tracker_key, license_key } = runtime.block_on(admin.keys())?;
+        let publisher = SigningKey::from_bytes(&[7; 32]);
+        let origins = vec![tracker.token.origin.clone()];
+        let authority = Authority { license_key, origins, serial: 1, tracker_key };
+        let authority = SignedAuthority::sign(authority, &publisher)?;
         let witness = vec![[7; 32]; piece_count as usize].into();
-        let seal = Seal { witness, ..Seal::new(publisher, random, Arc::new(params), license_key) };
+        let seal = Seal { witness, ..Seal::new(publisher.public(), random, Arc::new(params)) };
         let pieces = vec![[7; 20]; piece_count as usize];
         let info = Info { name: "load".to_owned(), piece_length, piece_count, pieces, private: true, seal };
-        let metainfo = Metainfo::new(format!("{}/announce", tracker.url()), info)?;
+        let metainfo = Metainfo::new(Some(authority), info)?;
         let seed = SigningKey::generate(&mut UnwrapErr(SysRng));
         // Nobody checks a piece.
         let witness = WitnessSecret::from_bytes([7; 32]);
@@ -78,20 +82,28 @@ impl Torrent {
     /// Subscribes so many devices, each with a session.
     pub fn join(&self, tracker: &Tracker, count: usize) -> Result<Vec<Member>> {
         let mut connection = Connection::open(tracker.server.address)?;
-        (0..count).map(|_| self.subscribe(&mut connection)).collect()
+        (0..count).map(|_| self.subscribe(tracker, &mut connection)).collect()
     }
 
-    fn subscribe(&self, connection: &mut Connection) -> Result<Member> {
+    fn subscribe(&self, tracker: &Tracker, connection: &mut Connection) -> Result<Member> {
         let rng = &mut UnwrapErr(SysRng);
         let secret = SecretKey::generate(self.params(), rng);
         let public = secret.public_key(self.params());
         let identity = Identity::generate(rng);
-        let nonce = challenge(connection)?;
-        let subscribe = Subscribe::new(self.params(), self.id(), (&secret, &public), &identity, nonce, rng)?;
+        let contact = identify(tracker, connection)?;
+        let subscribe =
+            Subscribe::new(self.params(), self.id(), (&secret, &public), &identity, contact, rng)?;
         let subscribed: Subscribed = call(connection, "subscribe", &subscribe)?;
         let id = identity.subscriber(self.params(), &self.id(), &public);
-        let token = open_session(connection, &identity, id)?;
-        Ok(Member { id, identity, token, passkey: subscribed.passkey, epoch: subscribed.epoch })
+        let token = open_session(tracker, connection, &identity, (id, self.id()))?;
+        Ok(Member {
+            id,
+            torrent: self.id(),
+            identity,
+            token,
+            passkey: subscribed.passkey,
+            epoch: subscribed.epoch,
+        })
     }
 }
 
@@ -101,27 +113,28 @@ pub struct Member {
     pub id: SubscriberId,
     /// For its announces.
     pub passkey: Passkey,
+    torrent: TorrentId,
     identity: Identity,
-    token: Token,
+    token: SessionToken,
     epoch: u64,
 }
 
 impl Member {
-    /// Opens another session, after the tracker was started anew.
-    pub fn open_session(&mut self, connection: &mut Connection) -> Result<()> {
-        self.token = open_session(connection, &self.identity, self.id)?;
+    /// Opens a session.
+    pub fn open_session(&mut self, tracker: &Tracker, connection: &mut Connection) -> Result<()> {
+        self.token = open_session(tracker, connection, &self.identity, (self.id, self.torrent))?;
         Ok(())
     }
 
     /// One whom the tracker knows already, without a session, of epoch 1.
-    pub fn known(id: SubscriberId, identity: Identity, passkey: Passkey) -> Self {
-        Member { id, passkey, identity, token: Token::new([0; 32]), epoch: 1 }
+    pub fn known(id: SubscriberId, torrent: TorrentId, identity: Identity, passkey: Passkey) -> Self {
+        Member { id, torrent, passkey, identity, token: SessionToken::new([0; SESSION_TOKEN]), epoch: 1 }
     }
 
     /// Writes a call in its session over what is there.
     fn post(&self, call: &str, body: &impl Serialize, request: &mut Vec<u8>) {
         let body = bencode::to_bytes(body);
-        let (token, length) = (self.token.to_hex(), body.len());
+        let (token, length) = (self.token.to_text(), body.len());
         request.clear();
         request.extend_from_slice(
             format!("POST /{call} HTTP/1.1\r\nHost: tracker\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n")
@@ -145,16 +158,28 @@ impl Member {
     }
 }
 
-fn open_session(connection: &mut Connection, identity: &Identity, id: SubscriberId) -> Result<Token> {
-    let nonce = challenge(connection)?;
-    let open = OpenSession::new(identity.signing_key(), Role::Subscriber, id, nonce);
+fn open_session(
+    tracker: &Tracker,
+    connection: &mut Connection,
+    identity: &Identity,
+    (id, torrent): (SubscriberId, TorrentId),
+) -> Result<SessionToken> {
+    let contact = identify(tracker, connection)?;
+    let open = OpenSession::new(identity.signing_key(), Role::Subscriber, id, torrent, contact);
     let opened: SessionOpened = call(connection, "session", &open)?;
     Ok(opened.token)
 }
 
-fn challenge(connection: &mut Connection) -> Result<[u8; 32]> {
-    let challenge: Challenge = call(connection, "challenge", &HashMap::<String, u64>::new())?;
-    Ok(challenge.nonce)
+fn identify(tracker: &Tracker, connection: &mut Connection) -> Result<Contact> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce)?;
+    let request = Identify { nonce, origin: tracker.token.origin.clone(), publisher_key: None };
+    let query = request.to_query();
+    let answer =
+        connection.ask(format!("GET /identify?{query} HTTP/1.1\r\nHost: tracker\r\n\r\n").as_bytes())?;
+    ensure!(answer.status == 200, "identify: the tracker answered {}", answer.status);
+    let answer: Identified = bencode::from_bytes(answer.body, MAX_ANSWER)?;
+    Ok(answer.check(&request, &tracker.token.tracker_key)?)
 }
 
 fn call<T: DeserializeOwned>(connection: &mut Connection, call: &str, body: &impl Serialize) -> Result<T> {

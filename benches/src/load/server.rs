@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use swarmseal::wire::keyfile::TokenFile;
 use tempfile::TempDir;
 
 use crate::process::Process;
@@ -27,7 +28,7 @@ pub struct Tracker {
     /// While it runs.
     pub server: Server,
     /// For the admin API.
-    pub token: String,
+    pub token: TokenFile,
 }
 
 impl Tracker {
@@ -63,7 +64,7 @@ impl Tracker {
     }
 }
 
-fn run(program: &Path, cores: &str, memory: Option<u64>, data: &Path) -> Result<(Server, String)> {
+fn run(program: &Path, cores: &str, memory: Option<u64>, data: &Path) -> Result<(Server, TokenFile)> {
     ensure!(program.exists(), "{}: expected the program there, or --swarmseal FILE", program.display());
     let mut command = Command::new("taskset");
     command.args(["-c", cores]);
@@ -82,7 +83,7 @@ fn run(program: &Path, cores: &str, memory: Option<u64>, data: &Path) -> Result<
     let address = said["url"].as_str().and_then(|url| url.strip_prefix("http://")?.parse().ok());
     let address = address.context("the tracker said no address")?;
     let file = said["admin_token_file"].as_str().context("the tracker said no token file")?;
-    let token = fs::read_to_string(file).with_context(|| file.to_owned())?;
+    let token = TokenFile::read(file.as_ref()).with_context(|| file.to_owned())?;
     Ok((Server { address, process }, token))
 }
 

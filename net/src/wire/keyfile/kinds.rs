@@ -115,7 +115,7 @@ impl TokenFile {
     pub fn to_key_file(&self) -> KeyFile {
         KeyFile::new(Self::KIND)
             .with_text("origin", self.origin.as_str())
-            .with_bytes("tracker", &self.tracker_key)
+            .with_bytes("tracker key", &self.tracker_key)
             .with_bytes("token", self.token.as_bytes())
     }
 
@@ -125,7 +125,7 @@ impl TokenFile {
         let origin = file.optional_text("origin").and_then(|text| text.parse().ok());
         Ok(TokenFile {
             origin: origin.ok_or_else(|| bad("origin", "such as https://tracker.example"))?,
-            tracker_key: *file.array("tracker")?,
+            tracker_key: *file.array("tracker key")?,
             token: Token::new(*file.array("token")?),
         })
     }
@@ -258,7 +258,7 @@ mod tests {
         let file = TokenFile { origin, tracker_key: [1; 32], token: Token::new([2; 32]) };
         let read = TokenFile::from_key_file(&reread(file.to_key_file())).unwrap();
         assert_eq!((&read.origin, read.tracker_key, &read.token), (&file.origin, [1; 32], &file.token));
-        let nowhere = KeyFile::new(TokenFile::KIND).with_bytes("tracker", &[1; 32]);
+        let nowhere = KeyFile::new(TokenFile::KIND).with_bytes("tracker key", &[1; 32]);
         let refused = TokenFile::from_key_file(&nowhere.with_bytes("token", &[2; 32]));
         assert!(matches!(refused, Err(Error::BadValue { name, .. }) if name == "origin"));
         assert!(!format!("{file:?}").contains("02"));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use swarmseal::peer::{self, AnnounceEvent, AnnounceReply, BoxFuture, KeyError, Tracker};
-use swarmseal::tracker_client::Client;
+use swarmseal::tracker_client::{Client, Service};
 use swarmseal::wire::announce::{Announce, Event};
 use swarmseal::wire::api::Passkey;
 use swarmseal::wire::handshake;
@@ -58,12 +58,14 @@ impl Member {
         let id = identity.subscriber(&params, &torrent_id, &y);
         let hello = Hello::Subscriber { identity: identity.public(), keys: identity.commitment(&params, &y) };
         let key = identity.signing_key().clone();
-        let mut client = Client::new(&metainfo.announce)?.announcing_from(address.ip())?;
+        let authority = metainfo.authority.clone().context("no authority")?;
+        let service = Service::of_publisher(authority, |_| ());
+        let mut client = Client::new(service)?.announcing_from(address.ip())?;
         let (mut passkey, mut epoch) = (None, 1);
         if subscribed {
             let answer = client.subscribe(&params, torrent_id, (&secret, &y), &identity).await?;
             (passkey, epoch) = (Some(answer.passkey), answer.epoch);
-            client = client.as_subscriber(answer.subscriber, key.clone());
+            client = client.as_subscriber(&torrent_id, answer.subscriber, key.clone());
         }
         let mut name = [0; 12];
         random.fill(&mut name);
