@@ -179,7 +179,8 @@ struct Credential {
 /// Where the tracker showed who it is.
 struct Met {
     origin: Origin,
-    key: [u8; 32],
+    /// What was known of it then: a newer authority may name other origins, or the same ones in another order.
+    serial: Option<u64>,
 }
 
 #[derive(Default)]
@@ -266,13 +267,14 @@ impl Client {
         let mut failure = None;
         for _ in 0..MOVES {
             let (mut origins, key) = self.service.reached();
-            let before = met.as_ref().map(|met| &met.origin);
+            let serial = self.service.serial();
+            let before = met.as_ref().filter(|met| met.serial == serial).map(|met| &met.origin);
             origins.sort_by_key(|origin| (Some(origin) == last, Some(origin) != before));
             let mut moved = false;
             for origin in origins {
                 match self.identify_at(&origin, &key).await {
                     Ok(Some(contact)) => {
-                        *met = Some(Met { origin, key });
+                        *met = Some(Met { origin, serial });
                         return Ok(contact);
                     }
                     Ok(None) => {
@@ -320,8 +322,8 @@ impl Client {
     /// Where the tracker is, which has shown who it is in this run.
     async fn origin(&self) -> Result<Origin, Error> {
         let mut met = self.shared.met.lock().await;
-        if let Some(Met { origin, key }) = &*met
-            && self.service.is_at(origin, key)
+        if let Some(Met { origin, serial }) = &*met
+            && *serial == self.service.serial()
         {
             return Ok(origin.clone());
         }

@@ -89,7 +89,7 @@ fn answer_announce(
     remote: Remote,
 ) -> Result<Vec<u8>, String> {
     let request = Announce::from_query(query.unwrap_or_default()).map_err(|error| error.to_string())?;
-    let (member, torrent) = admit(tracker, passkey, request.passkey)?;
+    let (passkey, member, torrent) = admit(tracker, passkey, request.passkey)?;
     let own = tracker.personals.find(&request.info_hash).is_some_and(|own| own.subscriber == member.id);
     if torrent.info_hash != request.info_hash && !own {
         return Err("this passkey is for another torrent".to_owned());
@@ -118,6 +118,11 @@ fn answer_announce(
         // Whoever has the sealed torrent can serve it; nobody has the personal one.
         found = tracker.swarms.visit(&torrent.info_hash, &arrival, now, chance);
     }
+    // The passkey may have been replaced or revoked meanwhile: what it left behind goes as well.
+    if tracker.member(&passkey).is_none_or(|now| now.revoked) {
+        tracker.strike(&member);
+        return Err("unknown passkey".to_owned());
+    }
     count(&tracker.counters.announces, 1);
     let mut reply = AnnounceReply {
         interval: config.announce_interval,
@@ -142,7 +147,7 @@ fn answer_announce(
 
 fn answer_scrape(tracker: &Tracker, passkey: Option<&str>, query: Option<String>) -> Result<Vec<u8>, String> {
     let request = Scrape::from_query(&query.unwrap_or_default()).map_err(|error| error.to_string())?;
-    let (member, torrent) = admit(tracker, passkey, request.passkey)?;
+    let (_, member, torrent) = admit(tracker, passkey, request.passkey)?;
     let now = clock::now();
     let known = request.info_hashes.iter().filter(|hash| {
         let own = || tracker.personals.find(hash).is_some_and(|own| own.subscriber == member.id);
@@ -158,12 +163,13 @@ fn admit(
     tracker: &Tracker,
     in_path: Option<&str>,
     in_query: Option<Passkey>,
-) -> Result<(Member, Arc<Torrent>), String> {
+) -> Result<(Passkey, Member, Arc<Torrent>), String> {
     let passkey = match in_path {
         Some(text) => Passkey::from_hex(text),
         None => in_query,
     };
-    let member = passkey.and_then(|passkey| tracker.member(&passkey)).ok_or("unknown passkey")?;
+    let passkey = passkey.ok_or("unknown passkey")?;
+    let member = tracker.member(&passkey).ok_or("unknown passkey")?;
     if member.revoked {
         return Err("this subscription was revoked".to_owned());
     }
@@ -172,7 +178,7 @@ fn admit(
         return Err(format!("too many announces: wait {wait} s"));
     }
     let torrent = tracker.torrent(&member.torrent_id).map_err(|_| "unknown torrent")?;
-    Ok((member, torrent))
+    Ok((passkey, member, torrent))
 }
 
 fn respond(tracker: &Tracker, call: Call, started: Instant, answer: Result<Vec<u8>, String>) -> Response {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use axum::http::HeaderMap;
 use axum::response::Response;
-use swarmseal_core::TorrentId;
+use swarmseal_core::{SubscriberId, TorrentId};
 
 use super::budgets::{Budgets, Pair};
 use super::calls::{Body, Shared, in_session, seed_of};
@@ -72,6 +72,13 @@ impl Personals {
     /// Whose it is.
     pub(super) fn find(&self, info_hash: &[u8; 20]) -> Option<PersonalRecord> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).by_info_hash.get(info_hash).copied()
+    }
+
+    /// The personal torrents of a subscriber, of all epochs.
+    pub(super) fn of(&self, subscriber: &SubscriberId) -> Vec<[u8; 20]> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let own = known.by_info_hash.iter().filter(|(_, record)| record.subscriber == *subscriber);
+        own.map(|(&info_hash, _)| info_hash).collect()
     }
 
     /// The info-hash that has this hidden name.

@@ -310,8 +310,17 @@ impl Tracker {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         members.insert(*passkey, member);
         drop(members);
+        self.strike(&member);
+    }
+
+    /// Strikes a member from its swarm and from those of its personal torrents: no peer is told of it, and no key is made for it on the
+    /// word of its announces, until it announces again.
+    pub(super) fn strike(&self, member: &Member) {
         if let Ok(torrent) = self.torrent(&member.torrent_id) {
             self.swarms.expel(&torrent.info_hash, &member.id);
+        }
+        for info_hash in self.personals.of(&member.id) {
+            self.swarms.expel(&info_hash, &member.id);
         }
     }
 
@@ -342,10 +351,8 @@ impl Tracker {
         members.remove(&old);
         members.insert(fresh, member);
         drop(members);
-        // Whoever announced under the old one is told to nobody any more; the owner is back with its next announce.
-        if let Ok(torrent) = self.torrent(&member.torrent_id) {
-            self.swarms.expel(&torrent.info_hash, id);
-        }
+        // Peers that announced with the old passkey are no longer listed; the owner is back with its next announce.
+        self.strike(&member);
         count(&self.counters.passkeys_rotated, 1);
         tracing::info!(member = %id, "passkey changed");
         Ok(fresh)

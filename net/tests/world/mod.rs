@@ -189,12 +189,18 @@ impl World {
 
     /// Starts the tracker, on the port that it had before.
     pub fn start_tracker(&mut self) {
+        self.start_tracker_with(&[]);
+    }
+
+    /// The same, with further flags.
+    pub fn start_tracker_with(&mut self, flags: &[&str]) {
         let listen = self.at(self.port);
         let mut args = vec!["tracker", "--listen", &listen, "--announce-interval", "1"];
         if !self.address.is_loopback() {
             args.push("--insecure-http");
         }
         args.extend(self.tracker_flags.iter().map(String::as_str));
+        args.extend(flags);
         let tracker = Running::start(&self.path("operator"), &args);
         let listening = tracker.event("listening");
         let [url, key] = ["url", "key"].map(|name| listening[name].as_str().unwrap().to_owned());
