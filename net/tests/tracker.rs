@@ -14,6 +14,8 @@ mod license_server;
 mod offload;
 #[path = "tracker/selection.rs"]
 mod selection;
+#[path = "tracker/sessions.rs"]
+mod sessions;
 #[path = "tracker/storage.rs"]
 mod storage;
 #[path = "tracker/trace.rs"]
