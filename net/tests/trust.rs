@@ -202,7 +202,8 @@ fn assert_heard_nothing_secret(listener: &Listener, secrets: &[String], what: &s
 /// Fetches nothing, and must fail as a program does that finds no tracker.
 fn refused(world: &World, who: &str, args: &[&str]) {
     let output = program(&world.path(who), args).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(3), "{args:?}: {text}");
     assert!(text.contains("does not show the key"), "{args:?}: {text}");
 }
@@ -302,7 +303,8 @@ fn nothing_secret_goes_to_a_false_tracker_whatever_the_verb() {
         let found = world.file("content.bin");
         let license = world.torrent_dir("alice").join("license").display().to_string();
         for args in [
-            &["publish", &found, "--output", &world.file("n.torrent"), "--seed-file", &world.file("n.seed")][..],
+            &["publish", &found, "--output", &world.file("n.torrent"), "--seed-file", &world.file("n.seed")]
+                [..],
             &["authority", "sign", "--origin", &origin, "--output", &world.file("n.authority")],
             &["voucher", &torrent],
             &["grant", &torrent, &subscriber],

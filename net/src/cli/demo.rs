@@ -4,6 +4,7 @@ mod attacker;
 mod children;
 mod content;
 mod evidence;
+mod forger;
 mod impostor;
 mod stranger;
 
@@ -152,11 +153,13 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let paper_flags = ["--profile", "paper", "--group", "prime512", "--insecure-paper-profile"];
     let paper = publish(work, "paper", &control.path, &url, &token, &paper_flags).await?;
     let mut vouchers = Vec::new();
-    for _ in 0..LICENSED {
+    // One more for the forger's victim.
+    for _ in 0..=LICENSED {
         let args = ["voucher", &sealed.metainfo, "--tracker", &url, "--admin-token-file", &token];
         let voucher = call("voucher", &work.join("publisher"), &args, "voucher", STEP).await?;
         vouchers.push(text(&voucher, "code")?);
     }
+    let spare = vouchers.pop().unwrap_or_default();
 
     output
         .note(format!("Spreading {} to {LICENSED} licensed peers and one unlicensed", bytes(content.bytes)));
@@ -262,6 +265,7 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     let licensed: Vec<PathBuf> = (0..LICENSED).map(|i| work.join(peer_name(i))).collect();
     let sealed_path = PathBuf::from(&sealed.metainfo);
     let harvest = evidence::harvest(&sealed_path, &attacker_dir, &licensed).await?;
+    let forged = forger::forge(work, &sealed_path, &work.join("publisher"), (&url, &spare)).await?;
     for running in peers.into_iter().chain([attacker, stranger, impostor, seed, tracker]) {
         running.stop().await;
     }
@@ -282,8 +286,9 @@ async fn spread_and_attack(args: &Args, work: &Path, output: Output) -> Result<R
     .map_err(|error| Failure::new(Exit::DemoFailed, format!("the attacker stopped: {error}")))??;
 
     attacks.insert(0, harvest);
+    attacks.insert(1, forged);
     // It succeeds where a peer takes its pieces for the seed's.
-    attacks.insert(1, AttackResult { name: "borrowed identity", profile: "sealed", opened: !verified });
+    attacks.insert(2, AttackResult { name: "borrowed identity", profile: "sealed", opened: !verified });
     Ok(Report {
         verified,
         pieces: sealed.pieces,
