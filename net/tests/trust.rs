@@ -396,6 +396,12 @@ fn an_old_an_early_and_a_missing_authority_are_told_apart() {
     world.expect("alice", &["passkey", &early], 0);
     let refused = world.expect("bob", &["subscribe", &early], 1);
     assert!(refused["error"].as_str().unwrap().contains("ahead of the clock"), "{refused}");
+    // Plain HTTP to another machine.
+    let plain = world.torrent_with("plain.torrent", |authority| {
+        authority.origins = vec!["http://192.0.2.1:7000".parse().unwrap()];
+    });
+    let refused = world.expect("dave", &["subscribe", &plain], 2);
+    assert!(refused["error"].as_str().unwrap().contains("--insecure-http"), "{refused}");
     // None at all.
     let bare = Metainfo::new(None, world.metainfo().info).unwrap();
     fs::write(world.path("bare.torrent"), bare.to_bytes()).unwrap();

@@ -169,6 +169,53 @@ async fn an_order_needs_the_server_and_the_subscriber_s_fresh_word() {
 }
 
 #[tokio::test]
+async fn a_false_license_server_hears_no_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = fresh();
+    let (tracker, licenser) = both(directory.path(), &identity).await;
+    let published = Published::new(&tracker).await;
+    let (device, _) = Device::subscribed(&tracker, &published).await;
+    let voucher = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
+    let (address, origin) = (tracker.address, licenser.for_tracker.origin.clone());
+    licenser.stop().await;
+    tracker.stop().await;
+    // Where it was, somebody else listens, who says nothing of use.
+    let listener =
+        tokio::net::TcpListener::bind(origin.as_str().strip_prefix("http://").unwrap()).await.unwrap();
+    let heard = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut all = vec![0; 4096];
+        let mut length = stream.read(&mut all).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nde").await.unwrap();
+        while let Ok(more @ 1..) = stream.read(&mut all[length..]).await {
+            length += more;
+        }
+        String::from_utf8_lossy(&all[..length]).into_owned()
+    });
+    let server = LicenseServer { origin, identity: identity.public(), device: identity.device_public() };
+    let config = Config { listen: address, license_server: Some(server), ..Config::new(directory.path()) };
+    let tracker = Running::start_exactly(config).await;
+    let client = device.client(&tracker);
+    let refused = client.license(published.id(), Some(&voucher)).await.unwrap_err();
+    assert!(matches!(refused, Error::Stranger { .. }), "{refused}");
+    drop(client);
+    let heard = heard.await.unwrap();
+    assert!(heard.starts_with("GET /identify?") && heard.matches(" HTTP/1.1").count() == 1, "{heard}");
+    assert!(!heard.contains(&voucher), "{heard}");
+    // Nor does one that the publisher did not name: the tracker alone cannot send codes anywhere.
+    let service = Service::of_publisher(tracker.signed(fresh().public()), |_| ());
+    let client = Client::new(service).unwrap().as_subscriber(
+        &published.id(),
+        device.id,
+        device.identity.signing_key().clone(),
+    );
+    let refused = client.license(published.id(), Some(&voucher)).await.unwrap_err();
+    assert!(matches!(refused, Error::Stranger { .. }), "{refused}");
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn a_false_tracker_is_not_believed() {
     let directory = tempfile::tempdir().unwrap();
     let identity = fresh();

@@ -29,10 +29,15 @@ pub fn program(data: &Path, args: &[&str]) -> Command {
         let log = logs.join(format!("{}-{verb}", COUNTER.fetch_add(1, Ordering::Relaxed)));
         command.env("SWARMSEAL_LOG", "trace").stderr(fs::File::create(log).unwrap());
     }
+    if data.with_file_name(PLAIN).exists() {
+        command.env("SWARMSEAL_INSECURE_HTTP", "true");
+    }
     command
 }
 
 const LOGS: &str = "logs";
+/// There where the tracker is not on loopback.
+const PLAIN: &str = "plain-http";
 
 /// A process that goes on running; killed (SIGKILL) when dropped.
 pub struct Running {
@@ -154,6 +159,9 @@ impl World {
     fn found(address: IpAddr, tracker_flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tracker_flags = tracker_flags.iter().map(|&flag| flag.to_owned()).collect();
+        if !address.is_loopback() {
+            fs::write(dir.path().join(PLAIN), "").unwrap();
+        }
         World { dir, address, tracker: None, tracker_key: String::new(), tracker_flags, port: 0 }
     }
 
@@ -196,9 +204,6 @@ impl World {
     pub fn start_tracker_with(&mut self, flags: &[&str]) {
         let listen = self.at(self.port);
         let mut args = vec!["tracker", "--listen", &listen, "--announce-interval", "1"];
-        if !self.address.is_loopback() {
-            args.push("--insecure-http");
-        }
         args.extend(self.tracker_flags.iter().map(String::as_str));
         args.extend(flags);
         let tracker = Running::start(&self.path("operator"), &args);
@@ -249,7 +254,7 @@ impl World {
 
     /// The admin API.
     pub fn admin(&self) -> AdminClient {
-        AdminClient::new(&TokenFile::read(self.token().as_ref()).unwrap(), false).unwrap()
+        AdminClient::new(&TokenFile::read(self.token().as_ref()).unwrap(), true).unwrap()
     }
 
     /// The tracker as its operator knows it.
