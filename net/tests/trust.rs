@@ -376,6 +376,25 @@ fn what_a_torrent_says_outside_of_its_info_moves_nobody() {
 }
 
 #[test]
+fn redirects_lead_nowhere() {
+    let world = World::new(100_000);
+    let nobody = Listener::answering(|_| b"de".to_vec());
+    let to = nobody.origin();
+    let sends_away = Listener::new(Box::new(move |_, mut stream, _| {
+        let head = format!(
+            "HTTP/1.1 307 T\r\nlocation: {to}/identify\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let _ = stream.write_all(head.as_bytes());
+    }));
+    let torrent = world.torrent_with("away.torrent", |authority| {
+        authority.origins = vec![sends_away.origin().parse().unwrap()];
+    });
+    refused(&world, "alice", &["subscribe", &torrent]);
+    assert_eq!(sends_away.heard().len(), 1);
+    assert!(nobody.heard().is_empty(), "{:?}", nobody.heard());
+}
+
+#[test]
 fn an_old_an_early_and_a_missing_authority_are_told_apart() {
     let world = World::new(100_000);
     let nobody = Listener::answering(|_| b"de".to_vec());
