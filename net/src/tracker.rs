@@ -4,6 +4,7 @@
 //! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, counters, audit log
 //! <data>/masters/N.key     the master key of epoch N, 0600: in no backup
 //! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
+//! <data>/voucher.key       what voucher codes are derived from and known by, 0600: in no backup
 //! <data>/license.key       what licenses are signed with, or what a license server needs for them, 0600
 //! <data>/admin.token       bearer token of the admin API, 0600, made on the first start
 //! <data>/lock              held while a tracker runs
@@ -71,6 +72,7 @@ const STORE: &str = "tracker.redb";
 const MASTERS: &str = "masters";
 const WITNESSES: &str = "witnesses";
 const LICENSE_KEY: &str = "license.key";
+const VOUCHER_KEY: &str = "voucher.key";
 const ADMIN_TOKEN: &str = "admin.token";
 
 /// Why a tracker does not start, or stopped.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
 
-pub use admin::{AdminClient, Registered, Terms, Traced};
+pub use admin::{AdminClient, Issued, Order, Registered, Terms, Traced};
 pub use ordinary::OrdinaryTrackers;
 pub use trust::{TrustError, trust};
 
@@ -39,6 +39,7 @@ use crate::wire::identity::{Identity, SigningKey};
 use crate::wire::license::MAX_ENVELOPE;
 use crate::wire::mse::TorrentName;
 use crate::wire::personal::CipherHash;
+use crate::wire::voucher::{CheckedCode, VoucherCode};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Without a byte from the tracker: a license of a long torrent takes its time.
@@ -384,7 +385,7 @@ impl Client {
 
     /// The envelope of the subscriber's license, from the tracker or the license server that it names; a voucher is redeemed
     /// first, if one is given.
-    pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
+    pub async fn license(&self, torrent: TorrentId, voucher: Option<&CheckedCode>) -> Result<Vec<u8>, Error> {
         self.license_for(torrent, None, voucher).await
     }
 
@@ -393,7 +394,7 @@ impl Client {
         &self,
         torrent: TorrentId,
         epoch: Option<u64>,
-        voucher: Option<&str>,
+        voucher: Option<&CheckedCode>,
     ) -> Result<Vec<u8>, Error> {
         self.license_with(torrent, epoch, voucher, None).await
     }
@@ -403,10 +404,10 @@ impl Client {
         &self,
         torrent: TorrentId,
         epoch: Option<u64>,
-        voucher: Option<&str>,
+        voucher: Option<&CheckedCode>,
         record: Option<PlayRecord>,
     ) -> Result<Vec<u8>, Error> {
-        let voucher = voucher.map(str::to_owned);
+        let voucher = voucher.map(|voucher| VoucherCode::clone(voucher));
         let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone(), record };
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);

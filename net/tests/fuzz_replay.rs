@@ -36,6 +36,7 @@ targets! {
     keyfile 500
     words 300
     subscription 500
+    voucher_code 1000
     announce_query 1000
     announce_reply 1000
     api_bodies 500

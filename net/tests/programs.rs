@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use bytes::BytesMut;
 use serde_json::Value;
 use swarmseal::peer::{Shape, Store, StoredPiece};
+use swarmseal::tracker_client::{AdminClient, Order, Terms};
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::message::{Decoder, Message};
@@ -798,7 +799,7 @@ fn a_revoked_subscriber_gets_nothing_more() {
     let mut id = [0; 32];
     hex::decode_to_slice(subscriber, &mut id).unwrap();
     let token = fs::read_to_string(&token).unwrap();
-    let admin = swarmseal::tracker_client::AdminClient::new(world.url(), token.trim()).unwrap();
+    let admin = AdminClient::new(world.url(), token.trim()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(admin.revoke(SubscriberId(id))).unwrap();
     assert_eq!(world.expect("alice", &["license", &torrent], 15)["kind"], "revoked");
     let _seed = world.seed(&[]);
@@ -857,12 +858,12 @@ fn a_tracker_whose_disk_is_full_goes_on_once_there_is_room() {
     let (torrent, token, url) = (world.torrent(), world.token(), world.url());
     // 1,000 vouchers in one call.
     let issue = |world: &World| {
-        let client = swarmseal::tracker_client::AdminClient::new(&url, fs::read_to_string(&token).unwrap());
+        let client = AdminClient::new(&url, fs::read_to_string(&token).unwrap());
         let metainfo = Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect());
-        let id = metainfo.unwrap().info.seal.torrent_id;
-        let terms = swarmseal::tracker_client::Terms::default();
+        let seal = metainfo.unwrap().info.seal;
+        let (order, terms) = (Order { count: 1000, ..Order::default() }, Terms::default());
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(client.unwrap().create_vouchers(id, terms, 1000))
+        runtime.block_on(client.unwrap().create_vouchers(&seal, &order, terms)).map(|issued| issued.codes)
     };
     let (mut codes, mut refused) = (Vec::new(), None);
     while refused.is_none() && codes.len() < 100_000 {
@@ -874,7 +875,7 @@ fn a_tracker_whose_disk_is_full_goes_on_once_there_is_room() {
     let again = issue(&world).map_err(|error| error.code());
     let grown = size("64m", &["remount"]);
     let after = issue(&world);
-    let code = codes.last().cloned().unwrap_or_default();
+    let code = codes.last().map(|code| code.to_text()).unwrap_or_default();
     world.expect("alice", &["subscribe", &torrent], 0);
     let licensed =
         program(&world.path("alice"), &["license", &torrent, "--voucher", &code]).output().unwrap();

@@ -28,9 +28,8 @@ pub(super) struct Args {
     /// End when everything is there, instead of seeding on
     #[arg(long, env = "SWARMSEAL_EXIT")]
     exit: bool,
-    /// Redeem a voucher first
-    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
-    voucher: Option<String>,
+    #[command(flatten, next_help_heading = "A voucher to redeem first")]
+    voucher: glue::VoucherSource,
     #[command(flatten)]
     node: glue::NodeArgs,
     #[command(flatten)]
@@ -70,9 +69,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         }
     }
     let metainfo = Arc::new(parse_metainfo(&args.torrent, &bytes, args.insecure_paper_profile)?);
+    let voucher = args.voucher.read(&metainfo.info.seal)?;
     let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &data, output).await?);
-    if args.voucher.is_some() {
-        license::fetch(&subscription, args.voucher.as_deref()).await?;
+    if voucher.is_some() {
+        license::fetch(&subscription, voucher.as_ref()).await?;
     }
     let store = glue::open_own_store(&subscription).await?;
     let (node, told) = bind(&args).await?;

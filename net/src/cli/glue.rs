@@ -7,6 +7,7 @@ mod ordinary;
 mod passphrase;
 mod reach;
 mod values;
+mod voucher;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub(super) use ordinary::OrdinaryLink;
 pub(super) use passphrase::PassphraseSource;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
+pub(super) use voucher::VoucherSource;
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]

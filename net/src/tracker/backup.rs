@@ -1,5 +1,5 @@
 //! Backups of the store, handed out while the tracker runs, and what makes one a tracker's store again. Secrets of the tracker are
-//! in none: master keys, witness secrets, the license key and the admin token are files of their own.
+//! in none: master keys, witness secrets, the license key, the voucher key and the admin token are files of their own.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,7 +21,9 @@ use super::refusal::Refusal;
 use super::state::Tracker;
 use super::store::{Store, StoreError, examine};
 use super::witnesses::Witnesses;
-use super::{Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, admin, clock, keep_lock, secret_files};
+use super::{
+    Error, LICENSE_KEY, MASTERS, STORE, VOUCHER_KEY, WITNESSES, admin, clock, keep_lock, secret_files,
+};
 use crate::platform::sync_directory;
 use crate::wire::api::ApiError;
 
@@ -76,7 +78,7 @@ fn make(tracker: &Tracker) -> Result<Made, Refusal> {
     let masters = tracker.masters().epochs().into_iter().map(|epoch| format!("{MASTERS}/{epoch}.key"));
     // There is one for each torrent, and a header is no place for a list of them.
     let witnesses = format!("{WITNESSES}/*.key");
-    let others = [LICENSE_KEY, super::ADMIN_TOKEN].map(str::to_owned);
+    let others = [LICENSE_KEY, VOUCHER_KEY, super::ADMIN_TOKEN].map(str::to_owned);
     let left_out = masters.chain([witnesses]).chain(others).collect();
     Ok((directory, file, length, left_out))
 }
@@ -194,6 +196,10 @@ pub(super) fn missing_keys(store: &Store, epochs: &[u64], data: &Path) -> Result
     let license = data.join(LICENSE_KEY);
     if store.has_mark(LICENSE_KEY)? && secret_files::read(&license)?.is_none() {
         missing.push(license);
+    }
+    let voucher = data.join(VOUCHER_KEY);
+    if store.has_mark(VOUCHER_KEY)? && !voucher.exists() {
+        missing.push(voucher);
     }
     missing.extend(witnesses.into_iter().filter(|path| !path.exists()));
     Ok(missing)

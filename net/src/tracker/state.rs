@@ -34,19 +34,22 @@ use super::tickets::CheckedTickets;
 use super::witnesses::Witnesses;
 use super::workers::Workers;
 use super::{
-    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, announce, backup, calls, clock,
-    connection, secret_files,
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, VOUCHER_KEY, WITNESSES, announce, backup, calls,
+    clock, connection, secret_files, voucher,
 };
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::selection::Selection;
+use crate::wire::voucher::{VoucherCode, VoucherKey};
 
 /// A torrent as calls need it.
 pub(super) struct Torrent {
     pub(super) id: TorrentId,
     pub(super) info_hash: [u8; 20],
     pub(super) params: Arc<Params>,
+    /// Ed25519 public key of its publisher.
+    pub(super) publisher_key: [u8; 32],
     /// Ed25519 public key that its licenses are signed with.
     pub(super) license_key: [u8; 32],
     pub(super) piece_count: u32,
@@ -74,6 +77,7 @@ impl Torrent {
             id: metainfo.info.seal.torrent_id,
             info_hash: metainfo.info_hash,
             params: Arc::clone(&metainfo.info.seal.params),
+            publisher_key: metainfo.info.seal.publisher_key,
             license_key: metainfo.info.seal.license_key,
             piece_count: metainfo.info.piece_count,
             selection: metainfo.info.seal.selection.clone(),
@@ -113,6 +117,7 @@ pub(super) struct Tracker {
     masters: RwLock<Masters>,
     pub(super) witnesses: Witnesses,
     pub(super) license_key: SigningKey,
+    pub(super) voucher_key: VoucherKey,
     pub(super) tokens: Tokens,
     pub(super) nonces: Nonces,
     pub(super) sessions: Sessions,
@@ -166,7 +171,10 @@ impl Tracker {
         }
         masters.begin()?;
         let (license_key, _) = secret_files::read_or_create(&directory.join(LICENSE_KEY))?;
-        let marks = masters.marks().into_iter().chain([(LICENSE_KEY.to_owned(), mark(&license_key))]);
+        let voucher_key = voucher::open_key(&directory.join(VOUCHER_KEY), passphrase().as_ref())?;
+        let others = [(LICENSE_KEY, &*license_key), (VOUCHER_KEY, voucher_key.as_bytes())];
+        let others = others.map(|(name, key)| (name.to_owned(), mark(key)));
+        let marks = masters.marks().into_iter().chain(others);
         if let Some(other) = store.check_marks(&marks.collect::<Vec<_>>())?.into_iter().next() {
             return Err(Error::OtherKey { name: other });
         }
@@ -194,6 +202,7 @@ impl Tracker {
             masters: RwLock::new(masters),
             witnesses,
             license_key: SigningKey::from_bytes(&license_key),
+            voucher_key,
             tokens: Tokens::new(&admin, store.tokens()?),
             nonces: Nonces::new(random()?, config.nonce_seconds),
             sessions: Sessions::default(),
@@ -279,6 +288,13 @@ impl Tracker {
             .license_server
             .as_ref()
             .map_or_else(|| self.license_key.public(), |server| server.identity)
+    }
+
+    /// What the store knows a code by that is to be redeemed for a torrent. Errors: [`ApiError::BadVoucher`] where its check characters are
+    /// those of another publisher.
+    pub(super) fn voucher_mac(&self, torrent: &Torrent, code: &VoucherCode) -> Result<[u8; 32], ApiError> {
+        let checked = code.clone().checked(&torrent.publisher_key).map_err(|_| ApiError::BadVoucher)?;
+        Ok(self.voucher_key.mac(&checked))
     }
 
     /// The session of a token, of which this is one call. Errors: [`ApiError::NoSession`], [`ApiError::Rate`].

@@ -78,12 +78,13 @@ async fn it_signs_what_the_tracker_grants() {
     assert_eq!(published.metainfo.info.seal.license_key, identity.public());
     let (first, _) = Device::subscribed(&tracker, &published).await;
     let (second, _) = Device::subscribed(&tracker, &published).await;
-    let voucher = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
+    let voucher = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
     let license =
         async |device: &Device, voucher| device.client(&tracker).license(published.id(), voucher).await;
 
     assert_eq!(code(license(&first, None).await), ApiError::NotLicensed);
-    assert_eq!(code(license(&first, Some("00000-00000-00000-00000")).await), ApiError::BadVoucher);
+    let unissued = published.unissued();
+    assert_eq!(code(license(&first, Some(&unissued)).await), ApiError::BadVoucher);
     let envelope = license(&first, Some(&voucher)).await.unwrap();
     let opened = License::open_for(&envelope, &first.identity, &published.metainfo, &first.id).unwrap();
     assert_eq!(opened.keys.len(), PIECES as usize * 256);
@@ -138,7 +139,7 @@ async fn an_order_needs_the_server_and_the_subscriber_s_fresh_word() {
     assert_eq!(code(order(elsewhere, &identity).await), ApiError::WrongRole);
     let made_up = word().await.signed(identity.signing_key());
     assert_eq!(code(order(made_up, &identity).await), ApiError::BadSignature);
-    let altered = LicenseWord { voucher: Some("x".to_owned()), ..word().await };
+    let altered = LicenseWord { voucher: Some((*published.unissued()).clone()), ..word().await };
     assert_eq!(code(order(altered, &identity).await), ApiError::BadSignature);
     let ungranted = other.word(&tracker, &published, server).await;
     assert_eq!(code(order(ungranted.clone(), &identity).await), ApiError::NotLicensed);

@@ -17,7 +17,7 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     let tracker = Running::start(&data).await;
     let published = Published::new(&tracker).await;
     let (before, subscribed) = Device::subscribed(&tracker, &published).await;
-    let code = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
+    let code = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
     before.client(&tracker).license(published.id(), Some(&code)).await.unwrap();
 
     let backup = directory.path().join("backup");
@@ -30,10 +30,13 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
         }
         during
     });
-    assert_eq!(left_out.unwrap(), ["masters/1.key", "witnesses/*.key", "license.key", "admin.token"]);
+    assert_eq!(
+        left_out.unwrap(),
+        ["masters/1.key", "witnesses/*.key", "license.key", "voucher.key", "admin.token"]
+    );
     let bytes = std::fs::read(&backup).unwrap();
     let witness = format!("witnesses/{}.key", published.id());
-    for name in ["masters/1.key", &witness, "license.key", "admin.token"] {
+    for name in ["masters/1.key", &witness, "license.key", "voucher.key", "admin.token"] {
         let text = std::fs::read_to_string(data.join(name)).unwrap();
         let secret = hex::decode(text.trim()).unwrap();
         assert!(!bytes.windows(32).any(|window| window == secret), "{name} is in the backup");
@@ -49,7 +52,10 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     assert!(made.is_some_and(|made| made + 600 > soon() - 3600), "{made:?}");
     assert_eq!(torrents, 1);
     assert!((1..=1 + during.len() as u64).contains(&subscribers), "{subscribers}");
-    assert_eq!(missing, [other.join("masters/1.key"), other.join("license.key"), other.join(&witness)]);
+    assert_eq!(
+        missing,
+        ["masters/1.key", "license.key", "voucher.key", &witness].map(|name| other.join(name))
+    );
     let again = restore(&backup, &other);
     assert!(matches!(again, Err(TrackerError::StoreExists { .. })), "{again:?}");
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[0]));
@@ -58,11 +64,15 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     std::fs::write(&missing[1], format!("{}\n", "07".repeat(32))).unwrap();
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[2]));
     std::fs::write(&missing[2], format!("{}\n", "07".repeat(32))).unwrap();
-    assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == "license.key"));
-    std::fs::copy(data.join("license.key"), &missing[1]).unwrap();
+    assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[3]));
+    std::fs::write(&missing[3], format!("{}\n", "07".repeat(32))).unwrap();
+    for (name, path) in [("license.key", &missing[1]), ("voucher.key", &missing[2])] {
+        assert!(matches!(refused(&other).await, TrackerError::OtherKey { name: found } if found == name));
+        std::fs::copy(data.join(name), path).unwrap();
+    }
     let name_of_it = format!("witness {}", published.id());
     assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == name_of_it));
-    std::fs::copy(data.join(&witness), &missing[2]).unwrap();
+    std::fs::copy(data.join(&witness), &missing[3]).unwrap();
     let tracker = Running::start(&other).await;
     let again = before.subscribe(&tracker, &published).await.unwrap();
     assert_eq!(again.passkey, subscribed.passkey);
