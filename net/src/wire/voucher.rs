@@ -20,7 +20,7 @@ use std::ops::Deref;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Characters of a code without its check characters: 100 bits.
 pub const SECRET_LENGTH: usize = 20;
@@ -245,7 +245,9 @@ fn kdf(context: &'static str, fields: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         hasher.update(&(field.len() as u64).to_le_bytes());
         hasher.update(field);
     }
-    Zeroizing::new(*hasher.finalize().as_bytes())
+    let derived = Zeroizing::new(*hasher.finalize().as_bytes());
+    hasher.zeroize();
+    derived
 }
 
 #[cfg(test)]

@@ -177,8 +177,9 @@ pub(crate) fn all() -> Vec<Seed> {
 
     let code = voucher().to_text();
     add("voucher_code", "code", code.as_bytes().to_vec());
-    let typed = format!(" {}\n", code.to_lowercase().replace('-', " ").replace('0', "o").replace('1', "l"));
-    add("voucher_code", "typed", typed.into_bytes());
+    let typed: Vec<String> =
+        code.split('-').map(|group| format!("{} {}", &group[..3], &group[3..])).collect();
+    add("voucher_code", "typed", format!(" {}\n", typed.join("  ").to_lowercase()).into_bytes());
     add("voucher_code", "message", bencode::to_bytes(&*voucher()));
     add("voucher_code", "order", b"A-1001".to_vec());
 
