@@ -23,6 +23,51 @@ use swarmseal_core::SubscriberId;
 use self::world::{DEADLINE, Running, World, program, until};
 
 #[test]
+fn an_order_is_repeated_and_its_codes_are_read_as_people_write_them() {
+    let world = World::new(300_000);
+    let (torrent, token, url) = (world.torrent(), world.token(), world.url());
+    let order = |more: &[&str]| {
+        let args = ["voucher", &torrent, "--admin-token-file", &token, "--order", "A-1001", "--line", "1"];
+        let output = program(&world.path("publisher"), &[&args[..], more].concat()).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let issued = order(&["--count", "2", "--plays", "3"]);
+    let text = |voucher: &Value| voucher["code"].as_str().unwrap().to_owned();
+    assert_eq!(issued.len(), 2);
+    for (voucher, number) in issued.iter().zip(0..) {
+        assert_eq!(
+            (&voucher["order"], &voucher["line"], &voucher["number"]),
+            (&"A-1001".into(), &1.into(), &number.into())
+        );
+        assert_eq!(text(voucher).split('-').map(str::len).collect::<Vec<_>>(), [4; 6]);
+    }
+    assert_ne!(text(&issued[0]), text(&issued[1]));
+    let more = order(&["--count", "3", "--plays", "3"]);
+    assert_eq!((&more[..2], more.len()), (&issued[..], 3));
+    assert_eq!(order(&["--plays", "4"])[0]["code"], "other-terms");
+    let drawn = world.expect("publisher", &["voucher", &torrent, "--admin-token-file", &token], 0);
+    assert_eq!(drawn["order"].as_str().unwrap().len(), 32);
+
+    let file = world.file("code.txt");
+    fs::write(&file, format!("  {}\n", text(&issued[0]).to_lowercase().replace('-', " "))).unwrap();
+    let license = ["license", &torrent, "--voucher-file", &file];
+    assert_eq!(world.expect("alice", &license, 0)["plays"], 3);
+    // Taken by one device; a code without its last character is refused without being repeated.
+    assert_eq!(world.expect("bob", &license, 4)["code"], "used-voucher");
+    let short = text(&issued[1])[..28].to_owned();
+    let refused = world.expect("bob", &["license", &torrent, "--voucher", &short], 4);
+    assert_eq!((&refused["kind"], &refused["reason"]), (&"not-licensed".into(), &"no-voucher-code".into()));
+    assert!(!refused.to_string().contains(&short[..6]), "{refused}");
+    fs::write(&file, text(&issued[1])).unwrap();
+    let revoke = ["revoke", "--voucher-file", &file, "--tracker", &url, "--admin-token-file", &token];
+    world.expect("publisher", &revoke, 0);
+    assert_eq!(world.expect("bob", &license, 6)["kind"], "expired");
+    // One of them is to be revoked, not both.
+    world.expect("publisher", &[&revoke[..], &["--grant", &"0".repeat(64)]].concat(), 2);
+}
+
+#[test]
 fn bought_fetched_and_opened_until_the_plays_are_used_up() {
     let world = World::new(300_000);
     let _seed = world.seed(&[]);
