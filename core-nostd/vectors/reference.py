@@ -24,7 +24,7 @@ scheme.json   one object for every profile, group and kind of exponents, which `
               The public keys publisher, identity and device are any 32 bytes: the scheme hashes them only.
               Where content is absent, byte i of it is (7 i + 3) mod 251, and packaged and the ciphertexts are given by
               their SHA-1.
-vouchers.json [{key, order (text), line, number, publisher, code, mac}]: voucher codes and what a tracker knows them by.
+vouchers.json [{key, order (text), line, number, publisher, code, mac}]: voucher codes and their MACs.
 """
 
 import hashlib

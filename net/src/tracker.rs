@@ -4,7 +4,7 @@
 //! <data>/tracker.redb      torrents, seeds, subscribers, grants, vouchers, licenses, revocations, epochs, counters, audit log
 //! <data>/masters/N.key     the master key of epoch N, 0600: in no backup
 //! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
-//! <data>/voucher.key       what voucher codes are derived from and known by, 0600: in no backup
+//! <data>/voucher.key       the key of voucher codes and their MACs, 0600: in no backup
 //! <data>/license.key       what licenses are signed with, or what a license server needs for them, 0600
 //! <data>/admin.token       bearer token of the admin API, 0600, made on the first start
 //! <data>/lock              held while a tracker runs

@@ -237,7 +237,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("Kdf", "private; TsKeys holds one"),
     ("Shared", "private; Passphrase holds it"),
     ("Hasher", "private; a piece to be published, overwritten by its type"),
-    ("Typed", "private; a code on the command line or in a request, overwritten by its type"),
+    ("Typed", "private; a code on the command line, overwritten by its type"),
     ("Secret32", "private; a field of a request, overwritten by its type"),
     ("$name", "the macro of EncryptionKey, ReKey, OpenedKey, DecryptionKey and WitnessKey"),
     ("Choices", "RC4's exponent, which hides a stream's shape and no secret"),

@@ -20,7 +20,7 @@ use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)\n  swarmseal get film.torrent --obfuscation require"
+    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get film.torrent --ask-voucher\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)\n  swarmseal get film.torrent --obfuscation require"
 )]
 pub(super) struct Args {
     /// The .torrent
@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// End when everything is there, instead of seeding on
     #[arg(long, env = "SWARMSEAL_EXIT")]
     exit: bool,
-    #[command(flatten, next_help_heading = "A voucher to redeem first")]
+    #[command(flatten)]
     voucher: glue::VoucherSource,
     #[command(flatten)]
     node: glue::NodeArgs,

@@ -22,7 +22,7 @@ use crate::wire::voucher::CheckedCode;
 pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
-    #[command(flatten, next_help_heading = "A voucher to redeem")]
+    #[command(flatten)]
     voucher: glue::VoucherSource,
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]

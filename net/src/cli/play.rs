@@ -19,7 +19,7 @@ use crate::wire::license::License;
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -\n  swarmseal play album.torrent -o - | tar x\n  swarmseal play film.torrent --open\n  swarmseal play film.torrent --player mpv"
+    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent --ask-voucher --output ./opened\n  swarmseal play film.torrent -o - | mpv -\n  swarmseal play album.torrent -o - | tar x\n  swarmseal play film.torrent --open\n  swarmseal play film.torrent --player mpv"
 )]
 pub(super) struct Args {
     /// The .torrent
@@ -47,7 +47,7 @@ pub(super) struct Args {
     insecure_paper_profile: bool,
     #[command(flatten)]
     serve: serve::ServeArgs,
-    #[command(flatten, next_help_heading = "A voucher to redeem first")]
+    #[command(flatten)]
     voucher: glue::VoucherSource,
     #[command(flatten, next_help_heading = "Fetching by itself (where no `get` runs)")]
     node: glue::NodeArgs,

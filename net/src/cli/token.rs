@@ -181,7 +181,7 @@ pub(super) struct RevokeArgs {
     grant: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
-    #[command(flatten, next_help_heading = "The voucher whose grant to revoke instead")]
+    #[command(flatten)]
     voucher: glue::VoucherSource,
 }
 

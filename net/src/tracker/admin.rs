@@ -360,7 +360,7 @@ impl Terms {
 }
 
 /// Refuses new grants that have expired already.
-fn is_to_come(grant: &GrantRecord) -> Result<(), Refusal> {
+fn check_expiry(grant: &GrantRecord) -> Result<(), Refusal> {
     match grant.policy.expires {
         Some(expires) if expires <= grant.created => {
             Err(bad("expires: expected a time to come, in seconds since 1970"))
@@ -412,9 +412,9 @@ pub(super) async fn vouchers(State(tracker): Shared, body: Body<Vouchers>) -> Re
             return Err(bad("order: expected 1 to 64 printable ASCII characters"));
         }
         let grant = body.terms.grant(torrent.id, None)?;
-        // What was issued in time is still given when it is asked for again.
+        // Vouchers that were issued in time are given again after their expiry.
         if tracker.store.ordered(&order, line)? < count {
-            is_to_come(&grant)?;
+            check_expiry(&grant)?;
         }
         let (mut codes, mut vouchers) = (Vec::new(), Vec::new());
         for number in 0..count {
@@ -451,7 +451,7 @@ pub(super) async fn grant(State(tracker): Shared, body: Body<Grant>) -> Response
     blocking(tracker, body, |tracker, body| {
         let torrent = tracker.torrent(&TorrentId(body.torrent_id.0))?;
         let grant = body.terms.grant(torrent.id, body.account)?;
-        is_to_come(&grant)?;
+        check_expiry(&grant)?;
         let id = tracker.store.grant(random()?, &SubscriberId(body.subscriber.0), grant)?;
         Ok(json!({ "grant": hex::encode(id) }))
     })

@@ -290,8 +290,8 @@ impl Tracker {
             .map_or_else(|| self.license_key.public(), |server| server.identity)
     }
 
-    /// What the store knows a code by that is to be redeemed for a torrent. Errors: [`ApiError::BadVoucher`] where its check characters are
-    /// those of another publisher.
+    /// The MAC of a code that is to be redeemed for a torrent. Errors: [`ApiError::BadVoucher`] where the code's check characters do not fit
+    /// the torrent's publisher.
     pub(super) fn voucher_mac(&self, torrent: &Torrent, code: &VoucherCode) -> Result<[u8; 32], ApiError> {
         let checked = code.clone().checked(&torrent.publisher_key).map_err(|_| ApiError::BadVoucher)?;
         Ok(self.voucher_key.mac(&checked))

@@ -1,5 +1,5 @@
-//! The voucher key: codes are derived from it, and the store knows codes by MACs under it. It is in a file of its own beside the master
-//! keys: in no backup, one line of hexadecimal or, under the passphrase of the master keys, what [`crate::wire::keyfile`] describes.
+//! The voucher key: codes are derived from it, and the store knows codes by MACs under it. It lies in a file of its own and in no backup: as
+//! one line of hexadecimal or, under the passphrase of the master keys, as a [`SealedVoucherKey`].
 
 use std::io;
 use std::path::Path;

@@ -59,7 +59,7 @@ impl Default for Order<'_> {
 /// Vouchers of a line of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// The order's reference: what was given, or what the tracker drew.
+    /// The order's reference: the given one, or the one that the tracker drew.
     pub order: String,
     /// The codes, by their numbers from 0. The store has none of them; the same order asks for them again.
     pub codes: Vec<CheckedCode>,
@@ -183,9 +183,8 @@ impl AdminClient {
         let &Order { reference, line, count } = order;
         let body = Body { torrent_id: seal.torrent_id.to_string(), order: reference, line, count, terms };
         let Answer { order, vouchers } = self.post("admin/vouchers", &body).await?;
-        let vouchers: Vec<_> = vouchers.into_iter().map(Zeroizing::new).collect();
-        let checked = |text: &Zeroizing<String>| VoucherCode::parse(text)?.checked(&seal.publisher_key);
-        let codes: Result<Vec<_>, voucher::Error> = vouchers.iter().map(checked).collect();
+        let checked = |text: String| VoucherCode::parse(&Zeroizing::new(text))?.checked(&seal.publisher_key);
+        let codes: Result<Vec<_>, voucher::Error> = vouchers.into_iter().map(checked).collect();
         let codes = codes.map_err(|error| Error::BadAnswer(error.to_string()))?;
         Ok(Issued { order, codes })
     }

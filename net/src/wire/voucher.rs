@@ -54,7 +54,7 @@ pub enum Error {
     },
 }
 
-/// A code as somebody typed or sent it; its check characters may be wrong. Zeroized on drop. `Debug` does not show it, and comparing
+/// A code as typed or received; its check characters may be wrong. Zeroized on drop. `Debug` does not show it, and comparing
 /// two takes the same time wherever they differ.
 #[derive(Clone)]
 pub struct VoucherCode(Zeroizing<[u8; LENGTH]>);
@@ -109,7 +109,7 @@ impl VoucherCode {
     }
 }
 
-/// Whether a character is one of a code, and not there to be read more easily. Programs that format text turn hyphens into others.
+/// Whether a character is part of a code; dashes and blanks are not. Word processors turn hyphens into other dashes.
 fn counts(character: char) -> bool {
     !(character.is_whitespace() || matches!(character, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}'))
 }
@@ -143,7 +143,7 @@ impl Serialize for VoucherCode {
     }
 }
 
-/// Takes the 24 characters alone, as a signature over them covers one form.
+/// Takes the 24 characters without dashes, in upper case: signatures cover one form of a code.
 impl<'de> Deserialize<'de> for VoucherCode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Characters;
@@ -180,7 +180,7 @@ impl Deref for CheckedCode {
     }
 }
 
-/// What a tracker makes codes of, and what it knows them by: 32 random bytes. Zeroized on drop; `Debug` does not show them.
+/// The key that a tracker derives codes and their MACs from: 32 random bytes. Zeroized on drop; `Debug` does not show them.
 pub struct VoucherKey {
     key: Zeroizing<[u8; 32]>,
     lookup: Zeroizing<[u8; 32]>,
@@ -209,8 +209,8 @@ impl VoucherKey {
         CheckedCode(VoucherCode(code))
     }
 
-    /// What a store knows a code by. It says nothing of the code to those who do not have the voucher key. The check characters do not
-    /// matter.
+    /// The MAC that a store keeps of a code. Without the voucher key it tells nothing about the code. The check characters are not part
+    /// of it.
     pub fn mac(&self, code: &VoucherCode) -> [u8; 32] {
         *blake3::keyed_hash(&self.lookup, code.secret()).as_bytes()
     }

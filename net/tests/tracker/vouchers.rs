@@ -96,7 +96,7 @@ async fn neither_the_store_nor_a_backup_has_a_code() {
     device.client(&tracker).license(published.id(), Some(&issued.codes[0])).await.unwrap();
     admin.revoke_voucher(&issued.codes[1]).await.unwrap();
     let backup = directory.path().join("backup");
-    admin.back_up(&mut std::fs::File::create(&backup).unwrap()).await.unwrap();
+    admin.back_up(&mut File::create(&backup).unwrap()).await.unwrap();
     tracker.stop().await;
 
     let key = std::fs::read_to_string(data.join("voucher.key")).unwrap();
@@ -194,7 +194,7 @@ async fn a_code_that_does_not_fit_the_seller_never_leaves_the_machine() {
     }
 }
 
-/// What a program printed that called nobody.
+/// The output of a program that must not call the tracker.
 async fn ended(running: JoinHandle<std::process::Output>, listener: &TcpListener) -> std::process::Output {
     let listener = listener.try_clone().unwrap();
     listener.set_nonblocking(true).unwrap();

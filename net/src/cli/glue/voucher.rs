@@ -1,4 +1,4 @@
-//! Voucher codes on the command line: where they come from, and which are refused before the tracker hears of them.
+//! Voucher codes on the command line: their sources, and the check that they pass before anything is sent.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,24 +13,25 @@ use crate::cli::{Exit, Failure};
 use crate::wire::metainfo::Seal;
 use crate::wire::voucher::{CheckedCode, Error, VoucherCode};
 
+const HEADING: &str = "Voucher";
 /// Bytes of the longest line that is read for a code.
 const MAX_LINE: u64 = 256;
 
-/// Flags of everything that takes a voucher's code. The first of them in this order counts: the terminal, a file, the code itself.
+/// Flags of verbs that take a voucher's code. `--ask-voucher` goes before `--voucher-file`, and that goes before `--voucher`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct VoucherSource {
-    /// The code of a voucher; other users of this machine can read it in the list of processes
-    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true, value_parser = typed)]
+    /// Its code; other users of this machine can read it in the process list
+    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true, value_parser = typed, help_heading = HEADING)]
     voucher: Option<Typed>,
-    /// A file whose first line is the code of a voucher; - is standard input
-    #[arg(long, env = "SWARMSEAL_VOUCHER_FILE", value_name = "FILE")]
+    /// A file whose first line is its code; - is standard input
+    #[arg(long, env = "SWARMSEAL_VOUCHER_FILE", value_name = "FILE", help_heading = HEADING)]
     voucher_file: Option<PathBuf>,
-    /// Ask for the code of a voucher on the terminal
-    #[arg(long, env = "SWARMSEAL_ASK_VOUCHER")]
+    /// Ask for its code on the terminal
+    #[arg(long, env = "SWARMSEAL_ASK_VOUCHER", help_heading = HEADING)]
     ask_voucher: bool,
 }
 
-/// What was typed for a code. Clap would show in its errors what a parser refuses, so this one takes anything.
+/// The text given for a code. Clap's errors show a value that its parser refuses, so this parser takes any text.
 #[derive(Clone)]
 struct Typed(Zeroizing<String>);
 
@@ -45,19 +46,19 @@ fn typed(text: &str) -> Result<Typed, Infallible> {
 }
 
 impl VoucherSource {
-    /// Whether there is to be a voucher.
+    /// Whether a voucher is given.
     pub(crate) fn is_given(&self) -> bool {
         self.ask_voucher || self.voucher_file.is_some() || self.voucher.is_some()
     }
 
-    /// The code, once it fits the seller of a torrent: nothing else is to be sent to a tracker. Errors: [`Exit::NotLicensed`] for
-    /// a typo and for another seller's code, [`Exit::Storage`] for a file that cannot be read.
+    /// The code, checked against the seller of a torrent. Errors: [`Exit::NotLicensed`] for a typo and for another seller's code,
+    /// [`Exit::Storage`] for a file that cannot be read.
     pub(crate) fn read(&self, seal: &Seal) -> Result<Option<CheckedCode>, Failure> {
         let code = self.read_any()?;
         code.map(|code| code.checked(&seal.publisher_key)).transpose().map_err(refused)
     }
 
-    /// The code, whichever torrent it is for. Errors: as [`VoucherSource::read`].
+    /// The code of any seller. Errors: as [`VoucherSource::read`].
     pub(crate) fn read_any(&self) -> Result<Option<VoucherCode>, Failure> {
         let text = match (self.ask_voucher, &self.voucher_file, &self.voucher) {
             (true, ..) => prompt()?,

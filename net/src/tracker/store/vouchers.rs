@@ -8,7 +8,7 @@ use crate::wire::api::ApiError;
 
 /// MAC of the voucher's code → the voucher.
 pub(super) const VOUCHERS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("vouchers");
-/// (order, line) → what was issued for it.
+/// (order, line) → its terms, and how many vouchers were issued.
 pub(super) const ORDERS: TableDefinition<'_, (&str, u32), &[u8]> = TableDefinition::new("orders");
 
 pub(super) fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
