@@ -152,13 +152,13 @@ impl AdminClient {
 
     /// Issues one voucher of an order of its own; gives its code.
     pub async fn create_voucher(&self, seal: &Seal, terms: Terms) -> Result<CheckedCode, Error> {
-        let issued = self.create_vouchers(seal, &Order::default(), terms).await?;
-        issued.codes.into_iter().next().ok_or_else(|| Error::BadAnswer("no voucher".to_owned()))
+        let mut issued = self.create_vouchers(seal, &Order::default(), terms).await?;
+        issued.codes.pop().ok_or_else(|| Error::BadAnswer("no voucher".to_owned()))
     }
 
     /// Issues vouchers of the same terms for a line of an order, or gives the codes of those that were issued before: the same order, line
     /// and number always have the same code. `seal`: the torrent's. Errors: [`ApiError::OtherTerms`] where the line was issued with other
-    /// terms; [`Error::BadAnswer`] where a code does not fit the torrent's publisher, as no client would send it.
+    /// terms; [`Error::BadAnswer`] where a code is missing, or does not fit the torrent's publisher, so that no client would send it.
     pub async fn create_vouchers(
         &self,
         seal: &Seal,
@@ -186,6 +186,9 @@ impl AdminClient {
         let checked = |text: String| VoucherCode::parse(&Zeroizing::new(text))?.checked(&seal.publisher_key);
         let codes: Result<Vec<_>, voucher::Error> = vouchers.into_iter().map(checked).collect();
         let codes = codes.map_err(|error| Error::BadAnswer(error.to_string()))?;
+        if codes.len() != count as usize {
+            return Err(Error::BadAnswer(format!("{} vouchers for {count}", codes.len())));
+        }
         Ok(Issued { order, codes })
     }
 

@@ -109,9 +109,10 @@ impl VoucherCode {
     }
 }
 
-/// Whether a character is part of a code; dashes and blanks are not. Word processors turn hyphens into other dashes.
+/// Whether a character is part of a code; dashes, blanks and a byte order mark are not. Word processors turn hyphens into other dashes.
 fn counts(character: char) -> bool {
-    !(character.is_whitespace() || matches!(character, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}'))
+    !(character.is_whitespace()
+        || matches!(character, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{feff}'))
 }
 
 fn digit(character: char) -> Option<u8> {
@@ -351,7 +352,7 @@ mod tests {
             code.as_str().to_owned(),
             text.to_lowercase(),
             looks_alike.to_uppercase().replace('L', "I"),
-            format!(" {}\r\n", text.replace('-', " \u{2013}\u{a0}")),
+            format!("\u{feff} {}\r\n", text.replace('-', " \u{2013}\u{a0}")),
         ] {
             assert_eq!(VoucherCode::parse(&written).as_ref(), Ok(&*code), "{written}");
         }
