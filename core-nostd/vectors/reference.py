@@ -24,6 +24,7 @@ scheme.json   one object for every profile, group and kind of exponents, which `
               The public keys publisher, identity and device are any 32 bytes: the scheme hashes them only.
               Where content is absent, byte i of it is (7 i + 3) mod 251, and packaged and the ciphertexts are given by
               their SHA-1.
+vouchers.json [{key, order (text), line, number, publisher, code, mac}]: voucher codes and their MACs.
 """
 
 import hashlib
@@ -331,6 +332,32 @@ def key_vectors(group):
     return [{"group": group.name, "y": group.encode(y).hex(), "why": why} for y, why in values]
 
 
+BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def characters(data, count):
+    bits = "".join(f"{byte:08b}" for byte in data)
+    return "".join(BASE32[int(bits[5 * i:5 * i + 5], 2)] for i in range(count))
+
+
+def voucher_vector(key, order, line, number, publisher):
+    code = characters(kdf("voucher code", key, order.encode(), le64(line), le64(number)), 20)
+    check = characters(kdf("voucher check", code.encode(), publisher), 4)
+    mac = blake3(code.encode(), key=kdf("voucher lookup", key)).digest()
+    text = code + check
+    return {"key": key.hex(), "order": order, "line": line, "number": number, "publisher": publisher.hex(),
+            "code": "-".join(text[i:i + 4] for i in range(0, 24, 4)), "mac": mac.hex()}
+
+
+def voucher_vectors():
+    keys = [bytes([n]) * 32 for n in (1, 2)]
+    publishers = [bytes(range(n, n + 32)) for n in (0, 100)]
+    orders = [("A-1001", 0, 0), ("A-1001", 0, 999), ("A-1001", 4294967295, 0), ("x" * 64, 7, 4294967295)]
+    rows = [voucher_vector(keys[0], *order, publishers[0]) for order in orders]
+    return rows + [voucher_vector(keys[1], *orders[0], publishers[0]),
+                   voucher_vector(keys[0], *orders[0], publishers[1])]
+
+
 def vectors():
     primes = named_primes()
     groups = {name: Group(name, p) for name, (p, _) in primes.items()}
@@ -352,6 +379,7 @@ def vectors():
         "toys.json": [toy_vector(64, 6), toy_vector(512, 3)],
         "keys.json": [row for name in ("ffdhe2048", "prime512") for row in key_vectors(groups[name])],
         "scheme.json": scheme,
+        "vouchers.json": voucher_vectors(),
     }
 
 

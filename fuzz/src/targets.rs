@@ -23,7 +23,7 @@ use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::identity::{Device, Identity, SigningKey, purpose};
 use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::keyfile::{
-    KeyFile, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
+    KeyFile, PublisherKey, SealedMaster, SealedPublisher, SealedVoucherKey, SealedWitness, SeedFile,
 };
 use swarmseal::wire::layout::Layout;
 use swarmseal::wire::license::License;
@@ -37,6 +37,7 @@ use swarmseal::wire::seal::{ExtendedHandshake, SealMessage};
 use swarmseal::wire::selection::{Kind, Selection};
 use swarmseal::wire::subscription::SubscriptionFile;
 use swarmseal::wire::udp_tracker::{self, Response};
+use swarmseal::wire::voucher::{self, VoucherCode, VoucherKey};
 use swarmseal_core::kernels::{ByteOrder, Comb, Exponent, Power, TwoPower};
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{
@@ -48,6 +49,8 @@ use swarmseal_core::{
 
 /// The torrent of every target.
 pub const TORRENT: TorrentId = TorrentId([7; 32]);
+/// The publisher whose voucher codes are read.
+pub const PUBLISHER: [u8; 32] = [8; 32];
 /// Pieces, and bytes of each, of the torrent whose messages are decoded.
 pub const SWARM: (u32, u32) = (20, 1 << 16);
 /// The shape of the store whose index is read.
@@ -61,6 +64,11 @@ static PAPER: LazyLock<Arc<Params>> = LazyLock::new(|| Arc::new(paper(swarmseal_
 static CASTS: LazyLock<Vec<Cast>> = LazyLock::new(|| {
     swarmseal_accel::each().flat_map(|kernels| [sealed(kernels), paper(kernels)]).map(Cast::new).collect()
 });
+
+/// What the voucher codes are made of.
+pub fn voucher_key() -> VoucherKey {
+    VoucherKey::from_bytes(&[7; 32])
+}
 
 /// Profile `sealed` at 2,048 bits.
 pub fn sealed(kernels: &'static Kernels) -> Params {
@@ -333,6 +341,9 @@ pub fn keyfile(data: &[u8]) {
     if let Ok(sealed) = SealedWitness::from_key_file(&file) {
         assert_eq!(SealedWitness::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
     }
+    if let Ok(sealed) = SealedVoucherKey::from_key_file(&file) {
+        assert_eq!(SealedVoucherKey::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
+    }
     if let Ok(seed) = SeedFile::from_key_file(&file) {
         let again = SeedFile::from_key_file(&seed.to_key_file()).expect("it was valid");
         assert_eq!(again.seed(), seed.seed());
@@ -349,6 +360,28 @@ pub fn keyfile(data: &[u8]) {
     if let Ok(sealed) = SealedPublisher::from_key_file(&file) {
         assert_eq!(SealedPublisher::from_key_file(&sealed.to_key_file()).expect("it was valid"), sealed);
     }
+}
+
+/// A voucher's code as people type it and as messages have it, and any text as the reference of an order.
+pub fn voucher_code(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(code) = VoucherCode::parse(&text) {
+        assert_eq!(VoucherCode::parse(&code.to_text()).as_ref(), Ok(&code));
+        let message = bencoding::to_bytes(&code);
+        assert_eq!(bencoding::from_bytes::<VoucherCode>(&message, message.len()).as_ref(), Ok(&code));
+        match code.clone().checked(&PUBLISHER) {
+            Ok(checked) => assert_eq!(*checked, code),
+            Err(refused) => assert!(matches!(refused, voucher::Error::OtherSeller { .. })),
+        }
+    }
+    if let Ok(code) = bencoding::from_bytes::<VoucherCode>(data, data.len()) {
+        assert_eq!(bencoding::to_bytes(&code), data, "there is one form in messages");
+    }
+    let (key, (line, number)) = (voucher_key(), (data.len() as u32, 2));
+    let code = key.code(&text, line, number, &PUBLISHER);
+    let typed = VoucherCode::parse(&code.to_text()).expect("its own text");
+    assert_eq!(key.mac(&typed), key.mac(&code));
+    assert_eq!(typed.checked(&PUBLISHER), Ok(code));
 }
 
 /// A secret as words, as people type them.

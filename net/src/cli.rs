@@ -113,7 +113,7 @@ enum Verb {
     Authority(authority::Verb),
     /// Serve published torrents from their plaintext
     Seed(seed::Args),
-    /// Issue a voucher, which buys one license
+    /// Issue vouchers, each of which buys one license
     Voucher(voucher::VoucherArgs),
     /// Grant a license to a subscriber directly
     Grant(voucher::GrantArgs),

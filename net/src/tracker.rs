@@ -6,6 +6,7 @@
 //! <data>/witnesses/ID.key  the witness secret of torrent ID, 0600: in no backup
 //! <data>/tracker.key       what shows clients that they reached this tracker, 0600
 //! <data>/license.key       what licenses are signed with, 0600
+//! <data>/voucher.key       the key of voucher codes and their MACs, 0600: in no backup
 //! <data>/admin.token       bearer token of the admin API, 0600, made on the first start
 //! <data>/lock              held while a tracker runs
 //! ```
@@ -77,6 +78,7 @@ const MASTERS: &str = "masters";
 const WITNESSES: &str = "witnesses";
 const TRACKER_KEY: &str = "tracker.key";
 const LICENSE_KEY: &str = "license.key";
+const VOUCHER_KEY: &str = "voucher.key";
 const ADMIN_TOKEN: &str = "admin.token";
 
 /// Why a tracker does not start, or stopped.

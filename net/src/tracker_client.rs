@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmseal_core::{Params, PublicKey, SecretKey, SubscriberId, Ticket, TorrentId};
 
-pub use admin::{AdminClient, OwnKeys, Registered, Terms, Traced};
+pub use admin::{AdminClient, Issued, Order, OwnKeys, Registered, Terms, Traced};
 pub use ordinary::OrdinaryTrackers;
 pub use service::Service;
 pub use trust::{TrustError, trust};
@@ -42,6 +42,7 @@ use crate::wire::license::MAX_ENVELOPE;
 use crate::wire::mse::TorrentName;
 use crate::wire::origin::Origin;
 use crate::wire::personal::CipherHash;
+use crate::wire::voucher::{CheckedCode, VoucherCode};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Without a byte from the tracker: a license of a long torrent takes its time.
@@ -514,7 +515,7 @@ impl Client {
 
     /// The envelope of the subscriber's license, from the tracker or the license server that it names; a voucher is redeemed
     /// first, if one is given.
-    pub async fn license(&self, torrent: TorrentId, voucher: Option<&str>) -> Result<Vec<u8>, Error> {
+    pub async fn license(&self, torrent: TorrentId, voucher: Option<&CheckedCode>) -> Result<Vec<u8>, Error> {
         self.license_for(torrent, None, voucher).await
     }
 
@@ -523,7 +524,7 @@ impl Client {
         &self,
         torrent: TorrentId,
         epoch: Option<u64>,
-        voucher: Option<&str>,
+        voucher: Option<&CheckedCode>,
     ) -> Result<Vec<u8>, Error> {
         self.license_with(torrent, epoch, voucher, None).await
     }
@@ -533,10 +534,10 @@ impl Client {
         &self,
         torrent: TorrentId,
         epoch: Option<u64>,
-        voucher: Option<&str>,
+        voucher: Option<&CheckedCode>,
         record: Option<PlayRecord>,
     ) -> Result<Vec<u8>, Error> {
-        let voucher = voucher.map(str::to_owned);
+        let voucher = voucher.map(|voucher| VoucherCode::clone(voucher));
         let request = LicenseRequest { torrent_id: torrent, epoch, voucher: voucher.clone(), record };
         let reply: LicenseReply = self.call_in_session("license", &request, MAX_LICENSE_ANSWER).await?;
         self.shared.clock.heard(reply.now);

@@ -24,3 +24,4 @@ pub mod seal;
 pub mod selection;
 pub mod subscription;
 pub mod udp_tracker;
+pub mod voucher;

@@ -38,6 +38,7 @@ targets! {
     subscription 500
     authority 200
     identify 300
+    voucher_code 1000
     announce_query 1000
     announce_reply 1000
     api_bodies 500

@@ -19,6 +19,7 @@ use swarmseal::wire::api::{ApiError, Passkey};
 use swarmseal::wire::identity::Identity;
 use swarmseal::wire::keyfile::TokenFile;
 use swarmseal::wire::metainfo::Metainfo;
+use swarmseal::wire::voucher::CheckedCode;
 use swarmseal_core::{SecretKey, SubscriberId};
 use tokio::sync::Notify;
 
@@ -49,8 +50,8 @@ struct Device {
 #[derive(Default)]
 struct Acknowledged {
     devices: Vec<Device>,
-    unused: Vec<String>,
-    used: Vec<String>,
+    unused: Vec<CheckedCode>,
+    used: Vec<CheckedCode>,
 }
 
 /// Everybody who works with the tracker.
@@ -98,7 +99,7 @@ impl Load {
         Ok(Device { identity, id, passkey, holds_grant: false, licenses: 0, revoked: false })
     }
 
-    async fn license(&self, device: &Device, voucher: Option<&str>) -> Result<(), Error> {
+    async fn license(&self, device: &Device, voucher: Option<&CheckedCode>) -> Result<(), Error> {
         let client = self.client().as_subscriber(
             &self.metainfo.info.seal.torrent_id,
             device.id,
@@ -149,7 +150,7 @@ impl Load {
                 all.devices[last].holds_grant = true;
             }
             1 | 2 => {
-                let code = self.admin().create_voucher(torrent, Terms::default()).await?;
+                let code = self.admin().create_voucher(&self.metainfo.info.seal, Terms::default()).await?;
                 all.unused.push(code.clone());
                 self.done();
                 if random(3) > 0 {

@@ -195,7 +195,7 @@ async fn talk(url: &str, token: &TokenFile) -> Vec<String> {
     let client = Client::new(Service::fixed(token.origin.clone(), token.tracker_key)).unwrap();
     let subscribed = client.subscribe(params, torrent, (&secret, &public), &identity).await.unwrap();
     let id = subscribed.subscriber;
-    let voucher = admin.create_voucher(torrent, Default::default()).await.unwrap();
+    let voucher = admin.create_voucher(&metainfo.info.seal, Default::default()).await.unwrap();
     let own = client.as_subscriber(&torrent, id, identity.signing_key().clone());
     own.license(torrent, Some(&voucher)).await.unwrap();
     let passkey = own.passkey(torrent, true).await.unwrap().to_hex();
@@ -225,7 +225,8 @@ async fn talk(url: &str, token: &TokenFile) -> Vec<String> {
         assert!(!request.send().await.unwrap().status().is_success());
     }
     let key = hex::encode(&own.witness(torrent, 1, &[1]).await.unwrap().keys);
-    vec![subscribed.passkey.to_hex(), passkey, bearer, voucher, hex::encode(WITNESS), key]
+    let codes = [voucher.as_str().to_owned(), (*voucher.to_text()).clone()];
+    [vec![subscribed.passkey.to_hex(), passkey, bearer, hex::encode(WITNESS), key], codes.into()].concat()
 }
 
 fn raw_client() -> reqwest::Client {

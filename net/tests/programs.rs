@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use bytes::BytesMut;
 use serde_json::Value;
 use swarmseal::peer::{Shape, Store, StoredPiece};
+use swarmseal::tracker_client::{Order, Terms};
 use swarmseal::wire::handshake::{self, Handshake};
 use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::message::{Decoder, Message};
@@ -20,6 +21,51 @@ use swarmseal::wire::seal::{ExtendedHandshake, Hello, OUR_ID};
 use swarmseal_core::SubscriberId;
 
 use self::world::{DEADLINE, Running, World, program, until};
+
+#[test]
+fn an_order_is_repeated_and_its_codes_are_read_as_people_write_them() {
+    let world = World::new(300_000);
+    let (torrent, token, url) = (world.torrent(), world.token(), world.url());
+    let order = |more: &[&str]| {
+        let args = ["voucher", &torrent, "--admin-token-file", &token, "--order", "A-1001", "--line", "1"];
+        let output = program(&world.path("publisher"), &[&args[..], more].concat()).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let issued = order(&["--count", "2", "--plays", "3"]);
+    let text = |voucher: &Value| voucher["code"].as_str().unwrap().to_owned();
+    assert_eq!(issued.len(), 2);
+    for (voucher, number) in issued.iter().zip(0..) {
+        assert_eq!(
+            (&voucher["order"], &voucher["line"], &voucher["number"]),
+            (&"A-1001".into(), &1.into(), &number.into())
+        );
+        assert_eq!(text(voucher).split('-').map(str::len).collect::<Vec<_>>(), [4; 6]);
+    }
+    assert_ne!(text(&issued[0]), text(&issued[1]));
+    let more = order(&["--count", "3", "--plays", "3"]);
+    assert_eq!((&more[..2], more.len()), (&issued[..], 3));
+    assert_eq!(order(&["--plays", "4"])[0]["code"], "other-terms");
+    let drawn = world.expect("publisher", &["voucher", &torrent, "--admin-token-file", &token], 0);
+    assert_eq!(drawn["order"].as_str().unwrap().len(), 32);
+
+    let file = world.file("code.txt");
+    fs::write(&file, format!("  {}\n", text(&issued[0]).to_lowercase().replace('-', " "))).unwrap();
+    let license = ["license", &torrent, "--voucher-file", &file];
+    assert_eq!(world.expect("alice", &license, 0)["plays"], 3);
+    // Taken by one device; a code without its last character is refused without being repeated.
+    assert_eq!(world.expect("bob", &license, 4)["code"], "used-voucher");
+    let short = text(&issued[1])[..28].to_owned();
+    let refused = world.expect("bob", &["license", &torrent, "--voucher", &short], 4);
+    assert_eq!((&refused["kind"], &refused["reason"]), (&"not-licensed".into(), &"no-voucher-code".into()));
+    assert!(!refused.to_string().contains(&short[..6]), "{refused}");
+    fs::write(&file, text(&issued[1])).unwrap();
+    let revoke = ["revoke", "--voucher-file", &file, "--tracker", &url, "--admin-token-file", &token];
+    world.expect("publisher", &revoke, 0);
+    assert_eq!(world.expect("bob", &license, 6)["kind"], "expired");
+    // One of them is to be revoked, not both.
+    world.expect("publisher", &[&revoke[..], &["--grant", &"0".repeat(64)]].concat(), 2);
+}
 
 #[test]
 fn bought_fetched_and_opened_until_the_plays_are_used_up() {
@@ -168,7 +214,14 @@ fn a_tracker_moves_to_another_machine_by_its_backup() {
     let left_out = world.expect("publisher", &args, 0)["left_out"].clone();
     assert_eq!(
         left_out,
-        serde_json::json!(["masters/1.key", "witnesses/*.key", "tracker.key", "license.key", "admin.token"])
+        serde_json::json!([
+            "masters/1.key",
+            "witnesses/*.key",
+            "tracker.key",
+            "license.key",
+            "voucher.key",
+            "admin.token"
+        ])
     );
     // One that is there is kept.
     world.expect("publisher", &args, 12);
@@ -180,7 +233,7 @@ fn a_tracker_moves_to_another_machine_by_its_backup() {
     let restored = world.expect("operator", &["restore", &backup], 0);
     let missing: Vec<&str> =
         restored["missing"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
-    assert_eq!(missing.len(), 4, "{restored}");
+    assert_eq!(missing.len(), 5, "{restored}");
     for path in missing {
         world.expect("operator", &["tracker", "--listen", "127.0.0.1:0"], 12);
         let name = Path::new(path).strip_prefix(&operator).unwrap();
@@ -856,10 +909,10 @@ fn a_tracker_whose_disk_is_full_goes_on_once_there_is_room() {
     // 1,000 vouchers in one call.
     let issue = |world: &World| {
         let metainfo = Metainfo::from_bytes(&fs::read(world.torrent()).unwrap(), swarmseal_accel::detect());
-        let id = metainfo.unwrap().info.seal.torrent_id;
-        let terms = swarmseal::tracker_client::Terms::default();
+        let seal = metainfo.unwrap().info.seal;
+        let (order, terms) = (Order { count: 1000, ..Order::default() }, Terms::default());
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(world.admin().create_vouchers(id, terms, 1000))
+        runtime.block_on(world.admin().create_vouchers(&seal, &order, terms)).map(|issued| issued.codes)
     };
     let (mut codes, mut refused) = (Vec::new(), None);
     while refused.is_none() && codes.len() < 100_000 {
@@ -871,7 +924,7 @@ fn a_tracker_whose_disk_is_full_goes_on_once_there_is_room() {
     let again = issue(&world).map_err(|error| error.code());
     let grown = size("64m", &["remount"]);
     let after = issue(&world);
-    let code = codes.last().cloned().unwrap_or_default();
+    let code = codes.last().map(|code| code.to_text()).unwrap_or_default();
     world.expect("alice", &["subscribe", &torrent], 0);
     let licensed =
         program(&world.path("alice"), &["license", &torrent, "--voucher", &code]).output().unwrap();

@@ -20,6 +20,8 @@ mod sessions;
 mod storage;
 #[path = "tracker/trace.rs"]
 mod trace;
+#[path = "tracker/vouchers.rs"]
+mod vouchers;
 #[path = "tracker/witness.rs"]
 mod witness;
 
@@ -32,7 +34,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha1::{Digest, Sha1};
 use swarmseal::tracker::{Config, Error as TrackerError, Reloader, Server};
-use swarmseal::tracker_client::{AdminClient, Client, Error, Registered, Service, Terms};
+use swarmseal::tracker_client::{AdminClient, Client, Error, Order, Registered, Service, Terms};
 use swarmseal::wire::announce::{Announce, Event, Scrape};
 use swarmseal::wire::api::{
     ApiError, Contact, NewHashes, OpenSession, Passkey, PersonalKeysRequest, Role, Subscribe, Subscribed,
@@ -45,6 +47,7 @@ use swarmseal::wire::license::License;
 use swarmseal::wire::metainfo::{Info, Metainfo, Seal};
 use swarmseal::wire::mse::{TorrentName, hidden_name};
 use swarmseal::wire::personal::PersonalTorrent;
+use swarmseal::wire::voucher::{CheckedCode, VoucherKey};
 use swarmseal_core::{
     DecryptionKey, EncryptionKey, Exponents, Group, Params, Profile, PublicKey, ReKey, SecretKey,
     SubscriberId, Ticket, TorrentId, WitnessExponents, WitnessFactor, WitnessSecret, decrypt_piece,
@@ -174,6 +177,15 @@ impl Published {
 
     fn id(&self) -> TorrentId {
         self.metainfo.info.seal.torrent_id
+    }
+
+    fn seal(&self) -> &Seal {
+        &self.metainfo.info.seal
+    }
+
+    /// A code of its publisher that no tracker issued.
+    fn unissued(&self) -> CheckedCode {
+        VoucherKey::from_bytes(&[1; 32]).code("1", 0, 0, &self.seal().publisher_key)
     }
 
     fn params(&self) -> &Params {
@@ -356,7 +368,7 @@ async fn from_subscription_to_an_opened_piece() {
         .await
         .unwrap();
     let voucher =
-        tracker.admin().create_voucher(published.id(), Terms { plays: Some(5), ..Terms::default() }).await;
+        tracker.admin().create_voucher(published.seal(), Terms { plays: Some(5), ..Terms::default() }).await;
     let voucher = voucher.unwrap();
     let k_client = k.client(&tracker);
     let envelope = k_client.license(published.id(), Some(&voucher)).await.unwrap();
@@ -380,7 +392,7 @@ async fn from_subscription_to_an_opened_piece() {
     }
 
     // The license can be had again, with the voucher or without.
-    for voucher in [None, Some(voucher.as_str())] {
+    for voucher in [None, Some(&voucher)] {
         let again = k_client.license(published.id(), voucher).await.unwrap();
         let again = License::open(&again, &k.identity, license_key).unwrap();
         assert!(again.issued >= license.issued);
@@ -603,16 +615,16 @@ async fn licenses_go_to_those_who_hold_a_grant() {
     let (first, _) = Device::subscribed(&tracker, &published).await;
     let (second, _) = Device::subscribed(&tracker, &published).await;
     let (third, _) = Device::subscribed(&tracker, &published).await;
-    let license =
-        async |device: &Device, voucher: Option<&str>| device.client(&tracker).license(id, voucher).await;
+    let license = async |device: &Device, voucher: Option<&CheckedCode>| {
+        device.client(&tracker).license(id, voucher).await
+    };
 
     assert_eq!(code(license(&first, None).await), ApiError::NotLicensed);
-    assert_eq!(code(license(&first, Some("nonsense")).await), ApiError::BadVoucher);
-    assert_eq!(code(license(&first, Some("00000-00000-00000-00000")).await), ApiError::BadVoucher);
-    let foreign = admin.create_voucher(elsewhere.id(), Terms::default()).await.unwrap();
+    assert_eq!(code(license(&first, Some(&published.unissued())).await), ApiError::BadVoucher);
+    let foreign = admin.create_voucher(elsewhere.seal(), Terms::default()).await.unwrap();
     assert_eq!(code(license(&first, Some(&foreign)).await), ApiError::BadVoucher);
 
-    let voucher = admin.create_voucher(id, Terms::default()).await.unwrap();
+    let voucher = admin.create_voucher(published.seal(), Terms::default()).await.unwrap();
     // Both at once: one gets it.
     let (one, other) = tokio::join!(license(&first, Some(&voucher)), license(&second, Some(&voucher)));
     assert_eq!(one.is_ok() as u8 + other.is_ok() as u8, 1);
@@ -636,7 +648,7 @@ async fn licenses_go_to_those_who_hold_a_grant() {
         ApiError::WrongTorrent
     );
     let past = Terms { expires: Some(1), ..Terms::default() };
-    assert_eq!(code(admin.create_voucher(id, past).await), ApiError::BadRequest);
+    assert_eq!(code(admin.create_voucher(published.seal(), past).await), ApiError::BadRequest);
     tracker.stop().await;
 }
 
@@ -749,8 +761,8 @@ async fn what_was_acknowledged_outlives_the_process() {
     let (j, subscribed) = Device::subscribed(&tracker, &published).await;
     let (k, _) = Device::subscribed(&tracker, &published).await;
     let (revoked, _) = Device::subscribed(&tracker, &published).await;
-    let voucher = tracker.admin().create_voucher(id, Terms::default()).await.unwrap();
-    let unused = tracker.admin().create_voucher(id, Terms::default()).await.unwrap();
+    let voucher = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
+    let unused = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
     j.client(&tracker).license(id, Some(&voucher)).await.unwrap();
     tracker.admin().revoke(revoked.id).await.unwrap();
     let to_k = k.ticket(&published, j.id, soon());

@@ -14,9 +14,11 @@ use swarmseal::atomic_file::Existing;
 use swarmseal::wire::identity::{Device, Identity, SigningKey, SubscriberKeys};
 use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::keyfile::{
-    KeyFile, Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
+    KeyFile, Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedVoucherKey, SealedWitness,
+    SeedFile,
 };
 use swarmseal::wire::license::{License, Policy};
+use swarmseal::wire::voucher::{VoucherCode, VoucherKey};
 use swarmseal::wire::{api, channel, content};
 use swarmseal_core::kernels::Exponent;
 use swarmseal_core::package::{self, PackageSecret};
@@ -34,6 +36,9 @@ static WATCH: Watch = Watch;
 const TORRENT: TorrentId = TorrentId([7; 32]);
 /// Any secret of 32 bytes.
 const SECRET: [u8; 32] = *b"\xc3 secret that is 32 bytes long\x9e ";
+
+/// The characters of a voucher's code.
+const VOUCHER: &str = "W4XHKFMSQ49VSQWA21M7PPHK";
 
 static PARAMS: LazyLock<Params> = LazyLock::new(|| {
     Params::new(Profile::Sealed, Group::ffdhe2048(swarmseal_accel::detect()), Exponents::Short).unwrap()
@@ -215,6 +220,8 @@ secrets! {
     SeedFile[&SECRET] = seed_file();
     KeyFile[b"5ec2e7 of sixteen bytes"] = KeyFile::new("test").with_text("a", "5ec2e7 of sixteen bytes");
     Passphrase[b"correct horse battery"] = Passphrase::new(Zeroizing::new("correct horse battery\n".into())).unwrap();
+    VoucherKey[&SECRET] = VoucherKey::from_bytes(&SECRET);
+    VoucherCode[VOUCHER.as_bytes()] = VoucherCode::parse(VOUCHER).unwrap();
     License[&SECRET] = license();
     }
     shown {
@@ -230,6 +237,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("Kdf", "private; TsKeys holds one"),
     ("Shared", "private; Passphrase holds it"),
     ("Hasher", "private; a piece to be published, overwritten by its type"),
+    ("Typed", "private; a code on the command line, overwritten by its type"),
     ("Secret32", "private; a field of a request, overwritten by its type"),
     ("$name", "the macro of EncryptionKey, ReKey, OpenedKey, DecryptionKey and WitnessKey"),
     ("Choices", "RC4's exponent, which hides a stream's shape and no secret"),
@@ -340,6 +348,20 @@ fn words_leave_nothing_between_paper_and_key() {
 }
 
 #[test]
+fn voucher_codes_leave_nothing_between_order_and_text() {
+    let key = VoucherKey::from_bytes(&SECRET);
+    let code = key.code("1", 0, 0, &[2; 32]);
+    let text = code.to_text();
+    let left = residues(&[code.as_str().as_bytes(), text.as_bytes(), &SECRET], || {
+        let made = VoucherKey::from_bytes(&SECRET).code("1", 0, 0, &[2; 32]);
+        let read = VoucherCode::parse(&made.to_text()).unwrap();
+        assert_eq!(read.checked(&[2; 32]), Ok(made));
+        assert!(VoucherCode::parse(&text).unwrap().checked(&[3; 32]).is_err());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn keys_leave_nothing_when_they_are_sealed_and_opened() {
     let passphrase = || Passphrase::new(Zeroizing::new("correct horse battery".into())).unwrap();
     let left = residues(&[&SECRET, b"correct horse battery"], || {
@@ -351,6 +373,8 @@ fn keys_leave_nothing_when_they_are_sealed_and_opened() {
         let text = sealed.to_key_file().to_text();
         let read = SealedWitness::from_key_file(&KeyFile::parse(text.as_bytes()).unwrap()).unwrap();
         assert_eq!(*read.open(&passphrase()).unwrap(), SECRET);
+        let sealed = SealedVoucherKey::seal(&SECRET, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
+        assert_eq!(*sealed.open(&passphrase()).unwrap(), SECRET);
         let key = PublisherKey::from_bytes(&SECRET);
         let sealed = SealedPublisher::seal(&key, &passphrase(), &mut UnwrapErr(SysRng)).unwrap();
         assert_eq!(sealed.open(&passphrase()).unwrap().public(), key.public());

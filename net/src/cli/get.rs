@@ -20,7 +20,7 @@ use crate::peer::{Member, Node, NodeConfig, Role, Stats, TorrentConfig};
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)\n  swarmseal get film.torrent --obfuscation require"
+    after_help = "Example:\n  swarmseal get film.torrent --exit\n  swarmseal get film.torrent --ask-voucher\n  swarmseal get debian.torrent --output DIR  (an ordinary torrent)\n  swarmseal get film.torrent --obfuscation require"
 )]
 pub(super) struct Args {
     /// The .torrent
@@ -28,9 +28,8 @@ pub(super) struct Args {
     /// End when everything is there, instead of seeding on
     #[arg(long, env = "SWARMSEAL_EXIT")]
     exit: bool,
-    /// Redeem a voucher first
-    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
-    voucher: Option<String>,
+    #[command(flatten)]
+    voucher: glue::VoucherSource,
     #[command(flatten)]
     node: glue::NodeArgs,
     #[command(flatten)]
@@ -72,9 +71,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         }
     }
     let metainfo = Arc::new(parse_metainfo(&args.torrent, &bytes, args.insecure_paper_profile)?);
+    let voucher = args.voucher.read(&metainfo.info.seal)?;
     let subscription = Arc::new(Subscription::ensure(metainfo.clone(), &args.trust, &data, output).await?);
-    if args.voucher.is_some() {
-        license::fetch(&subscription, args.voucher.as_deref()).await?;
+    if voucher.is_some() {
+        license::fetch(&subscription, voucher.as_ref()).await?;
     }
     let store = glue::open_own_store(&subscription).await?;
     let (node, told) = bind(&args).await?;

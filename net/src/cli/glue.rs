@@ -8,6 +8,7 @@ mod passphrase;
 mod reach;
 mod trust;
 mod values;
+mod voucher;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub(super) use passphrase::PassphraseSource;
 pub(super) use reach::{DiscoveryArgs, MappingArgs};
 pub(super) use trust::{TrustArgs, keep_authority, kept_authority, open_authority};
 pub(super) use values::{duration, obfuscation, size, size_or_none, span, time};
+pub(super) use voucher::VoucherSource;
 
 /// Flags of everything that talks to a tracker's admin API.
 #[derive(Debug, clap::Args)]

@@ -12,16 +12,18 @@ use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output};
 use crate::atomic_file::{self, Access, Existing};
 use crate::wire::license::{License, LicenseError, Policy};
+use crate::wire::voucher::CheckedCode;
 
 /// Arguments of `license`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal license film.torrent --voucher 7Q2M-…")]
+#[command(
+    after_help = "Example:\n  swarmseal license film.torrent --ask-voucher\n  swarmseal license film.torrent --voucher-file code.txt"
+)]
 pub(super) struct Args {
     /// The .torrent
     torrent: PathBuf,
-    /// The code of a voucher to redeem
-    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
-    voucher: Option<String>,
+    #[command(flatten)]
+    voucher: glue::VoucherSource,
     /// Accept a torrent of the profile `paper`, which protects nothing
     #[arg(long, env = "SWARMSEAL_INSECURE_PAPER_PROFILE")]
     insecure_paper_profile: bool,
@@ -32,8 +34,9 @@ pub(super) struct Args {
 /// Subscribes if need be, fetches the license, checks it and stores it.
 pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
+    let voucher = args.voucher.read(&metainfo.info.seal)?;
     let subscription = Subscription::ensure(metainfo, &args.trust, &data, output).await?;
-    let license = fetch(&subscription, args.voucher.as_deref()).await?;
+    let license = fetch(&subscription, voucher.as_ref()).await?;
     let played = subscription.plays()?.plays();
     output.result(
         format!("Licensed: {}", describe(&license.policy, played)),
@@ -52,7 +55,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
 }
 
 /// Fetches the license of a subscription and stores it, once it has been opened on this device.
-pub(super) async fn fetch(subscription: &Subscription, voucher: Option<&str>) -> Result<License, Failure> {
+pub(super) async fn fetch(
+    subscription: &Subscription,
+    voucher: Option<&CheckedCode>,
+) -> Result<License, Failure> {
     fetch_for(subscription, None, voucher).await
 }
 
@@ -60,7 +66,7 @@ pub(super) async fn fetch(subscription: &Subscription, voucher: Option<&str>) ->
 pub(super) async fn fetch_for(
     subscription: &Subscription,
     epoch: Option<u64>,
-    voucher: Option<&str>,
+    voucher: Option<&CheckedCode>,
 ) -> Result<License, Failure> {
     let client = glue::client(subscription)?;
     let torrent = subscription.metainfo.info.seal.torrent_id;

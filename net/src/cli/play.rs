@@ -18,7 +18,7 @@ use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, Policy
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent -o - | mpv -\n  swarmseal play album.torrent -o - | tar x\n  swarmseal play film.torrent --open\n  swarmseal play film.torrent --player mpv"
+    after_help = "Example:\n  swarmseal play film.torrent --output ./opened\n  swarmseal play film.torrent --ask-voucher --output ./opened\n  swarmseal play film.torrent -o - | mpv -\n  swarmseal play album.torrent -o - | tar x\n  swarmseal play film.torrent --open\n  swarmseal play film.torrent --player mpv"
 )]
 pub(super) struct Args {
     /// The .torrent
@@ -32,9 +32,6 @@ pub(super) struct Args {
     /// Write a tar stream to standard output, though it be of one file
     #[arg(long, env = "SWARMSEAL_TAR")]
     tar: bool,
-    /// The code of a voucher to redeem, if there is no license yet
-    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", hide_env_values = true)]
-    voucher: Option<String>,
     /// Open this file, which another client fetched with the torrent that `subscribe --personal` wrote
     #[arg(long, env = "SWARMSEAL_PIECES", value_name = "FILE")]
     pieces: Option<PathBuf>,
@@ -51,6 +48,8 @@ pub(super) struct Args {
     trust: glue::TrustArgs,
     #[command(flatten)]
     serve: serve::ServeArgs,
+    #[command(flatten)]
+    voucher: glue::VoucherSource,
     #[command(flatten, next_help_heading = "Fetching by itself (where no `get` runs)")]
     node: glue::NodeArgs,
 }
@@ -73,9 +72,10 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
         output.give_stdout_away();
     }
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
+    let voucher = args.voucher.read(&metainfo.info.seal)?;
     let subscription = Subscription::expect(metainfo, &args.trust, &data)?;
-    if !subscription.dir.license().exists() || args.voucher.is_some() {
-        license::fetch(&subscription, args.voucher.as_deref()).await?;
+    if !subscription.dir.license().exists() || voucher.is_some() {
+        license::fetch(&subscription, voucher.as_ref()).await?;
     } else {
         license::renew_if_due(&subscription, output).await?;
     }

@@ -162,23 +162,28 @@ fn show(entry: &Value, output: Output) {
 /// Arguments of `revoke`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  swarmseal revoke 5be1…e0 --tracker http://127.0.0.1:7000\n  swarmseal revoke --voucher CODE --tracker http://127.0.0.1:7000\n  swarmseal revoke 5be1…e0 --device-of 09ab…17 --tracker http://127.0.0.1:7000"
+    after_help = "Example:\n  swarmseal revoke 5be1…e0 --tracker http://127.0.0.1:7000\n  swarmseal revoke --ask-voucher --tracker http://127.0.0.1:7000\n  swarmseal revoke 5be1…e0 --device-of 09ab…17 --tracker http://127.0.0.1:7000"
 )]
 pub(super) struct RevokeArgs {
     /// The id of a subscriber or seed, which gets no further key
-    #[arg(required_unless_present_any = ["grant", "voucher"])]
+    #[arg(required_unless_present_any = ["grant", "voucher", "voucher_file", "ask_voucher"])]
     subscriber: Option<String>,
     /// Revoke it as a device of this grant, and free its place there for another
-    #[arg(long, env = "SWARMSEAL_DEVICE_OF", value_name = "GRANT", requires = "subscriber", conflicts_with_all = ["grant", "voucher"])]
+    #[arg(
+        long,
+        env = "SWARMSEAL_DEVICE_OF",
+        value_name = "GRANT",
+        requires = "subscriber",
+        conflicts_with = "grant"
+    )]
     device_of: Option<String>,
     /// Revoke a grant instead: nobody gets a license of it any more
     #[arg(long, env = "SWARMSEAL_GRANT", value_name = "ID", conflicts_with = "subscriber")]
     grant: Option<String>,
-    /// Revoke the grant behind a voucher instead
-    #[arg(long, env = "SWARMSEAL_VOUCHER", value_name = "CODE", conflicts_with_all = ["subscriber", "grant"])]
-    voucher: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
+    #[command(flatten)]
+    voucher: glue::VoucherSource,
 }
 
 /// Revokes a subscriber, a seed, a grant or a voucher.
@@ -190,7 +195,14 @@ pub(super) async fn revoke(args: RevokeArgs, data: DataDir, output: Output) -> R
             .map_err(|_| Failure::new(Exit::Usage, format!("{text}: expected 64 hexadecimal digits")))?;
         Ok::<_, Failure>(id)
     };
-    let revoked = match (&args.subscriber, &args.grant, &args.voucher) {
+    let named = [args.subscriber.is_some(), args.grant.is_some(), args.voucher.is_given()];
+    if named.into_iter().filter(|&named| named).count() != 1 {
+        return Err(Failure::new(
+            Exit::Usage,
+            "expected a subscriber, a grant or a voucher, and one of them",
+        ));
+    }
+    let revoked = match (&args.subscriber, &args.grant, args.voucher.read_any()?) {
         (Some(subscriber), ..) => {
             let id = SubscriberId(bytes(subscriber)?);
             match &args.device_of {
@@ -204,7 +216,7 @@ pub(super) async fn revoke(args: RevokeArgs, data: DataDir, output: Output) -> R
             client.revoke_grant(&bytes(grant)?).await.map_err(glue::client_failure)?;
             grant.clone()
         }
-        (None, None, Some(voucher)) => client.revoke_voucher(voucher).await.map_err(glue::client_failure)?,
+        (None, None, Some(voucher)) => client.revoke_voucher(&voucher).await.map_err(glue::client_failure)?,
         (None, None, None) => return Err(Failure::new(Exit::Usage, "expected what to revoke")),
     };
     output.result(format!("Revoked {revoked}"), json!({ "event": "revoked", "id": revoked }));

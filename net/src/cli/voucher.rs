@@ -7,7 +7,7 @@ use serde_json::json;
 use super::glue::{self, AdminArgs};
 use super::subscription::read_metainfo;
 use super::{DataDir, Exit, Failure, Output};
-use crate::tracker_client::Terms;
+use crate::tracker_client::{Issued, Order, Terms};
 use swarmseal_core::SubscriberId;
 
 /// What a license allows.
@@ -41,13 +41,26 @@ impl TermsArgs {
 
 /// Arguments of `voucher`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  swarmseal voucher film.torrent --plays 5 --expires 30d")]
+#[command(
+    after_help = "Example:\n  swarmseal voucher film.torrent --plays 5 --expires 30d\n  swarmseal voucher film.torrent --order A-1001 --count 3 --plays 5\n\n\
+                  The same order, line and number always give the same code, so that an order can be repeated when its answer was lost. Its \
+                  terms must be the same: give --expires as seconds since 1970 then, and not from now."
+)]
 pub(super) struct VoucherArgs {
     /// The .torrent
     torrent: PathBuf,
     /// Devices that may redeem it
     #[arg(long, env = "SWARMSEAL_DEVICES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     devices: u64,
+    /// The shop's own reference, up to 64 characters [default: a random one]
+    #[arg(long, env = "SWARMSEAL_ORDER", value_name = "REF")]
+    order: Option<String>,
+    /// The line of the order, for vouchers of other terms or torrents
+    #[arg(long, env = "SWARMSEAL_LINE", value_name = "N", default_value_t = 0)]
+    line: u32,
+    /// How many vouchers: up to 1,000
+    #[arg(long, env = "SWARMSEAL_COUNT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: u32,
     #[command(flatten)]
     terms: TermsArgs,
     #[command(flatten)]
@@ -68,14 +81,31 @@ pub(super) struct GrantArgs {
     admin: AdminArgs,
 }
 
-/// Issues a voucher and prints its code.
+/// Issues vouchers and prints their codes, one a line.
 pub(super) async fn voucher(args: VoucherArgs, data: DataDir, output: Output) -> Result<(), Failure> {
     let metainfo = read_metainfo(&args.torrent, true)?;
     let admin = args.admin.client(&data)?;
-    let id = metainfo.info.seal.torrent_id;
-    let code =
-        admin.create_voucher(id, args.terms.terms(args.devices)).await.map_err(glue::client_failure)?;
-    output.result(&code, json!({ "event": "voucher", "code": code, "torrent_id": id.to_string() }));
+    let seal = &metainfo.info.seal;
+    let order = Order { reference: args.order.as_deref(), line: args.line, count: args.count };
+    let issued = admin.create_vouchers(seal, &order, args.terms.terms(args.devices)).await;
+    let Issued { order, codes } = issued.map_err(glue::client_failure)?;
+    for (number, code) in codes.iter().enumerate() {
+        let text = code.to_text();
+        output.result(
+            text.as_str(),
+            json!({
+                "event": "voucher",
+                "code": text.as_str(),
+                "order": order,
+                "line": args.line,
+                "number": number,
+                "torrent_id": seal.torrent_id.to_string(),
+            }),
+        );
+    }
+    if args.order.is_none() {
+        output.note(format!("Order {order}"));
+    }
     Ok(())
 }
 

@@ -25,15 +25,15 @@ use subtle::ConstantTimeEq;
 use swarmseal_core::{Profile, SubscriberId, TorrentId, WitnessSecret};
 use zeroize::Zeroizing;
 
+use super::clock;
 use super::connection::Remote;
 use super::metrics::count;
 use super::records::{GrantRecord, SeedRecord, TorrentRecord};
 use super::refusal::Refusal;
 use super::state::{self, Torrent, Tracker, random};
-use super::store::{Listed, mark};
+use super::store::{Listed, NewVoucher, mark};
 use super::witnesses::Witnesses;
-use super::{clock, voucher};
-use crate::wire::api::{ApiError, Passkey, Role, Token};
+use crate::wire::api::{ApiError, MAX_ORDER, Passkey, Role, Token};
 use crate::wire::authority::SignedAuthority;
 use crate::wire::identity::is_public_key;
 use crate::wire::license::Policy;
@@ -404,11 +404,8 @@ struct Terms {
 }
 
 impl Terms {
+    /// A grant of these terms; it may have expired already.
     fn grant(self, torrent_id: TorrentId, account: Option<String>) -> Result<GrantRecord, Refusal> {
-        let now = clock::now();
-        if self.expires.is_some_and(|expires| expires <= now) {
-            return Err(bad("expires: expected a time to come, in seconds since 1970"));
-        }
         if self.expires.zip(self.not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
             return Err(bad("not_before: expected a time before expires"));
         }
@@ -435,15 +432,28 @@ impl Terms {
             devices,
             holders: Vec::new(),
             policy,
-            created: now,
+            created: clock::now(),
             freed: Vec::new(),
         })
+    }
+}
+
+/// Refuses new grants that have expired already.
+fn check_expiry(grant: &GrantRecord) -> Result<(), Refusal> {
+    match grant.policy.expires {
+        Some(expires) if expires <= grant.created => {
+            Err(bad("expires: expected a time to come, in seconds since 1970"))
+        }
+        _ => Ok(()),
     }
 }
 
 #[derive(Deserialize)]
 pub(super) struct Vouchers {
     torrent_id: Hex32,
+    /// The shop's reference; a random one if it is not there.
+    order: Option<String>,
+    line: Option<u32>,
     count: Option<u32>,
     #[serde(flatten)]
     terms: Terms,
@@ -451,8 +461,20 @@ pub(super) struct Vouchers {
 
 impl Subject for Vouchers {
     fn subject(&self) -> String {
-        format!("{} vouchers for torrent {}", self.count.unwrap_or(1), hex::encode(self.torrent_id.0))
+        let order = self.order.as_deref().map(|order| format!(" of order {}", tokens::printable(order)));
+        format!(
+            "{} vouchers of line {}{} for torrent {}",
+            self.count.unwrap_or(1),
+            self.line.unwrap_or(0),
+            order.unwrap_or_default(),
+            hex::encode(self.torrent_id.0)
+        )
     }
+}
+
+/// Whether a text may name an order: 1 to 64 printable ASCII characters.
+fn names_an_order(text: &str) -> bool {
+    (1..=MAX_ORDER).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// `POST /admin/vouchers`
@@ -463,16 +485,25 @@ pub(super) async fn vouchers(State(tracker): Shared, body: Body<Vouchers>) -> Re
         if !(1..=MAX_VOUCHERS).contains(&count) {
             return Err(bad("count: expected 1 to 1000"));
         }
-        let grant = body.terms.grant(torrent.id, None)?;
-        let (mut codes, mut rows) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let code = voucher::code(random()?);
-            let hash = voucher::hash(&code).ok_or(ApiError::Internal)?;
-            rows.push((hash, random()?));
-            codes.push(code);
+        let (order, line) = (body.order, body.line.unwrap_or(0));
+        let order = order.map_or_else(|| random::<16>().map(hex::encode), Ok)?;
+        if !names_an_order(&order) {
+            return Err(bad("order: expected 1 to 64 printable ASCII characters"));
         }
-        tracker.store.add_vouchers(&rows, &grant)?;
-        Ok(json!({ "vouchers": codes }))
+        let grant = body.terms.grant(torrent.id, None)?;
+        // Vouchers that were issued in time are given again after their expiry.
+        if tracker.store.ordered(&order, line)? < count {
+            check_expiry(&grant)?;
+        }
+        let (mut codes, mut vouchers) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let code = tracker.voucher_key.code(&order, line, number, &torrent.publisher_key);
+            vouchers.push(NewVoucher { mac: tracker.voucher_key.mac(&code), grant: random()? });
+            codes.push(code.to_text());
+        }
+        tracker.store.issue_vouchers(&order, line, &vouchers, &grant)?;
+        let codes: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+        Ok(json!({ "order": order, "line": line, "vouchers": codes }))
     })
     .await
 }
@@ -499,6 +530,7 @@ pub(super) async fn grant(State(tracker): Shared, body: Body<Grant>) -> Response
     blocking(tracker, body, |tracker, body| {
         let torrent = tracker.torrent(&TorrentId(body.torrent_id.0))?;
         let grant = body.terms.grant(torrent.id, body.account)?;
+        check_expiry(&grant)?;
         let id = tracker.store.grant(random()?, &SubscriberId(body.subscriber.0), grant)?;
         Ok(json!({ "grant": hex::encode(id) }))
     })

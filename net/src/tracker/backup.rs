@@ -1,5 +1,5 @@
 //! Backups of the store, handed out while the tracker runs, and what makes one a tracker's store again. Secrets of the tracker are
-//! in none: master keys, witness secrets, the tracker's and the license key and the admin token are files of their own.
+//! in none: master keys, witness secrets, the tracker's, the license and the voucher key and the admin token are files of their own.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +22,8 @@ use super::state::Tracker;
 use super::store::{Store, StoreError, examine};
 use super::witnesses::Witnesses;
 use super::{
-    Error, LICENSE_KEY, MASTERS, STORE, TRACKER_KEY, WITNESSES, admin, clock, keep_lock, secret_files,
+    Error, LICENSE_KEY, MASTERS, STORE, TRACKER_KEY, VOUCHER_KEY, WITNESSES, admin, clock, keep_lock,
+    secret_files,
 };
 use crate::platform::sync_directory;
 use crate::wire::api::ApiError;
@@ -78,7 +79,7 @@ fn make(tracker: &Tracker) -> Result<Made, Refusal> {
     let masters = tracker.masters().epochs().into_iter().map(|epoch| format!("{MASTERS}/{epoch}.key"));
     // There is one for each torrent, and a header is no place for a list of them.
     let witnesses = format!("{WITNESSES}/*.key");
-    let others = [TRACKER_KEY, LICENSE_KEY, super::ADMIN_TOKEN].map(str::to_owned);
+    let others = [TRACKER_KEY, LICENSE_KEY, VOUCHER_KEY, super::ADMIN_TOKEN].map(str::to_owned);
     let left_out = masters.chain([witnesses]).chain(others).collect();
     Ok((directory, file, length, left_out))
 }
@@ -198,6 +199,10 @@ pub(super) fn missing_keys(store: &Store, epochs: &[u64], data: &Path) -> Result
         if store.has_mark(name)? && secret_files::read(&path)?.is_none() {
             missing.push(path);
         }
+    }
+    let voucher = data.join(VOUCHER_KEY);
+    if store.has_mark(VOUCHER_KEY)? && !voucher.exists() {
+        missing.push(voucher);
     }
     missing.extend(witnesses.into_iter().filter(|path| !path.exists()));
     Ok(missing)

@@ -18,11 +18,12 @@ use super::metrics::count;
 use super::refusal::Refusal;
 use super::sessions::Session;
 use super::state::{Torrent, Tracker};
-use super::{clock, devices, rekey, voucher};
+use super::{clock, devices, rekey};
 use crate::date;
 use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest, LicenseServer};
 use crate::wire::identity::{self, SigningKey, purpose};
 use crate::wire::license::{License, Policy};
+use crate::wire::voucher::VoucherCode;
 
 /// `POST /license`
 pub(super) async fn license(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
@@ -38,8 +39,8 @@ fn make_license(
     let subscriber = tracker.subscriber_of(session, &torrent.id)?;
     // Before anything is redeemed: what was played is of the grant before.
     if let Some(record) = &request.record {
-        let bought = request.voucher.as_deref().and_then(voucher::hash);
-        let bought = bought.map(|code| tracker.store.grant_of_voucher(&code)).transpose()?.flatten();
+        let bought = request.voucher.as_ref().map(|code| tracker.voucher_mac(&torrent, code)).transpose()?;
+        let bought = bought.map(|voucher| tracker.store.grant_of_voucher(&voucher)).transpose()?.flatten();
         let buys = bought.is_some() && bought != tracker.store.held_by(&session.id)?;
         devices::note_plays(tracker, &session.id, record, buys)?;
     }
@@ -49,8 +50,7 @@ fn make_license(
         return Ok(LicenseReply { license: Vec::new(), now: clock::now(), server: Some(server) });
     }
     let epoch = request.epoch.unwrap_or_else(|| torrent.epochs.current());
-    let voucher = request.voucher.as_deref();
-    let license = granted(tracker, &torrent, session.id, epoch, voucher)?;
+    let license = granted(tracker, &torrent, session.id, epoch, request.voucher.as_ref())?;
     let license = seal(&license, &tracker.license_key, &subscriber.device)?;
     // Noted before it leaves.
     tracker.store.note_license(&session.id, epoch, clock::now())?;
@@ -84,8 +84,7 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
     check(&subscriber.identity, purpose::LICENSE_WORD, &word.signing_input(), &word.signature)?;
     let now = clock::now();
     let epoch = word.epoch.unwrap_or_else(|| torrent.epochs.current());
-    let voucher = word.voucher.as_deref();
-    let license = granted(tracker, &torrent, word.subscriber, epoch, voucher)?;
+    let license = granted(tracker, &torrent, word.subscriber, epoch, word.voucher.as_ref())?;
     let license = seal(&license, &tracker.tracker_key, &server.device)?;
     tracker.store.note_license(&word.subscriber, epoch, now)?;
     count(&tracker.counters.licenses, 1);
@@ -114,15 +113,15 @@ fn granted(
     torrent: &Torrent,
     id: SubscriberId,
     epoch: u64,
-    voucher: Option<&str>,
+    voucher: Option<&VoucherCode>,
 ) -> Result<License, Refusal> {
     let now = clock::now();
     let grant = match voucher {
         Some(code) => {
-            let code = voucher::hash(code).ok_or(ApiError::BadVoucher)?;
-            tracker.store.redeem(&code, &torrent.id, &id, now).map_err(|error| {
+            let voucher = tracker.voucher_mac(torrent, code)?;
+            tracker.store.redeem(&voucher, &torrent.id, &id, now).map_err(|error| {
                 let grant =
-                    || tracker.store.grant_by_id(&tracker.store.grant_of_voucher(&code).ok()??).ok()?;
+                    || tracker.store.grant_by_id(&tracker.store.grant_of_voucher(&voucher).ok()??).ok()?;
                 match (Refusal::from(error), grant()) {
                     (refusal, Some(grant)) if refusal.code == ApiError::UsedVoucher => {
                         devices::places_taken(tracker, &grant)

@@ -80,6 +80,31 @@ pub(super) struct GrantRecord {
     pub(super) freed: Vec<u64>,
 }
 
+/// A voucher that was issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VoucherRecord {
+    /// The id of its grant.
+    #[serde(with = "serde_bytes")]
+    pub(super) grant: [u8; 32],
+    /// The shop's reference.
+    pub(super) order: String,
+    pub(super) line: u32,
+    /// From 0, within the line.
+    pub(super) number: u32,
+}
+
+/// A line of an order: vouchers of the same terms, which its first call fixed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OrderRecord {
+    #[serde(with = "id")]
+    pub(super) torrent_id: TorrentId,
+    /// Devices that each covers.
+    pub(super) devices: u32,
+    pub(super) policy: Policy,
+    /// Vouchers issued: those of the numbers below.
+    pub(super) count: u32,
+}
+
 /// What is known of a subscriber as a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DeviceRecord {

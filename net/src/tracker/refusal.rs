@@ -126,6 +126,9 @@ fn sentence(code: ApiError) -> &'static str {
         ApiError::ExpiredLicense => "what was granted has expired",
         ApiError::BadVoucher => "there is no such voucher for this torrent",
         ApiError::UsedVoucher => "all devices that this covers are taken",
+        ApiError::OtherTerms => {
+            "this line of the order was issued with other terms: ask with the same ones, or name another line"
+        }
         ApiError::TooManyChanges => "too many devices were revoked of late",
         ApiError::LostRecord => "this device's record of plays was lost, or set back, too often",
         ApiError::UnknownGrant => "there is no grant of this id",

@@ -37,8 +37,8 @@ use super::tickets::CheckedTickets;
 use super::witnesses::Witnesses;
 use super::workers::Workers;
 use super::{
-    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, OwnKey, STORE, TRACKER_KEY, WITNESSES, announce,
-    backup, calls, clock, connection, secret_files,
+    ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, OwnKey, STORE, TRACKER_KEY, VOUCHER_KEY, WITNESSES,
+    announce, backup, calls, clock, connection, secret_files, voucher,
 };
 use crate::atomic_file::Existing;
 use crate::wire::api::{ApiError, Passkey, Role, SessionToken, Token};
@@ -48,6 +48,7 @@ use crate::wire::keyfile::TokenFile;
 use crate::wire::metainfo::Metainfo;
 use crate::wire::origin::Origin;
 use crate::wire::selection::Selection;
+use crate::wire::voucher::{VoucherCode, VoucherKey};
 
 /// A torrent as calls need it.
 pub(super) struct Torrent {
@@ -122,6 +123,7 @@ pub(super) struct Tracker {
     pub(super) tracker_key: SigningKey,
     pub(super) license_key: SigningKey,
     pub(super) authorities: Authorities,
+    pub(super) voucher_key: VoucherKey,
     pub(super) tokens: Tokens,
     /// The first admin token.
     admin: Secret,
@@ -184,7 +186,12 @@ impl Tracker {
         masters.begin()?;
         let (tracker_key, _) = secret_files::read_or_create(&directory.join(TRACKER_KEY))?;
         let (license_key, _) = secret_files::read_or_create(&directory.join(LICENSE_KEY))?;
-        let own = [(TRACKER_KEY, &tracker_key), (LICENSE_KEY, &license_key)];
+        let voucher_key = voucher::open_key(&directory.join(VOUCHER_KEY), passphrase().as_ref())?;
+        let own = [
+            (TRACKER_KEY, &*tracker_key),
+            (LICENSE_KEY, &*license_key),
+            (VOUCHER_KEY, voucher_key.as_bytes()),
+        ];
         let marks = masters.marks().into_iter().chain(own.map(|(name, key)| (name.to_owned(), mark(key))));
         if let Some(other) = store.check_marks(&marks.collect::<Vec<_>>())?.into_iter().next() {
             return Err(Error::OtherKey { name: other });
@@ -218,6 +225,7 @@ impl Tracker {
             witnesses,
             license_key: SigningKey::from_bytes(&license_key),
             authorities: Authorities::open(&store, tracker_key.public())?,
+            voucher_key,
             tokens: Tokens::new(&admin, store.tokens()?),
             admin,
             nonces: Nonces::new(&tracker_key, config.nonce_seconds),
@@ -322,6 +330,13 @@ impl Tracker {
         for info_hash in self.personals.of(&member.id) {
             self.swarms.expel(&info_hash, &member.id);
         }
+    }
+
+    /// The MAC of a code that is to be redeemed for a torrent. Errors: [`ApiError::BadVoucher`] where the code's check characters do not fit
+    /// the torrent's publisher.
+    pub(super) fn voucher_mac(&self, torrent: &Torrent, code: &VoucherCode) -> Result<[u8; 32], ApiError> {
+        let checked = code.clone().checked(&torrent.publisher_key).map_err(|_| ApiError::BadVoucher)?;
+        Ok(self.voucher_key.mac(&checked))
     }
 
     /// The session of a token, of which this is one call. Errors: [`ApiError::NoSession`], [`ApiError::Rate`].

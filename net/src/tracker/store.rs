@@ -13,10 +13,12 @@ mod listings;
 mod offload;
 mod passkeys;
 mod schema;
+mod vouchers;
 
 pub(super) use backup::examine;
 pub(super) use devices::{Limit, devices_of};
 pub(super) use epochs::mark;
+pub(super) use vouchers::NewVoucher;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,9 +30,10 @@ use swarmseal_core::{SubscriberId, TorrentId};
 
 use self::database::Database;
 use self::schema::SCHEMA;
+use self::vouchers::VOUCHERS;
 use super::records::{
     EpochsRecord, GrantRecord, Holder, LicenseRecord, PersonalRecord, SeedRecord, SubscriberRecord,
-    TorrentRecord,
+    TorrentRecord, VoucherRecord,
 };
 use crate::wire::api::{ApiError, Passkey, Role};
 use crate::wire::authority::SignedAuthority;
@@ -49,8 +52,6 @@ const MEMBERS_OF: TableDefinition<'_, [u8; 64], bool> = TableDefinition::new("me
 const GRANTS: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("grants");
 /// Subscriber → the grant that it holds.
 const HELD: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("held grants");
-/// Hash of the voucher's code → its grant.
-const VOUCHERS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("vouchers");
 /// Hash of torrent id and account → its grant.
 const ACCOUNTS: TableDefinition<'_, Bytes32, Bytes32> = TableDefinition::new("accounts");
 /// (subscriber, epoch, first piece) → cipher hashes of a run of pieces, 20 bytes each. Runs follow each other without gaps.
@@ -374,25 +375,6 @@ impl Store {
         Ok(revoked)
     }
 
-    /// Adds vouchers: pairs of the code's hash and a grant's id, all for copies of one grant.
-    pub(super) fn add_vouchers(
-        &self,
-        vouchers: &[(Bytes32, Bytes32)],
-        grant: &GrantRecord,
-    ) -> Result<(), StoreError> {
-        let write = self.begin()?;
-        {
-            let mut grants = write.open_table(GRANTS)?;
-            let mut codes = write.open_table(VOUCHERS)?;
-            for (code, grant_id) in vouchers {
-                grants.insert(grant_id, encode(grant).as_slice())?;
-                codes.insert(code, grant_id)?;
-            }
-        }
-        write.commit()?;
-        Ok(())
-    }
-
     /// Names a subscriber in a new grant, or in the one that its account has for the torrent; gives the grant's id.
     /// Errors: [`ApiError::UnknownSubscriber`], [`ApiError::WrongTorrent`], [`ApiError::Revoked`],
     /// [`ApiError::UsedVoucher`] where the account's devices are all taken.
@@ -457,11 +439,11 @@ impl Store {
         bytes.map(|bytes| decode("grants", bytes.value())).transpose()
     }
 
-    /// Redeems a voucher for a subscriber, which then holds its grant; a second time changes nothing. Errors:
+    /// Redeems a voucher, by the MAC of its code, for a subscriber, which then holds its grant; a second time changes nothing. Errors:
     /// [`ApiError::BadVoucher`], [`ApiError::UsedVoucher`], [`ApiError::ExpiredLicense`], [`ApiError::Revoked`].
     pub(super) fn redeem(
         &self,
-        code: &Bytes32,
+        voucher: &Bytes32,
         torrent: &TorrentId,
         subscriber: &SubscriberId,
         now: u64,
@@ -477,8 +459,12 @@ impl Store {
             if revoked {
                 return Err(ApiError::Revoked.into());
             }
-            let id = write.open_table(VOUCHERS)?.get(code)?.map(|id| id.value());
-            let id = id.ok_or(ApiError::BadVoucher)?;
+            let known: Option<VoucherRecord> = write
+                .open_table(VOUCHERS)?
+                .get(voucher)?
+                .map(|bytes| decode("vouchers", bytes.value()))
+                .transpose()?;
+            let id = known.ok_or(ApiError::BadVoucher)?.grant;
             let grant = read_grant(&write, &id)?.ok_or(ApiError::BadVoucher)?;
             if grant.torrent_id != *torrent {
                 return Err(ApiError::BadVoucher.into());
@@ -810,7 +796,7 @@ mod tests {
         (SubscriberId([n; 32]), record)
     }
 
-    fn grant(devices: u32) -> GrantRecord {
+    pub(super) fn grant(devices: u32) -> GrantRecord {
         GrantRecord {
             torrent_id: TORRENT,
             account: None,
@@ -820,6 +806,11 @@ mod tests {
             created: 5,
             freed: Vec::new(),
         }
+    }
+
+    /// So many vouchers, with MACs and grants of their own.
+    pub(super) fn vouchers(first: u8, count: u8) -> Vec<NewVoucher> {
+        (first..first + count).map(|n| NewVoucher { mac: [n; 32], grant: [n + 1; 32] }).collect()
     }
 
     pub(super) fn store() -> (tempfile::TempDir, Store) {
@@ -865,7 +856,7 @@ mod tests {
             store.subscribe(id, record).unwrap();
         }
         let id = |n: u8| SubscriberId([n; 32]);
-        store.add_vouchers(&[([7; 32], [8; 32])], &grant(2)).unwrap();
+        store.issue_vouchers("1", 0, &vouchers(7, 1), &grant(2)).unwrap();
         assert_eq!(refusal(store.redeem(&[6; 32], &TORRENT, &id(1), 0)), ApiError::BadVoucher);
         assert_eq!(refusal(store.redeem(&[7; 32], &TorrentId([2; 32]), &id(1), 0)), ApiError::BadVoucher);
         assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(1), 100)), ApiError::ExpiredLicense);

@@ -1,44 +1,57 @@
-//! Voucher codes: 100 random bits in Crockford's base 32, in four groups of five. The store keeps their hashes only.
+//! The voucher key: codes are derived from it, and the store knows codes by MACs under it. It lies in a file of its own and in no backup: as
+//! one line of hexadecimal or, under the passphrase of the master keys, as a [`SealedVoucherKey`].
 
-const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-const LEN: usize = 20;
+use std::io;
+use std::path::Path;
 
-/// The code of these random bytes, as it is given to a buyer.
-pub(super) fn code(random: [u8; 16]) -> String {
-    let mut bits = u128::from_le_bytes(random);
-    let mut code = String::with_capacity(LEN + 3);
-    for place in 0..LEN {
-        if place > 0 && place % 5 == 0 {
-            code.push('-');
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use zeroize::Zeroizing;
+
+use super::secret_files::{self, Secret, SecretFileError};
+use crate::atomic_file::Existing;
+use crate::wire::keyfile::{Passphrase, SealedVoucherKey};
+use crate::wire::voucher::VoucherKey;
+
+/// Reads the voucher key, or makes one where there is no file; it is on the disk when this returns. With a passphrase, a key that lies
+/// there in clear is sealed. Blocks. Errors: [`SecretFileError::Sealed`] where it is under a passphrase and there is none,
+/// [`SecretFileError::OtherPassphrase`].
+pub(super) fn open_key(path: &Path, passphrase: Option<&Passphrase>) -> Result<VoucherKey, SecretFileError> {
+    let found = secret_files::read_sealed(path, SealedVoucherKey::KIND, passphrase, |file, passphrase| {
+        Ok(SealedVoucherKey::from_key_file(file)?.open(passphrase))
+    })?;
+    let secret = match found {
+        None => {
+            let fresh = fresh(path)?;
+            write(path, &fresh, passphrase, Existing::Keep)?;
+            fresh
         }
-        code.push(char::from(DIGITS[(bits % 32) as usize]));
-        bits /= 32;
-    }
-    code
+        Some((clear, false)) if passphrase.is_some() => {
+            write(path, &clear, passphrase, Existing::Replace)?;
+            tracing::warn!(key = %path.display(), "the voucher key was sealed");
+            clear
+        }
+        Some((secret, _)) => secret,
+    };
+    Ok(VoucherKey::from_bytes(&secret))
 }
 
-/// What the store knows a code by. Case, hyphens and spaces do not matter, and O, I and L are read as the digits that they
-/// look like. None where it cannot be a code.
-pub(super) fn hash(code: &str) -> Option<[u8; 32]> {
-    if code.len() > crate::wire::api::MAX_VOUCHER {
-        return None;
-    }
-    let mut digits = Vec::with_capacity(LEN);
-    for letter in code.bytes().filter(|letter| !b"- ".contains(letter)) {
-        let digit = match letter.to_ascii_uppercase() {
-            b'O' => b'0',
-            b'I' | b'L' => b'1',
-            other => other,
-        };
-        if !DIGITS.contains(&digit) {
-            return None;
-        }
-        digits.push(digit);
-    }
-    if digits.len() != LEN {
-        return None;
-    }
-    Some(blake3::derive_key("swarmseal v1 voucher", &digits))
+fn fresh(path: &Path) -> Result<Secret, SecretFileError> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice())
+        .map_err(|error| SecretFileError::Io { path: path.to_owned(), source: io::Error::other(error) })?;
+    Ok(secret)
+}
+
+fn write(
+    path: &Path,
+    secret: &Secret,
+    passphrase: Option<&Passphrase>,
+    existing: Existing,
+) -> Result<(), SecretFileError> {
+    let Some(passphrase) = passphrase else { return secret_files::write(path, secret, existing) };
+    let sealed = SealedVoucherKey::seal(secret, passphrase, &mut UnwrapErr(SysRng));
+    secret_files::write_sealed(path, sealed.as_ref().map(SealedVoucherKey::to_key_file), existing)
 }
 
 #[cfg(test)]
@@ -46,19 +59,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_known_however_it_is_written() {
-        let code = code([0x5A; 16]);
-        assert_eq!(code.len(), 23);
-        let known = hash(&code).unwrap();
-        assert_eq!(hash(&code.to_lowercase().replace('-', " ")), Some(known));
-        assert_eq!(hash(&super::code([0; 16]).replace('0', "o")), hash(&super::code([0; 16])));
-        assert_ne!(hash(&super::code([1; 16])), Some(known));
+    fn a_key_is_made_once_and_a_passphrase_seals_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("voucher.key");
+        let text = || std::fs::read_to_string(&path).unwrap();
+        let passphrase = |text: &str| Passphrase::new(Zeroizing::new(text.to_owned()));
+        let key = *open_key(&path, None).unwrap().as_bytes();
+        assert_eq!(text(), format!("{}\n", hex::encode(key)));
+        assert_eq!(open_key(&path, None).unwrap().as_bytes(), &key);
+        for _ in 0..2 {
+            assert_eq!(open_key(&path, passphrase("a b c").as_ref()).unwrap().as_bytes(), &key);
+            assert!(text().starts_with("swarmseal key file v1: sealed voucher key\n"), "{}", text());
+            assert!(!text().contains(&hex::encode(key)), "{}", text());
+        }
+        assert!(matches!(open_key(&path, None), Err(SecretFileError::Sealed { .. })));
+        let other = open_key(&path, passphrase("a b d").as_ref());
+        assert!(matches!(other, Err(SecretFileError::OtherPassphrase { .. })));
     }
 
     #[test]
-    fn what_is_no_code_has_no_hash() {
-        for text in ["", "12345", "U2345-12345-12345-12345", "00000-00000-00000-000000", &"0".repeat(80)] {
-            assert_eq!(hash(text), None, "{text}");
-        }
+    fn a_fresh_key_is_sealed_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("voucher.key");
+        let passphrase = Passphrase::new(Zeroizing::new("a b c".to_owned()));
+        let key = *open_key(&path, passphrase.as_ref()).unwrap().as_bytes();
+        assert!(!std::fs::read_to_string(&path).unwrap().contains(&hex::encode(key)));
+        assert_eq!(open_key(&path, passphrase.as_ref()).unwrap().as_bytes(), &key);
     }
 }

@@ -10,7 +10,8 @@ use super::{Client, Error, Service, http_client, read};
 use crate::wire::api::{ApiError, Passkey, Token};
 use crate::wire::authority::SignedAuthority;
 use crate::wire::keyfile::TokenFile;
-use crate::wire::metainfo::Metainfo;
+use crate::wire::metainfo::{Metainfo, Seal};
+use crate::wire::voucher::{self, CheckedCode, VoucherCode};
 
 /// Bytes of the longest answer.
 const MAX_ANSWER: usize = 16 << 20;
@@ -38,6 +39,32 @@ impl Default for Terms {
     fn default() -> Self {
         Terms { plays: None, not_before: None, expires: None, offline_grace: None, devices: 1 }
     }
+}
+
+/// Which vouchers to issue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order<'a> {
+    /// The shop's own reference: 1 to 64 printable ASCII characters. The tracker draws one where there is none.
+    pub reference: Option<&'a str>,
+    /// A line of the order, for other terms or another torrent.
+    pub line: u32,
+    /// Vouchers of the line: 1 to 1,000.
+    pub count: u32,
+}
+
+impl Default for Order<'_> {
+    fn default() -> Self {
+        Order { reference: None, line: 0, count: 1 }
+    }
+}
+
+/// Vouchers of a line of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The order's reference: the given one, or the one that the tracker drew.
+    pub order: String,
+    /// The codes, by their numbers from 0. The store has none of them; the same order asks for them again.
+    pub codes: Vec<CheckedCode>,
 }
 
 /// What the registration of a torrent gives.
@@ -164,33 +191,46 @@ impl AdminClient {
         })
     }
 
-    /// Issues a voucher; gives its code, which the tracker does not show again.
-    pub async fn create_voucher(&self, torrent: TorrentId, terms: Terms) -> Result<String, Error> {
-        let codes = self.create_vouchers(torrent, terms, 1).await?;
-        codes.into_iter().next().ok_or_else(|| Error::BadAnswer("no voucher".to_owned()))
+    /// Issues one voucher of an order of its own; gives its code.
+    pub async fn create_voucher(&self, seal: &Seal, terms: Terms) -> Result<CheckedCode, Error> {
+        let mut issued = self.create_vouchers(seal, &Order::default(), terms).await?;
+        issued.codes.pop().ok_or_else(|| Error::BadAnswer("no voucher".to_owned()))
     }
 
-    /// Issues up to 1,000 vouchers of the same terms.
+    /// Issues vouchers of the same terms for a line of an order, or gives the codes of those that were issued before: the same order, line
+    /// and number always have the same code. `seal`: the torrent's. Errors: [`ApiError::OtherTerms`] where the line was issued with other
+    /// terms; [`Error::BadAnswer`] where a code is missing, or does not fit the torrent's publisher, so that no client would send it.
     pub async fn create_vouchers(
         &self,
-        torrent: TorrentId,
+        seal: &Seal,
+        order: &Order<'_>,
         terms: Terms,
-        count: u32,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Issued, Error> {
         #[derive(Serialize)]
-        struct Body {
+        struct Body<'b> {
             torrent_id: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            order: Option<&'b str>,
+            line: u32,
             count: u32,
             #[serde(flatten)]
             terms: Terms,
         }
         #[derive(Deserialize)]
         struct Answer {
+            order: String,
             vouchers: Vec<String>,
         }
-        let body = Body { torrent_id: torrent.to_string(), count, terms };
-        let answer: Answer = self.post("admin/vouchers", &body).await?;
-        Ok(answer.vouchers)
+        let &Order { reference, line, count } = order;
+        let body = Body { torrent_id: seal.torrent_id.to_string(), order: reference, line, count, terms };
+        let Answer { order, vouchers } = self.post("admin/vouchers", &body).await?;
+        let checked = |text: String| VoucherCode::parse(&Zeroizing::new(text))?.checked(&seal.publisher_key);
+        let codes: Result<Vec<_>, voucher::Error> = vouchers.into_iter().map(checked).collect();
+        let codes = codes.map_err(|error| Error::BadAnswer(error.to_string()))?;
+        if codes.len() != count as usize {
+            return Err(Error::BadAnswer(format!("{} vouchers for {count}", codes.len())));
+        }
+        Ok(Issued { order, codes })
     }
 
     /// Grants a license to a subscriber.
@@ -240,13 +280,13 @@ impl AdminClient {
         Ok(answer.holders)
     }
 
-    /// The same of the grant behind a voucher; the grant's id.
-    pub async fn revoke_voucher(&self, code: &str) -> Result<String, Error> {
+    /// The same of the grant behind a voucher; the grant's id. Errors: [`ApiError::BadVoucher`].
+    pub async fn revoke_voucher(&self, code: &VoucherCode) -> Result<String, Error> {
         #[derive(Deserialize)]
         struct Answer {
             revoked: String,
         }
-        let answer: Answer = self.post("admin/grants/revoke", &json!({ "voucher": code })).await?;
+        let answer: Answer = self.post("admin/grants/revoke", &json!({ "voucher": code.as_str() })).await?;
         Ok(answer.revoked)
     }
 

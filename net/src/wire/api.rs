@@ -37,6 +37,7 @@ use swarmseal_core::{Proof, PublicKey, SubscriberId, Ticket, TorrentId};
 use crate::wire::bencode::{self, optional};
 use crate::wire::identity::{self, BadSignature, Identity, SigningKey, is_public_key, purpose};
 use crate::wire::origin::Origin;
+use crate::wire::voucher::VoucherCode;
 
 /// Pieces that one call may ask keys for.
 pub const MAX_PIECES: usize = 512;
@@ -50,8 +51,8 @@ pub const MAX_ANSWER: usize = MAX_PIECES * swarmseal_core::MAX_BYTES + 4096;
 pub const MAX_CLIENTS: usize = 50;
 /// Bytes of the longest name of a device.
 pub const MAX_DEVICE_NAME: usize = 64;
-/// Characters of the longest voucher code.
-pub const MAX_VOUCHER: usize = 64;
+/// Characters of the longest reference of an order.
+pub const MAX_ORDER: usize = 64;
 
 /// Why a call was refused, as a stable word.
 macro_rules! codes {
@@ -128,6 +129,8 @@ codes! {
     BadVoucher = "bad-voucher", 403;
     /// The voucher was redeemed by as many devices as it covers.
     UsedVoucher = "used-voucher", 403;
+    /// The order and line were issued with other terms.
+    OtherTerms = "other-terms", 409;
     /// Devices of the grant were revoked too often of late: wait.
     TooManyChanges = "too-many-changes", 403;
     /// The record of plays was lost, or set back, too often of late.
@@ -928,7 +931,7 @@ pub struct LicenseRequest {
     pub epoch: Option<u64>,
     /// A voucher to redeem.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
-    pub voucher: Option<String>,
+    pub voucher: Option<VoucherCode>,
     /// What the device has played so far.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
     pub record: Option<PlayRecord>,
@@ -1071,7 +1074,7 @@ pub struct LicenseWord {
     pub epoch: Option<u64>,
     /// A voucher to redeem.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
-    pub voucher: Option<String>,
+    pub voucher: Option<VoucherCode>,
     /// By the identity key, purpose `license word`, over [`LicenseWord::signing_input`].
     #[serde(with = "serde_bytes")]
     pub signature: [u8; 64],
@@ -1089,7 +1092,7 @@ impl LicenseWord {
     pub fn signing_input(&self) -> Vec<u8> {
         let epoch = self.epoch.map(u64::to_be_bytes);
         let epoch = epoch.as_ref().map_or(&[][..], |bytes| bytes);
-        let voucher = self.voucher.as_deref().unwrap_or_default().as_bytes();
+        let voucher = self.voucher.as_ref().map_or("", VoucherCode::as_str).as_bytes();
         self.contact.signing_input(&[&self.torrent_id.0, &self.subscriber.0, &self.server, epoch, voucher])
     }
 }
@@ -1157,6 +1160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::voucher::VoucherKey;
 
     fn round_trip<T>(value: T) -> Result<(), TestCaseError>
     where
@@ -1266,9 +1270,11 @@ mod tests {
             ticket in ticket(),
             pieces in prop::collection::vec(any::<u32>(), 0..600),
             keys: Vec<u8>,
-            voucher: Option<String>,
+            name: Option<String>,
             epoch: u64,
         ) {
+            let code = || (*VoucherKey::from_bytes(&torrent).code("1", 0, 0, &torrent)).clone();
+            let voucher = name.as_ref().map(|_| code());
             let torrent_id = TorrentId(torrent);
             round_trip(ReKeyRequest { torrent_id, epoch, ticket: ticket.clone(), pieces: pieces.clone() })?;
             round_trip(WitnessRequest { torrent_id, epoch, pieces: pieces.clone() })?;
@@ -1278,10 +1284,10 @@ mod tests {
             round_trip(LicenseRequest { torrent_id, epoch: None, voucher: None, record: None })?;
             let record = Some(PlayRecord { counter: epoch, lost: 1, plays: epoch / 2 });
             round_trip(LicenseRequest { torrent_id, epoch: Some(epoch), voucher: voucher.clone(), record })?;
-            round_trip(DevicesRequest { torrent_id, name: voucher.clone(), record })?;
+            round_trip(DevicesRequest { torrent_id, name: name.clone(), record })?;
             let subscriber = SubscriberId(torrent);
             round_trip(RevokeDevice { torrent_id, subscriber })?;
-            let device = Device { enrolled: epoch, name: voucher.clone(), plays: 3, subscriber };
+            let device = Device { enrolled: epoch, name: name.clone(), plays: 3, subscriber };
             let devices = vec![device; 2];
             let (code, reason) = ("used-voucher".to_owned(), "taken".to_owned());
             round_trip(Failure { code, reason, now: Some(epoch), devices: devices.clone() })?;

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::atomic_file::{self, Access, Existing};
 
 pub use kinds::{PublisherKey, SeedFile, TokenFile};
-pub use sealed::{Passphrase, SealedMaster, SealedPublisher, SealedWitness};
+pub use sealed::{Passphrase, SealedMaster, SealedPublisher, SealedVoucherKey, SealedWitness};
 
 /// The newest version of the text form that is understood.
 pub const VERSION: u64 = 1;

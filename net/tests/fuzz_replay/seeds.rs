@@ -19,7 +19,7 @@ use swarmseal::wire::content::{FileEntry, FileList, Manifest};
 use swarmseal::wire::handshake::Handshake;
 use swarmseal::wire::keyfile::words::Words;
 use swarmseal::wire::keyfile::{
-    Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedWitness, SeedFile,
+    Passphrase, PublisherKey, SealedMaster, SealedPublisher, SealedVoucherKey, SealedWitness, SeedFile,
 };
 use swarmseal::wire::license::{License, Policy};
 use swarmseal::wire::lsd::Search;
@@ -31,13 +31,15 @@ use swarmseal::wire::seal::{ExtendedHandshake, Hello, SealMessage};
 use swarmseal::wire::selection::{Kind, Runs, Selection};
 use swarmseal::wire::subscription::SubscriptionFile;
 use swarmseal::wire::udp_tracker::{Request, Response};
+use swarmseal::wire::voucher::CheckedCode;
 use swarmseal_core::package::{self, PackageSecret};
 use swarmseal_core::{KeyCommitment, Params, Proof, SubscriberId, Ticket};
 use zeroize::Zeroizing;
 
 use crate::mp4;
 use crate::targets::{
-    ENTROPY, PLAYS_KEY, SHAPE, TORRENT, device, identity, license_key, paper, publisher_key, sealed, secret,
+    ENTROPY, PLAYS_KEY, PUBLISHER, SHAPE, TORRENT, device, identity, license_key, paper, publisher_key,
+    sealed, secret, voucher_key,
 };
 
 /// A file of the corpus.
@@ -60,6 +62,11 @@ const OPERATIONS: [[&str; 2]; 6] = [
     ["powers-of-two", "edges-powers-of-two"],
 ];
 const ID: SubscriberId = SubscriberId([9; 32]);
+
+/// A code of [`PUBLISHER`].
+fn voucher() -> CheckedCode {
+    voucher_key().code("A-1001", 1, 2, &PUBLISHER)
+}
 
 /// An ordinary torrent of 50,000 bytes.
 fn plain_torrent(files: Option<&FileList>) -> Vec<u8> {
@@ -155,6 +162,8 @@ pub(crate) fn all() -> Vec<Seed> {
     add("keyfile", "sealed-master", master.to_key_file().to_text().as_bytes().to_vec());
     let witness = SealedWitness::seal(TORRENT, &[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
     add("keyfile", "sealed-witness", witness.to_key_file().to_text().as_bytes().to_vec());
+    let voucher_key = SealedVoucherKey::seal(&[7; 32], &passphrase, &mut UnwrapErr(SysRng)).unwrap();
+    add("keyfile", "sealed-voucher-key", voucher_key.to_key_file().to_text().as_bytes().to_vec());
     add("keyfile", "seed", seed_file().to_key_file().to_text().as_bytes().to_vec());
     let publisher = PublisherKey::from_bytes(&[8; 32]);
     add("keyfile", "publisher", publisher.to_key_file().to_text().as_bytes().to_vec());
@@ -166,6 +175,14 @@ pub(crate) fn all() -> Vec<Seed> {
     let short =
         |(at, word): (usize, &&str)| format!("{:>2}. {}\n", at + 1, word[..word.len().min(4)].to_uppercase());
     add("words", "numbered", words.iter().enumerate().map(short).collect::<String>().into_bytes());
+
+    let code = voucher().to_text();
+    add("voucher_code", "code", code.as_bytes().to_vec());
+    let typed: Vec<String> =
+        code.split('-').map(|group| format!("{} {}", &group[..3], &group[3..])).collect();
+    add("voucher_code", "typed", format!(" {}\n", typed.join("  ").to_lowercase()).into_bytes());
+    add("voucher_code", "message", bencode::to_bytes(&*voucher()));
+    add("voucher_code", "order", b"A-1001".to_vec());
 
     let file = SubscriptionFile { subscriber: ID, passkey: Passkey::new([0xab; 16]), epoch: 3 };
     add("subscription", "file", file.to_bytes());
@@ -459,7 +476,7 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
         server: license_key().public(),
         contact: contact(),
         epoch: Some(2),
-        voucher: Some("voucher".into()),
+        voucher: Some((*voucher()).clone()),
         signature: [0; 64],
     };
     let word = word.signed(&license_key());
@@ -511,7 +528,7 @@ fn api_bodies() -> Vec<(&'static str, Vec<u8>)> {
             bencode::to_bytes(&api::LicenseRequest {
                 torrent_id,
                 epoch: Some(2),
-                voucher: Some("voucher".into()),
+                voucher: Some((*voucher()).clone()),
                 record: Some(record),
             }),
         ),

@@ -104,8 +104,8 @@ async fn tokens_are_issued_listed_and_revoked_and_only_their_hashes_are_kept() {
     let (publisher, id, token) = tracker.with_role("publisher").await;
     let (auditor, _, _) = tracker.with_role("auditor").await;
     let published = Published::new(&tracker).await;
-    publisher.create_voucher(published.id(), Terms::default()).await.unwrap();
-    assert_eq!(code(auditor.create_voucher(published.id(), Terms::default()).await), ApiError::WrongRole);
+    publisher.create_voucher(published.seal(), Terms::default()).await.unwrap();
+    assert_eq!(code(auditor.create_voucher(published.seal(), Terms::default()).await), ApiError::WrongRole);
     assert_eq!(code(publisher.create_token("me", "admin", None).await), ApiError::WrongRole);
     assert_eq!(
         publisher.read("whoami").await.unwrap(),
@@ -134,9 +134,9 @@ async fn tokens_are_issued_listed_and_revoked_and_only_their_hashes_are_kept() {
     }
     let tracker = Running::start(directory.path()).await;
     let publisher = tracker.with_token(&Token::from_hex(&token).unwrap());
-    publisher.create_voucher(published.id(), Terms::default()).await.unwrap();
+    publisher.create_voucher(published.seal(), Terms::default()).await.unwrap();
     tracker.admin().revoke_token(&id).await.unwrap();
-    assert_eq!(code(publisher.create_voucher(published.id(), Terms::default()).await), ApiError::NoSession);
+    assert_eq!(code(publisher.create_voucher(published.seal(), Terms::default()).await), ApiError::NoSession);
     assert_eq!(code(tracker.admin().revoke_token(&id).await), ApiError::UnknownToken);
     tracker.stop().await;
     let tracker = Running::start(directory.path()).await;
@@ -152,7 +152,7 @@ async fn what_is_changed_is_audited_without_secrets() {
     let published = Published::new(&tracker).await;
     let (device, _) = Device::subscribed(&tracker, &published).await;
     let (publisher, publisher_id, token) = tracker.with_role("publisher").await;
-    let voucher = publisher.create_voucher(published.id(), Terms::default()).await.unwrap();
+    let voucher = publisher.create_voucher(published.seal(), Terms::default()).await.unwrap();
     publisher.revoke(device.id).await.unwrap();
     assert_eq!(code(publisher.revoke(SubscriberId([3; 32])).await), ApiError::UnknownSubscriber);
     assert_eq!(code(publisher.revoke_token("00").await), ApiError::WrongRole);
@@ -190,7 +190,7 @@ async fn what_is_changed_is_audited_without_secrets() {
         (&device.id.to_string().into(), &publisher_id.into())
     );
     assert_eq!((&revoked["address"], &revoked["who"]), (&"127.0.0.1".into(), &"somebody".into()));
-    for secret in [&voucher, &token, &tracker.token.token.to_hex()] {
+    for secret in [voucher.as_str(), voucher.to_text().as_str(), &token, &tracker.token.token.to_hex()] {
         assert!(!format!("{page}{rest}").contains(secret));
     }
     tracker.stop().await;
@@ -215,8 +215,11 @@ async fn grants_accounts_vouchers_and_revocations_are_listed_and_taken_back() {
     let (status, answer) =
         tracker.ask("POST", "/admin/grants", Some(&tracker.token.token.to_hex()), Some(grant)).await;
     assert_eq!(status, 200, "{answer}");
-    let vouchers =
-        admin.create_vouchers(torrent, Terms { plays: Some(3), ..Terms::default() }, 3).await.unwrap();
+    let (order, terms) = (
+        Order { reference: Some("A-1001"), line: 2, count: 3 },
+        Terms { plays: Some(3), ..Terms::default() },
+    );
+    let vouchers = admin.create_vouchers(published.seal(), &order, terms).await.unwrap().codes;
     other.client(&tracker).license(torrent, Some(&vouchers[0])).await.unwrap();
 
     let list = async |path: &str, name: &str| {
@@ -247,7 +250,17 @@ async fn grants_accounts_vouchers_and_revocations_are_listed_and_taken_back() {
     let redeemed =
         issued.iter().filter(|voucher| voucher["holders"] == json!([other.id.to_string()])).count();
     assert_eq!((issued.len(), redeemed), (3, 1));
-    assert!(!json!(issued).to_string().contains(&vouchers[1]));
+    for voucher in &vouchers {
+        let shown = json!(issued).to_string();
+        assert!(!shown.contains(voucher.as_str()) && !shown.contains(voucher.to_text().as_str()));
+    }
+    let mut numbers: Vec<_> = issued.iter().map(|voucher| voucher["number"].as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert!(
+        issued.iter().all(|voucher| (&voucher["order"], &voucher["line"]) == (&"A-1001".into(), &2.into()))
+    );
+    assert!(issued.iter().all(|voucher| voucher["voucher"].as_str().unwrap().len() == 64));
     let about = admin.read(&format!("subscribers/{}", one.id)).await.unwrap();
     assert_eq!(about["grant"]["account"], "ann");
     assert_eq!(
@@ -276,7 +289,11 @@ async fn grants_accounts_vouchers_and_revocations_are_listed_and_taken_back() {
         ApiError::ExpiredLicense
     );
     assert_eq!(code(admin.revoke_grant(&[1; 32]).await), ApiError::UnknownGrant);
-    assert_eq!(code(admin.revoke_voucher("no such code").await), ApiError::BadVoucher);
+    assert_eq!(code(admin.revoke_voucher(&published.unissued()).await), ApiError::BadVoucher);
+    let typed = json!({ "voucher": "no such code" });
+    let (status, answer) =
+        tracker.ask("POST", "/admin/grants/revoke", Some(&tracker.token.token.to_hex()), Some(typed)).await;
+    assert!(status == 403 && answer.contains("\"bad-voucher\""), "{answer}");
     // The third is as good as before.
     one.client(&tracker).license(torrent, Some(&vouchers[2])).await.unwrap();
 

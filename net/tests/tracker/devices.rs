@@ -7,11 +7,11 @@ use swarmseal::wire::api::{Devices, PlayRecord};
 use super::*;
 
 /// A tracker, a torrent, and a voucher for so many devices and plays.
-async fn sold(config: Config, devices: u64, plays: Option<u64>) -> (Running, Published, String) {
+async fn sold(config: Config, devices: u64, plays: Option<u64>) -> (Running, Published, CheckedCode) {
     let tracker = Running::start_with(config).await;
     let published = Published::new(&tracker).await;
     let terms = Terms { plays, devices, ..Terms::default() };
-    let voucher = tracker.admin().create_voucher(published.id(), terms).await.unwrap();
+    let voucher = tracker.admin().create_voucher(published.seal(), terms).await.unwrap();
     (tracker, published, voucher)
 }
 
@@ -152,7 +152,7 @@ async fn plays_are_told_and_stay_told() {
     let (device, _) = Device::subscribed(&tracker, &published).await;
     let client = device.client(&tracker);
     let told = |counter, plays| Some(PlayRecord { counter, lost: 0, plays });
-    let license = async |voucher: Option<&str>, record| {
+    let license = async |voucher: Option<&CheckedCode>, record| {
         let envelope = client.license_with(torrent, None, voucher, record).await?;
         let key = published.license_key();
         Ok(License::open(&envelope, &device.identity, &key).unwrap())
@@ -180,14 +180,14 @@ async fn plays_are_told_and_stay_told() {
     assert_eq!(allowed(&on), (Some(5), 4));
     // Whoever buys again has what he bought, on top of what he had played.
     let terms = Terms { plays: Some(5), ..Terms::default() };
-    let another = tracker.admin().create_voucher(torrent, terms).await.unwrap();
+    let another = tracker.admin().create_voucher(published.seal(), terms).await.unwrap();
     let more = license(Some(&another), told(4, 5)).await.unwrap();
     assert_eq!(allowed(&more), (Some(10), 5));
     let again = license(Some(&another), told(5, 6)).await.unwrap();
     assert_eq!(allowed(&again), (Some(10), 6));
     // Nor does a record that was lost too often keep anybody from buying, or from what the publisher grants.
     assert_eq!(code(license(None, lost).await), ApiError::LostRecord);
-    let third = tracker.admin().create_voucher(torrent, terms).await.unwrap();
+    let third = tracker.admin().create_voucher(published.seal(), terms).await.unwrap();
     assert_eq!(allowed(&license(Some(&third), lost).await.unwrap()), (Some(11), 6));
     assert_eq!(code(license(None, lost).await), ApiError::LostRecord);
     tracker.admin().create_grant(torrent, device.id, Terms { plays: Some(2), ..terms }).await.unwrap();

@@ -79,12 +79,13 @@ async fn it_signs_what_the_tracker_grants() {
     assert_eq!(published.license_key(), identity.public());
     let (first, _) = Device::subscribed(&tracker, &published).await;
     let (second, _) = Device::subscribed(&tracker, &published).await;
-    let voucher = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
+    let voucher = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
     let license =
         async |device: &Device, voucher| device.client(&tracker).license(published.id(), voucher).await;
 
     assert_eq!(code(license(&first, None).await), ApiError::NotLicensed);
-    assert_eq!(code(license(&first, Some("00000-00000-00000-00000")).await), ApiError::BadVoucher);
+    let unissued = published.unissued();
+    assert_eq!(code(license(&first, Some(&unissued)).await), ApiError::BadVoucher);
     let envelope = license(&first, Some(&voucher)).await.unwrap();
     let opened =
         License::open_for(&envelope, &first.identity, &published.metainfo, &identity.public(), &first.id)
@@ -144,7 +145,7 @@ async fn an_order_needs_the_server_and_the_subscriber_s_fresh_word() {
     assert_eq!(code(order(elsewhere, &identity).await), ApiError::WrongRole);
     let made_up = word().await.signed(identity.signing_key());
     assert_eq!(code(order(made_up, &identity).await), ApiError::BadSignature);
-    let altered = LicenseWord { voucher: Some("x".to_owned()), ..word().await };
+    let altered = LicenseWord { voucher: Some((*published.unissued()).clone()), ..word().await };
     assert_eq!(code(order(altered, &identity).await), ApiError::BadSignature);
     let ungranted = other.word(&tracker, &published, server).await;
     assert_eq!(code(order(ungranted.clone(), &identity).await), ApiError::NotLicensed);
@@ -175,7 +176,8 @@ async fn a_false_license_server_hears_no_code() {
     let (tracker, licenser) = both(directory.path(), &identity).await;
     let published = Published::new(&tracker).await;
     let (device, _) = Device::subscribed(&tracker, &published).await;
-    let voucher = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
+    let voucher =
+        tracker.admin().create_voucher(&published.metainfo.info.seal, Terms::default()).await.unwrap();
     let (address, origin) = (tracker.address, licenser.for_tracker.origin.clone());
     licenser.stop().await;
     tracker.stop().await;
@@ -202,7 +204,7 @@ async fn a_false_license_server_hears_no_code() {
     drop(client);
     let heard = heard.await.unwrap();
     assert!(heard.starts_with("GET /identify?") && heard.matches(" HTTP/1.1").count() == 1, "{heard}");
-    assert!(!heard.contains(&voucher), "{heard}");
+    assert!(!heard.contains(voucher.as_str()), "{heard}");
     // Nor does one that the publisher did not name: the tracker alone cannot send codes anywhere.
     let service = Service::of_publisher(tracker.signed(fresh().public()), |_| ());
     let client = Client::new(service).unwrap().as_subscriber(

@@ -64,7 +64,7 @@ async fn a_license_has_the_keys_of_sealed_pieces_and_hashes_come_without_keys_of
     let (params, torrent) = (published.params(), published.id());
     let width = params.group().bytes();
     let (k, _) = Device::subscribed(&tracker, &published).await;
-    let voucher = tracker.admin().create_voucher(torrent, Terms::default()).await.unwrap();
+    let voucher = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
     let envelope = k.client(&tracker).license(torrent, Some(&voucher)).await.unwrap();
     let license =
         License::open_for(&envelope, &k.identity, &published.metainfo, &published.license_key(), &k.id)

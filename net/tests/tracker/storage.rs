@@ -17,7 +17,7 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     let tracker = Running::start(&data).await;
     let published = Published::new(&tracker).await;
     let (before, subscribed) = Device::subscribed(&tracker, &published).await;
-    let code = tracker.admin().create_voucher(published.id(), Terms::default()).await.unwrap();
+    let code = tracker.admin().create_voucher(published.seal(), Terms::default()).await.unwrap();
     before.client(&tracker).license(published.id(), Some(&code)).await.unwrap();
 
     let backup = directory.path().join("backup");
@@ -32,12 +32,12 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     });
     assert_eq!(
         left_out.unwrap(),
-        ["masters/1.key", "witnesses/*.key", "tracker.key", "license.key", "admin.token"]
+        ["masters/1.key", "witnesses/*.key", "tracker.key", "license.key", "voucher.key", "admin.token"]
     );
     let bytes = std::fs::read(&backup).unwrap();
     let witness = format!("witnesses/{}.key", published.id());
     let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
-    let names = ["masters/1.key", &witness, "tracker.key", "license.key"];
+    let names = ["masters/1.key", &witness, "tracker.key", "license.key", "voucher.key"];
     let secrets = names.map(|name| (name, hex::decode(read(name).trim()).unwrap()));
     let token = TokenFile::read(&data.join("admin.token")).unwrap().token.as_bytes().to_vec();
     for (name, secret) in secrets.into_iter().chain([("admin.token", token)]) {
@@ -56,7 +56,7 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     assert!((1..=1 + during.len() as u64).contains(&subscribers), "{subscribers}");
     assert_eq!(
         missing,
-        ["masters/1.key", "tracker.key", "license.key", &witness].map(|name| other.join(name))
+        ["masters/1.key", "tracker.key", "license.key", "voucher.key", &witness].map(|name| other.join(name))
     );
     let again = restore(&backup, &other);
     assert!(matches!(again, Err(TrackerError::StoreExists { .. })), "{again:?}");
@@ -69,13 +69,15 @@ async fn a_backup_made_under_load_is_whole_and_has_no_key() {
     wrong(&missing[2]);
     assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[3]));
     wrong(&missing[3]);
-    assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == "tracker.key"));
-    std::fs::copy(data.join("tracker.key"), &missing[1]).unwrap();
-    assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == "license.key"));
-    std::fs::copy(data.join("license.key"), &missing[2]).unwrap();
+    assert!(matches!(refused(&other).await, TrackerError::MissingKey { path } if path == missing[4]));
+    wrong(&missing[4]);
+    for (name, path) in [("tracker.key", 1), ("license.key", 2), ("voucher.key", 3)] {
+        assert!(matches!(refused(&other).await, TrackerError::OtherKey { name: found } if found == name));
+        std::fs::copy(data.join(name), &missing[path]).unwrap();
+    }
     let name_of_it = format!("witness {}", published.id());
     assert!(matches!(refused(&other).await, TrackerError::OtherKey { name } if name == name_of_it));
-    std::fs::copy(data.join(&witness), &missing[3]).unwrap();
+    std::fs::copy(data.join(&witness), &missing[4]).unwrap();
     let tracker = Running::start(&other).await;
     let again = before.subscribe(&tracker, &published).await.unwrap();
     assert_eq!(again.passkey, subscribed.passkey);

@@ -43,7 +43,7 @@ async fn a_key_names_its_subscriber_and_epoch_and_nobody_else() {
 
     // The last epoch's, of one who is revoked and has a name.
     let old = observed(&tracker, &published, &devices[4], 1).await;
-    let voucher = admin.create_voucher(torrent, Terms::default()).await.unwrap();
+    let voucher = admin.create_voucher(published.seal(), Terms::default()).await.unwrap();
     let client = devices[4].client(&tracker);
     let license = client.license(torrent, Some(&voucher)).await.unwrap();
     client.devices(torrent, Some("laptop"), None).await.unwrap();

@@ -26,7 +26,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Option<PlainMetainfo>, 
 
 /// Checks what is there, fetches the rest, and seeds on unless told to exit.
 pub(super) async fn run(args: Args, torrent: &PlainMetainfo, output: Output) -> Result<(), Failure> {
-    for (given, flag) in [(args.voucher.is_some(), "--voucher"), (args.transcript.is_some(), "--transcript")]
+    for (given, flag) in [(args.voucher.is_given(), "--voucher"), (args.transcript.is_some(), "--transcript")]
     {
         if given {
             return Err(Failure::new(

@@ -5,15 +5,17 @@
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use swarmseal_core::{SubscriberId, TorrentId};
+use zeroize::Zeroizing;
 
 use super::{Body, Hex32, Shared, Subject, bad, blocking, page_length, run};
+use crate::tracker::clock;
 use crate::tracker::records::GrantRecord;
 use crate::tracker::refusal::Refusal;
-use crate::tracker::{clock, voucher};
 use crate::wire::api::{ApiError, Role};
+use crate::wire::voucher::VoucherCode;
 
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
@@ -114,13 +116,23 @@ pub(in crate::tracker) struct VoucherPage {
     limit: Option<usize>,
 }
 
-/// `GET /admin/vouchers?torrent_id=&after=&limit=`. Codes are not kept, so none are shown.
+/// `GET /admin/vouchers?torrent_id=&after=&limit=`. Codes are not kept: a voucher is shown by the MAC of its code, and by its order.
 pub(in crate::tracker) async fn list_vouchers(State(tracker): Shared, page: Asked<VoucherPage>) -> Response {
     run(tracker, asked(page), |tracker, VoucherPage { torrent_id, after, limit }| {
         let limit = page_length(limit)?;
         let torrent = torrent_id.map(|id| TorrentId(id.0));
         let (found, after) = tracker.store.vouchers(after.map(|id| id.0), limit, torrent)?;
-        let list: Vec<Value> = found.iter().map(|(id, grant)| shown(id, grant)).collect();
+        let list: Vec<Value> = found
+            .iter()
+            .map(|(mac, voucher, grant)| {
+                let mut row = shown(&voucher.grant, grant);
+                row["voucher"] = hex::encode(mac).into();
+                row["order"] = voucher.order.as_str().into();
+                row["line"] = voucher.line.into();
+                row["number"] = voucher.number.into();
+                row
+            })
+            .collect();
         Ok(json!({ "vouchers": list, "next": next(after) }))
     })
     .await
@@ -192,7 +204,17 @@ pub(in crate::tracker) async fn subscriber(State(tracker): Shared, Path(id): Pat
 pub(in crate::tracker) struct RevokeGrant {
     grant: Option<Hex32>,
     /// A voucher's code: its grant is meant.
-    voucher: Option<String>,
+    voucher: Option<Typed>,
+}
+
+/// A code as people type it; none where it is no code.
+struct Typed(Option<VoucherCode>);
+
+impl<'de> Deserialize<'de> for Typed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        Ok(Typed(VoucherCode::parse(&text).ok()))
+    }
 }
 
 impl Subject for RevokeGrant {
@@ -208,9 +230,9 @@ pub(in crate::tracker) async fn revoke_grant(State(tracker): Shared, body: Body<
     blocking(tracker, body, |tracker, body| {
         let id = match (body.grant, &body.voucher) {
             (Some(grant), None) => grant.0,
-            (None, Some(code)) => {
-                let hash = voucher::hash(code).ok_or(ApiError::BadVoucher)?;
-                tracker.store.grant_of_voucher(&hash)?.ok_or(ApiError::BadVoucher)?
+            (None, Some(Typed(code))) => {
+                let mac = tracker.voucher_key.mac(code.as_ref().ok_or(ApiError::BadVoucher)?);
+                tracker.store.grant_of_voucher(&mac)?.ok_or(ApiError::BadVoucher)?
             }
             _ => return Err(bad("expected a grant or a voucher, and one of them")),
         };

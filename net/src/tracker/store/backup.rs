@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::database::{Database, Reading};
-use super::{META, Store, StoreError, admin, devices, epochs, offload, schema};
+use super::{META, Store, StoreError, admin, devices, epochs, offload, schema, vouchers};
 
 /// What meta has the time of a backup under.
 const MADE: &str = "backup made";
@@ -34,7 +34,6 @@ impl Store {
             super::MEMBERS_OF,
             super::GRANTS,
             super::HELD,
-            super::VOUCHERS,
             super::ACCOUNTS,
             super::HASHES,
             super::PERSONAL,
@@ -47,6 +46,8 @@ impl Store {
             offload::KEYED,
             admin::TOKENS,
             admin::AUDIT,
+            vouchers::VOUCHERS,
+            vouchers::ORDERS,
         );
         let write = copy.begin_write()?;
         write.open_table(META)?.insert(MADE, now)?;

@@ -165,6 +165,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NewVoucher;
     use super::super::tests::{TORRENT, refusal, store, subscriber};
     use super::*;
     use crate::wire::license::Policy;
@@ -198,11 +199,15 @@ mod tests {
             created: 5,
             freed: Vec::new(),
         };
-        store.add_vouchers(&[([7; 32], [8; 32]), ([6; 32], [9; 32])], &grant).unwrap();
+        store.issue_vouchers("1", 0, &[voucher(7, 8), voucher(6, 9)], &grant).unwrap();
         for n in 1..=2 {
             store.redeem(&[7; 32], &TORRENT, &id(n), 40 + u64::from(n)).unwrap();
         }
         (directory, store)
+    }
+
+    fn voucher(mac: u8, grant: u8) -> NewVoucher {
+        NewVoucher { mac: [mac; 32], grant: [grant; 32] }
     }
 
     fn id(n: u8) -> SubscriberId {

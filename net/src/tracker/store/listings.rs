@@ -10,7 +10,7 @@ use super::{
     Bytes32, ChangeError, GRANTS, HELD, SEEDS, SUBSCRIBERS, Store, StoreError, VOUCHERS, account_key, decode,
     encode,
 };
-use crate::tracker::records::{GrantRecord, SeedRecord, SubscriberRecord};
+use crate::tracker::records::{GrantRecord, SeedRecord, SubscriberRecord, VoucherRecord};
 use crate::wire::api::{ApiError, Role};
 
 /// Records that one page looks at.
@@ -54,13 +54,13 @@ impl Store {
         bytes.map(|bytes| decode("grants", bytes.value()).map(|grant| (id, grant))).transpose()
     }
 
-    /// Vouchers with their grants, by the hashes of their codes, of one torrent or all.
+    /// Vouchers with their grants, by the MACs of their codes, of one torrent or all.
     pub(in crate::tracker) fn vouchers(
         &self,
         after: Option<Bytes32>,
         limit: usize,
         torrent: Option<TorrentId>,
-    ) -> Result<Page<(Bytes32, GrantRecord)>, StoreError> {
+    ) -> Result<Page<(Bytes32, VoucherRecord, GrantRecord)>, StoreError> {
         let read = self.database.begin_read()?;
         let (vouchers, grants) = (read.open_table(VOUCHERS)?, read.open_table(GRANTS)?);
         let mut found = Vec::new();
@@ -70,12 +70,13 @@ impl Store {
             if found.len() == limit || looked_at == MAX_LOOKED_AT {
                 return Ok((found, last));
             }
-            let (code, grant) = row?;
-            last = Some(code.value());
-            let Some(bytes) = grants.get(grant.value())? else { continue };
-            let record: GrantRecord = decode("grants", bytes.value())?;
-            if torrent.is_none_or(|torrent| record.torrent_id == torrent) {
-                found.push((grant.value(), record));
+            let (mac, voucher) = row?;
+            last = Some(mac.value());
+            let voucher: VoucherRecord = decode("vouchers", voucher.value())?;
+            let Some(bytes) = grants.get(voucher.grant)? else { continue };
+            let grant: GrantRecord = decode("grants", bytes.value())?;
+            if torrent.is_none_or(|torrent| grant.torrent_id == torrent) {
+                found.push((mac.value(), voucher, grant));
             }
         }
         Ok((found, None))
@@ -103,12 +104,6 @@ impl Store {
             let (id, role, torrent_id) = (SubscriberId(id), Role::Seed, record.torrent_id);
             record.revoked.then_some(Revoked { id, role, torrent_id })
         })
-    }
-
-    /// The grant that a voucher's code stands for.
-    pub(in crate::tracker) fn grant_of_voucher(&self, code: &Bytes32) -> Result<Option<Bytes32>, StoreError> {
-        let read = self.database.begin_read()?;
-        Ok(read.open_table(VOUCHERS)?.get(code)?.map(|id| id.value()))
     }
 
     /// Lets a grant expire now: nobody gets a license of it any more. How many hold it. Errors:

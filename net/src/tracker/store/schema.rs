@@ -7,7 +7,7 @@ use redb::{TableHandle, WriteTransaction};
 use super::database::Database;
 use super::{
     ACCOUNTS, AUTHORITIES, GRANTS, HASHES, HELD, LICENSES, MEMBERS_OF, META, PERSONAL, REVOCATIONS, SEEDS,
-    SUBSCRIBERS, StoreError, TORRENTS, VOUCHERS, admin, devices, epochs, offload,
+    SUBSCRIBERS, StoreError, TORRENTS, admin, devices, epochs, offload, vouchers,
 };
 
 /// The schema that this program writes, and the newest that it reads.
@@ -45,7 +45,7 @@ fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
     for table in [TORRENTS, SEEDS, SUBSCRIBERS, GRANTS, AUTHORITIES] {
         write.open_table(table)?;
     }
-    for table in [HELD, VOUCHERS, ACCOUNTS] {
+    for table in [HELD, ACCOUNTS] {
         write.open_table(table)?;
     }
     write.open_table(MEMBERS_OF)?;
@@ -56,6 +56,7 @@ fn make_tables(write: &WriteTransaction) -> Result<(), StoreError> {
     epochs::make_tables(write)?;
     admin::make_tables(write)?;
     offload::make_tables(write)?;
+    vouchers::make_tables(write)?;
     devices::make_tables(write)
 }
 

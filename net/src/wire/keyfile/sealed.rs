@@ -12,8 +12,9 @@
 //! check: …
 //! ```
 //!
-//! Instead of the epoch, a `sealed witness` has the torrent's id, `torrent`, and a `sealed publisher` its Ed25519 public key, `public`.
-//! Associated data: `swarmseal v1 ` and the kind, then the epoch (8 bytes, big-endian), the torrent's id or the public key.
+//! Instead of the epoch, a `sealed witness` has the torrent's id, `torrent`, a `sealed publisher` its Ed25519 public key, `public`, and a
+//! `sealed voucher key` nothing. Associated data: `swarmseal v1 ` and the kind, then the epoch (8 bytes, big-endian), the torrent's id or
+//! the public key.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -317,6 +318,38 @@ impl SealedPublisher {
     pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
         file.expect_kind(Self::KIND)?;
         Ok(SealedPublisher { public: *file.array("public")?, key: Sealed::take_from(file)? })
+    }
+}
+
+/// The file of a tracker's voucher key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedVoucherKey(Sealed);
+
+impl SealedVoucherKey {
+    /// The kind of its key file.
+    pub const KIND: &'static str = "sealed voucher key";
+
+    const ASSOCIATED: &'static [u8] = b"swarmseal v1 sealed voucher key";
+
+    /// Seals a voucher key. None where there is no memory for it.
+    pub fn seal(key: &[u8; 32], passphrase: &Passphrase, rng: &mut impl CryptoRng) -> Option<Self> {
+        Sealed::seal(key, Self::ASSOCIATED, passphrase, rng).map(SealedVoucherKey)
+    }
+
+    /// The key. None where the passphrase is another, or the file was changed. May take 64 MiB and a moment.
+    pub fn open(&self, passphrase: &Passphrase) -> Option<Zeroizing<[u8; 32]>> {
+        self.0.open(Self::ASSOCIATED, passphrase)
+    }
+
+    /// The key file.
+    pub fn to_key_file(&self) -> KeyFile {
+        self.0.add_to(KeyFile::new(Self::KIND))
+    }
+
+    /// Reads a key file of this kind; nothing is computed yet.
+    pub fn from_key_file(file: &KeyFile) -> Result<Self, Error> {
+        file.expect_kind(Self::KIND)?;
+        Sealed::take_from(file).map(SealedVoucherKey)
     }
 }
 
