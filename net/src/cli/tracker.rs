@@ -124,7 +124,7 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Re
     let (print, ask) = (args.print_config, args.ask_passphrase);
     let mut config = args.settings()?;
     if print {
-        print!("{}", config.to_toml());
+        output.text(&config.to_toml());
         return Ok(());
     }
     if data.is_some() || config.data.as_os_str().is_empty() {

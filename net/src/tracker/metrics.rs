@@ -196,6 +196,8 @@ counters! {
     tls_handshakes_failed,
     /// Times that the certificate was read again.
     tls_reloads,
+    /// Log lines that could not be written.
+    log_lines_dropped,
 }
 
 /// Adds to a counter.

@@ -20,7 +20,7 @@ use super::epochs::Epochs;
 use super::hash_work::HashWork;
 use super::limits::Limits;
 use super::masters::Masters;
-use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
+use super::metrics::{CallTimes, Counters, Counts, Gauges, Stats, count};
 use super::nonces::Nonces;
 use super::offload::Offload;
 use super::personal::Personals;
@@ -401,7 +401,8 @@ impl Tracker {
             serving: u64::from(!self.stopping.load(Ordering::Relaxed)),
             uptime_seconds: self.started.elapsed().as_secs(),
         };
-        Stats { counts: self.counters.read(), gauges, totals, swarm_sizes: swarms.by_size }
+        let counts = Counts { log_lines_dropped: crate::log::dropped(), ..self.counters.read() };
+        Stats { counts, gauges, totals, swarm_sizes: swarms.by_size }
     }
 
     /// Forgets sessions and peers that have expired.

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Write};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,7 +28,17 @@ pub fn program(data: &Path, args: &[&str]) -> Command {
         let log = logs.join(format!("{}-{verb}", COUNTER.fetch_add(1, Ordering::Relaxed)));
         command.env("SWARMSEAL_LOG", "trace").stderr(fs::File::create(log).unwrap());
     }
+    if let Some((level, stderr)) = LOG.lock().unwrap().as_ref() {
+        command.env("SWARMSEAL_LOG", level).stderr(stderr.try_clone().unwrap());
+    }
     command
+}
+
+static LOG: Mutex<Option<(String, OwnedFd)>> = Mutex::new(None);
+
+/// From now on all programs log at that level, to there.
+pub fn log(level: &str, stderr: OwnedFd) {
+    *LOG.lock().unwrap() = Some((level.to_owned(), stderr));
 }
 
 const LOGS: &str = "logs";
