@@ -185,6 +185,7 @@ pub fn main() -> ExitCode {
         Err(error) => return explain(&error),
     };
     let output = Output::new(cli.global.json);
+    crate::platform::raise_descriptors();
     let Global { log, log_format, tracker_ca, backend, .. } = &cli.global;
     let started = start_logging(log, *log_format)
         .and_then(|()| choose_backend(backend.as_deref()))

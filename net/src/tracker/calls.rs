@@ -31,12 +31,10 @@ pub(super) type Shared = State<Arc<Tracker>>;
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// `POST /challenge`
-pub(super) async fn challenge(State(tracker): Shared, Extension(remote): Extension<Remote>) -> Response {
-    let answer = tracker.stranger(remote.0).and_then(|()| {
-        let now = clock::now();
-        Ok(Challenge { nonce: tracker.nonces.make(now, random()?), now })
-    });
-    respond(&tracker, answer)
+pub(super) async fn challenge(State(tracker): Shared) -> Response {
+    let now = clock::now();
+    let answer = random().map(|random| Challenge { nonce: tracker.nonces.make(now, random), now });
+    respond(&tracker, answer.map_err(Refusal::from))
 }
 
 /// `POST /subscribe`
@@ -46,7 +44,6 @@ pub(super) async fn subscribe(
     body: Body,
 ) -> Response {
     let answer = async {
-        tracker.stranger(remote.0)?;
         let request: Subscribe = read(body)?;
         let torrent = tracker.torrent(&request.torrent_id)?;
         // What is cheap comes first, and a nonce serves one try: a proof costs two exponentiations.
@@ -56,7 +53,7 @@ pub(super) async fn subscribe(
             .map_err(|_| ApiError::BadSignature)?;
         tracker.nonces.use_up(now, &request.nonce)?;
         let shared = Arc::clone(&tracker);
-        tracker.verifiers.run(move || enrol(&shared, &torrent, &request)).await?
+        tracker.check(remote.0, move || enrol(&shared, remote, &torrent, &request)).await?
     };
     let answer = answer.await;
     if answer.is_ok() {
@@ -66,7 +63,12 @@ pub(super) async fn subscribe(
 }
 
 /// Checks key and proof, and writes the subscription down.
-fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Subscribed, Refusal> {
+fn enrol(
+    tracker: &Tracker,
+    remote: Remote,
+    torrent: &Torrent,
+    request: &Subscribe,
+) -> Result<Subscribed, Refusal> {
     let params = &torrent.params;
     let public = PublicKey::from_bytes(params, &request.y).map_err(|_| ApiError::BadPublicKey)?;
     Proof::from_bytes(params, &request.proof)
@@ -74,6 +76,9 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
         .map_err(|_| ApiError::BadProof)?;
     let keys = KeyCommitment::of(params, &request.device, &public);
     let subscriber = SubscriberId::of(&torrent.id, &request.identity, &keys);
+    if tracker.store.subscriber(&subscriber)?.is_none() {
+        tracker.newcomer(remote.0)?;
+    }
     let now = clock::now();
     let fresh = SubscriberRecord {
         torrent_id: torrent.id,
@@ -101,11 +106,10 @@ pub(super) async fn session(
     body: Body,
 ) -> Response {
     let answer = async {
-        tracker.stranger(remote.0)?;
         let request: OpenSession = read(body)?;
         tracker.nonces.check(clock::now(), &request.nonce)?;
         let shared = Arc::clone(&tracker);
-        tracker.workers.run(move || open_session(&shared, &request)).await?
+        tracker.check(remote.0, move || open_session(&shared, &request)).await?
     };
     let answer = answer.await;
     if answer.is_ok() {

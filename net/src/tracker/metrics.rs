@@ -186,8 +186,10 @@ counters! {
     admin_refused,
     /// Connections accepted.
     connections,
-    /// Connections refused because their address had too many.
+    /// Connections refused because their address had too many, or nobody was idle.
     connections_refused,
+    /// Idle connections that gave way to others.
+    connections_displaced,
     /// Connections cut because the client was too slow, or silent for too long.
     slow_clients,
     /// TLS handshakes that succeeded.

@@ -1,6 +1,6 @@
 //! Who gets in, how, and how often: TLS, passkeys that are replaced, limits, clients that are too slow.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use reqwest::Version;
 use swarmseal::tracker::TlsError;
 use swarmseal::tracker_client::trust;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -311,22 +310,34 @@ async fn each_subscriber_and_each_address_has_an_allowance() {
     let tracker = Running::start_with(config).await;
     let mut answers = Vec::new();
     for _ in 0..20 {
-        let request =
-            b"POST /challenge HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        answers.push(tracker.raw(request).await);
+        let request = request_of_a_challenge();
+        answers.push(tracker.raw_from([127, 0, 0, 2], request).await);
     }
     assert!(answers[0].starts_with("HTTP/1.1 200"), "{}", answers[0]);
     let refused = answers.iter().find(|answer| answer.starts_with("HTTP/1.1 429")).unwrap();
     assert!(refused.contains("retry-after: 1\r\n") && refused.contains("4:code4:rate"), "{refused}");
     // Who guesses at admin tokens is one of those.
-    let stranger = AdminClient::new(&tracker.url, "00".repeat(32)).unwrap();
+    let guess = format!(
+        "GET /admin/stats HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+        "00".repeat(32)
+    );
     let mut guesses = Vec::new();
     for _ in 0..20 {
-        guesses.push(code(stranger.stats().await));
+        guesses.push(tracker.raw_from([127, 0, 0, 3], guess.as_bytes()).await);
     }
-    assert!(guesses.contains(&ApiError::Rate), "{guesses:?}");
+    assert!(guesses[0].starts_with("HTTP/1.1 401"), "{}", guesses[0]);
+    assert!(guesses.iter().any(|answer| answer.contains("\"code\":\"rate\"")), "{guesses:?}");
+    // Another address has its own allowance, and this machine is not counted.
+    assert!(tracker.raw_from([127, 0, 0, 4], guess.as_bytes()).await.starts_with("HTTP/1.1 401"));
+    for _ in 0..20 {
+        assert!(tracker.raw(request_of_a_challenge()).await.starts_with("HTTP/1.1 200"));
+    }
     assert!(tracker.admin().stats().await.is_ok());
     tracker.stop().await;
+}
+
+fn request_of_a_challenge() -> &'static [u8] {
+    b"POST /challenge HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 }
 
 #[tokio::test]
