@@ -190,6 +190,9 @@ settings! {
     /// New subscriptions of one address in a day; 0: any number.
     address_subscriptions_per_day: u32 = 1000,
         Number "address-subscriptions-per-day" "SWARMSEAL_TRACKER_ADDRESS_SUBSCRIPTIONS_PER_DAY" "COUNT";
+    /// Subscriptions in all, some hundred bytes of memory each; 0: any number.
+    max_subscribers: usize = 10_000_000,
+        Number "max-subscribers" "SWARMSEAL_TRACKER_MAX_SUBSCRIBERS" "COUNT";
     /// Subscriptions and openings of sessions of one address that are checked or wait for it at once; 0: any number.
     max_checks_per_address: u32 = 4,
         Number "max-checks-per-address" "SWARMSEAL_TRACKER_MAX_CHECKS_PER_ADDRESS" "COUNT";

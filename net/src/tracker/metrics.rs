@@ -250,6 +250,8 @@ gauges! {
     limited_callers,
     /// Open connections.
     open_connections,
+    /// Connections that there may be, fitted to the file descriptors.
+    max_open_connections,
     /// Bytes of the store's file.
     store_bytes,
     /// Microseconds that the last look at the store took.

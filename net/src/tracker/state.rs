@@ -24,6 +24,7 @@ use super::metrics::{CallTimes, Counters, Counts, Gauges, Stats, count};
 use super::nonces::Nonces;
 use super::offload::Offload;
 use super::personal::Personals;
+use super::places::Bounds;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::{TableCache, WitnessTables};
@@ -38,6 +39,7 @@ use super::{
     ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, STORE, WITNESSES, admin, announce, backup, calls,
     clock, connection, licenses, secret_files,
 };
+use crate::platform;
 use crate::wire::api::{ApiError, Passkey, Role, Token};
 use crate::wire::identity::SigningKey;
 use crate::wire::metainfo::Metainfo;
@@ -338,8 +340,13 @@ impl Tracker {
         self.verifiers.finish().await;
     }
 
-    /// Counts a new subscription of a network. Errors: [`ApiError::Rate`].
+    /// Counts a new subscription of a network. Errors: [`ApiError::Rate`]; [`ApiError::Full`] where there are too many of all.
     pub(super) fn newcomer(&self, address: IpAddr) -> Result<(), Refusal> {
+        let most = self.config.max_subscribers;
+        if most > 0 && self.members.read().unwrap_or_else(PoisonError::into_inner).len() >= most {
+            let reason = format!("this tracker takes {most} subscriptions, and has them");
+            return Err(Refusal::new(ApiError::Full, reason));
+        }
         self.limits.subscription(address).map_err(|wait| self.too_many(wait))
     }
 
@@ -449,6 +456,7 @@ impl Tracker {
             verifications_waiting: verifications.1,
             limited_callers: self.limits.len() as u64,
             open_connections: self.open_connections.load(Ordering::Relaxed),
+            max_open_connections: Bounds::new(&self.config, platform::descriptors()).in_all as u64,
             store_bytes: std::fs::metadata(store_file(&self.config.data)).map_or(0, |file| file.len()),
             store_read_micros,
             serving: u64::from(!self.stopping.load(Ordering::Relaxed)),

@@ -160,6 +160,13 @@ async fn one_network_s_subscriptions_are_bounded_and_another_s_go_on() {
         device.subscribe(&tracker, &published).await.unwrap();
     }
     tracker.stop().await;
+
+    // As many as there are: the seed has a passkey, too.
+    let config = Config { max_subscribers: 5, ..Config::new(directory.path()) };
+    let tracker = Running::start_with(config).await;
+    devices[0].subscribe(&tracker, &published).await.unwrap();
+    assert_eq!(code(Device::new(&published).subscribe(&tracker, &published).await), ApiError::Full);
+    tracker.stop().await;
 }
 
 /// Attack 9b, with places for few: idle connections, uploads that trickle, headers that trickle.

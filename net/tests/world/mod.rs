@@ -53,7 +53,12 @@ pub struct Running {
 impl Running {
     /// Starts a verb, with that directory for its data.
     pub fn start(data: &Path, args: &[&str]) -> Self {
-        let mut child = program(data, args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(program(data, args))
+    }
+
+    /// Starts a program that prints JSON.
+    pub fn of(mut program: Command) -> Self {
+        let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
         let lines: Lines<BufReader<ChildStdout>> = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = mpsc::channel();
         std::thread::spawn(move || {
