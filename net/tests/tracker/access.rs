@@ -22,13 +22,13 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// An authority, and a directory with a certificate of it for 127.0.0.1.
-struct Certified {
+pub(super) struct Certified {
     directory: tempfile::TempDir,
     authority: String,
 }
 
 impl Certified {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let certified = Certified { directory: tempfile::tempdir().unwrap(), authority: String::new() };
         certified.renewed()
     }
@@ -53,7 +53,7 @@ impl Certified {
         self.directory.path().join(name)
     }
 
-    fn config(&self, data: &Path) -> Config {
+    pub(super) fn config(&self, data: &Path) -> Config {
         let (tls_certificate, tls_key) = (Some(self.path("cert.pem")), Some(self.path("key.pem")));
         Config { tls_certificate, tls_key, ..Config::new(data) }
     }

@@ -191,11 +191,11 @@ async fn idle_connections_and_trickling_uploads_keep_nobody_out() {
     {
         let mut flood = Vec::new();
         for host in 0..200 {
-            // Of this machine, of one network, and of sixteen.
+            // Of this machine, of one network, and of a hundred.
             let from = match host % 4 {
                 0 => [127, 0, 0, 1],
                 1 => FLOODER,
-                _ => [127, 0, 3, host % 16],
+                _ => [127, 0, 3, host],
             };
             let mut stream = tracker.connect_from(from).await;
             stream.write_all(begun).await.unwrap();
@@ -240,6 +240,30 @@ async fn one_network_has_so_many_connections() {
     for stream in local.iter_mut().chain(&mut held) {
         assert_eq!(in_time(ask(stream, &get("/health"))).await.unwrap(), 200);
     }
+    tracker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_handshakes_of_one_network_displace_each_other() {
+    let (directory, certified) = (tempfile::tempdir().unwrap(), access::Certified::new());
+    let config = Config {
+        max_handshakes_per_address: 2,
+        handshake_seconds: 3600,
+        ..certified.config(directory.path())
+    };
+    let tracker = Running::start_with(config).await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(tracker.connect_from(FLOODER).await);
+    }
+    let of_other = tracker.connect_from(HONEST).await;
+    in_time(async {
+        while silent.iter().filter(|stream| !is_closed(stream)).count() > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!is_closed(&of_other));
     tracker.stop().await;
 }
 
