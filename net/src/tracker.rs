@@ -58,7 +58,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use swarmseal_core::TorrentId;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 pub use backup::{Restored, restore};
@@ -302,6 +302,10 @@ fn metrics_front(tracker: &Arc<state::Tracker>) -> Arc<dyn connection::Front> {
             &self.stopping
         }
 
+        fn connects(&self, remote: IpAddr) -> bool {
+            connection::Front::connects(&*self.tracker, remote)
+        }
+
         fn stranger(&self, remote: IpAddr, path: &str) -> Result<(), Response> {
             connection::Front::stranger(&*self.tracker, remote, path)
         }
@@ -325,9 +329,19 @@ fn open_tls(config: &Config) -> Result<Option<Arc<tls::Tls>>, Error> {
 /// A listener and where it listens.
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = bind(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+/// A listener with room for a crowd that connects at once.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    /// Connections that wait to be accepted; the system may have a lower bound.
+    const BACKLOG: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    crate::platform::reuse_address(&socket)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn url(encrypted: bool, address: SocketAddr) -> String {

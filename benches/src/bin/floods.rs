@@ -44,8 +44,9 @@ struct Args {
 
 const FLOODER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
-/// Between two calls of each honest caller.
+/// Between two calls of each honest member, and of each honest stranger: strangers have an allowance.
 const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE_OF_STRANGERS: Duration = Duration::from_millis(100);
 /// Milliseconds of p99 that pass.
 const BAR_MS: f64 = 50.0;
 /// Connections that the flood of idle ones holds.
@@ -60,6 +61,13 @@ enum Flood {
     Connections(Vec<u8>),
     /// Holds connections that have sent so much.
     Held(Vec<u8>),
+}
+
+struct Honest {
+    request: Vec<u8>,
+    /// On one connection.
+    stays: bool,
+    pause: Duration,
 }
 
 #[derive(Serialize)]
@@ -110,7 +118,12 @@ fn main() -> Result<ExitCode> {
         ("1,000 idle connections", Flood::Held(Vec::new())),
         ("1,000 uploads that trickle", Flood::Held(trickle)),
     ];
-    let honest = [(announce, true), (session, true), (challenge.clone(), true), (challenge, false)];
+    let honest = [
+        Honest { request: announce, stays: true, pause: PAUSE },
+        Honest { request: session, stays: true, pause: PAUSE },
+        Honest { request: challenge.clone(), stays: true, pause: PAUSE_OF_STRANGERS },
+        Honest { request: challenge, stays: false, pause: PAUSE_OF_STRANGERS },
+    ];
     let duration = Duration::from_secs(args.seconds);
     let mut rows = Vec::new();
     for (name, flood) in floods {
@@ -135,7 +148,7 @@ fn run(
     address: SocketAddr,
     name: &'static str,
     flood: &Flood,
-    honest: &[(Vec<u8>, bool)],
+    honest: &[Honest],
     duration: Duration,
     connections: usize,
 ) -> Result<Row> {
@@ -147,10 +160,8 @@ fn run(
             let (stop, sent) = (&stop, &sent);
             scope.spawn(move || attack(address, flood, own, count, stop, sent));
         }
-        let callers: Vec<_> = honest
-            .iter()
-            .map(|(request, stays)| scope.spawn(move || call(address, request, *stays, duration)))
-            .collect();
+        let callers: Vec<_> =
+            honest.iter().map(|honest| scope.spawn(move || call(address, honest, duration))).collect();
         let done: Vec<_> = callers.into_iter().map(|caller| caller.join()).collect();
         stop.store(true, Ordering::Relaxed);
         done
@@ -185,7 +196,8 @@ struct Caller {
 }
 
 /// Calls at moments that are set beforehand.
-fn call(address: SocketAddr, request: &[u8], stays: bool, duration: Duration) -> Caller {
+fn call(address: SocketAddr, honest: &Honest, duration: Duration) -> Caller {
+    let Honest { request, stays, pause } = honest;
     let mut caller = Caller::default();
     let mut kept = None;
     let begun = Instant::now();
@@ -205,7 +217,7 @@ fn call(address: SocketAddr, request: &[u8], stays: bool, duration: Duration) ->
             Err(_) => caller.lost += 1,
         }
         caller.latencies.push((begun.elapsed() - due).as_secs_f64() * 1e3);
-        due += PAUSE;
+        due += *pause;
     }
     caller
 }

@@ -221,6 +221,12 @@ settings! {
     /// proxies are not limited.
     max_connections_per_address: usize = 1024,
         Number "max-connections-per-address" "SWARMSEAL_TRACKER_MAX_CONNECTIONS_PER_ADDRESS" "COUNT";
+    /// Connections a second that one address may open; 0: any number.
+    address_connections_per_second: u32 = 100,
+        Number "address-connections-per-second" "SWARMSEAL_TRACKER_ADDRESS_CONNECTIONS_PER_SECOND" "COUNT";
+    /// Connections that one address may open at once, after silence.
+    address_connections_burst: u32 = 2000,
+        Number "address-connections-burst" "SWARMSEAL_TRACKER_ADDRESS_CONNECTIONS_BURST" "COUNT";
     /// TLS handshakes at once of one address, of which another drops one at random; 0: any number.
     max_handshakes_per_address: usize = 32,
         Number "max-handshakes-per-address" "SWARMSEAL_TRACKER_MAX_HANDSHAKES_PER_ADDRESS" "COUNT";
@@ -343,6 +349,7 @@ impl Config {
             ("max_ticket_seconds", self.max_ticket_seconds),
             ("calls_burst", self.calls_burst.into()),
             ("address_calls_burst", self.address_calls_burst.into()),
+            ("address_connections_burst", self.address_connections_burst.into()),
             ("announces_burst", self.announces_burst.into()),
             ("handshake_seconds", self.handshake_seconds),
             ("idle_seconds", self.idle_seconds),

@@ -38,6 +38,11 @@ const MAX_STREAMS: u32 = 64;
 /// Bytes of a request's body for which its sender gets another second.
 const SLOWEST: u64 = 16 * 1024;
 
+/// How long a stranger waits for the answer that it has asked too often.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+/// Connections that are accepted before others get their turn.
+const ACCEPTED_AT_ONCE: u32 = 8;
+
 /// Whom a request is from, as far as the connection or a trusted proxy can tell.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Remote(pub(super) std::net::IpAddr);
@@ -52,6 +57,8 @@ pub(super) trait Front: Send + Sync + 'static {
     fn open_connections(&self) -> &AtomicU64;
     /// Whether the server was told to stop.
     fn stopping(&self) -> &AtomicBool;
+    /// Counts a connection that is no trusted proxy's; whether it may stay.
+    fn connects(&self, remote: std::net::IpAddr) -> bool;
     /// Whether a request has a session's token, a member's passkey or an admin token, as far as its head tells.
     fn knows(&self, _request: &Request<Incoming>) -> bool {
         false
@@ -115,6 +122,7 @@ pub(super) async fn serve(
         sleep(Duration::from_secs(front.config().drain_seconds)).await;
     };
     tokio::pin!(told);
+    let mut accepted_at_once = 0;
     loop {
         let accepted = tokio::select! {
             () = &mut told => break,
@@ -125,7 +133,13 @@ pub(super) async fn serve(
             Ok((stream, remote, descriptor)) => {
                 count(&front.counters().connections, 1);
                 let is_proxy = front.config().trusted_proxies.contains(&remote.ip().to_canonical());
-                let Some((place, displaced)) = places.enter(remote.ip(), is_proxy, tls.is_some()) else {
+                accepted_at_once = (accepted_at_once + 1) % ACCEPTED_AT_ONCE;
+                if accepted_at_once == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let may_stay = is_proxy || front.connects(remote.ip());
+                let place = may_stay.then(|| places.enter(remote.ip(), is_proxy, tls.is_some())).flatten();
+                let Some((place, displaced)) = place else {
                     count(&front.counters().connections_refused, 1);
                     continue;
                 };
@@ -321,7 +335,11 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         if self.front.knows(&request) {
             self.holder.is_member();
         } else if let Err(refused) = self.front.stranger(remote, request.uri().path()) {
-            return Box::pin(std::future::ready(Ok(refused)));
+            // Who asks too often waits for the answer, idle, so that a flood costs little.
+            return Box::pin(async move {
+                sleep(REFUSED_AFTER).await;
+                Ok(refused)
+            });
         }
         // What goes on in a connection of HTTP/2 is counted below.
         if self.http2.is_none()

@@ -72,6 +72,10 @@ struct Licenser {
 impl Front for Licenser {
     connection::front_of_fields!();
 
+    fn connects(&self, remote: IpAddr) -> bool {
+        self.limits.connection(remote).is_ok()
+    }
+
     fn stranger(&self, remote: IpAddr, _: &str) -> Result<(), Response> {
         self.limits.address(remote).map_err(|wait| Refusal::wait(ApiError::Rate, wait).into_response())
     }

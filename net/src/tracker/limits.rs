@@ -1,4 +1,5 @@
-//! How many calls a second one subscriber may make, and one network that has no session; how many subscriptions a network may make.
+//! How many calls a second one subscriber may make, and one network that has no session; how many connections and subscriptions a network
+//! may make.
 //! Memory is bounded: beyond so many callers at once, new ones share one allowance.
 
 use std::hash::Hash;
@@ -24,6 +25,7 @@ pub(super) struct Limits {
     addresses: Option<Limit<Network>>,
     announces: Option<Limit<SubscriberId>>,
     subscriptions: Option<Limit<Network>>,
+    connections: Option<Limit<Network>>,
 }
 
 impl Limits {
@@ -37,6 +39,11 @@ impl Limits {
                 MAX_CALLERS,
             ),
             announces: Limit::per_second(config.announces_per_second, config.announces_burst, MAX_CALLERS),
+            connections: Limit::per_second(
+                config.address_connections_per_second,
+                config.address_connections_burst,
+                MAX_CALLERS,
+            ),
             subscriptions: Limit::per_day(config.address_subscriptions_per_day, MAX_CALLERS),
         }
     }
@@ -49,6 +56,11 @@ impl Limits {
     /// Counts a call without a session. This machine may make any number. Errors: seconds to wait.
     pub(super) fn address(&self, address: IpAddr) -> Result<(), u32> {
         of_network(self.addresses.as_ref(), address)
+    }
+
+    /// Counts a connection. This machine may open any number. Errors: seconds to wait.
+    pub(super) fn connection(&self, address: IpAddr) -> Result<(), u32> {
+        of_network(self.connections.as_ref(), address)
     }
 
     /// Counts a new subscription. This machine may make any number. Errors: seconds to wait.
@@ -64,15 +76,18 @@ impl Limits {
     /// Forgets those who have been silent for long enough.
     pub(super) fn sweep(&self) {
         self.calls.iter().chain(&self.announces).for_each(|limit| limit.each.retain_recent());
-        self.addresses.iter().chain(&self.subscriptions).for_each(|limit| limit.each.retain_recent());
+        self.networks().for_each(|limit| limit.each.retain_recent());
     }
 
     /// Callers that are remembered.
     pub(super) fn len(&self) -> usize {
         let subscribers: usize = self.calls.iter().chain(&self.announces).map(|limit| limit.each.len()).sum();
-        let networks: usize =
-            self.addresses.iter().chain(&self.subscriptions).map(|limit| limit.each.len()).sum();
+        let networks: usize = self.networks().map(|limit| limit.each.len()).sum();
         subscribers + networks
+    }
+
+    fn networks(&self) -> impl Iterator<Item = &Limit<Network>> {
+        self.addresses.iter().chain(&self.subscriptions).chain(&self.connections)
     }
 }
 
@@ -149,7 +164,8 @@ mod tests {
     fn each_has_its_own_allowance_and_is_told_how_long_to_wait() {
         // One call in an hour, so that no slow machine sees a second one.
         let calls = Limit::per_second(1, 3, 10);
-        let limits = Limits { calls, addresses: None, announces: None, subscriptions: None };
+        let limits =
+            Limits { calls, addresses: None, announces: None, subscriptions: None, connections: None };
         let (one, other) = (SubscriberId([1; 32]), SubscriberId([2; 32]));
         let mut given = 0;
         let wait = loop {
@@ -178,7 +194,8 @@ mod tests {
     #[test]
     fn a_network_subscribes_so_often_a_day_and_this_machine_any_number_of_times() {
         let subscriptions = Limit::per_day(3, 10);
-        let limits = Limits { calls: None, addresses: None, announces: None, subscriptions };
+        let limits =
+            Limits { calls: None, addresses: None, announces: None, subscriptions, connections: None };
         let subscribe = |text: &str| limits.subscription(text.parse().unwrap());
         for address in ["2001:db8::1", "2001:db8::2", "2001:db8::3"] {
             assert_eq!(subscribe(address), Ok(()));

@@ -483,6 +483,10 @@ fn store_file(data: &Path) -> std::path::PathBuf {
 impl Front for Tracker {
     connection::front_of_fields!();
 
+    fn connects(&self, remote: IpAddr) -> bool {
+        self.limits.connection(remote).is_ok()
+    }
+
     fn knows(&self, request: &Request<Incoming>) -> bool {
         Tracker::knows(self, request)
     }
