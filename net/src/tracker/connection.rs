@@ -332,7 +332,8 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         let config = &self.front.config();
         let remote =
             proxies::client(&config.trusted_proxies, config.proxy_header, self.remote, request.headers());
-        if self.front.knows(&request) {
+        let is_member = self.front.knows(&request);
+        if is_member {
             self.holder.is_member();
         } else if let Err(refused) = self.front.stranger(remote, request.uri().path()) {
             // Who asks too often waits for the answer, idle, so that a flood costs little.
@@ -366,7 +367,6 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         request.extensions_mut().insert(Remote(remote));
         let front = Arc::clone(&self.front);
         Box::pin(async move {
-            let _works = works;
             let answer = timeout(patience, router.call(request)).await;
             let mut answer = match answer {
                 Ok(Ok(answer)) => answer,
@@ -379,6 +379,10 @@ impl hyper::service::Service<Request<Incoming>> for Call {
                 if busy.is_none() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
+            }
+            drop(works);
+            if !is_member && answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                sleep(REFUSED_AFTER).await;
             }
             Ok(match busy {
                 Some(busy) => answer.map(|body| Body::new(Counted { body, _busy: busy })),
