@@ -183,17 +183,18 @@ pub fn command() -> clap::Command {
 
 /// Runs the program on its command line.
 pub fn main() -> ExitCode {
-    let matches = command().get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let given = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match given {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return explain(&error),
     };
     let output = Output::new(cli.global.json);
+    crate::platform::raise_descriptors();
     let Global { log, log_format, tracker_ca, backend, .. } = &cli.global;
     let started = start_logging(log, *log_format)
         .and_then(|()| choose_backend(backend.as_deref()))
         .and_then(|()| trust(tracker_ca.as_deref()));
-    match started.and_then(|()| run(cli, output)) {
+    match started.and_then(|()| run(cli, output)).and_then(|()| output.check()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
@@ -202,15 +203,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Help, the version, or what is wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8);
+    match error.print().and_then(|()| std::io::Write::flush(&mut std::io::stdout())) {
+        Err(error) if code == 0 => {
+            crate::log::line(format!("swarmseal: standard output: {error}"));
+            ExitCode::from(Exit::Storage as u8)
+        }
+        _ => ExitCode::from(code),
+    }
+}
+
 fn start_logging(filter: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(Exit::Usage, format!("--log {filter}: {error}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-    Ok(())
+    crate::log::start(filter, format == LogFormat::Json)
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the log: {error}")))
 }
 
 fn choose_backend(name: Option<&str>) -> Result<(), Failure> {
@@ -249,7 +258,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Restore(args) => backup::restore(args, data()?, output),
         Verb::Inspect(args) => inspect::run(args, data()?, output),
         Verb::Cpu(args) => cpu::run(args, output),
-        Verb::Completions(args) => completions::run(args),
+        Verb::Completions(args) => completions::run(args, output),
         Verb::Demo(args) => block_on(demo::run(args, cli.global.data, output)),
         Verb::Stranger(args) => block_on(demo::stranger(args, output)),
         Verb::Impostor(args) => block_on(demo::impostor(args, output)),

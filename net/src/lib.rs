@@ -5,6 +5,7 @@ pub mod atomic_file;
 pub mod backend;
 pub mod cli;
 mod date;
+mod log;
 pub mod peer;
 mod platform;
 pub mod player;

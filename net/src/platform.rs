@@ -1,8 +1,8 @@
 //! What depends on the system, all of it: Linux is what is tested; another Unix should do; for Windows it is built.
 
 pub(crate) use self::system::{
-    Hangups, default_gateway, group_address, interrupted, make_private_dir, place, private, read_at,
-    reuse_address, sync_directory, takes_name, terminated, write_at,
+    Hangups, default_gateway, descriptors, group_address, interrupted, make_private_dir, place, private,
+    raise_descriptors, read_at, reuse_address, sync_directory, takes_name, terminated, write_at,
 };
 
 /// Whether Windows takes a name for a file and nothing else: no device, no stream beside a file, no name that becomes another.
@@ -45,6 +45,7 @@ mod system {
     use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
     use std::path::Path;
 
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use tokio::net::TcpSocket;
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -90,6 +91,23 @@ mod system {
     /// Lets a program that starts again listen where connections of before are still being closed.
     pub(crate) fn reuse_address(socket: &TcpSocket) -> io::Result<()> {
         socket.set_reuseaddr(true)
+    }
+
+    /// Lets this process have as many file descriptors as it may.
+    pub(crate) fn raise_descriptors() {
+        /// What macOS gives at most, whatever it says.
+        const OPEN_MAX: u64 = 10_240;
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        let is_less = current.is_some_and(|current| current < OPEN_MAX);
+        if raised.is_err() && is_less && maximum.is_none_or(|maximum| maximum >= OPEN_MAX) {
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(OPEN_MAX), maximum });
+        }
+    }
+
+    /// How many file descriptors this process may have; `None`: any number.
+    pub(crate) fn descriptors() -> Option<usize> {
+        getrlimit(Resource::Nofile).current.and_then(|count| usize::try_from(count).ok())
     }
 
     /// Where to bind to hear a multicast group, and nothing that was sent to us alone.
@@ -236,6 +254,14 @@ mod system {
     /// Nothing to be done: the option would let others listen at the same address.
     pub(crate) fn reuse_address(_: &TcpSocket) -> io::Result<()> {
         Ok(())
+    }
+
+    /// The system counts no descriptors.
+    pub(crate) fn raise_descriptors() {}
+
+    /// Any number.
+    pub(crate) fn descriptors() -> Option<usize> {
+        None
     }
 
     /// Where to bind to hear a multicast group: here a group is no address to bind to.

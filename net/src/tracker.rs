@@ -35,12 +35,14 @@ mod metrics;
 mod nonces;
 mod offload;
 mod personal;
+mod places;
 mod proxies;
 mod records;
 mod refusal;
 mod rekey;
 mod secret_files;
 mod sessions;
+mod shared_answer;
 mod state;
 mod store;
 mod swarm;
@@ -55,10 +57,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use axum::response::Response;
 use swarmseal_core::TorrentId;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 pub use backup::{Restored, restore};
@@ -168,6 +172,7 @@ pub enum Error {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    metrics: Option<(TcpListener, SocketAddr)>,
     tracker: Arc<state::Tracker>,
     tls: Option<Arc<tls::Tls>>,
     admin_token_is_new: bool,
@@ -179,7 +184,7 @@ impl Server {
     /// Opens the data directory, making keys, token and store on the first start, and listens. Connections wait until
     /// [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        let address = config.listen;
+        let (address, metrics_address) = (config.listen, config.metrics_listen);
         let (opened, tls, lock) = tokio::task::spawn_blocking(move || {
             let tls = open_tls(&config)?;
             let lock = keep_lock(&config.data)?;
@@ -189,18 +194,35 @@ impl Server {
         .map_err(|_| Error::Start)??;
         let (listener, address) = listen(address).await?;
         tracing::info!(%address, encrypted = tls.is_some(), "listening");
+        let metrics = match metrics_address {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let state::Opened { tracker, admin_token_is_new } = opened;
         let origin = match &tracker.config.origin {
             Some(origin) => origin.clone(),
             None => reached_at(tls.is_some(), address)?,
         };
         tracker.listens(origin)?;
-        Ok(Server { listener, address, tracker: Arc::new(tracker), tls, admin_token_is_new, _lock: lock })
+        Ok(Server {
+            listener,
+            address,
+            metrics,
+            tracker: Arc::new(tracker),
+            tls,
+            admin_token_is_new,
+            _lock: lock,
+        })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where `/metrics` is answered, if that is an address of its own.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(_, address)| *address)
     }
 
     /// Its URL.
@@ -233,7 +255,7 @@ impl Server {
         let router = http::router(Arc::clone(&self.tracker));
         let (stop, stopped) = watch::channel(());
         let sweeper = tokio::spawn({
-            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped);
+            let (tracker, mut stopped) = (Arc::clone(&self.tracker), stopped.clone());
             async move {
                 let mut ticks = tokio::time::interval(SWEEP);
                 while is_time(&mut ticks, &mut stopped).await {
@@ -243,13 +265,22 @@ impl Server {
             }
         });
         let front: Arc<dyn connection::Front> = Arc::clone(&self.tracker) as _;
+        let metrics = self.metrics.map(|(listener, _)| {
+            let (router, front) =
+                (http::metrics_router(Arc::clone(&self.tracker)), metrics_front(&self.tracker));
+            let mut stopped = stopped;
+            let stopped = async move { drop(stopped.changed().await) };
+            tokio::spawn(connection::serve(listener, router, front, None, stopped))
+        });
         connection::serve(self.listener, router, front, self.tls, shutdown).await;
         drop(stop);
         let rest = async {
             // What it has begun has a hold on the store.
             let _ = sweeper.await;
-            self.tracker.workers.finish().await;
-            self.tracker.verifiers.finish().await;
+            if let Some(metrics) = metrics {
+                let _ = metrics.await;
+            }
+            self.tracker.finish().await;
         };
         // Every change is on the disk or not made: a job that is left is no loss.
         let grace = Duration::from_secs(self.tracker.config.shutdown_seconds);
@@ -260,6 +291,45 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// What answers where `metrics_listen` says: few connections, and none that are kept for members.
+fn metrics_front(tracker: &Arc<state::Tracker>) -> Arc<dyn connection::Front> {
+    struct Metrics {
+        tracker: Arc<state::Tracker>,
+        config: Config,
+        stopping: AtomicBool,
+    }
+
+    impl connection::Front for Metrics {
+        fn config(&self) -> &Config {
+            &self.config
+        }
+
+        fn counters(&self) -> &metrics::Counters {
+            &self.tracker.counters
+        }
+
+        fn open_connections(&self) -> &AtomicU64 {
+            &self.tracker.open_connections
+        }
+
+        fn stopping(&self) -> &AtomicBool {
+            &self.stopping
+        }
+
+        fn connects(&self, remote: IpAddr) -> bool {
+            connection::Front::connects(&*self.tracker, remote)
+        }
+
+        fn stranger(&self, remote: IpAddr, path: &str) -> Result<(), Response> {
+            connection::Front::stranger(&*self.tracker, remote, path)
+        }
+    }
+
+    let of_tracker = tracker.config.clone();
+    let config = Config { max_connections: 64, reserved_percent: 0, drain_seconds: 0, ..of_tracker };
+    Arc::new(Metrics { tracker: Arc::clone(tracker), config, stopping: AtomicBool::new(false) })
 }
 
 /// The certificate and its key, if the configuration has them. Blocks on files. Errors: [`Error::PlainHttp`] where it has none and
@@ -275,7 +345,7 @@ fn open_tls(config: &Config) -> Result<Option<Arc<tls::Tls>>, Error> {
 /// A listener and where it listens.
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = bind(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }
@@ -288,6 +358,16 @@ fn reached_at(encrypted: bool, address: SocketAddr) -> Result<Origin, BadOrigin>
         address.set_ip(if address.is_ipv4() { v4 } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
     }
     url(encrypted, address).parse()
+}
+
+/// A listener with room for a crowd that connects at once.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    /// Connections that wait to be accepted; the system may have a lower bound.
+    const BACKLOG: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    crate::platform::reuse_address(&socket)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn url(encrypted: bool, address: SocketAddr) -> String {

@@ -22,7 +22,9 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 /// Functions marked as tests.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for directory in ["net/src", "net/tests", "core-nostd/src", "core-nostd/tests", "accel/src", "accel/tests"] {
+    for directory in
+        ["net/src", "net/tests", "core-nostd/src", "core-nostd/tests", "accel/src", "accel/tests"]
+    {
         sources(&root().join(directory), &mut files);
     }
     let mut names = BTreeSet::new();
@@ -30,7 +32,8 @@ fn tests() -> BTreeSet<String> {
         let text = fs::read_to_string(&file).unwrap();
         let mut marked = false;
         for line in text.lines().map(str::trim) {
-            let name = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+            let name =
+                line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.split('(').next());
             match name {
                 Some(name) if marked => {
                     names.insert(name.to_owned());

@@ -296,6 +296,65 @@ fn the_configuration_is_printed_read_and_overridden() {
     assert!(String::from_utf8(refused.stderr).unwrap().contains("--insecure-http"));
 }
 
+/// Attack 9b: more idle connections than the tracker has file descriptors.
+#[test]
+fn a_tracker_of_few_descriptors_answers_whatever_is_idle() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use std::io::{Read, Write};
+
+    // For our own ends of the connections.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let limited = |soft: u32, hard: u32| {
+        let tracker = program(&dir.path().join("operator"), &["tracker", "--listen", "127.0.0.1:0"]);
+        let mut shell = Command::new("sh");
+        let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(limits).arg(tracker.get_program()).args(tracker.get_args());
+        shell
+    };
+    let tracker = Running::of(limited(256, 1024));
+    let url = tracker.event("listening")["url"].as_str().unwrap().to_owned();
+    let address: std::net::SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connect = |from: [u8; 4]| {
+        let connecting = async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((from, 0).into()).unwrap();
+            socket.connect(address).await.unwrap().into_std().unwrap()
+        };
+        let stream = runtime.block_on(connecting);
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    };
+    let ready = |mut stream: std::net::TcpStream| {
+        stream.write_all(b"GET /ready HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let mut idle = Vec::new();
+    for number in 0..1100 {
+        // This machine's are not bounded but in all; another network's are 550.
+        let stream = connect(if number % 2 == 0 { [127, 0, 0, 1] } else { [127, 0, 0, 66] });
+        let upload = b"POST /session HTTP/1.1\r\nhost: t\r\ncontent-length: 1000\r\n\r\nd";
+        if number % 3 == 0 {
+            (&stream).write_all(upload).unwrap();
+        }
+        idle.push(stream);
+    }
+    for host in 1..20 {
+        let answer = ready(connect([127, 0, 7, host]));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+    // The soft limit is the hard one, and the connections fit it.
+    let token = TokenFile::read(&dir.path().join("operator/tracker/admin.token")).unwrap();
+    let service = Service::fixed(token.origin, token.tracker_key);
+    let metrics = runtime.block_on(Client::new(service).unwrap().metrics()).unwrap();
+    assert!(metrics.contains("\nswarmseal_tracker_max_open_connections 896\n"), "{metrics}");
+}
+
 #[test]
 fn a_publisher_sells_with_a_token_of_its_own() {
     let world = World::new(100_000);

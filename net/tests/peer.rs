@@ -643,6 +643,29 @@ async fn silent_connections_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_silent_connections_from_32_networks_keeps_nobody_out() {
+    let patient = NodeConfig { handshake_time: Duration::ZERO, ..local() };
+    let mut flood = tokio::task::JoinSet::new();
+    fetch_plain(patient, local(), async |seed| {
+        // Each network has two connections, and opens the next when it has lost both: the slots are taken again and again.
+        for _ in 0..32 {
+            let from = own_address();
+            flood.spawn(async move {
+                loop {
+                    for mut silent in [connect_from(from, seed).await, connect_from(from, seed).await] {
+                        let _ = silent.read(&mut [0]).await;
+                    }
+                }
+            });
+        }
+        seed
+    })
+    .await;
+    assert_eq!(flood.len(), 32);
+    flood.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_takes_a_newcomer_and_parts_from_who_has_been_least_use() {
     let mut idle = Vec::new();
     fetch_plain(NodeConfig { max_connections: 2, ..local() }, local(), async |seed| {

@@ -6,6 +6,8 @@ mod access;
 mod admin;
 #[path = "tracker/devices.rs"]
 mod devices;
+#[path = "tracker/doors.rs"]
+mod doors;
 #[path = "tracker/epochs.rs"]
 mod epochs;
 #[path = "tracker/license_server.rs"]
@@ -25,7 +27,7 @@ mod vouchers;
 #[path = "tracker/witness.rs"]
 mod witness;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +55,7 @@ use swarmseal_core::{
     SubscriberId, Ticket, TorrentId, WitnessExponents, WitnessFactor, WitnessSecret, decrypt_piece,
     encrypt_piece, re_encrypt_piece, witness_hash,
 };
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -63,6 +66,7 @@ struct Running {
     url: String,
     address: SocketAddr,
     token: TokenFile,
+    metrics: Option<SocketAddr>,
     reloader: Reloader,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), TrackerError>>,
@@ -84,13 +88,13 @@ impl Running {
     async fn start_exactly(config: Config) -> Self {
         let server = Server::bind(config).await.unwrap();
         let (address, url) = (server.local_addr(), server.url());
-        let reloader = server.reloader();
+        let (reloader, metrics) = (server.reloader(), server.metrics_addr());
         let token = TokenFile::read(&server.admin_token_file()).unwrap();
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Running { url, address, token, reloader, stop, ended }
+        Running { url, address, token, metrics, reloader, stop, ended }
     }
 
     async fn stop(self) {
@@ -140,10 +144,22 @@ impl Running {
         self.admin().register_torrent(metainfo, seed_key, &secret).await
     }
 
+    /// A connection from an address of loopback: all but 127.0.0.1 are networks of their own.
+    async fn connect_from(&self, address: impl Into<IpAddr>) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(address.into(), 0)).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
     /// Sends a request as it is; gives the whole answer.
     async fn raw(&self, request: &[u8]) -> String {
+        self.raw_from([127, 0, 0, 1], request).await
+    }
+
+    /// The same from an address of loopback.
+    async fn raw_from(&self, address: impl Into<IpAddr>, request: &[u8]) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let mut stream = self.connect_from(address).await;
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
         // A server that refuses early may reset what it has not read; what it said counts.
@@ -925,7 +941,7 @@ async fn a_stopping_tracker_answers_what_is_under_way() {
     let body = swarmseal::wire::bencode::to_bytes(&request);
     // The server has the headers and waits for the body when it is told to stop.
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(tracker.address).await.unwrap();
+    let mut stream = TcpStream::connect(tracker.address).await.unwrap();
     let head = format!(
         "POST /subscribe HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         body.len()

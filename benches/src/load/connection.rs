@@ -1,8 +1,10 @@
 //! HTTP/1.1 as a load tester needs it: requests that are bytes already, answers of which the length is read.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// Nothing answers as slowly unless it has stopped.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,6 +34,22 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Connection { stream, buffer: vec![0; 8192], filled: 0 })
+    }
+
+    /// Connects from another address of loopback. Errors: nobody listens there, or takes no more.
+    pub fn open_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Connection { stream, buffer: vec![0; 8192], filled: 0 })
+    }
+
+    /// Sends bytes and waits for nothing. Errors: the connection has ended.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// Sends a whole request and waits for the whole answer. Errors: the connection ends before, or the answer is none.

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use swarmseal::tracker_client::{AdminClient, OwnKeys};
 use swarmseal::wire::announce::Announce;
 use swarmseal::wire::api::{
-    Contact, Identified, Identify, OpenSession, Passkey, ReKeyRequest, Role, SESSION_TOKEN, SessionOpened,
-    SessionToken, Subscribe, Subscribed, WitnessRequest,
+    Contact, Identified, Identify, LicenseOrder, LicenseWord, OpenSession, Passkey, PasskeyRequest,
+    ReKeyRequest, Role, SESSION_TOKEN, SessionOpened, SessionToken, Subscribe, Subscribed, WitnessRequest,
 };
 use swarmseal::wire::authority::{Authority, SignedAuthority};
 use swarmseal::wire::bencode;
@@ -85,6 +85,35 @@ impl Torrent {
         (0..count).map(|_| self.subscribe(tracker, &mut connection)).collect()
     }
 
+    /// Whole requests of so many devices that subscribe: each holds for a minute. Errors: the tracker does not show who it is.
+    pub fn subscriptions(&self, tracker: &Tracker, count: usize) -> Result<Vec<Vec<u8>>> {
+        let mut connection = Connection::open(tracker.server.address)?;
+        let rng = &mut UnwrapErr(SysRng);
+        let one = |_| {
+            let secret = SecretKey::generate(self.params(), rng);
+            let (public, identity) = (secret.public_key(self.params()), Identity::generate(rng));
+            let contact = identify(tracker, &mut connection)?;
+            let keys = (&secret, &public);
+            Ok(post("subscribe", &Subscribe::new(self.params(), self.id(), keys, &identity, contact, rng)?))
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// An order that no license server has signed, after a fresh meeting. Errors: the tracker does not show who it is.
+    pub fn forged_order(&self, tracker: &Tracker) -> Result<Vec<u8>> {
+        let key = SigningKey::from_bytes(&[9; 32]);
+        let word = LicenseWord {
+            torrent_id: self.id(),
+            subscriber: SubscriberId([9; 32]),
+            server: key.public(),
+            contact: identify(tracker, &mut Connection::open(tracker.server.address)?)?,
+            epoch: None,
+            voucher: None,
+            signature: [0; 64],
+        };
+        Ok(post("license/order", &LicenseOrder::new(word.signed(&key), &key)))
+    }
+
     fn subscribe(&self, tracker: &Tracker, connection: &mut Connection) -> Result<Member> {
         let rng = &mut UnwrapErr(SysRng);
         let secret = SecretKey::generate(self.params(), rng);
@@ -129,6 +158,13 @@ impl Member {
     /// One whom the tracker knows already, without a session, of epoch 1.
     pub fn known(id: SubscriberId, torrent: TorrentId, identity: Identity, passkey: Passkey) -> Self {
         Member { id, torrent, passkey, identity, token: SessionToken::new([0; SESSION_TOKEN]), epoch: 1 }
+    }
+
+    /// Asks for its passkey, in its session.
+    pub fn asks_for_passkey(&self, torrent: &Torrent) -> Vec<u8> {
+        let mut request = Vec::new();
+        self.post("passkey", &PasskeyRequest { torrent_id: torrent.id(), rotate: 0 }, &mut request);
+        request
     }
 
     /// Writes a call in its session over what is there.
@@ -183,12 +219,7 @@ fn identify(tracker: &Tracker, connection: &mut Connection) -> Result<Contact> {
 }
 
 fn call<T: DeserializeOwned>(connection: &mut Connection, call: &str, body: &impl Serialize) -> Result<T> {
-    let body = bencode::to_bytes(body);
-    let mut request =
-        format!("POST /{call} HTTP/1.1\r\nHost: tracker\r\nContent-Length: {}\r\n\r\n", body.len())
-            .into_bytes();
-    request.extend_from_slice(&body);
-    let answer = connection.ask(&request)?;
+    let answer = connection.ask(&post(call, body))?;
     ensure!(
         answer.status == 200,
         "{call}: the tracker answered {}: {}",
@@ -196,6 +227,13 @@ fn call<T: DeserializeOwned>(connection: &mut Connection, call: &str, body: &imp
         String::from_utf8_lossy(answer.body)
     );
     Ok(bencode::from_bytes(answer.body, MAX_ANSWER)?)
+}
+
+/// A call without a session.
+fn post(call: &str, body: &impl Serialize) -> Vec<u8> {
+    let body = bencode::to_bytes(body);
+    let head = format!("POST /{call} HTTP/1.1\r\nHost: tracker\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.into_bytes(), body].concat()
 }
 
 /// A member that announces, always the same.

@@ -74,8 +74,8 @@ fn run(program: &Path, cores: &str, memory: Option<u64>, data: &Path) -> Result<
     // Nobody may be forgotten while it is measured.
     command.arg(program).arg("--json").arg("--data").arg(data);
     command.args(["tracker", "--listen", "127.0.0.1:0", "--announce-interval", "3600"]);
-    // A load tester is a few subscribers at one address, that ask for the same keys again and again.
-    for limit in ["--keys-per-day", "--calls-per-second", "--address-calls-per-second"] {
+    // A load tester is a few subscribers that ask for the same keys again and again.
+    for limit in ["--keys-per-day", "--calls-per-second"] {
         command.args([limit, "0"]);
     }
     let process = Process::start(&mut command)?;

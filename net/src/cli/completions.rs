@@ -2,7 +2,7 @@
 
 use clap_complete::Shell;
 
-use super::Failure;
+use super::{Failure, Output};
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,9 @@ pub(super) struct Args {
 }
 
 /// Prints the script.
-pub(super) fn run(args: Args) -> Result<(), Failure> {
-    clap_complete::generate(args.shell, &mut super::command(), "swarmseal", &mut std::io::stdout());
+pub(super) fn run(args: Args, output: Output) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "swarmseal", &mut script);
+    output.text(&String::from_utf8_lossy(&script));
     Ok(())
 }

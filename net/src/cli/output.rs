@@ -2,14 +2,21 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
+use super::{Exit, Failure};
+use crate::log;
+
 /// Whether standard output is the content's.
 static GIVEN_AWAY: AtomicBool = AtomicBool::new(false);
+/// Why the first result that was lost could not be written.
+static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
-/// Where a verb's words go. Results go to standard output; progress and warnings to standard error.
+/// Where a verb's words go. Results go to standard output; progress and warnings to standard error. A result that cannot be written
+/// does not end the verb: [`Output::check`] says so at its end. A warning that cannot be written is dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     json: bool,
@@ -28,16 +35,38 @@ impl Output {
 
     /// A result: `human` for people, `json` for programs.
     pub fn result(&self, human: impl AsRef<str>, json: Value) {
-        // A closed pipe (`| head`) is no reason to die noisily.
+        if self.json {
+            self.text(&format!("{json}\n"));
+        } else {
+            self.text(&format!("{}\n", human.as_ref()));
+        }
+    }
+
+    /// Text on standard output as it is, whether JSON was asked for or not.
+    pub fn text(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        let _ = if self.json { writeln!(out, "{json}") } else { writeln!(out, "{}", human.as_ref()) };
-        let _ = out.flush();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Errors: [`Exit::Storage`] where a result could not be written.
+    pub fn check(&self) -> Result<(), Failure> {
+        match LOST.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(error) => Err(Failure::new(
+                Exit::Storage,
+                format!(
+                    "standard output: {error}: a result is lost; expected a file or a reader that takes it"
+                ),
+            )),
+        }
     }
 
     /// A line about how things go, for people alone.
     pub fn note(&self, line: impl AsRef<str>) {
         if !self.json {
-            let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+            log::line(line);
         }
     }
 
@@ -47,7 +76,7 @@ impl Output {
     }
 
     /// A failure: a sentence on standard error, and with `--json` an object on standard output, unless that carries content.
-    pub fn failure(&self, failure: &super::Failure) {
+    pub fn failure(&self, failure: &Failure) {
         if self.json && !GIVEN_AWAY.load(Ordering::Relaxed) {
             let mut json = serde_json::json!({
                 "error": failure.message, "kind": failure.exit.word(), "exit": failure.exit as u8,
@@ -59,7 +88,7 @@ impl Output {
             }
             let _ = writeln!(std::io::stdout().lock(), "{json}");
         }
-        let _ = writeln!(std::io::stderr().lock(), "swarmseal: {}", failure.message);
+        log::line(format!("swarmseal: {}", failure.message));
     }
 
     /// Whether a live line can be drawn.

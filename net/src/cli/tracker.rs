@@ -136,7 +136,7 @@ pub(super) async fn run(args: Args, data: Option<PathBuf>, output: Output) -> Re
     let (print, ask, new_keys) = (args.print_config, args.ask_passphrase, args.new_key.clone());
     let mut config = args.settings()?;
     if print {
-        print!("{}", config.to_toml());
+        output.text(&config.to_toml());
         return Ok(());
     }
     if data.is_some() || config.data.as_os_str().is_empty() {

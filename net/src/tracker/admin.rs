@@ -114,9 +114,6 @@ pub(super) async fn authorise(
     let now = clock::now();
     let Some(caller) = given.and_then(|token| tracker.tokens.find(&token, now)) else {
         count(&tracker.counters.admin_refused, 1);
-        if let Err(refusal) = tracker.stranger(remote.0) {
-            return refuse(refusal);
-        }
         let mut answer =
             refuse(Refusal::new(ApiError::NoSession, "expected an admin token as a bearer token"));
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

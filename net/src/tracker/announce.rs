@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::{Method, Request};
+use axum::http::{Method, Request, Uri};
 use axum::response::Response;
 
 use super::connection::Remote;
@@ -38,6 +38,19 @@ pub(super) fn at_once<B>(tracker: &Tracker, remote: IpAddr, request: &Request<B>
     let started = Instant::now();
     let answer = answer_announce(tracker, Some(passkey), request.uri().query(), Remote(remote));
     Some(respond(tracker, Call::ANNOUNCE, started, answer))
+}
+
+/// The passkey of an announce or scrape.
+pub(super) fn passkey(uri: &Uri) -> Option<Passkey> {
+    let path = uri.path().strip_prefix('/')?;
+    let text = match path.split_once('/') {
+        Some(("announce" | "scrape", passkey) | (passkey, "announce" | "scrape")) => passkey,
+        None if ["announce", "scrape"].contains(&path) => {
+            uri.query()?.split('&').find_map(|pair| pair.strip_prefix("passkey="))?
+        }
+        _ => return None,
+    };
+    Passkey::from_hex(text)
 }
 
 /// `GET /{passkey}/announce` and `/announce/{passkey}`

@@ -37,7 +37,6 @@ pub(super) async fn subscribe(
     body: Body,
 ) -> Response {
     let answer = async {
-        tracker.stranger(remote.0)?;
         let request: Subscribe = read(body)?;
         let torrent = tracker.torrent(&request.torrent_id)?;
         // Cheap checks come first: a proof costs two exponentiations.
@@ -45,7 +44,7 @@ pub(super) async fn subscribe(
         identity::verify(&request.identity, purpose::SUBSCRIBE, &request.signing_input(), &request.signature)
             .map_err(|_| ApiError::BadSignature)?;
         let shared = Arc::clone(&tracker);
-        tracker.verifiers.run(move || enrol(&shared, &torrent, &request)).await?
+        tracker.check(remote.0, move || enrol(&shared, remote, &torrent, &request)).await?
     };
     let answer = answer.await;
     if answer.is_ok() {
@@ -55,7 +54,12 @@ pub(super) async fn subscribe(
 }
 
 /// Checks key and proof, and writes the subscription down.
-fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Subscribed, Refusal> {
+fn enrol(
+    tracker: &Tracker,
+    remote: Remote,
+    torrent: &Torrent,
+    request: &Subscribe,
+) -> Result<Subscribed, Refusal> {
     let params = &torrent.params;
     let public = PublicKey::from_bytes(params, &request.y).map_err(|_| ApiError::BadPublicKey)?;
     Proof::from_bytes(params, &request.proof)
@@ -63,6 +67,9 @@ fn enrol(tracker: &Tracker, torrent: &Torrent, request: &Subscribe) -> Result<Su
         .map_err(|_| ApiError::BadProof)?;
     let keys = KeyCommitment::of(params, &request.device, &public);
     let subscriber = SubscriberId::of(&torrent.id, &request.identity, &keys);
+    if tracker.store.subscriber(&subscriber)?.is_none() {
+        tracker.newcomer(remote.0)?;
+    }
     let now = clock::now();
     let fresh = SubscriberRecord {
         torrent_id: torrent.id,
@@ -90,11 +97,10 @@ pub(super) async fn session(
     body: Body,
 ) -> Response {
     let answer = async {
-        tracker.stranger(remote.0)?;
         let request: OpenSession = read(body)?;
         tracker.nonces.check(clock::now(), &request.contact)?;
         let shared = Arc::clone(&tracker);
-        tracker.workers.run(move || open_session(&shared, &request)).await?
+        tracker.check(remote.0, move || open_session(&shared, &request)).await?
     };
     let answer = answer.await;
     if answer.is_ok() {
@@ -319,7 +325,7 @@ async fn in_session_or_at_once<R: DeserializeOwned + Send + 'static, A: Serializ
     job: fn(&Tracker, &Session, &R) -> Result<A, Refusal>,
 ) -> Response {
     let answer = async {
-        let session = tracker.session(bearer(&headers).as_ref())?;
+        let session = tracker.session(bearer(&headers).and_then(SessionToken::from_text).as_ref())?;
         let request: R = read(body)?;
         if is_short(&tracker, &session, &request) {
             return job(&tracker, &session, &request);
@@ -330,9 +336,10 @@ async fn in_session_or_at_once<R: DeserializeOwned + Send + 'static, A: Serializ
     respond(&tracker, answer.await)
 }
 
-pub(super) fn bearer(headers: &HeaderMap) -> Option<SessionToken> {
+/// What follows `Bearer` in a request's head.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    SessionToken::from_text(value.strip_prefix("Bearer ")?)
+    value.strip_prefix("Bearer ")
 }
 
 pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {

@@ -139,6 +139,9 @@ settings! {
     /// given.
     origin: Option<Origin> = None,
         Text "origin" "SWARMSEAL_TRACKER_ORIGIN" "ORIGIN";
+    /// Where to answer `/metrics`, by plain HTTP, which then is not answered where `listen` says; `/health` and `/ready` are on both.
+    metrics_listen: Option<SocketAddr> = None,
+        Text "metrics-listen" "SWARMSEAL_TRACKER_METRICS_LISTEN" "ADDRESS";
     /// PEM file with the certificate and those that lead from it to its root. With it the tracker speaks HTTPS and nothing
     /// else. SIGHUP reads it and its key again.
     tls_certificate: Option<PathBuf> = None,
@@ -184,13 +187,23 @@ settings! {
     /// Calls that one subscriber may make at once, having been silent before.
     calls_burst: u32 = 5000,
         Number "calls-burst" "SWARMSEAL_TRACKER_CALLS_BURST" "COUNT";
-    /// Calls a second from one address (of IPv6: one network of 64 bits) that belong to no session: identifications,
-    /// subscriptions, openings of sessions, wrong admin tokens; 0: any number.
+    /// Requests a second from one address (of IPv6: one network of 64 bits) that have no session's token, passkey or admin token:
+    /// identifications, subscriptions, openings of sessions, `/metrics`, wrong tokens; 0: any number. As for all bounds of one address,
+    /// 127.0.0.1 and ::1 are not limited.
     address_calls_per_second: u32 = 50,
         Number "address-calls-per-second" "SWARMSEAL_TRACKER_ADDRESS_CALLS_PER_SECOND" "COUNT";
-    /// Such calls at once, after silence.
+    /// Such requests at once, after silence.
     address_calls_burst: u32 = 1000,
         Number "address-calls-burst" "SWARMSEAL_TRACKER_ADDRESS_CALLS_BURST" "COUNT";
+    /// New subscriptions of one address in a day; 0: any number.
+    address_subscriptions_per_day: u32 = 1000,
+        Number "address-subscriptions-per-day" "SWARMSEAL_TRACKER_ADDRESS_SUBSCRIPTIONS_PER_DAY" "COUNT";
+    /// Subscriptions in all, some hundred bytes of memory each; 0: any number.
+    max_subscribers: usize = 10_000_000,
+        Number "max-subscribers" "SWARMSEAL_TRACKER_MAX_SUBSCRIBERS" "COUNT";
+    /// Subscriptions and openings of sessions of one address that are checked or wait for it at once; 0: any number.
+    max_checks_per_address: u32 = 4,
+        Number "max-checks-per-address" "SWARMSEAL_TRACKER_MAX_CHECKS_PER_ADDRESS" "COUNT";
     /// Times a day that one uploader may have the key of one piece for one downloader, and one subscriber its witness key of one piece:
     /// they may have lost it, more than once; 0: any number.
     keys_per_day: u8 = 16,
@@ -201,13 +214,30 @@ settings! {
     /// Announces and scrapes under one passkey at once, after silence.
     announces_burst: u32 = 100,
         Number "announces-burst" "SWARMSEAL_TRACKER_ANNOUNCES_BURST" "COUNT";
-    /// Connections at once.
+    /// Entries of one address in one swarm; the oldest gives way to another; 0: any number.
+    max_announces_per_address: usize = 256,
+        Number "max-announces-per-address" "SWARMSEAL_TRACKER_MAX_ANNOUNCES_PER_ADDRESS" "COUNT";
+    /// Connections at once, less where the system gives fewer file descriptors; 0: as many as it gives. When they are all taken, an
+    /// idle one of the address that has most gives way to the next.
     max_connections: usize = 4096,
         Number "max-connections" "SWARMSEAL_TRACKER_MAX_CONNECTIONS" "COUNT";
+    /// Percent of them, 0 to 90, that are kept for members: a connection is one from its first request with a session's token, a
+    /// passkey or an admin token on.
+    reserved_percent: u8 = 25,
+        Number "reserved-percent" "SWARMSEAL_TRACKER_RESERVED_PERCENT" "PERCENT";
     /// Connections at once of one address (of IPv6: one network of 64 bits); 0: any number. 127.0.0.1, ::1 and trusted
     /// proxies are not limited.
     max_connections_per_address: usize = 1024,
         Number "max-connections-per-address" "SWARMSEAL_TRACKER_MAX_CONNECTIONS_PER_ADDRESS" "COUNT";
+    /// Connections a second that one address may open; 0: any number.
+    address_connections_per_second: u32 = 100,
+        Number "address-connections-per-second" "SWARMSEAL_TRACKER_ADDRESS_CONNECTIONS_PER_SECOND" "COUNT";
+    /// Connections that one address may open at once, after silence.
+    address_connections_burst: u32 = 2000,
+        Number "address-connections-burst" "SWARMSEAL_TRACKER_ADDRESS_CONNECTIONS_BURST" "COUNT";
+    /// TLS handshakes at once of one address, of which another drops one at random; 0: any number.
+    max_handshakes_per_address: usize = 32,
+        Number "max-handshakes-per-address" "SWARMSEAL_TRACKER_MAX_HANDSHAKES_PER_ADDRESS" "COUNT";
     /// Seconds for a TLS handshake.
     handshake_seconds: u64 = 10,
         Seconds "handshake-time" "SWARMSEAL_TRACKER_HANDSHAKE_TIME" "DURATION";
@@ -336,8 +366,8 @@ impl Config {
             ("max_ticket_seconds", self.max_ticket_seconds),
             ("calls_burst", self.calls_burst.into()),
             ("address_calls_burst", self.address_calls_burst.into()),
+            ("address_connections_burst", self.address_connections_burst.into()),
             ("announces_burst", self.announces_burst.into()),
-            ("max_connections", self.max_connections as u64),
             ("handshake_seconds", self.handshake_seconds),
             ("idle_seconds", self.idle_seconds),
             ("body_seconds", self.body_seconds),
@@ -366,6 +396,9 @@ impl Config {
                 "max_connections, max_waiting_calls, workers",
                 "numbers that a machine has room for",
             );
+        }
+        if self.reserved_percent > 90 {
+            return refused("reserved_percent", "0 to 90");
         }
         if self.drain_seconds > MOST || self.shutdown_seconds > MOST {
             return refused("drain_seconds, shutdown_seconds", "times that somebody lives to see");
@@ -425,7 +458,10 @@ mod tests {
         // The placeholders that are no values of their settings.
         let identity = crate::wire::identity::SigningKey::from_bytes(&[1; 32]).public();
         let server = LicenseServer { origin: "https://l".parse().unwrap(), identity, device: [2; 32] };
-        let text = text.replace("URL#KEYS", &String::from(server)).replace("\"ORIGIN\"", "\"https://t\"");
+        let text = text
+            .replace("URL#KEYS", &String::from(server))
+            .replace("\"ORIGIN\"", "\"https://t\"")
+            .replace("\"ADDRESS\"", "\"[::1]:9100\"");
         let lines = text.lines().map(|line| {
             let setting = |name: &str| Config::setting(name).is_some();
             match line.strip_prefix('#').and_then(|rest| rest.split_once(" = ").map(|(name, _)| (name, rest)))
@@ -490,6 +526,7 @@ mod tests {
             ("max_peers = -1", "max_peers"),
             ("max_peers = 0", "max_peers"),
             ("workers = 0", "workers"),
+            ("reserved_percent = 91", "reserved_percent"),
             ("announce_interval = 100000", "announce_interval"),
             ("session_seconds = 9000000000000000000", "session_seconds"),
             ("tls_key = \"a.pem\"", "tls_certificate"),

@@ -1,10 +1,11 @@
-//! Connections: bounded in number, in the time that they may take, and ended in order when the tracker stops.
+//! Connections: bounded in number, in the time that they may take, and ended in order when the tracker stops. Every request is counted
+//! at this door: it is a member's, or it counts against its network.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,11 +25,11 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
-use super::limits::{Connected, Connections};
 use super::metrics::{Counters, count};
+use super::places::{self, Bounds, Holder, Place, Places, Working};
 use super::tls::Tls;
 use super::{Config, proxies};
-use crate::wire::network::Network;
+use crate::platform;
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -36,6 +37,11 @@ const MAX_HEADERS: usize = 64;
 const MAX_STREAMS: u32 = 64;
 /// Bytes of a request's body for which its sender gets another second.
 const SLOWEST: u64 = 16 * 1024;
+
+/// How long a stranger waits for the answer that it has asked too often.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+/// Connections that are accepted before others get their turn.
+const ACCEPTED_AT_ONCE: u32 = 8;
 
 /// Whom a request is from, as far as the connection or a trusted proxy can tell.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +57,14 @@ pub(super) trait Front: Send + Sync + 'static {
     fn open_connections(&self) -> &AtomicU64;
     /// Whether the server was told to stop.
     fn stopping(&self) -> &AtomicBool;
+    /// Counts a connection that is no trusted proxy's; whether it may stay.
+    fn connects(&self, remote: std::net::IpAddr) -> bool;
+    /// Whether a request has a session's token, a member's passkey or an admin token, as far as its head tells.
+    fn knows(&self, _request: &Request<Incoming>) -> bool {
+        false
+    }
+    /// Counts a request that no member made, from that address. Errors: the answer, where there were too many.
+    fn stranger(&self, remote: std::net::IpAddr, path: &str) -> Result<(), Response>;
     /// The answer to a request that needs neither the router nor its body, if it is one.
     fn at_once(&self, _remote: std::net::IpAddr, _request: &Request<Incoming>) -> Option<Response> {
         None
@@ -88,10 +102,19 @@ pub(super) async fn serve(
     tls: Option<Arc<Tls>>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(front.config().max_connections));
+    let bounds = Bounds::new(front.config(), platform::descriptors());
+    if bounds.in_all < front.config().max_connections {
+        tracing::warn!(
+            max_connections = front.config().max_connections,
+            fitted = bounds.in_all,
+            "the system gives too few file descriptors for max_connections"
+        );
+    }
+    // Those that have lost their place may still have their descriptor.
+    let descriptors = Arc::new(Semaphore::new(bounds.in_all + places::CLOSING));
+    let places = Places::new(bounds);
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let of_each = Arc::new(Connections::default());
     let told = async {
         shutdown.await;
         front.stopping().store(true, Ordering::Relaxed);
@@ -99,22 +122,33 @@ pub(super) async fn serve(
         sleep(Duration::from_secs(front.config().drain_seconds)).await;
     };
     tokio::pin!(told);
+    let mut accepted_at_once = 0;
     loop {
         let accepted = tokio::select! {
             () = &mut told => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &descriptors) => accepted,
         };
         match accepted {
-            Ok((stream, remote, place)) => {
+            Ok((stream, remote, descriptor)) => {
                 count(&front.counters().connections, 1);
-                let Some(of_address) = of_address(&*front, &of_each, remote) else {
+                let is_proxy = front.config().trusted_proxies.contains(&remote.ip().to_canonical());
+                accepted_at_once = (accepted_at_once + 1) % ACCEPTED_AT_ONCE;
+                if accepted_at_once == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let may_stay = is_proxy || front.connects(remote.ip());
+                let place = may_stay.then(|| places.enter(remote.ip(), is_proxy, tls.is_some())).flatten();
+                let Some((place, displaced)) = place else {
                     count(&front.counters().connections_refused, 1);
                     continue;
                 };
-                let place = (place, of_address);
-                let call = Call { router: router.clone(), front: Arc::clone(&front), remote, http2: None };
-                connections.spawn(connection(stream, tls.clone(), place, call, stopped.clone()));
+                count(&front.counters().connections_displaced, displaced.into());
+                let holder = place.holder.clone();
+                let call =
+                    Call { router: router.clone(), front: Arc::clone(&front), remote, holder, http2: None };
+                let held = (place, descriptor);
+                connections.spawn(hold(held, connection(stream, tls.clone(), call, stopped.clone())));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: those that there are will end.
@@ -133,34 +167,28 @@ pub(super) async fn serve(
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    descriptors: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let descriptor = Arc::clone(descriptors).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, remote) = listener.accept().await?;
-    Ok((stream, remote, place))
+    Ok((stream, remote, descriptor))
 }
 
-/// A place among those of its network; none where they are all taken.
-fn of_address(
-    front: &dyn Front,
-    of_each: &Arc<Connections>,
-    remote: SocketAddr,
-) -> Option<Option<Connected>> {
-    let (address, network) = (remote.ip().to_canonical(), Network::of(remote.ip()));
-    if network.is_this_machine() || front.config().trusted_proxies.contains(&address) {
-        return Some(None);
+/// A connection for as long as it has its place.
+async fn hold(held: (Place, OwnedSemaphorePermit), connection: impl Future<Output = ()>) {
+    let (mut place, _descriptor) = held;
+    tokio::select! {
+        () = connection => {}
+        () = place.lost() => {}
     }
-    of_each.open(network, front.config().max_connections_per_address).map(Some)
 }
 
 async fn connection(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
-    place: (OwnedSemaphorePermit, Option<Connected>),
     call: Call,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let _place = place;
     let _open = Open::new(&call.front);
     let _ = stream.set_nodelay(true);
     let front = Arc::clone(&call.front);
@@ -175,6 +203,7 @@ async fn connection(
     match shaken {
         Ok(Ok(stream)) => {
             count(&front.counters().tls_handshakes, 1);
+            call.holder.has_shaken_hands();
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 http2(stream, call, stopped).await;
             } else {
@@ -289,6 +318,7 @@ struct Call {
     router: Router,
     front: Arc<dyn Front>,
     remote: SocketAddr,
+    holder: Holder,
     http2: Option<Arc<Activity>>,
 }
 
@@ -302,6 +332,16 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         let config = &self.front.config();
         let remote =
             proxies::client(&config.trusted_proxies, config.proxy_header, self.remote, request.headers());
+        let is_member = self.front.knows(&request);
+        if is_member {
+            self.holder.is_member();
+        } else if let Err(refused) = self.front.stranger(remote, request.uri().path()) {
+            // Who asks too often waits for the answer, idle, so that a flood costs little.
+            return Box::pin(async move {
+                sleep(REFUSED_AFTER).await;
+                Ok(refused)
+            });
+        }
         // What goes on in a connection of HTTP/2 is counted below.
         if self.http2.is_none()
             && request.body().is_end_stream()
@@ -311,12 +351,17 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         }
         let patience = Duration::from_secs(config.request_seconds);
         let busy = self.http2.as_ref().map(Busy::new);
+        // One that trickles its body in is idle, until it is there.
+        let works = Arc::new(OnceLock::new());
         let (mut request, slow) = if request.body().is_end_stream() {
+            works.get_or_init(|| self.holder.works());
             (request.map(|_| Body::empty()), None)
         } else {
             let slow = Arc::new(AtomicBool::new(false));
             let allowed = Duration::from_secs(config.body_seconds);
-            let timed = |body| Body::new(Timed::new(body, allowed, Arc::clone(&slow), self.http2.clone()));
+            let whole = (self.holder.clone(), Arc::clone(&works));
+            let timed =
+                |body| Body::new(Timed::new(body, allowed, Arc::clone(&slow), whole, self.http2.clone()));
             (request.map(timed), Some(slow))
         };
         request.extensions_mut().insert(Remote(remote));
@@ -335,6 +380,10 @@ impl hyper::service::Service<Request<Incoming>> for Call {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
             }
+            drop(works);
+            if !is_member && answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                sleep(REFUSED_AFTER).await;
+            }
             Ok(match busy {
                 Some(busy) => answer.map(|body| Body::new(Counted { body, _busy: busy })),
                 None => answer,
@@ -352,17 +401,22 @@ struct Timed {
     /// Made when there is something to wait for: most bodies come along with their headers.
     alarm: Option<Pin<Box<Sleep>>>,
     slow: Arc<AtomicBool>,
+    /// Who works on the request once the body is whole.
+    whole: Whole,
     activity: Option<Arc<Activity>>,
 }
+
+type Whole = (Holder, Arc<OnceLock<Working>>);
 
 impl Timed {
     fn new(
         body: Incoming,
         allowed: Duration,
         slow: Arc<AtomicBool>,
+        whole: Whole,
         activity: Option<Arc<Activity>>,
     ) -> Self {
-        Timed { body, allowed, started: Instant::now(), received: 0, alarm: None, slow, activity }
+        Timed { body, allowed, started: Instant::now(), received: 0, alarm: None, slow, whole, activity }
     }
 
     fn deadline(&self) -> Instant {
@@ -382,6 +436,9 @@ impl HttpBody for Timed {
             if let Some(Ok(frame)) = &frame {
                 self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.activity.iter().for_each(|activity| activity.touch());
+            }
+            if frame.is_none() || self.body.is_end_stream() {
+                self.whole.1.get_or_init(|| self.whole.0.works());
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }

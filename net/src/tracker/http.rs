@@ -16,6 +16,16 @@ use super::state::Tracker;
 use super::{admin, announce, backup, calls, devices, epochs, identify, licenses, offload, personal};
 use crate::wire::api;
 
+/// What `metrics_listen` answers.
+pub(super) fn metrics_router(tracker: Arc<Tracker>) -> Router {
+    Router::new().merge(watch()).route("/metrics", get(metrics)).with_state(tracker)
+}
+
+/// What tells whether the program is well.
+fn watch() -> Router<Arc<Tracker>> {
+    Router::new().route("/health", get(|| async { "ok\n" })).route("/ready", get(ready))
+}
+
 /// Every route.
 pub(super) fn router(tracker: Arc<Tracker>) -> Router {
     let calls = Router::new()
@@ -26,7 +36,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/rekey", post(calls::rekey))
         .route("/witness", post(calls::witness))
         .route("/license", post(licenses::license))
-        .route("/license/order", post(licenses::order))
+        .route(licenses::ORDER, post(licenses::order))
         .route("/devices", post(devices::devices))
         .route("/devices/revoke", post(devices::revoke_device))
         .route("/seed/keys", post(calls::seed_keys))
@@ -67,12 +77,12 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .layer(DefaultBodyLimit::max(admin::MAX_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), admin::authorise));
     // All but announces and scrapes, which see to it themselves: they are many.
-    let measured = Router::new()
-        .merge(calls)
-        .merge(admin)
-        .route("/admin/openapi.json", get(admin::openapi))
-        .route("/metrics", get(metrics))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), measure));
+    let measured = Router::new().merge(calls).merge(admin).route("/admin/openapi.json", get(admin::openapi));
+    let measured = match tracker.config.metrics_listen {
+        Some(_) => measured,
+        None => measured.route("/metrics", get(metrics)),
+    };
+    let measured = measured.route_layer(middleware::from_fn_with_state(Arc::clone(&tracker), measure));
     Router::new()
         .route("/{passkey}/announce", get(announce::announce_at))
         .route("/announce/{passkey}", get(announce::announce_at))
@@ -80,8 +90,7 @@ pub(super) fn router(tracker: Arc<Tracker>) -> Router {
         .route("/{passkey}/scrape", get(announce::scrape_at))
         .route("/scrape/{passkey}", get(announce::scrape_at))
         .route("/scrape", get(announce::scrape))
-        .route("/health", get(|| async { "ok\n" }))
-        .route("/ready", get(ready))
+        .merge(watch())
         .merge(measured)
         .with_state(tracker)
 }
@@ -118,16 +127,18 @@ async fn ready(State(tracker): State<Arc<Tracker>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
     let shared = Arc::clone(&tracker);
-    match tracker.workers.run(move || shared.store.totals().is_ok()).await {
-        Ok(true) => "ready\n".into_response(),
+    let look = move || shared.store.totals().is_ok();
+    match tracker.readiness.get(async { tokio::task::spawn_blocking(look).await.ok() }).await {
+        Some(true) => "ready\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
 
 async fn metrics(State(tracker): State<Arc<Tracker>>) -> Response {
     let shared = Arc::clone(&tracker);
-    match tracker.workers.run(move || shared.stats().to_prometheus(&shared.times)).await {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    let read = move || shared.stats().to_prometheus(&shared.times);
+    match tracker.metrics.get(async { tokio::task::spawn_blocking(read).await.ok() }).await {
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 
 use super::calls::respond;
 use super::clock;
-use super::connection::Remote;
 use super::refusal::Refusal;
 use super::state::{Tracker, random};
 use crate::wire::api::{ApiError, Identified, Identify};
@@ -27,12 +26,8 @@ pub(super) fn asked(query: Option<&str>) -> Result<Identify, Refusal> {
 }
 
 /// `GET /identify`
-pub(super) async fn identify(
-    State(tracker): State<Arc<Tracker>>,
-    Extension(remote): Extension<Remote>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let answer = tracker.stranger(remote.0).and_then(|()| answer(&tracker, &asked(query.as_deref())?));
+pub(super) async fn identify(State(tracker): State<Arc<Tracker>>, RawQuery(query): RawQuery) -> Response {
+    let answer = asked(query.as_deref()).and_then(|request| answer(&tracker, &request));
     respond(&tracker, answer)
 }
 

@@ -13,12 +13,12 @@
 //!
 //! It keeps nothing but its key: any number of servers may share one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, http::StatusCode};
@@ -28,12 +28,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::calls::{Body, read};
-use super::connection::{self, Front, Remote};
+use super::connection::{self, Front};
 use super::identify::asked;
 use super::limits::Limits;
 use super::metrics::{Counters, count};
 use super::nonces::Nonces;
 use super::refusal::{Refusal, bencoded};
+use super::shared_answer::SharedAnswer;
 use super::state::random;
 use super::tls::Tls;
 use super::{Config, Error, SWEEP, clock};
@@ -68,6 +69,8 @@ struct Licenser {
     nonces: Nonces,
     at_once: Semaphore,
     limits: Limits,
+    /// What `/ready` says.
+    readiness: SharedAnswer<bool>,
     counters: Counters,
     open_connections: AtomicU64,
     stopping: AtomicBool,
@@ -75,6 +78,14 @@ struct Licenser {
 
 impl Front for Licenser {
     connection::front_of_fields!();
+
+    fn connects(&self, remote: IpAddr) -> bool {
+        self.limits.connection(remote).is_ok()
+    }
+
+    fn stranger(&self, remote: IpAddr, _: &str) -> Result<(), Response> {
+        self.limits.address(remote).map_err(|wait| Refusal::wait(ApiError::Rate, wait).into_response())
+    }
 }
 
 impl Server {
@@ -89,6 +100,8 @@ impl Server {
         origin: Option<Origin>,
     ) -> Result<Self, Error> {
         let tls = super::open_tls(&config)?;
+        // It has no members.
+        let config = Config { reserved_percent: 0, ..config };
         let (listener, address) = super::listen(config.listen).await?;
         let origin = match origin {
             Some(origin) => origin,
@@ -103,6 +116,7 @@ impl Server {
             tracker,
             tracker_key,
             at_once: Semaphore::new(MAX_AT_ONCE),
+            readiness: SharedAnswer::default(),
             counters: Counters::default(),
             open_connections: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
@@ -158,21 +172,22 @@ impl Server {
 async fn ready(State(licenser): State<Arc<Licenser>>) -> Response {
     /// Seconds for the tracker's answer.
     const PATIENCE: Duration = Duration::from_secs(5);
+    let shared = Arc::clone(&licenser);
+    let ask = async move {
+        let answer = tokio::time::timeout(PATIENCE, shared.tracker.identify()).await;
+        Some(matches!(answer, Ok(Ok(_))))
+    };
+    let answers = licenser.readiness.get(ask).await == Some(true);
     let stopping = licenser.stopping.load(std::sync::atomic::Ordering::Relaxed);
-    match tokio::time::timeout(PATIENCE, licenser.tracker.identify()).await {
-        Ok(Ok(_)) if !stopping => "ready\n".into_response(),
+    match answers {
+        true if !stopping => "ready\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
 
 /// `GET /identify`
-async fn identify(
-    State(licenser): State<Arc<Licenser>>,
-    Extension(remote): Extension<Remote>,
-    RawQuery(query): RawQuery,
-) -> Response {
+async fn identify(State(licenser): State<Arc<Licenser>>, RawQuery(query): RawQuery) -> Response {
     let answer = || {
-        licenser.limits.address(remote.0).map_err(|wait| Refusal::wait(ApiError::Rate, wait))?;
         let request = asked(query.as_deref())?;
         let now = clock::now();
         let nonce = licenser.nonces.make(now, random()?, &request.nonce, &request.origin);
@@ -189,13 +204,8 @@ async fn identify(
 }
 
 /// `POST /license`
-async fn license(
-    State(licenser): State<Arc<Licenser>>,
-    Extension(remote): Extension<Remote>,
-    body: Body,
-) -> Response {
+async fn license(State(licenser): State<Arc<Licenser>>, body: Body) -> Response {
     let answer = async {
-        licenser.limits.address(remote.0).map_err(|wait| Refusal::wait(ApiError::Rate, wait))?;
         let word: LicenseWord = read(body)?;
         if word.server != licenser.identity.public() {
             return Err(ApiError::WrongRole.into());

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use getrandom::SysRng;
@@ -13,6 +13,7 @@ use rand_core::UnwrapErr;
 use swarmseal_core::SubscriberId;
 
 use super::calls::{Body, Shared, in_session, read, respond};
+use super::connection::Remote;
 use super::epochs::master;
 use super::metrics::count;
 use super::refusal::Refusal;
@@ -58,30 +59,53 @@ fn make_license(
     Ok(LicenseReply { license, now: clock::now(), server: None })
 }
 
-/// `POST /license/order`
-pub(super) async fn order(State(tracker): Shared, body: Body) -> Response {
+/// Where license servers order.
+pub(super) const ORDER: &str = "/license/order";
+
+/// `POST /license/order`: at this door a license server is known by its signature, and all others count against their network.
+pub(super) async fn order(
+    State(tracker): Shared,
+    Extension(remote): Extension<Remote>,
+    body: Body,
+) -> Response {
     let answer = async {
-        let order: LicenseOrder = read(body)?;
-        tracker.nonces.check(clock::now(), &order.word.contact)?;
+        let signed = read(body).and_then(|order: LicenseOrder| {
+            tracker.nonces.check(clock::now(), &order.word.contact)?;
+            check_server(&tracker, &order)?;
+            Ok(order)
+        });
+        let order = match signed {
+            Ok(order) => order,
+            Err(refusal) => return Err(tracker.stranger(remote.0).err().unwrap_or(refusal)),
+        };
         let shared = Arc::clone(&tracker);
         tracker.workers.run(move || fill(&shared, &order)).await?
     };
     respond(&tracker, answer.await)
 }
 
-fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusal> {
+/// Refuses an order that the torrent's license server has not signed. Errors: [`ApiError::UnknownTorrent`],
+/// [`ApiError::WrongTorrent`], [`ApiError::WrongRole`], [`ApiError::BadSignature`].
+fn check_server(tracker: &Tracker, order: &LicenseOrder) -> Result<(), Refusal> {
     let word = &order.word;
     let torrent = tracker.torrent(&word.torrent_id)?;
     let server = license_server(tracker, &torrent)?;
     if word.server != server.identity {
         return Err(ApiError::WrongRole.into());
     }
-    let check = |key: &[u8; 32], purpose, signed: &[u8], signature| {
-        identity::verify(key, purpose, signed, signature).map_err(|_| ApiError::BadSignature)
-    };
-    check(&server.identity, purpose::LICENSE_ORDER, &LicenseOrder::signing_input(word), &order.signature)?;
+    let signed = LicenseOrder::signing_input(word);
+    identity::verify(&server.identity, purpose::LICENSE_ORDER, &signed, &order.signature)
+        .map_err(|_| ApiError::BadSignature.into())
+}
+
+/// Fills an order that its license server has signed.
+fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusal> {
+    let word = &order.word;
+    let torrent = tracker.torrent(&word.torrent_id)?;
+    let server = license_server(tracker, &torrent)?;
     let subscriber = tracker.subscriber_in(&word.subscriber, &torrent.id)?;
-    check(&subscriber.identity, purpose::LICENSE_WORD, &word.signing_input(), &word.signature)?;
+    identity::verify(&subscriber.identity, purpose::LICENSE_WORD, &word.signing_input(), &word.signature)
+        .map_err(|_| ApiError::BadSignature)?;
     let now = clock::now();
     let epoch = word.epoch.unwrap_or_else(|| torrent.epochs.current());
     let license = granted(tracker, &torrent, word.subscriber, epoch, word.voucher.as_ref())?;

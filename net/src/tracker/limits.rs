@@ -1,12 +1,11 @@
-//! How many calls a second one subscriber may make, and one network that has no session; how many connections a network may have.
+//! How many calls a second one subscriber may make, and one network that has no session; how many connections and subscriptions a network
+//! may make.
 //! Memory is bounded: beyond so many callers at once, new ones share one allowance.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock};
@@ -25,15 +24,27 @@ pub(super) struct Limits {
     calls: Option<Limit<SubscriberId>>,
     addresses: Option<Limit<Network>>,
     announces: Option<Limit<SubscriberId>>,
+    subscriptions: Option<Limit<Network>>,
+    connections: Option<Limit<Network>>,
 }
 
 impl Limits {
     /// Those of a configuration; a rate of 0 is no limit.
     pub(super) fn new(config: &Config) -> Self {
         Limits {
-            calls: Limit::new(config.calls_per_second, config.calls_burst, MAX_CALLERS),
-            addresses: Limit::new(config.address_calls_per_second, config.address_calls_burst, MAX_CALLERS),
-            announces: Limit::new(config.announces_per_second, config.announces_burst, MAX_CALLERS),
+            calls: Limit::per_second(config.calls_per_second, config.calls_burst, MAX_CALLERS),
+            addresses: Limit::per_second(
+                config.address_calls_per_second,
+                config.address_calls_burst,
+                MAX_CALLERS,
+            ),
+            announces: Limit::per_second(config.announces_per_second, config.announces_burst, MAX_CALLERS),
+            connections: Limit::per_second(
+                config.address_connections_per_second,
+                config.address_connections_burst,
+                MAX_CALLERS,
+            ),
+            subscriptions: Limit::per_day(config.address_subscriptions_per_day, MAX_CALLERS),
         }
     }
 
@@ -42,9 +53,19 @@ impl Limits {
         self.calls.as_ref().map_or(Ok(()), |limit| limit.check(id))
     }
 
-    /// Counts a call without a session. Errors: seconds to wait.
+    /// Counts a call without a session. This machine may make any number. Errors: seconds to wait.
     pub(super) fn address(&self, address: IpAddr) -> Result<(), u32> {
-        self.addresses.as_ref().map_or(Ok(()), |limit| limit.check(&Network::of(address)))
+        of_network(self.addresses.as_ref(), address)
+    }
+
+    /// Counts a connection. This machine may open any number. Errors: seconds to wait.
+    pub(super) fn connection(&self, address: IpAddr) -> Result<(), u32> {
+        of_network(self.connections.as_ref(), address)
+    }
+
+    /// Counts a new subscription. This machine may make any number. Errors: seconds to wait.
+    pub(super) fn subscription(&self, address: IpAddr) -> Result<(), u32> {
+        of_network(self.subscriptions.as_ref(), address)
     }
 
     /// Counts an announce or scrape. Errors: seconds to wait.
@@ -55,48 +76,26 @@ impl Limits {
     /// Forgets those who have been silent for long enough.
     pub(super) fn sweep(&self) {
         self.calls.iter().chain(&self.announces).for_each(|limit| limit.each.retain_recent());
-        self.addresses.iter().for_each(|limit| limit.each.retain_recent());
+        self.networks().for_each(|limit| limit.each.retain_recent());
     }
 
     /// Callers that are remembered.
     pub(super) fn len(&self) -> usize {
         let subscribers: usize = self.calls.iter().chain(&self.announces).map(|limit| limit.each.len()).sum();
-        subscribers + self.addresses.as_ref().map_or(0, |limit| limit.each.len())
+        let networks: usize = self.networks().map(|limit| limit.each.len()).sum();
+        subscribers + networks
+    }
+
+    fn networks(&self) -> impl Iterator<Item = &Limit<Network>> {
+        self.addresses.iter().chain(&self.subscriptions).chain(&self.connections)
     }
 }
 
-/// How many connections each network has.
-#[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<Network, usize>>);
-
-impl Connections {
-    /// Counts one more of a network; none where it has `most` already. 0: any number.
-    pub(super) fn open(self: &Arc<Self>, network: Network, most: usize) -> Option<Connected> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_default();
-        if most > 0 && *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Connected { of: Arc::clone(self), network })
-    }
-}
-
-/// A connection that counts for its network.
-pub(super) struct Connected {
-    of: Arc<Connections>,
-    network: Network,
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
+fn of_network(limit: Option<&Limit<Network>>, address: IpAddr) -> Result<(), u32> {
+    let network = Network::of(address);
+    match limit {
+        Some(limit) if !network.is_this_machine() => limit.check(&network),
+        _ => Ok(()),
     }
 }
 
@@ -111,15 +110,26 @@ struct Limit<K: Hash + Eq + Clone> {
 }
 
 impl<K: Hash + Eq + Clone> Limit<K> {
-    fn new(per_second: u32, burst: u32, room: usize) -> Option<Self> {
-        let quota = Quota::per_second(NonZeroU32::new(per_second)?).allow_burst(NonZeroU32::new(burst)?);
-        Some(Limit {
+    fn per_second(count: u32, burst: u32, room: usize) -> Option<Self> {
+        let quota = Quota::per_second(NonZeroU32::new(count)?).allow_burst(NonZeroU32::new(burst)?);
+        Some(Limit::new(quota, room))
+    }
+
+    /// All of a day's may come at once.
+    fn per_day(count: u32, room: usize) -> Option<Self> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let all = NonZeroU32::new(count)?;
+        Some(Limit::new(Quota::with_period(DAY / count)?.allow_burst(all), room))
+    }
+
+    fn new(quota: Quota, room: usize) -> Self {
+        Limit {
             each: RateLimiter::hashmap_with_clock(quota, MonotonicClock),
             rest: RateLimiter::direct_with_clock(quota, MonotonicClock),
             room,
             started: std::time::Instant::now(),
             made_room: AtomicU64::new(0),
-        })
+        }
     }
 
     fn check(&self, key: &K) -> Result<(), u32> {
@@ -153,7 +163,9 @@ mod tests {
     #[test]
     fn each_has_its_own_allowance_and_is_told_how_long_to_wait() {
         // One call in an hour, so that no slow machine sees a second one.
-        let limits = Limits { calls: Limit::new(1, 3, 10), addresses: None, announces: None };
+        let calls = Limit::per_second(1, 3, 10);
+        let limits =
+            Limits { calls, addresses: None, announces: None, subscriptions: None, connections: None };
         let (one, other) = (SubscriberId([1; 32]), SubscriberId([2; 32]));
         let mut given = 0;
         let wait = loop {
@@ -171,26 +183,27 @@ mod tests {
 
     #[test]
     fn callers_beyond_the_bound_share_and_memory_stays() {
-        let limit = Limit::<u32>::new(1, 2, 5).unwrap();
+        let limit = Limit::<u32>::per_second(1, 2, 5).unwrap();
         let refused = (0..1000).filter(|key| limit.check(key).is_err()).count();
         assert!(limit.each.len() <= 5, "{}", limit.each.len());
         assert!(refused >= 900, "{refused}");
         // Those that are known keep their own.
-        assert!(Limit::<u32>::new(0, 2, 5).is_none());
+        assert!(Limit::<u32>::per_second(0, 2, 5).is_none());
     }
 
     #[test]
-    fn a_network_has_so_many_connections_and_no_more() {
-        let connections = Arc::new(Connections::default());
-        let network = |text: &str| Network::of(text.parse().unwrap());
-        let open = |text: &str| connections.open(network(text), 2);
-        let (first, _second) = (open("2001:db8::1").unwrap(), open("2001:db8::2").unwrap());
-        assert!(open("2001:db8::3").is_none());
-        let _other = open("192.0.2.1").unwrap();
-        drop(first);
-        assert!(open("2001:db8::3").is_some());
-        assert!((0..9).all(|_| connections.open(network("192.0.2.2"), 0).is_some()));
-        // Those that are gone are forgotten.
-        assert_eq!(connections.0.lock().unwrap().len(), 2);
+    fn a_network_subscribes_so_often_a_day_and_this_machine_any_number_of_times() {
+        let subscriptions = Limit::per_day(3, 10);
+        let limits =
+            Limits { calls: None, addresses: None, announces: None, subscriptions, connections: None };
+        let subscribe = |text: &str| limits.subscription(text.parse().unwrap());
+        for address in ["2001:db8::1", "2001:db8::2", "2001:db8::3"] {
+            assert_eq!(subscribe(address), Ok(()));
+        }
+        let wait = subscribe("2001:db8::4").unwrap_err();
+        assert!((28_000..=28_800).contains(&wait), "{wait}");
+        assert_eq!(subscribe("192.0.2.1"), Ok(()));
+        assert!((0..9).all(|_| subscribe("127.0.0.1").is_ok() && subscribe("::1").is_ok()));
+        assert!((0..9).any(|_| subscribe("127.0.0.2").is_err()));
     }
 }

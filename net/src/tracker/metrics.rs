@@ -186,8 +186,10 @@ counters! {
     admin_refused,
     /// Connections accepted.
     connections,
-    /// Connections refused because their address had too many.
+    /// Connections refused because their address had too many, or nobody was idle.
     connections_refused,
+    /// Idle connections that gave way to others.
+    connections_displaced,
     /// Connections cut because the client was too slow, or silent for too long.
     slow_clients,
     /// TLS handshakes that succeeded.
@@ -196,6 +198,8 @@ counters! {
     tls_handshakes_failed,
     /// Times that the certificate was read again.
     tls_reloads,
+    /// Log lines that could not be written.
+    log_lines_dropped,
 }
 
 /// Adds to a counter.
@@ -244,6 +248,8 @@ gauges! {
     limited_callers,
     /// Open connections.
     open_connections,
+    /// Connections that there may be, fitted to the file descriptors.
+    max_open_connections,
     /// Bytes of the store's file.
     store_bytes,
     /// Microseconds that the last look at the store took.

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use axum::http::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use swarmseal_core::{Params, Profile, SubscriberId, TorrentId, WitnessSecret};
 use tokio::sync::Semaphore;
@@ -22,15 +22,17 @@ use super::epochs::Epochs;
 use super::hash_work::HashWork;
 use super::limits::Limits;
 use super::masters::Masters;
-use super::metrics::{CallTimes, Counters, Gauges, Stats, count};
+use super::metrics::{CallTimes, Counters, Counts, Gauges, Stats, count};
 use super::nonces::Nonces;
 use super::offload::Offload;
 use super::personal::Personals;
+use super::places::Bounds;
 use super::records::{EpochsRecord, SubscriberRecord};
 use super::refusal::Refusal;
 use super::rekey::{TableCache, WitnessTables};
 use super::secret_files::{Secret, SecretFileError};
 use super::sessions::{Session, Sessions};
+use super::shared_answer::SharedAnswer;
 use super::store::{Member, Store, Totals, mark};
 use super::swarm::Swarms;
 use super::tickets::CheckedTickets;
@@ -38,14 +40,16 @@ use super::witnesses::Witnesses;
 use super::workers::Workers;
 use super::{
     ADMIN_TOKEN, Config, Error, LICENSE_KEY, MASTERS, OwnKey, STORE, TRACKER_KEY, VOUCHER_KEY, WITNESSES,
-    announce, backup, calls, clock, connection, secret_files, voucher,
+    admin, announce, backup, calls, clock, connection, licenses, secret_files, voucher,
 };
 use crate::atomic_file::Existing;
+use crate::platform;
 use crate::wire::api::{ApiError, Passkey, Role, SessionToken, Token};
 use crate::wire::authority::SignedAuthority;
 use crate::wire::identity::SigningKey;
 use crate::wire::keyfile::TokenFile;
 use crate::wire::metainfo::Metainfo;
+use crate::wire::network::Network;
 use crate::wire::origin::Origin;
 use crate::wire::selection::Selection;
 use crate::wire::voucher::{VoucherCode, VoucherKey};
@@ -148,15 +152,22 @@ pub(super) struct Tracker {
     /// It was told to stop.
     pub(super) stopping: AtomicBool,
     /// Calls within sessions, and the admin's.
-    pub(super) workers: Workers,
-    /// Subscriptions: strangers may not hold up those who are in.
-    pub(super) verifiers: Workers,
+    pub(super) workers: Workers<SubscriberId>,
+    /// Subscriptions and openings of sessions: strangers may not hold up those who are in, nor one network another.
+    verifiers: Workers<Network>,
+    /// What `/metrics` says.
+    pub(super) metrics: SharedAnswer<String>,
+    /// What `/ready` says.
+    pub(super) readiness: SharedAnswer<bool>,
     /// One backup at a time: each takes as much room as the store.
     pub(super) backing_up: Arc<Semaphore>,
     torrents: RwLock<HashMap<TorrentId, Arc<Torrent>>>,
     members: RwLock<HashMap<Passkey, Member>>,
     started: Instant,
 }
+
+/// Calls of one subscriber or seed that may wait or run at once.
+const MAX_CALLS_OF_ONE: u32 = 8;
 
 /// What the first start made.
 pub(super) struct Opened {
@@ -231,7 +242,10 @@ impl Tracker {
             nonces: Nonces::new(&tracker_key, config.nonce_seconds),
             sessions: Sessions::new(&tracker_key),
             tracker_key,
-            swarms: Swarms::new(u64::from(config.announce_interval) * 2 + 60),
+            swarms: Swarms::new(
+                u64::from(config.announce_interval) * 2 + 60,
+                config.max_announces_per_address,
+            ),
             tables: TableCache::new(config.table_cache_bytes),
             witness_tables: WitnessTables::default(),
             tickets: CheckedTickets::default(),
@@ -245,8 +259,14 @@ impl Tracker {
             limits: Limits::new(&config),
             open_connections: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
-            workers: Workers::new(workers, config.max_waiting_calls),
-            verifiers: Workers::new(workers.div_ceil(2), config.max_waiting_calls),
+            workers: Workers::new(workers, config.max_waiting_calls, MAX_CALLS_OF_ONE),
+            verifiers: Workers::new(
+                workers.div_ceil(2),
+                config.max_waiting_calls,
+                config.max_checks_per_address,
+            ),
+            metrics: SharedAnswer::default(),
+            readiness: SharedAnswer::default(),
             backing_up: Arc::new(Semaphore::new(1)),
             torrents: RwLock::new(torrents),
             members: RwLock::new(members),
@@ -346,6 +366,48 @@ impl Tracker {
             self.limits.call(&session.id).map_err(|wait| self.too_many(wait))?;
         }
         Ok(session)
+    }
+
+    /// Whether a request has a session's token, a member's passkey or an admin token, as far as its head tells.
+    pub(super) fn knows<B>(&self, request: &Request<B>) -> bool {
+        if let Some(token) = calls::bearer(request.headers()) {
+            let now = clock::now();
+            let session = SessionToken::from_text(token);
+            return session.is_some_and(|token| self.sessions.find(&token, now).is_ok())
+                || Token::from_hex(token).is_some_and(|token| self.tokens.knows(&token, now));
+        }
+        let member = announce::passkey(request.uri()).and_then(|passkey| self.member(&passkey));
+        member.is_some_and(|member| !member.revoked)
+    }
+
+    /// Does a stranger's job, of which one network may have so many at once. Errors: those of [`Workers::run_for`].
+    pub(super) async fn check<T: Send + 'static>(
+        &self,
+        address: IpAddr,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let network = Network::of(address);
+        if network.is_this_machine() {
+            self.verifiers.run(job).await
+        } else {
+            self.verifiers.run_for(network, job).await
+        }
+    }
+
+    /// Lets all jobs come to an end.
+    pub(super) async fn finish(&self) {
+        self.workers.finish().await;
+        self.verifiers.finish().await;
+    }
+
+    /// Counts a new subscription of a network. Errors: [`ApiError::Rate`]; [`ApiError::Full`] where there are too many of all.
+    pub(super) fn newcomer(&self, address: IpAddr) -> Result<(), Refusal> {
+        let most = self.config.max_subscribers;
+        if most > 0 && self.members.read().unwrap_or_else(PoisonError::into_inner).len() >= most {
+            let reason = format!("this tracker takes {most} subscriptions, and has them");
+            return Err(Refusal::new(ApiError::Full, reason));
+        }
+        self.limits.subscription(address).map_err(|wait| self.too_many(wait))
     }
 
     /// Counts a call that belongs to no session. Errors: [`ApiError::Rate`].
@@ -451,12 +513,14 @@ impl Tracker {
             verifications_waiting: verifications.1,
             limited_callers: self.limits.len() as u64,
             open_connections: self.open_connections.load(Ordering::Relaxed),
+            max_open_connections: Bounds::new(&self.config, platform::descriptors()).in_all as u64,
             store_bytes: std::fs::metadata(store_file(&self.config.data)).map_or(0, |file| file.len()),
             store_read_micros,
             serving: u64::from(!self.stopping.load(Ordering::Relaxed)),
             uptime_seconds: self.started.elapsed().as_secs(),
         };
-        Stats { counts: self.counters.read(), gauges, totals, swarm_sizes: swarms.by_size }
+        let counts = Counts { log_lines_dropped: crate::log::dropped(), ..self.counters.read() };
+        Stats { counts, gauges, totals, swarm_sizes: swarms.by_size }
     }
 
     /// Forgets peers that have expired, and callers that were silent.
@@ -474,6 +538,25 @@ fn store_file(data: &Path) -> std::path::PathBuf {
 
 impl Front for Tracker {
     connection::front_of_fields!();
+
+    fn connects(&self, remote: IpAddr) -> bool {
+        self.limits.connection(remote).is_ok()
+    }
+
+    fn knows(&self, request: &Request<Incoming>) -> bool {
+        Tracker::knows(self, request)
+    }
+
+    fn stranger(&self, remote: IpAddr, path: &str) -> Result<(), Response> {
+        // A license server has neither token nor passkey: its orders are counted if they are not signed.
+        if path == licenses::ORDER {
+            return Ok(());
+        }
+        let refuse = |refusal| {
+            if path.starts_with("/admin/") { admin::refuse(refusal) } else { refusal.into_response() }
+        };
+        Tracker::stranger(self, remote).map_err(refuse)
+    }
 
     fn at_once(&self, remote: IpAddr, request: &Request<Incoming>) -> Option<Response> {
         announce::at_once(self, remote, request)

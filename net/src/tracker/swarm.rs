@@ -11,6 +11,7 @@ use swarmseal_core::SubscriberId;
 use super::metrics::SWARM_SIZES;
 use crate::wire::announce::{Event, Peer, ScrapeEntry};
 use crate::wire::api::Role;
+use crate::wire::network::Network;
 
 const SHARDS: usize = 64;
 /// Entries of one subscriber in one swarm: two address families, and a restart under a new peer id.
@@ -71,6 +72,13 @@ struct Entry {
     seen: u64,
 }
 
+impl Entry {
+    /// What it counts against; `None` for this machine.
+    fn network(&self) -> Option<Network> {
+        Some(Network::of(self.address.ip())).filter(|network| !network.is_this_machine())
+    }
+}
+
 #[derive(Default)]
 struct Swarm {
     entries: Vec<Entry>,
@@ -80,6 +88,8 @@ struct Swarm {
     places: HashMap<Key, usize>,
     /// How many entries each member has.
     of_member: HashMap<SubscriberId, usize>,
+    /// How many each network has; this machine's are not counted.
+    of_network: HashMap<Network, usize>,
     seeds: usize,
     downloaded: u32,
 }
@@ -88,15 +98,19 @@ struct Swarm {
 pub(super) struct Swarms {
     shards: Vec<Mutex<HashMap<[u8; 20], Swarm>>>,
     lifetime: u64,
+    /// Entries of one network in one swarm at most; 0: any number.
+    most_of_network: usize,
     /// Of [`Swarms::chance`].
     draws: AtomicU64,
 }
 
 impl Swarms {
-    /// `lifetime`: seconds after which a silent peer is forgotten.
-    pub(super) fn new(lifetime: u64) -> Self {
+    /// `lifetime`: seconds after which a silent peer is forgotten. `most_of_network`: entries of one network in one swarm at most;
+    /// 0: any number.
+    pub(super) fn new(lifetime: u64, most_of_network: usize) -> Self {
         let draws = AtomicU64::new(RandomState::new().hash_one(lifetime));
-        Swarms { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), lifetime, draws }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Swarms { shards, lifetime, most_of_network, draws }
     }
 
     /// A number to choose peers by, another each time (SplitMix64). It need not be one that nobody can foresee, and asking
@@ -126,6 +140,7 @@ impl Swarms {
         swarm.insert(
             Entry { key, address: arrival.address, complete: arrival.complete, seen: now },
             arrival.role,
+            self.most_of_network,
         );
         Found { peers: swarm.choose(&key, arrival, random), ..swarm.counts() }
     }
@@ -222,8 +237,18 @@ impl Swarm {
         Found { complete, incomplete: all - complete, peers: Vec::new() }
     }
 
-    fn insert(&mut self, entry: Entry, role: Role) {
+    fn insert(&mut self, entry: Entry, role: Role, most_of_network: usize) {
+        let network = entry.network();
+        let moved = self.places.get(&entry.key).is_none_or(|&place| self.entries[place].network() != network);
+        let of_it = network.and_then(|network| self.of_network.get(&network)).copied();
+        if moved && most_of_network > 0 && of_it.is_some_and(|count| count >= most_of_network) {
+            self.remove_oldest(|old| old.network() == network);
+        }
         if let Some(&place) = self.places.get(&entry.key) {
+            if moved {
+                self.leave(self.entries[place].network());
+                self.join(network);
+            }
             self.seeds = self.seeds + usize::from(entry.complete) - usize::from(self.entries[place].complete);
             self.entries[place] = entry;
             return;
@@ -234,11 +259,9 @@ impl Swarm {
         };
         let member = entry.key.member;
         if self.of_member.get(&member).is_some_and(|&count| count >= limit) {
-            let of_it = self.entries.iter().enumerate().filter(|(_, old)| old.key.member == member);
-            if let Some((oldest, _)) = of_it.min_by_key(|(_, old)| old.seen) {
-                self.remove(oldest);
-            }
+            self.remove_oldest(|old| old.key.member == member);
         }
+        self.join(network);
         self.oldest = if self.entries.is_empty() { entry.seen } else { self.oldest.min(entry.seen) };
         self.seeds += usize::from(entry.complete);
         *self.of_member.entry(member).or_default() += 1;
@@ -246,8 +269,30 @@ impl Swarm {
         self.entries.push(entry);
     }
 
+    fn join(&mut self, network: Option<Network>) {
+        network.into_iter().for_each(|network| *self.of_network.entry(network).or_default() += 1);
+    }
+
+    fn leave(&mut self, network: Option<Network>) {
+        let Some(network) = network else { return };
+        if let Some(count) = self.of_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_network.remove(&network);
+            }
+        }
+    }
+
+    fn remove_oldest(&mut self, of: impl Fn(&Entry) -> bool) {
+        let among = self.entries.iter().enumerate().filter(|(_, entry)| of(entry));
+        if let Some((oldest, _)) = among.min_by_key(|(_, entry)| entry.seen) {
+            self.remove(oldest);
+        }
+    }
+
     fn remove(&mut self, place: usize) {
         let entry = self.entries.swap_remove(place);
+        self.leave(entry.network());
         self.places.remove(&entry.key);
         if let Some(moved) = self.entries.get(place) {
             self.places.insert(moved.key, place);
@@ -323,7 +368,7 @@ mod tests {
 
     #[test]
     fn peers_find_each_other_and_not_themselves() {
-        let swarms = Swarms::new(100);
+        let swarms = Swarms::new(100, 0);
         assert_eq!(ports(&swarms.announce(&HASH, &arrival(1, 10), 0, 0)), NOBODY);
         assert_eq!(ports(&swarms.announce(&HASH, &arrival(2, 20), 0, 1)), [10]);
         assert_eq!(ports(&swarms.announce(&HASH, &arrival(1, 10), 0, 2)), [20]);
@@ -337,7 +382,7 @@ mod tests {
 
     #[test]
     fn everybody_is_chosen_in_the_end() {
-        let swarms = Swarms::new(100);
+        let swarms = Swarms::new(100, 0);
         for member in 1..=40 {
             swarms.announce(&HASH, &arrival(member, u16::from(member)), 0, 0);
         }
@@ -353,7 +398,7 @@ mod tests {
 
     #[test]
     fn silent_and_stopped_peers_are_forgotten() {
-        let swarms = Swarms::new(100);
+        let swarms = Swarms::new(100, 0);
         swarms.announce(&HASH, &arrival(1, 10), 0, 0);
         swarms.announce(&HASH, &arrival(2, 20), 60, 0);
         assert_eq!(ports(&swarms.announce(&HASH, &arrival(3, 30), 101, 0)), [20]);
@@ -364,7 +409,7 @@ mod tests {
 
     #[test]
     fn seeds_are_counted_and_not_told_of_each_other() {
-        let swarms = Swarms::new(100);
+        let swarms = Swarms::new(100, 0);
         let seed = |member, port| Arrival { complete: true, role: Role::Seed, ..arrival(member, port) };
         swarms.announce(&HASH, &seed(1, 10), 0, 0);
         assert_eq!(ports(&swarms.announce(&HASH, &seed(2, 20), 0, 0)), NOBODY);
@@ -377,7 +422,7 @@ mod tests {
 
     #[test]
     fn the_census_counts_swarms_by_size() {
-        let swarms = Swarms::new(100);
+        let swarms = Swarms::new(100, 0);
         for member in 0..12 {
             let complete = member < 2;
             swarms.announce(&HASH, &Arrival { complete, ..arrival(member, 10 + u16::from(member)) }, 0, 0);
@@ -390,7 +435,7 @@ mod tests {
 
     #[test]
     fn one_member_cannot_fill_a_swarm() {
-        let swarms = Swarms::new(100);
+        let swarms = Swarms::new(100, 0);
         for i in 0..50 {
             let many = Arrival { peer_id: [i; 20], ..arrival(1, 100 + u16::from(i)) };
             swarms.announce(&HASH, &many, u64::from(i), 0);
@@ -400,16 +445,42 @@ mod tests {
         assert_eq!(ports(&swarms.announce(&HASH, &arrival(2, 20), 50, 0)), NOBODY);
     }
 
+    #[test]
+    fn one_network_cannot_fill_a_swarm() {
+        let swarms = Swarms::new(100, 3);
+        let of = |member: u8, host: u8| Arrival {
+            address: SocketAddr::from(([192, 0, 2, host], 100 + u16::from(member))),
+            ..arrival(member, 0)
+        };
+        swarms.announce(&HASH, &of(100, 2), 0, 0);
+        for member in 0..50 {
+            swarms.announce(&HASH, &of(member, 1), u64::from(member), 0);
+            // What is there already displaces nobody.
+            swarms.announce(&HASH, &of(member, 1), u64::from(member), 0);
+        }
+        let visitor = arrival(200, 1);
+        assert_eq!(ports(&swarms.visit(&HASH, &visitor, 50, 0)), [147, 148, 149, 200]);
+        // A peer that moves there displaces the oldest, and leaves room where it was.
+        swarms.announce(&HASH, &of(100, 1), 51, 0);
+        assert_eq!(ports(&swarms.visit(&HASH, &visitor, 51, 0)), [148, 149, 200]);
+        // This machine's may be any number, and so may all where there is no bound.
+        for member in 0..9 {
+            swarms.announce(&HASH, &arrival(member, 10 + u16::from(member)), 52, 0);
+        }
+        assert_eq!(swarms.scrape(&HASH, 52).incomplete, 12);
+    }
+
     proptest! {
         #[test]
         fn counts_stay_true(steps in prop::collection::vec((0u8..6, 0u8..4, any::<bool>(), 0u8..4, 0u64..40), 1..80)) {
-            let swarms = Swarms::new(100);
+            let swarms = Swarms::new(100, 5);
             let mut now = 0;
             for (member, peer_id, complete, event, pause) in steps {
                 now += pause;
                 let event = [None, Some(Event::Started), Some(Event::Stopped), Some(Event::Completed)][usize::from(event)];
                 let port = 100 * u16::from(member) + u16::from(peer_id) + 1;
-                let arrival = Arrival { peer_id: [peer_id; 20], complete, event, ..arrival(member, port) };
+                let address = SocketAddr::from(([127, 0, 0, 1 + peer_id / 2 + u8::from(complete)], port));
+                let arrival = Arrival { peer_id: [peer_id; 20], complete, event, address, ..arrival(member, port) };
                 let found = swarms.announce(&HASH, &arrival, now, now);
                 prop_assert!(found.peers.iter().all(|peer| peer.address != arrival.address));
                 let shard = swarms.shard(&HASH);
@@ -417,6 +488,9 @@ mod tests {
                 prop_assert_eq!(swarm.seeds, swarm.entries.iter().filter(|entry| entry.complete).count());
                 prop_assert_eq!(swarm.places.len(), swarm.entries.len());
                 prop_assert!(swarm.entries.iter().enumerate().all(|(i, entry)| swarm.places[&entry.key] == i));
+                let counted = swarm.entries.iter().filter(|entry| entry.network().is_some()).count();
+                prop_assert_eq!(swarm.of_network.values().sum::<usize>(), counted);
+                prop_assert!(swarm.of_network.values().all(|&count| (1..=5).contains(&count)));
                 prop_assert_eq!(swarm.of_member.values().sum::<usize>(), swarm.entries.len());
             }
         }

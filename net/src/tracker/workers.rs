@@ -1,31 +1,33 @@
 //! Arithmetic and the store, off the async threads: as many jobs at once as there are cores, a bounded queue before them, and
-//! no more than a few jobs of any one subscriber.
+//! no more than a few jobs of any one subscriber or network.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use swarmseal_core::SubscriberId;
 use tokio::sync::Semaphore;
 
 use crate::wire::api::ApiError;
 
-/// Calls of one subscriber or seed that may wait or run at once.
-const MAX_OF_ONE: u32 = 8;
-
-/// A bounded pool.
-pub(super) struct Workers {
+/// A bounded pool, for jobs of whom `K` tells apart.
+pub(super) struct Workers<K> {
     count: u32,
     /// Places of running and waiting jobs.
     places: usize,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    of_each: Arc<Mutex<HashMap<SubscriberId, u32>>>,
+    /// Jobs of one at most; 0: any number.
+    most_of_each: u32,
+    of_each: OfEach<K>,
 }
 
-impl Workers {
-    /// `running` jobs at once, `waiting` more in the queue.
-    pub(super) fn new(running: usize, waiting: usize) -> Self {
+type OfEach<K> = Arc<Mutex<HashMap<K, u32>>>;
+
+impl<K: Copy + Eq + Hash + Send + 'static> Workers<K> {
+    /// `running` jobs at once, `waiting` more in the queue, `most_of_each` of one; 0: any number.
+    pub(super) fn new(running: usize, waiting: usize, most_of_each: u32) -> Self {
         Workers {
+            most_of_each,
             count: running as u32,
             places: running + waiting,
             running: Arc::new(Semaphore::new(running)),
@@ -63,14 +65,14 @@ impl Workers {
         self.running.close();
     }
 
-    /// Runs a job for a subscriber or seed. Errors: those of [`Workers::run`], and [`ApiError::Rate`] where it has too many
+    /// Runs a job for one of many. Errors: those of [`Workers::run`], and [`ApiError::Rate`] where it has too many
     /// already.
     pub(super) async fn run_for<T: Send + 'static>(
         &self,
-        member: SubscriberId,
+        whom: K,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let turn = Turn::take(&self.of_each, member)?;
+        let turn = Turn::take(&self.of_each, whom, self.most_of_each)?;
         self.run(move || {
             let _turn = turn;
             job()
@@ -79,34 +81,31 @@ impl Workers {
     }
 }
 
-/// One of a member's places.
-struct Turn {
-    of_each: Arc<Mutex<HashMap<SubscriberId, u32>>>,
-    member: SubscriberId,
+/// One of somebody's places.
+struct Turn<K: Eq + Hash> {
+    of_each: OfEach<K>,
+    whom: K,
 }
 
-impl Turn {
-    fn take(
-        of_each: &Arc<Mutex<HashMap<SubscriberId, u32>>>,
-        member: SubscriberId,
-    ) -> Result<Self, ApiError> {
+impl<K: Copy + Eq + Hash> Turn<K> {
+    fn take(of_each: &OfEach<K>, whom: K, most: u32) -> Result<Self, ApiError> {
         let mut counts = of_each.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(member).or_default();
-        if *count >= MAX_OF_ONE {
+        let count = counts.entry(whom).or_default();
+        if most > 0 && *count >= most {
             return Err(ApiError::Rate);
         }
         *count += 1;
-        Ok(Turn { of_each: Arc::clone(of_each), member })
+        Ok(Turn { of_each: Arc::clone(of_each), whom })
     }
 }
 
-impl Drop for Turn {
+impl<K: Eq + Hash> Drop for Turn<K> {
     fn drop(&mut self) {
         let mut counts = self.of_each.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.member) {
+        if let Some(count) = counts.get_mut(&self.whom) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.member);
+                counts.remove(&self.whom);
             }
         }
     }
@@ -116,11 +115,13 @@ impl Drop for Turn {
 mod tests {
     use std::sync::mpsc;
 
+    use swarmseal_core::SubscriberId;
+
     use super::*;
 
     #[tokio::test]
     async fn the_queue_and_each_member_s_share_are_bounded() {
-        let workers = Arc::new(Workers::new(1, 1));
+        let workers = Arc::new(Workers::new(1, 1, 8));
         let (release, wait) = mpsc::channel::<()>();
         let (started, running) = tokio::sync::oneshot::channel();
         let first = tokio::spawn({
@@ -140,8 +141,8 @@ mod tests {
         first.await.unwrap().unwrap().unwrap();
         assert_eq!(second.await, Ok(2));
 
-        let turns: Vec<Turn> =
-            (0..MAX_OF_ONE).map(|_| Turn::take(&workers.of_each, SubscriberId([1; 32])).unwrap()).collect();
+        let turns: Vec<Turn<_>> =
+            (0..8).map(|_| Turn::take(&workers.of_each, SubscriberId([1; 32]), 8).unwrap()).collect();
         assert_eq!(workers.run_for(SubscriberId([1; 32]), || ()).await, Err(ApiError::Rate));
         assert_eq!(workers.run_for(SubscriberId([2; 32]), || ()).await, Ok(()));
         drop(turns);

@@ -1,6 +1,6 @@
 //! Who gets in, how, and how often: TLS, passkeys that are replaced, limits, clients that are too slow.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use reqwest::Version;
 use swarmseal::tracker::TlsError;
 use swarmseal::tracker_client::trust;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -23,13 +22,13 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// An authority, and a directory with a certificate of it for 127.0.0.1.
-struct Certified {
+pub(super) struct Certified {
     directory: tempfile::TempDir,
     authority: String,
 }
 
 impl Certified {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let certified = Certified { directory: tempfile::tempdir().unwrap(), authority: String::new() };
         certified.renewed()
     }
@@ -54,7 +53,7 @@ impl Certified {
         self.directory.path().join(name)
     }
 
-    fn config(&self, data: &Path) -> Config {
+    pub(super) fn config(&self, data: &Path) -> Config {
         let (tls_certificate, tls_key) = (Some(self.path("cert.pem")), Some(self.path("key.pem")));
         Config { tls_certificate, tls_key, ..Config::new(data) }
     }
@@ -310,25 +309,36 @@ async fn each_subscriber_and_each_address_has_an_allowance() {
         Config { address_calls_per_second: 1, address_calls_burst: 2, ..Config::new(directory.path()) };
     let tracker = Running::start_with(config).await;
     let mut answers = Vec::new();
-    for _ in 0..20 {
-        let request = format!(
-            "GET /identify?nonce={}&origin=http://t HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n",
-            "00".repeat(32)
-        );
-        answers.push(tracker.raw(request.as_bytes()).await);
+    while !answers.last().is_some_and(|answer: &String| answer.contains(" 429 ")) && answers.len() < 20 {
+        let request = request_to_identify();
+        answers.push(tracker.raw_from([127, 0, 0, 2], request.as_bytes()).await);
     }
     assert!(answers[0].starts_with("HTTP/1.1 200"), "{}", answers[0]);
     let refused = answers.iter().find(|answer| answer.starts_with("HTTP/1.1 429")).unwrap();
     assert!(refused.contains("retry-after: 1\r\n") && refused.contains("4:code4:rate"), "{refused}");
     // Who guesses at admin tokens is one of those.
-    let stranger = tracker.guessing();
+    let guess = format!(
+        "GET /admin/stats HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+        "00".repeat(32)
+    );
     let mut guesses = Vec::new();
-    for _ in 0..20 {
-        guesses.push(code(stranger.stats().await));
+    while !guesses.last().is_some_and(|answer: &String| answer.contains(" 429 ")) && guesses.len() < 20 {
+        guesses.push(tracker.raw_from([127, 0, 0, 3], guess.as_bytes()).await);
     }
-    assert!(guesses.contains(&ApiError::Rate), "{guesses:?}");
+    assert!(guesses[0].starts_with("HTTP/1.1 401"), "{}", guesses[0]);
+    assert!(guesses.iter().any(|answer| answer.contains("\"code\":\"rate\"")), "{guesses:?}");
+    // Another address has its own allowance, and this machine is not counted.
+    assert!(tracker.raw_from([127, 0, 0, 4], guess.as_bytes()).await.starts_with("HTTP/1.1 401"));
+    for _ in 0..20 {
+        assert!(tracker.raw(request_to_identify().as_bytes()).await.starts_with("HTTP/1.1 200"));
+    }
     assert!(tracker.admin().stats().await.is_ok());
     tracker.stop().await;
+}
+
+fn request_to_identify() -> String {
+    let nonce = "00".repeat(32);
+    format!("GET /identify?nonce={nonce}&origin=http://t HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n")
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Write};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -32,7 +33,17 @@ pub fn program(data: &Path, args: &[&str]) -> Command {
     if data.with_file_name(PLAIN).exists() {
         command.env("SWARMSEAL_INSECURE_HTTP", "true");
     }
+    if let Some((level, stderr)) = LOG.lock().unwrap().as_ref() {
+        command.env("SWARMSEAL_LOG", level).stderr(stderr.try_clone().unwrap());
+    }
     command
+}
+
+static LOG: Mutex<Option<(String, OwnedFd)>> = Mutex::new(None);
+
+/// From now on all programs log at that level, to there.
+pub fn log(level: &str, stderr: OwnedFd) {
+    *LOG.lock().unwrap() = Some((level.to_owned(), stderr));
 }
 
 const LOGS: &str = "logs";
@@ -49,7 +60,12 @@ pub struct Running {
 impl Running {
     /// Starts a verb, with that directory for its data.
     pub fn start(data: &Path, args: &[&str]) -> Self {
-        let mut child = program(data, args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(program(data, args))
+    }
+
+    /// Starts a program that prints JSON.
+    pub fn of(mut program: Command) -> Self {
+        let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
         let lines: Lines<BufReader<ChildStdout>> = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = mpsc::channel();
         std::thread::spawn(move || {

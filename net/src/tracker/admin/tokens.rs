@@ -102,6 +102,11 @@ impl Tokens {
         Tokens { first: blake3::hash(first), issued: RwLock::new(issued.into_iter().collect()) }
     }
 
+    /// Whether a token is one of these, and has not expired.
+    pub(in crate::tracker) fn knows(&self, token: &Token, now: u64) -> bool {
+        self.find(token, now).is_some()
+    }
+
     /// Whose token it is.
     pub(super) fn find(&self, token: &Token, now: u64) -> Option<Caller> {
         let hash = blake3::hash(token.as_bytes());
