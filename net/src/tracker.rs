@@ -322,7 +322,7 @@ fn metrics_front(tracker: &Arc<state::Tracker>) -> Arc<dyn connection::Front> {
             connection::Front::connects(&*self.tracker, remote)
         }
 
-        fn stranger(&self, remote: IpAddr, path: &str) -> Result<(), Response> {
+        fn stranger(&self, remote: IpAddr, path: &str) -> Option<Response> {
             connection::Front::stranger(&*self.tracker, remote, path)
         }
     }

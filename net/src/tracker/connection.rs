@@ -63,8 +63,8 @@ pub(super) trait Front: Send + Sync + 'static {
     fn knows(&self, _request: &Request<Incoming>) -> bool {
         false
     }
-    /// Counts a request that no member made, from that address. Errors: the answer, where there were too many.
-    fn stranger(&self, remote: std::net::IpAddr, path: &str) -> Result<(), Response>;
+    /// Counts a request that no member made, from that address. The answer, where there were too many.
+    fn stranger(&self, remote: std::net::IpAddr, path: &str) -> Option<Response>;
     /// The answer to a request that needs neither the router nor its body, if it is one.
     fn at_once(&self, _remote: std::net::IpAddr, _request: &Request<Incoming>) -> Option<Response> {
         None
@@ -335,7 +335,7 @@ impl hyper::service::Service<Request<Incoming>> for Call {
         let is_member = self.front.knows(&request);
         if is_member {
             self.holder.is_member();
-        } else if let Err(refused) = self.front.stranger(remote, request.uri().path()) {
+        } else if let Some(refused) = self.front.stranger(remote, request.uri().path()) {
             // Who asks too often waits for the answer, idle, so that a flood costs little.
             return Box::pin(async move {
                 sleep(REFUSED_AFTER).await;

@@ -83,8 +83,8 @@ impl Front for Licenser {
         self.limits.connection(remote).is_ok()
     }
 
-    fn stranger(&self, remote: IpAddr, _: &str) -> Result<(), Response> {
-        self.limits.address(remote).map_err(|wait| Refusal::wait(ApiError::Rate, wait).into_response())
+    fn stranger(&self, remote: IpAddr, _: &str) -> Option<Response> {
+        self.limits.address(remote).err().map(|wait| Refusal::wait(ApiError::Rate, wait).into_response())
     }
 }
 

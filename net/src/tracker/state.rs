@@ -547,15 +547,13 @@ impl Front for Tracker {
         Tracker::knows(self, request)
     }
 
-    fn stranger(&self, remote: IpAddr, path: &str) -> Result<(), Response> {
+    fn stranger(&self, remote: IpAddr, path: &str) -> Option<Response> {
         // A license server has neither token nor passkey: its orders are counted if they are not signed.
         if path == licenses::ORDER {
-            return Ok(());
+            return None;
         }
-        let refuse = |refusal| {
-            if path.starts_with("/admin/") { admin::refuse(refusal) } else { refusal.into_response() }
-        };
-        Tracker::stranger(self, remote).map_err(refuse)
+        let refusal = Tracker::stranger(self, remote).err()?;
+        Some(if path.starts_with("/admin/") { admin::refuse(refusal) } else { refusal.into_response() })
     }
 
     fn at_once(&self, remote: IpAddr, request: &Request<Incoming>) -> Option<Response> {
