@@ -54,6 +54,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// A call that the tracker refuses for too many (429) is made again when it says, so often and within that time in all.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TRIES: u32 = 5;
+/// Characters of a refusal's reason that are shown.
+const MAX_REASON: usize = 500;
 /// A session is renewed when so many seconds are left.
 const RENEW_BEFORE: u64 = 30;
 
@@ -309,7 +311,12 @@ impl Client {
         if !status.is_success() {
             // It has not shown who it is: its clock counts for nothing.
             let failure: Option<Failure> = api::from_bytes(&bytes, api::MAX_ANSWER).ok();
-            return Err(failure.map_or_else(stranger, |failure| refused(&failure)));
+            return Err(match failure {
+                Some(failure) => refused(&failure),
+                // A proxy whose tracker is away.
+                None if status.is_server_error() => bad_status(status),
+                None => stranger(),
+            });
         }
         let answer: Identified = api::from_bytes(&bytes, api::MAX_ANSWER).map_err(|_| stranger())?;
         if answer.authority.as_ref().is_some_and(|authority| self.service.offer(authority)) {
@@ -647,7 +654,7 @@ impl Client {
     pub async fn metrics(&self) -> Result<String, Error> {
         let answer = self.http.get(self.origin().await?.join("metrics")).send().await?;
         if !answer.status().is_success() {
-            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+            return Err(bad_status(answer.status()));
         }
         String::from_utf8(read(answer, api::MAX_ANSWER).await?)
             .map_err(|_| Error::BadAnswer("metrics that are no text".to_owned()))
@@ -666,7 +673,7 @@ impl Client {
         url.set_query(Some(query));
         let answer = http.get(url).send().await?;
         if !answer.status().is_success() {
-            return Err(Error::BadAnswer(format!("HTTP status {}", answer.status().as_u16())));
+            return Err(bad_status(answer.status()));
         }
         read(answer, announce::MAX_REPLY).await
     }
@@ -787,12 +794,18 @@ fn refusal(status: StatusCode, failure: Option<Failure>, clock: &TrackerClock) -
             }
             refused(&failure)
         }
-        None => Error::BadAnswer(format!("HTTP status {}", status.as_u16())),
+        None => bad_status(status),
     }
 }
 
+fn bad_status(status: StatusCode) -> Error {
+    Error::BadAnswer(format!("HTTP status {}", status.as_u16()))
+}
+
 fn refused(failure: &Failure) -> Error {
-    let reason = failure.reason.clone();
+    // It may come from anybody, and is shown on a terminal.
+    let shown = failure.reason.chars().filter(|c| !c.is_control());
+    let reason: String = shown.take(MAX_REASON).collect();
     match ApiError::by_word(&failure.code) {
         ApiError::UsedVoucher if !failure.devices.is_empty() => {
             Error::PlacesTaken { reason, devices: failure.devices.clone() }

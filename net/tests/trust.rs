@@ -554,3 +554,23 @@ fn a_publisher_s_torrents_are_not_moved_by_publishing() {
     assert_eq!(second.authority.unwrap(), world.authority());
     assert!(Path::new(&token).exists());
 }
+
+#[test]
+fn what_a_stranger_says_steers_no_terminal() {
+    let world = World::new(100_000);
+    let body = bencode::to_bytes(&swarmseal::wire::api::Failure {
+        code: "full".to_owned(),
+        reason: format!("\u{1b}]0;owned\u{7}{}", "x".repeat(3000)),
+        now: Some(u64::MAX),
+        devices: Vec::new(),
+    });
+    let head = format!("HTTP/1.1 507 F\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let answer = [head.as_bytes(), &body].concat();
+    let listener = Listener::new(Box::new(move |_, mut stream, _| drop(stream.write_all(&answer))));
+    let torrent = world.torrent_with("rude.torrent", |authority| {
+        authority.origins = vec![listener.origin().parse().unwrap()];
+    });
+    let refused = world.expect("alice", &["subscribe", &torrent], 3);
+    let said = refused["error"].as_str().unwrap();
+    assert!(said.contains("owned") && !said.contains(char::is_control) && said.len() < 700, "{said:?}");
+}

@@ -246,7 +246,7 @@ mod tests {
             of_new_torrent(keys, origins.to_vec(), &reached, newest.cloned(), &key(1))
         };
         let first = of(keys(2, 3), &[], None).unwrap();
-        assert_eq!(first.origins, [reached.clone()]);
+        assert_eq!(first.origins, std::slice::from_ref(&reached));
         assert_eq!(of(keys(2, 3), &[], Some(&first)).unwrap(), first);
         let named = of(keys(2, 3), &[origin("https://t.example")], None).unwrap();
         assert_eq!(of(keys(2, 3), &[], Some(&named)).unwrap(), named);
