@@ -34,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::log::Log;
 pub use data_dir::{DataDir, TorrentDir};
 pub use exit::{Exit, Failure};
 use glue::{size, size_or_none};
@@ -191,15 +192,19 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.global.json);
     crate::platform::raise_descriptors();
     let Global { log, log_format, tracker_ca, backend, .. } = &cli.global;
-    let started = start_logging(log, *log_format)
-        .and_then(|()| choose_backend(backend.as_deref()))
-        .and_then(|()| trust(tracker_ca.as_deref()));
+    let failed = |failure: &Failure| {
+        output.failure(failure);
+        ExitCode::from(failure.exit as u8)
+    };
+    // Until the last word is written.
+    let _log = match start_logging(log, *log_format) {
+        Ok(log) => log,
+        Err(failure) => return failed(&failure),
+    };
+    let started = choose_backend(backend.as_deref()).and_then(|()| trust(tracker_ca.as_deref()));
     match started.and_then(|()| run(cli, output)).and_then(|()| output.check()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output.failure(&failure);
-            ExitCode::from(failure.exit as u8)
-        }
+        Err(failure) => failed(&failure),
     }
 }
 
@@ -215,7 +220,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn start_logging(filter: &str, format: LogFormat) -> Result<(), Failure> {
+fn start_logging(filter: &str, format: LogFormat) -> Result<Log, Failure> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(Exit::Usage, format!("--log {filter}: {error}")))?;
     crate::log::start(filter, format == LogFormat::Json)

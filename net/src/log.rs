@@ -1,37 +1,59 @@
-//! Where log lines go: standard error, as long as it takes them. A line that cannot be written is dropped and counted, because no
-//! program may fail for want of a log.
+//! Where log lines go: standard error, as long as it takes them. A thread of its own writes them. A line that cannot be written, or for
+//! which there is no room because a reader stalls, is dropped and counted: no program fails, or waits, for want of a log.
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+
+/// Lines that wait for a reader.
+const WAITING: usize = 16_384;
+
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// Hands lines to the thread that writes them, once there is one.
+static LINES: OnceLock<NonBlocking> = OnceLock::new();
+
+/// The log of this process: when it is dropped, lines that wait are written, for a second at most.
+pub(crate) struct Log {
+    _writer: WorkerGuard,
+}
 
 /// Log lines of this process that could not be written.
 pub(crate) fn dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
+    let without_room = LINES.get().map_or(0, |lines| lines.error_counter().dropped_lines() as u64);
+    DROPPED.load(Ordering::Relaxed) + without_room
 }
 
 /// Writes a line to standard error, or drops and counts it.
 pub(crate) fn line(line: impl AsRef<str>) {
-    let _ = writeln!(Lossy(io::stderr().lock()), "{}", line.as_ref());
+    let line = format!("{}\n", line.as_ref());
+    let _ = match LINES.get() {
+        Some(lines) => lines.clone().write_all(line.as_bytes()),
+        None => Lossy(io::stderr().lock()).write_all(line.as_bytes()),
+    };
 }
 
 /// Starts the log of this process, once. `json`: one object a line. Errors: there is a log already.
 pub(crate) fn start(
     filter: tracing_subscriber::EnvFilter,
     json: bool,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+) -> Result<Log, Box<dyn Error + Send + Sync>> {
+    let (lines, writer) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(Lossy(io::stderr()));
+    let lines = LINES.get_or_init(|| lines);
     // What the layer has to say of its own failures it would print, and panic where it cannot.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
-        .with_writer(|| Lossy(io::stderr()));
+        .with_writer(|| lines.clone());
     if json {
-        log.json().flatten_event(true).try_init()
+        log.json().flatten_event(true).try_init()?;
     } else {
-        log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init()
+        log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init()?;
     }
+    Ok(Log { _writer: writer })
 }
 
 /// A writer that never fails: it counts the writes that did.
@@ -47,10 +69,6 @@ impl<W: Write> Write for Lossy<W> {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    fn write_fmt(&mut self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
-        self.write_all(line.to_string().as_bytes())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -81,12 +99,12 @@ mod tests {
         let before = dropped();
         let mut log = Lossy(Full);
         log.write_all(b"a line\n").unwrap();
-        writeln!(log, "{}", 5).unwrap();
+        log.write_all(b"5\n").unwrap();
         assert_eq!(log.write(b"another").unwrap(), 7);
         log.flush().unwrap();
         assert_eq!(dropped() - before, 3);
         let mut kept = Lossy(Vec::new());
-        writeln!(kept, "{}", 5).unwrap();
+        kept.write_all(b"5\n").unwrap();
         assert_eq!((kept.0.as_slice(), dropped() - before), (b"5\n".as_slice(), 3));
     }
 }

@@ -7,9 +7,17 @@ pub mod world;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use swarmseal::tracker_client::Client;
 use world::{Running, World, program};
+
+/// Held by the test whose programs are running: where they log is one setting for all.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
@@ -38,6 +46,7 @@ fn lines_dropped(world: &World) -> u64 {
 
 #[test]
 fn a_log_that_cannot_be_written_harms_nobody() {
+    let _turn = turn();
     for level in LEVELS {
         for (name, sink) in sinks() {
             world::log(level, sink);
@@ -66,7 +75,32 @@ fn a_log_that_cannot_be_written_harms_nobody() {
 }
 
 #[test]
+fn a_reader_of_the_log_that_stalls_holds_nobody_up() {
+    let _turn = turn();
+    // A pipe holds some 64 KiB, and nobody reads.
+    let (reader, writer) = std::io::pipe().unwrap();
+    world::log("trace", writer.into());
+    let mut world = World::new(300_000);
+    let seed = world.seed(&[]);
+    world.fetch("alice");
+    let tracker = world.service();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Client::new(tracker).unwrap();
+    world::until("lines are dropped", || {
+        runtime.block_on(client.metrics()).unwrap();
+        lines_dropped(&world) > 0
+    });
+    let voucher = world.voucher(&[]);
+    world.play("alice", &["--voucher", &voucher], 0);
+    world.assert_opened("alice");
+    end(seed);
+    end(world.tracker.take().unwrap());
+    drop(reader);
+}
+
+#[test]
 fn a_result_that_cannot_be_written_is_an_error() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     for args in
         [&["completions", "bash"][..], &["tracker", "--print-config"], &["cpu"], &["--help"], &["--version"]]
