@@ -219,7 +219,7 @@ fn nothing_secret_goes_to_a_false_tracker_whatever_the_verb() {
     let tracker_key = world.authority().tracker_key;
     let genuine = world.url();
 
-    // A domain that the publisher gave up, and somebody else has now: one that says nothing of use, one that signs with a key of its own,
+    // A domain that the publisher gave up, and somebody else has now: one that says nothing of use, one that claims the tracker's key,
     // and one in between that asks the tracker. Each sees all that the programs send.
     let own = SigningKey::from_bytes(&[66; 32]);
     let ask = move |request: &str| {
@@ -235,11 +235,13 @@ fn nothing_secret_goes_to_a_false_tracker_whatever_the_verb() {
     let sign = move |request: &str| {
         let query = request.split(['?', ' ']).nth(2).unwrap_or_default();
         let Some(asked) = Identify::from_query(query) else { return b"de".to_vec() };
-        bencode::to_bytes(&Identified::sign(&asked, &own, [7; 32], 1_800_000_000))
+        // The tracker's key, which everybody can read, over a signature that it did not make.
+        let signed = Identified::sign(&asked, &own, [7; 32], 1_800_000_000);
+        bencode::to_bytes(&Identified { key: tracker_key, ..signed })
     };
     let false_ones: [(&str, Listener); 3] = [
         ("garbage", Listener::answering(|_| b"d2:ok3:yese".to_vec())),
-        ("a key of its own", Listener::answering(sign)),
+        ("a borrowed key", Listener::answering(sign)),
         ("a relay", Listener::answering(ask)),
     ];
     for (what, listener) in &false_ones {
