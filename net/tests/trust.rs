@@ -264,11 +264,18 @@ fn nothing_secret_goes_to_a_false_tracker_whatever_the_verb() {
         let token = TokenFile { origin: origin.parse().unwrap(), tracker_key, token: token.token };
         let _ = fs::remove_file(&old_key);
         token.to_key_file().write(old_key.as_ref(), swarmseal::atomic_file::Existing::Keep).unwrap();
-        // The tracker tells a relay's victims where it is now: for this test it knows nothing newer.
+        // The tracker tells a relay's victims where it is now, and they go there.
         let knows_newer = *what == "a relay";
 
         let fetch = ["--listen", "127.0.0.1:0", "--exit"];
-        if !knows_newer {
+        if knows_newer {
+            world.expect("bob", &["license", &torrent, "--voucher", &second], 0);
+            world.expect("bob", &[&["get", &torrent][..], &fetch].concat(), 0);
+            for args in [&["passkey", &torrent][..], &["devices", &torrent, "--name", "laptop"]] {
+                fs::write(world.kept("alice"), old.to_file()).unwrap();
+                world.expect("alice", args, 0);
+            }
+        } else {
             // Somebody who never met the tracker.
             for args in [
                 &["subscribe", &torrent][..],
