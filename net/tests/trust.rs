@@ -269,8 +269,8 @@ fn nothing_secret_goes_to_a_false_tracker_whatever_the_verb() {
 
         let fetch = ["--listen", "127.0.0.1:0", "--exit"];
         if knows_newer {
-            world.expect("bob", &["license", &torrent, "--voucher", &second], 0);
-            world.expect("bob", &[&["get", &torrent][..], &fetch].concat(), 0);
+            world.expect("carol", &["license", &torrent, "--voucher", &second], 0);
+            world.expect("carol", &[&["get", &torrent][..], &fetch].concat(), 0);
             for args in [&["passkey", &torrent][..], &["devices", &torrent, "--name", "laptop"]] {
                 fs::write(world.kept("alice"), old.to_file()).unwrap();
                 world.expect("alice", args, 0);
