@@ -1,6 +1,8 @@
 //! What one network can do to others: floods of every route that asks for no session, of connections and of subscriptions, and how long
 //! honest calls from another network take meanwhile.
 
+mod peer;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +88,9 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let beside = std::env::current_exe()?.with_file_name("swarmseal");
     let program = args.swarmseal.clone().unwrap_or(beside);
+    let duration = Duration::from_secs(args.seconds);
+    // Before this program keeps to its own cores: what it starts would, too.
+    let of_a_peer = peer::rows(program.clone(), duration)?;
     let tracker = Tracker::start(&program, &args.cores, None)?;
     swarmseal_bench::load::server::stay_on(&args.own_cores)?;
     let torrent = Torrent::register(&tracker, 1 << 18, 1000)?;
@@ -124,7 +129,6 @@ fn main() -> Result<ExitCode> {
         Honest { request: identify.clone(), stays: true, pause: PAUSE_OF_STRANGERS },
         Honest { request: identify, stays: false, pause: PAUSE_OF_STRANGERS },
     ];
-    let duration = Duration::from_secs(args.seconds);
     let mut rows = Vec::new();
     for (name, flood) in floods {
         let row = run(tracker.server.address, name, &flood, &honest, duration, args.connections.into())?;
@@ -133,6 +137,7 @@ fn main() -> Result<ExitCode> {
         }
         rows.push(row);
     }
+    rows.extend(of_a_peer);
     let passes = rows.iter().all(|row| row.p99_ms < BAR_MS && row.busy + row.refused + row.lost == 0);
     if args.json {
         println!("{}", serde_json::to_string(&rows)?);
@@ -166,10 +171,16 @@ fn run(
         stop.store(true, Ordering::Relaxed);
         done
     });
+    let callers = callers.into_iter().map(|caller| caller.ok().context("a caller failed"));
+    let callers = callers.collect::<Result<Vec<_>>>()?;
+    row_of(name, callers, sent.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// What the callers saw together.
+fn row_of(name: &'static str, callers: Vec<Caller>, flood_rate: f64) -> Result<Row> {
     let mut latencies = Vec::new();
     let (mut busy, mut refused, mut lost) = (0, 0, 0);
     for caller in callers {
-        let caller = caller.ok().context("a caller failed")?;
         latencies.extend(caller.latencies);
         busy += caller.busy;
         refused += caller.refused;
@@ -178,7 +189,6 @@ fn run(
     ensure!(!latencies.is_empty(), "{name}: no call was answered");
     latencies.sort_by(f64::total_cmp);
     let quantile = |part: f64| latencies[((part * latencies.len() as f64) as usize).min(latencies.len() - 1)];
-    let flood_rate = sent.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     let (p50_ms, p99_ms) = (quantile(0.5), quantile(0.99));
     Ok(Row { flood: name, flood_rate, calls: latencies.len(), p50_ms, p99_ms, busy, refused, lost })
 }
