@@ -218,7 +218,8 @@ pub fn publisher_key() -> SigningKey {
 
 /// Who serves a publisher's torrents: a file, and a statement as it is and under an honest signature.
 pub fn authority(data: &[u8]) {
-    let key = publisher_key();
+    static KEY: LazyLock<SigningKey> = LazyLock::new(publisher_key);
+    let key = &*KEY;
     if let Ok(read) = SignedAuthority::from_file(data) {
         assert_eq!(SignedAuthority::from_file(&read.to_file()), Ok(read));
     }
@@ -226,7 +227,7 @@ pub fn authority(data: &[u8]) {
     let signed = [data, &key.sign(purpose::AUTHORITY, data)].concat();
     if let Ok(read) = SignedAuthority::from_bytes(&signed, &key.public()) {
         assert!((1..=MAX_ORIGINS).contains(&read.origins.len()));
-        let again = SignedAuthority::sign((*read).clone(), &key).expect("it was valid");
+        let again = SignedAuthority::sign((*read).clone(), key).expect("it was valid");
         assert_eq!(*again, *read);
         assert_eq!(read.supersedes(None, read.serial), Ok(true));
     }
