@@ -179,7 +179,7 @@ struct Credential {
     key: SigningKey,
 }
 
-/// Where the tracker showed who it is.
+/// Where the tracker proved its identity.
 struct Met {
     origin: Origin,
     /// What was known of it then: a newer authority may name other origins, or the same ones in another order.
@@ -246,7 +246,7 @@ impl Client {
         Client { credential: Some(credential), shared: Arc::default(), ..self.clone() }
     }
 
-    /// Whom it calls.
+    /// The tracker or license server that it calls.
     pub fn service(&self) -> &Service {
         &self.service
     }
@@ -256,7 +256,7 @@ impl Client {
         self.shared.clock.now()
     }
 
-    /// Has the tracker show who it is, and gives what later signatures refer to for a minute. Nothing secret is sent. Errors:
+    /// Has the tracker prove its identity, and returns the contact that signatures may refer to for a minute. Nothing secret is sent. Errors:
     /// [`Error::Stranger`] where somebody else answers at every origin, [`Error::PlainHttp`], [`Error::Unreachable`].
     pub async fn identify(&self) -> Result<Contact, Error> {
         let mut met = self.shared.met.lock().await;
@@ -309,7 +309,7 @@ impl Client {
         let status = answer.status();
         let bytes = read(answer, api::MAX_ANSWER).await?;
         if !status.is_success() {
-            // It has not shown who it is: its clock counts for nothing.
+            // The sender has not proved its identity: its clock counts for nothing.
             let failure: Option<Failure> = api::from_bytes(&bytes, api::MAX_ANSWER).ok();
             return Err(match failure {
                 Some(failure) => refused(&failure),
@@ -327,7 +327,7 @@ impl Client {
         Ok(Some(contact))
     }
 
-    /// Where the tracker is, which has shown who it is in this run.
+    /// An origin at which the tracker has proved its identity in this run.
     async fn origin(&self) -> Result<Origin, Error> {
         let mut met = self.shared.met.lock().await;
         if let Some(Met { origin, serial }) = &*met
@@ -338,8 +338,8 @@ impl Client {
         self.find(&mut met, None).await.map(|contact| contact.origin)
     }
 
-    /// Does something where the tracker is, and again elsewhere if it cannot be reached there and has other origins: whatever is asked of
-    /// a tracker is safe to repeat.
+    /// Calls the tracker where it was met, and at another of its origins if it cannot be reached there. Every call of a tracker is safe to
+    /// repeat.
     async fn there<T, F: Future<Output = Result<T, Error>>>(
         &self,
         ask: impl Fn(Origin) -> F,

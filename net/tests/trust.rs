@@ -1,5 +1,4 @@
-//! Whom programs talk to: a .torrent from anywhere makes a client tell nothing to anybody but the publisher's tracker, and the publisher
-//! can move while swarms run.
+//! Programs talk to the publisher's tracker and to nobody else, whatever a .torrent says; and the publisher can move while swarms run.
 
 // Public, for not every item in it serves here.
 pub mod world;

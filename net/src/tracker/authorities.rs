@@ -1,4 +1,4 @@
-//! Who serves each publisher's torrents, as its key signed it last, and where this tracker may say who it is.
+//! Each publisher's newest authority, and the origins at which this tracker may prove its identity.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -46,8 +46,8 @@ impl Authorities {
         newest.by_publisher.get(publisher).cloned()
     }
 
-    /// Whether the tracker may say there who it is: a publisher's newest authority names that origin and this tracker, or the operator
-    /// does. An origin that was given up is nobody's: a relay there learns nothing.
+    /// Whether the tracker may prove its identity there: a publisher's newest authority names that origin and this tracker, or the operator
+    /// does. At an origin that was given up, a relay gets no proof.
     pub(super) fn may_answer_at(&self, origin: &Origin) -> bool {
         let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
         self.own.get() == Some(origin) || newest.origins.contains(origin)

@@ -1,4 +1,4 @@
-//! `GET /identify`: a tracker or license server shows a client who it is before the client says anything else.
+//! `GET /identify`: a tracker or license server proves its identity before a client sends anything else.
 
 use std::sync::Arc;
 

@@ -102,7 +102,7 @@ pub struct OwnKeys {
     pub license_key: [u8; 32],
 }
 
-/// A tracker's admin API. The token goes to the tracker that it is for, once that has shown who it is.
+/// A tracker's admin API. The token goes to its own tracker, after that tracker has proved its identity.
 #[derive(Clone)]
 pub struct AdminClient {
     http: reqwest::Client,
@@ -458,7 +458,7 @@ impl AdminClient {
         self.send(request.header("content-type", "application/json").body(body)).await
     }
 
-    /// A request with the token, to the tracker that has shown who it is. `path`: with its query.
+    /// A request with the token, for the tracker after it has proved its identity. `path`: with its query.
     async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let mut url = self.client.origin().await?.join(path);

@@ -1,4 +1,4 @@
-//! Whom a client calls: where a tracker or license server is reached, and the key by which it is known there.
+//! The tracker or license server that a client calls: its origins, and the key that proves its identity there.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -333,7 +333,7 @@ fn fields(fields: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// Asks a tracker or license server to show who it is: `GET /identify?nonce=…&origin=…&publisher=…`. Nothing in it is secret.
+/// Asks a tracker or license server to prove its identity: `GET /identify?nonce=…&origin=…&publisher=…`. Nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identify {
     /// Drawn by the client.
@@ -374,7 +374,7 @@ impl Identify {
     }
 }
 
-/// Who a tracker or license server is.
+/// A tracker's or license server's proof of its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identified {
     /// The publisher's newest authority, if the tracker knows one: a statement of [`crate::wire::authority`].
@@ -418,8 +418,8 @@ impl Identified {
     }
 }
 
-/// A meeting of a client and a tracker that showed who it is. What a client signs covers it, so that nobody in between can use it
-/// elsewhere or later.
+/// A meeting of a client and a tracker that has proved its identity. Later signatures of the client cover it, so that a relay can use them
+/// neither elsewhere nor later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
     /// The client's nonce.

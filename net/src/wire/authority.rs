@@ -1,4 +1,4 @@
-//! Who serves a publisher's torrents today: a statement that the publisher's key signs. A .torrent carries one outside of `info`, and
+//! The authority: a publisher's signed statement of which tracker serves its torrents. A .torrent carries one outside of `info`, and
 //! trackers hand out the newest, so that a publisher can move to another domain or replace keys while swarms run.
 //!
 //! ```text
@@ -56,7 +56,7 @@ pub enum Error {
     },
 }
 
-/// Who serves a publisher's torrents.
+/// Which tracker serves a publisher's torrents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authority {
     /// Ed25519 public key that signs licenses.

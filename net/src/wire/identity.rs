@@ -14,9 +14,9 @@ use zeroize::{Zeroize, Zeroizing};
 pub mod purpose {
     /// A downloader's ticket, over `Ticket::signing_input`.
     pub const TICKET: &str = "ticket";
-    /// A publisher's word on who serves its torrents.
+    /// A publisher's statement of which tracker serves its torrents.
     pub const AUTHORITY: &str = "authority";
-    /// A tracker's or license server's proof of who it is.
+    /// A tracker's or license server's proof of its identity.
     pub const IDENTIFY: &str = "identify";
     /// A subscription.
     pub const SUBSCRIBE: &str = "subscribe";

@@ -62,7 +62,7 @@ pub enum Error {
     /// Which pieces are sealed cannot be.
     #[error("bad .torrent file: {0}")]
     Selection(#[from] selection::Error),
-    /// It says who serves it, and its publisher did not.
+    /// Another key than the publisher's signed its authority.
     #[error("forged .torrent file: {0}: get it from the publisher")]
     Authority(#[from] authority::Error),
 }
@@ -70,7 +70,7 @@ pub enum Error {
 /// A .torrent file.
 #[derive(Clone, Debug)]
 pub struct Metainfo {
-    /// Who serves it, if it says so: no part of what the info-hash covers.
+    /// Which tracker serves it, if the file says so. The info-hash does not cover it.
     pub authority: Option<SignedAuthority>,
     /// What the info-hash covers.
     pub info: Info,
@@ -209,7 +209,7 @@ impl Metainfo {
         Self::checked(authority, parsed, raw_info.to_vec())
     }
 
-    /// The same torrent with another word on who serves it. Errors: [`Error::Authority`] where its publisher did not sign it.
+    /// The same torrent with another authority. Errors: [`Error::Authority`] where its publisher did not sign it.
     pub fn with_authority(self, authority: SignedAuthority) -> Result<Self, Error> {
         Self::checked(Some(authority), self.info, self.raw_info)
     }

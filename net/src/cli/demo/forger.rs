@@ -20,7 +20,7 @@ const MAX_HEARD: usize = 1 << 20;
 
 type Heard = Arc<Mutex<Vec<u8>>>;
 
-/// Has a device redeem a code with the forged .torrent. The attack succeeds where the forger hears more than the question who it is.
+/// Has a device redeem a code with the forged .torrent. The attack succeeds if the forger receives more than requests to identify itself.
 /// `publisher`: the publisher's data directory; `tracker`: its tracker's URL.
 pub(super) async fn forge(
     work: &Path,

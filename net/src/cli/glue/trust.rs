@@ -1,4 +1,4 @@
-//! Whom a torrent's calls go to: the newest authority of its publisher that this device has seen.
+//! The tracker that a torrent's calls go to, by the newest authority of the publisher that this device has seen.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(in crate::cli) struct TrustArgs {
 }
 
 impl TrustArgs {
-    /// Whom the torrent's calls go to. The newest authority of all that are there counts, and is kept for all torrents of the publisher.
+    /// The torrent's tracker. Of the authorities at hand the newest counts, and is kept for all torrents of the publisher.
     pub(in crate::cli) fn service(&self, metainfo: &Metainfo, data: &DataDir) -> Result<Service, Failure> {
         let publisher = &metainfo.info.seal.publisher_key;
         let path = data.authority(publisher);
@@ -68,7 +68,7 @@ pub(in crate::cli) fn read_authority(path: &Path, publisher: &[u8; 32]) -> Resul
     Ok(authority)
 }
 
-/// The authority in a file, whoever its publisher is.
+/// The authority in a file, of any publisher.
 pub(in crate::cli) fn open_authority(path: &Path) -> Result<SignedAuthority, Failure> {
     let failed = |error: std::io::Error| Failure::file(path, &error);
     let mut bytes = Vec::new();
