@@ -72,17 +72,6 @@ pub enum Error {
         /// How many there were.
         allowed: u64,
     },
-    /// The clock shows an earlier time than it did before.
-    #[error(
-        "the clock was set back by {seconds} seconds: it has shown {} before: set it right, or renew the license online",
-        date::utc(*seen)
-    )]
-    ClockSetBack {
-        /// By how much.
-        seconds: u64,
-        /// The latest time that it has shown.
-        seen: u64,
-    },
     /// The license server has not been heard of for too long.
     #[error("the license has to be renewed online: its offline time of {grace} seconds is over{}", since.map(|since| format!(" since {}", date::utc(since))).unwrap_or_default())]
     OfflineTooLong {
@@ -363,16 +352,16 @@ impl Player {
 
     /// Which files are in it: their names and sizes, before a play is begun. Errors: as [`Session::content`].
     pub fn content(self: &Arc<Self>, pieces: &dyn PieceReader) -> Result<Content, Error> {
-        Session::new(self.clone()).content(pieces)
+        Session::new(self.clone(), 0).content(pieces)
     }
 
     /// Checks the policy at `now`, counts one play, and writes the count before anything is released.
     ///
-    /// Errors: [`Error::Expired`], [`Error::NotYet`], [`Error::NoPlaysLeft`], [`Error::ClockSetBack`],
-    /// [`Error::OfflineTooLong`], those of [`PolicyState::load`].
+    /// Errors: [`Error::Expired`], [`Error::NotYet`], [`Error::NoPlaysLeft`], [`Error::OfflineTooLong`],
+    /// those of [`PolicyState::load`].
     pub fn begin_play(self: &Arc<Self>, state: &mut PolicyState, now: u64) -> Result<Session, Error> {
-        state.begin_play(self.license(), now)?;
-        Ok(Session::new(self.clone()))
+        let time = state.begin_play(self.license(), now)?;
+        Ok(Session::new(self.clone(), time))
     }
 
     /// Opens pieces and says which do not open, in order: what is fetched again. Releases nothing.

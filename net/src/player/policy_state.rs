@@ -28,8 +28,6 @@ use crate::wire::license::{License, Policy};
 
 /// Version 1 had neither counter nor place.
 const VERSION: u64 = 2;
-/// Clocks are corrected; that much backwards is no attempt to gain time.
-const CLOCK_TOLERANCE: u64 = 300;
 const MAX_FILE: usize = 4096;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,16 +194,18 @@ impl PolicyState {
         }
     }
 
+    /// What the time is where the clock shows `now`: the latest that it or the tracker has shown. So a clock that is behind refuses
+    /// nothing that has begun, and one that is set back gives nothing back.
+    fn time(&self, now: u64) -> u64 {
+        now.max(self.record.seen)
+    }
+
     /// Whether the policy lets it be played at `now`; counts nothing. Errors: as [`super::Player::begin_play`].
     pub fn check(&self, policy: &Policy, now: u64) -> Result<(), Error> {
         if self.lost {
             return Err(Error::LostPolicyState { path: self.files.record.clone() });
         }
-        if now.saturating_add(CLOCK_TOLERANCE) < self.record.seen {
-            return Err(Error::ClockSetBack { seconds: self.record.seen - now, seen: self.record.seen });
-        }
-        // A clock that was corrected a little does not give time back.
-        let now = now.max(self.record.seen);
+        let now = self.time(now);
         if let Some(until) = policy.not_before.filter(|&until| now < until) {
             return Err(Error::NotYet { until });
         }
@@ -225,7 +225,7 @@ impl PolicyState {
 
     /// Whether little is left of the offline time: less than a quarter.
     pub fn is_renewal_due(&self, policy: &Policy, now: u64) -> bool {
-        let offline = now.max(self.record.seen).saturating_sub(self.record.contact.unwrap_or(0));
+        let offline = self.time(now).saturating_sub(self.record.contact.unwrap_or(0));
         policy.offline_grace.is_some_and(|grace| offline > grace - grace / 4)
     }
 
@@ -264,8 +264,8 @@ impl PolicyState {
         Ok(())
     }
 
-    /// [`PolicyState::check`], then counts a play and writes it down.
-    pub(super) fn begin_play(&mut self, license: &License, now: u64) -> Result<(), Error> {
+    /// [`PolicyState::check`], then counts a play and writes it down; what the time is.
+    pub(super) fn begin_play(&mut self, license: &License, now: u64) -> Result<u64, Error> {
         if !self.lost {
             let _turn = self.turn()?;
             // Another process may have played meanwhile.
@@ -273,14 +273,12 @@ impl PolicyState {
             self.record = Record { plays: stored.plays.max(license.played), ..stored };
             self.fits(license)?;
             self.check(&license.policy, now)?;
-            let record = &self.record;
-            return self.save(Record {
-                plays: record.plays.saturating_add(1),
-                seen: record.seen.max(now),
-                ..record.clone()
-            });
+            let (record, time) = (&self.record, self.time(now));
+            self.save(Record { plays: record.plays.saturating_add(1), seen: time, ..record.clone() })?;
+            return Ok(time);
         }
-        self.check(&license.policy, now)
+        self.check(&license.policy, now)?;
+        Ok(self.time(now))
     }
 
     /// The next record: the file, and then the journal, lest a kill in between look like an older file. The caller has the turn.
@@ -371,7 +369,7 @@ mod tests {
         License { issued: Some(at), played, ..license(Policy { plays: Some(9), ..Policy::default() }) }
     }
 
-    fn play(state: &mut PolicyState, policy: &Policy, now: u64) -> Result<(), Error> {
+    fn play(state: &mut PolicyState, policy: &Policy, now: u64) -> Result<u64, Error> {
         state.begin_play(&license(policy.clone()), now)
     }
 
@@ -423,17 +421,29 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_is_noticed_and_the_tracker_sets_it_right() {
+    fn a_clock_that_is_behind_refuses_nothing_that_has_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = load(dir.path(), 1).unwrap();
+        // The tracker's clock is an hour ahead, and right.
+        state.renew(&issued(NOW, 0), 0).unwrap();
+        assert_eq!(play(&mut state, &Policy::default(), NOW - 3600).unwrap(), NOW);
+        let dates = |from, to| Policy { not_before: Some(from), expires: Some(to), ..Policy::default() };
+        assert_eq!(play(&mut state, &dates(NOW - 10, NOW + 10), NOW - 3600).unwrap(), NOW);
+        let early = state.check(&dates(NOW + 10, NOW + 20), NOW - 3600);
+        assert!(matches!(early, Err(Error::NotYet { until }) if until == NOW + 10));
+    }
+
+    #[test]
+    fn a_clock_set_back_gives_nothing_back_and_the_tracker_sets_right_one_that_ran_ahead() {
         let dir = tempfile::tempdir().unwrap();
         let mut state = load(dir.path(), 1).unwrap();
         let policy = Policy { expires: Some(NOW + 10), ..Policy::default() };
         play(&mut state, &policy, NOW).unwrap();
-        let back = state.check(&policy, NOW - 1000);
-        assert!(matches!(back, Err(Error::ClockSetBack { seconds: 1000, seen: NOW })));
-        play(&mut state, &policy, NOW - 200).unwrap();
+        assert_eq!(play(&mut state, &policy, NOW - 200_000).unwrap(), NOW);
+        play(&mut state, &Policy::default(), NOW + 20).unwrap();
+        assert!(matches!(state.check(&policy, NOW), Err(Error::Expired { .. })));
         state.renew(&issued(NOW - 1000, 0), 0).unwrap();
         assert!(state.check(&policy, NOW - 1000).is_ok());
-        // Going back a little does not bring an expired license back.
         play(&mut state, &Policy::default(), NOW + 20).unwrap();
         assert!(matches!(state.check(&policy, NOW - 100), Err(Error::Expired { .. })));
         // Nor does a license from before, shown again.

@@ -70,11 +70,18 @@ impl Content {
 #[derive(Clone, Debug)]
 pub struct Session {
     player: Arc<Player>,
+    begun: u64,
 }
 
 impl Session {
-    pub(super) fn new(player: Arc<Player>) -> Self {
-        Session { player }
+    /// `begun`: when, in Unix seconds, by the latest clock that was seen.
+    pub(super) fn new(player: Arc<Player>, begun: u64) -> Self {
+        Session { player, begun }
+    }
+
+    /// When it was begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// The player behind it.

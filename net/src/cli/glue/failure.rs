@@ -49,8 +49,7 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         }
         Error::NotYet { .. } => "wait until then, and see that the clock is right",
         Error::NoPlaysLeft { .. } => "more are bought by `swarmseal license` with --voucher CODE",
-        Error::ClockSetBack { .. }
-        | Error::OfflineTooLong { .. }
+        Error::OfflineTooLong { .. }
         | Error::TamperedPolicyState { .. }
         | Error::LostPolicyState { .. }
         | Error::OldPolicyState { .. }
@@ -64,9 +63,6 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         Error::Expired { since } => json!({ "reason": "expired", "since": since }),
         Error::NotYet { until } => json!({ "reason": "not-yet", "until": until }),
         Error::NoPlaysLeft { allowed } => json!({ "reason": "no-plays-left", "plays": allowed }),
-        Error::ClockSetBack { seconds, seen } => {
-            json!({ "reason": "clock-set-back", "seconds": seconds, "until": seen })
-        }
         Error::OfflineTooLong { grace, since } => {
             json!({ "reason": "offline-too-long", "offline_grace": grace, "since": since })
         }
@@ -88,7 +84,6 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         Error::NewerLicense { .. } | Error::NewerPolicyState { .. } => Exit::NewerVersion,
         Error::Expired { .. }
         | Error::NotYet { .. }
-        | Error::ClockSetBack { .. }
         | Error::OfflineTooLong { .. } => Exit::Expired,
         Error::NoPlaysLeft { .. } => Exit::NoPlaysLeft,
         Error::CorruptPiece { .. }
