@@ -32,6 +32,16 @@ pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> i
     file.commit(existing)
 }
 
+/// Waits until no other process holds this lock, which is a file's, and holds it until the file is dropped. Blocks.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    platform::private(&mut options);
+    let file = options.open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
 /// Creates the directories above a file whose path has these components, one after another: a link on the way could lead out of
 /// `directory`. The file's path. Errors, with the path that they are about: [`io::ErrorKind::NotADirectory`] for a link as well.
 pub fn make_parents(directory: &Path, components: &[String]) -> Result<PathBuf, (PathBuf, io::Error)> {

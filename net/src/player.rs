@@ -15,7 +15,8 @@ mod tar;
 use std::io;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use sha1::{Digest, Sha1};
 use swarmseal_core::{SecretKey, decrypt_piece_with, package};
@@ -130,15 +131,15 @@ pub enum Error {
         /// The piece.
         index: u32,
     },
-    /// A piece is stored for another epoch than the license's.
-    #[error("piece {index} is stored for epoch {stored}, the license is for epoch {license}")]
+    /// A piece is stored for an epoch of which there is no license.
+    #[error("piece {index} is stored for epoch {stored}, and there is no license of that: {why}")]
     WrongEpoch {
         /// The piece.
         index: u32,
         /// The epoch that it is encrypted for.
         stored: u64,
-        /// The license's epoch.
-        license: u64,
+        /// Why there is none.
+        why: String,
     },
     /// A stored piece could not be read.
     #[error("piece {index} could not be read: {error}")]
@@ -228,6 +229,27 @@ pub trait PieceReader: Sync {
     }
 }
 
+/// Where licenses of further epochs come from: pieces move to an epoch that begins, while they are played and before.
+pub trait Licenses: Send + Sync {
+    /// The license of an epoch. Called outside a runtime, by one thread at a time; it may wait for as long as a reader does. Errors:
+    /// a sentence that says why there is none.
+    fn license(&self, epoch: u64) -> Result<License, String>;
+}
+
+/// No license but the one.
+struct NoOthers;
+
+impl Licenses for NoOthers {
+    fn license(&self, _: u64) -> Result<License, String> {
+        Err("nobody is asked for it".to_owned())
+    }
+}
+
+/// Epochs whose licenses are at hand at most, beside the one whose policy counts.
+const EPOCHS_AT_HAND: usize = 4;
+/// A license that could not be had is not asked for again meanwhile.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Copies of a piece that are opened at most.
 const TRIES: u32 = 8;
 
@@ -238,7 +260,7 @@ pub enum Fault {
     Missing,
     /// It opens to something else than was published.
     Corrupt,
-    /// It is encrypted for another epoch than the license's.
+    /// It is encrypted for an epoch of which there is no license.
     OtherEpoch,
     /// The disk did not give it.
     Unreadable,
@@ -254,14 +276,23 @@ pub struct BadPiece {
 }
 
 /// A torrent, a subscriber's secret and a license that fit together.
-#[derive(Debug)]
 pub struct Player {
     metainfo: Metainfo,
     secret: SecretKey,
-    /// The first has the policy; the others open pieces that have not moved to its epoch.
-    licenses: Vec<Opener>,
+    /// The one whose policy counts.
+    opener: Arc<Opener>,
+    /// Those of other epochs, the newest last; they say nothing of what is allowed.
+    others: Mutex<Vec<Arc<Opener>>>,
+    /// What others there are, and which could not be had lately.
+    source: Mutex<Source>,
     /// Once it was read: what stands before the files.
     manifest: OnceLock<Arc<OpenedManifest>>,
+}
+
+/// Who is asked for licenses of other epochs.
+struct Source {
+    licenses: Box<dyn Licenses>,
+    refused: Option<(u64, Instant, String)>,
 }
 
 /// The head of the stream.
@@ -272,6 +303,12 @@ struct OpenedManifest {
     header: u64,
     /// Where some pieces are clear, what each carries.
     map: Option<Interleaving>,
+}
+
+impl std::fmt::Debug for Player {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Player").field("license", self.license()).finish_non_exhaustive()
+    }
 }
 
 /// A license, and its keys as far as they were opened.
@@ -292,25 +329,26 @@ impl Player {
         license_key: &[u8; 32],
         envelope: &[u8],
     ) -> Result<Arc<Self>, Error> {
-        Self::with_licenses(metainfo, keys, license_key, envelope, &[])
+        Self::following(metainfo, keys, license_key, envelope, Box::new(NoOthers))
     }
 
-    /// The same, with further licenses of other epochs: they open pieces that have not moved, and say nothing of what is
-    /// allowed.
-    pub fn with_licenses(
+    /// The same, of a device that asks for licenses of other epochs when it meets pieces of them.
+    pub fn following(
         metainfo: Metainfo,
         keys: &SubscriberKeys,
         license_key: &[u8; 32],
         envelope: &[u8],
-        others: &[Vec<u8>],
+        licenses: Box<dyn Licenses>,
     ) -> Result<Arc<Self>, Error> {
-        let mut licenses = Vec::with_capacity(1 + others.len());
-        for envelope in std::iter::once(envelope).chain(others.iter().map(Vec::as_slice)) {
-            let license = License::open_for(envelope, &keys.identity, &metainfo, license_key, &keys.id)?;
-            licenses.push(Opener { license, opened: OpenedKeys::default() });
-        }
-        let secret = keys.secret.clone();
-        Ok(Arc::new(Player { metainfo, secret, licenses, manifest: OnceLock::new() }))
+        let license = License::open_for(envelope, &keys.identity, &metainfo, license_key, &keys.id)?;
+        Ok(Arc::new(Player {
+            metainfo,
+            secret: keys.secret.clone(),
+            opener: Arc::new(Opener { license, opened: OpenedKeys::default() }),
+            others: Mutex::default(),
+            source: Mutex::new(Source { licenses, refused: None }),
+            manifest: OnceLock::new(),
+        }))
     }
 
     /// The .torrent.
@@ -335,14 +373,9 @@ impl Player {
         self.license().epoch
     }
 
-    /// The epochs of all licenses: stored pieces must be encrypted for one of them.
-    pub fn epochs(&self) -> impl Iterator<Item = u64> + '_ {
-        self.licenses.iter().map(|opener| opener.license.epoch)
-    }
-
-    /// The license whose policy counts; there is always one.
+    /// The license whose policy counts.
     pub(crate) fn license(&self) -> &License {
-        &self.licenses[0].license
+        &self.opener.license
     }
 
     /// Whether a stored piece opens to what was published. Releases nothing.
@@ -430,9 +463,8 @@ impl Player {
         let info = &self.metainfo.info;
         let params = &info.seal.params;
         if !info.seal.is_clear(index) {
-            let opener = self.opener(stored);
-            let Opener { license, opened } =
-                opener.ok_or(Error::WrongEpoch { index, stored, license: self.epoch() })?;
+            let opener = self.opener(stored).map_err(|why| Error::WrongEpoch { index, stored, why })?;
+            let Opener { license, opened } = &*opener;
             let place = info.seal.selection.as_ref().map_or(index, |it| it.rank(Kind::Sealed, index));
             let key = opened.get(params, &self.secret, &license.keys, place);
             let key =
@@ -446,9 +478,51 @@ impl Player {
         Ok(())
     }
 
-    /// The license of an epoch.
-    fn opener(&self, epoch: u64) -> Option<&Opener> {
-        self.licenses.iter().find(|opener| opener.license.epoch == epoch)
+    /// The license of an epoch, which is asked for where it is not at hand.
+    fn opener(&self, epoch: u64) -> Result<Arc<Opener>, String> {
+        if let Some(opener) = self.at_hand(epoch) {
+            return Ok(opener);
+        }
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have asked meanwhile.
+        if let Some(opener) = self.at_hand(epoch) {
+            return Ok(opener);
+        }
+        if let Some((of, at, why)) = &source.refused
+            && *of == epoch
+            && at.elapsed() < ASK_AGAIN
+        {
+            return Err(why.clone());
+        }
+        let fits = |license: &License| {
+            let known = self.license();
+            (license.torrent_id, license.subscriber, license.epoch)
+                == (known.torrent_id, known.subscriber, epoch)
+        };
+        match source.licenses.license(epoch) {
+            Ok(license) if fits(&license) => {
+                let opener = Arc::new(Opener { license, opened: OpenedKeys::default() });
+                let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+                if others.len() == EPOCHS_AT_HAND {
+                    others.remove(0);
+                }
+                others.push(Arc::clone(&opener));
+                Ok(opener)
+            }
+            Ok(_) => Err("what came is another's".to_owned()),
+            Err(why) => {
+                source.refused = Some((epoch, Instant::now(), why.clone()));
+                Err(why)
+            }
+        }
+    }
+
+    fn at_hand(&self, epoch: u64) -> Option<Arc<Opener>> {
+        if epoch == self.epoch() {
+            return Some(Arc::clone(&self.opener));
+        }
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().find(|opener| opener.license.epoch == epoch).cloned()
     }
 }
 

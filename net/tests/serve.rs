@@ -203,10 +203,10 @@ fn what_ends_early_does_not_look_whole() {
     served.ends();
     // The same through a pipe, to a tar and to a file: what comes is right, and does not look whole.
     let (torrent, to) = (world.torrent(), world.file("alice/again"));
-    world.expect("alice", &["play", &torrent, "--output", &to], 11);
+    world.expect("alice", &["play", &torrent, "--patience", "1s", "--output", &to], 11);
     assert!(!world.path("alice/again/content.bin").exists());
     for (flags, head) in [(&["-o", "-"][..], 0), (&["-o", "-", "--tar"], 512)] {
-        let args = [&["play", &torrent], flags].concat();
+        let args = [&["play", &torrent, "--patience", "1s"], flags].concat();
         let played = program(&world.path("alice"), &args).output().unwrap();
         assert_eq!(played.status.code(), Some(11), "{flags:?}");
         let said = String::from_utf8_lossy(&played.stderr).into_owned();
@@ -256,6 +256,39 @@ fn without_a_get_the_player_fetches_by_itself() {
     assert!(second.range("bytes=0-99").body == content[..100]);
     second.ends();
     served.ends();
+}
+
+#[test]
+fn what_moves_to_an_epoch_that_begins_meanwhile_is_served() {
+    let mut world = World::new(700_000);
+    let content = published(&world);
+    let _seed = world.seed(&[]);
+    let (torrent, token, code) = (world.torrent(), world.token(), world.voucher(&[]));
+    world.expect("alice", &["subscribe", &torrent], 0);
+    let served = Served::start(&world, "alice", &["--voucher", &code]);
+    let all = world.shape().piece_count;
+    // Its last piece, for which the player begins to fetch; none of what is asked for below.
+    assert!(served.range("bytes=-10").body == content[content.len() - 10..]);
+    until("not all is fetched", || stored(&world, "alice") == all);
+    // Twice: the bytes of the one before may be read until others take their place.
+    for epoch in [2, 3] {
+        world.expect("operator", &["epochs", &torrent, "--admin-token-file", &token, "--begin"], 0);
+        until("pieces of the old epoch stay", || world.stored("alice").0.epochs().into_iter().eq([epoch]));
+    }
+    // Without the tracker there is no license of it, and a reader is told why.
+    world.tracker.take().unwrap().kill();
+    let refused = served.range("bytes=200000-200009");
+    let said = String::from_utf8_lossy(&refused.body).into_owned();
+    assert_eq!(refused.status, 503, "{said}");
+    assert!(said.contains("is stored for epoch 3, and there is no license of that: "), "{said}");
+    world.start_tracker();
+    until("the license is not fetched", || served.range("bytes=200000-200009").status == 206);
+    assert!(served.get("0/content.bin", &[]).body == content);
+    served.ends();
+    // It is kept.
+    world.tracker.take().unwrap().kill();
+    world.play("alice", &[], 0);
+    world.assert_opened("alice");
 }
 
 #[test]

@@ -132,7 +132,9 @@ async fn keep_licensed(
     loop {
         let epoch = stats.borrow_and_update().epoch;
         if known != Some(epoch) && subscription.dir.license().exists() {
-            license::fetch_missing(&subscription, [epoch], output).await;
+            if let Err(failure) = license::of_epoch(&subscription, epoch).await {
+                output.note(format!("There is no license for pieces of epoch {epoch}: {}", failure.message));
+            }
             known = Some(epoch);
         }
         if stats.changed().await.is_err() {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::subscription::{Subscription, at};
-use super::{DataDir, Exit, Failure};
+use super::{DataDir, Exit, Failure, TorrentDir};
 use crate::peer::{
     PlainSource, Published, Role, Shape, Store, StoreError, StoreReader, TorrentConfig, Tracker,
 };
@@ -164,18 +164,20 @@ pub(super) struct PieceFile {
 }
 
 impl PieceFile {
-    /// Opens it. Nothing in it says which epoch it is of: the license that opens a piece of it tells.
-    pub(super) fn open(path: &Path, player: &Player) -> Result<Self, Failure> {
+    /// Opens it. Nothing in it says which epoch it is of: the license that opens a piece of it tells. `dir`: of the subscription.
+    pub(super) fn open(path: &Path, player: &Player, dir: &TorrentDir) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
         let mut pieces = PieceFile { file, epoch: player.epoch() };
         let count = player.metainfo().info.piece_count;
         let mut some = vec![0; player.metainfo().info.piece_length as usize];
         let mut sealed = (0..count).filter(|&index| !player.metainfo().info.seal.is_clear(index));
         let first = sealed.find(|&index| matches!(pieces.read_piece(index, &mut some), Ok(Some(_))));
-        for epoch in first.map(|_| player.epochs()).into_iter().flatten() {
-            pieces.epoch = epoch;
-            if first.is_some_and(|index| player.opens(&pieces, index)) {
-                return Ok(pieces);
+        if let Some(first) = first {
+            for epoch in [player.epoch()].into_iter().chain(dir.other_licenses()) {
+                pieces.epoch = epoch;
+                if player.opens(&pieces, first) {
+                    return Ok(pieces);
+                }
             }
         }
         pieces.epoch = player.epoch();

@@ -1,6 +1,6 @@
 //! `license`: fetches a license, redeeming a voucher if one is given.
 
-use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,11 +59,51 @@ pub(super) async fn fetch(
     subscription: &Subscription,
     voucher: Option<&CheckedCode>,
 ) -> Result<License, Failure> {
+    let _turn = turn(subscription).await?;
     fetch_for(subscription, None, voucher).await
 }
 
-/// The same, for pieces of that epoch. The newest is the one whose policy counts; those of older epochs are kept beside it.
-pub(super) async fn fetch_for(
+/// The license of an epoch, fetched where it is not stored.
+pub(super) async fn of_epoch(subscription: &Subscription, epoch: u64) -> Result<License, Failure> {
+    if let Some(license) = stored(subscription, epoch)? {
+        return Ok(license);
+    }
+    let _turn = turn(subscription).await?;
+    // Another process of the device may have fetched it meanwhile.
+    match stored(subscription, epoch)? {
+        Some(license) => Ok(license),
+        None => fetch_for(subscription, Some(epoch), None).await,
+    }
+}
+
+/// The stored license of an epoch. Errors: the newest license is gone, was tampered with or is another's: that is to be seen, and not
+/// to be replaced.
+fn stored(subscription: &Subscription, epoch: u64) -> Result<Option<License>, Failure> {
+    let (dir, path) = (&subscription.dir, subscription.dir.license());
+    let newest = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
+    let newest = subscription.open_license(&newest).map_err(glue::license_failure)?;
+    if newest.epoch == epoch {
+        return Ok(Some(newest));
+    }
+    // One that is damaged opens nothing, and keeps nobody from playing.
+    let other = std::fs::read(dir.license_of(epoch)).ok();
+    Ok(other.and_then(|envelope| subscription.open_license(&envelope).ok()))
+}
+
+/// No other process of the device fetches a license of this subscription before the file is dropped.
+async fn turn(subscription: &Subscription) -> Result<File, Failure> {
+    let path = subscription.dir.license().with_extension("lock");
+    let locked = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || atomic_file::lock(&path)
+    });
+    let locked = locked.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    locked.map_err(|error| Failure::file(&path, &error))
+}
+
+/// Fetches the license of an epoch, or else of the newest, which is the one whose policy counts; those of older epochs are kept
+/// beside it. The caller has the turn.
+async fn fetch_for(
     subscription: &Subscription,
     epoch: Option<u64>,
     voucher: Option<&CheckedCode>,
@@ -101,16 +141,18 @@ pub(super) async fn fetch_for(
 pub(super) async fn renew_if_due(subscription: &Subscription, output: Output) -> Result<(), Failure> {
     // Whatever else is wrong with the license is said when it is used.
     let stored = std::fs::read(subscription.dir.license()).unwrap_or_default();
-    // The publisher has another key by now.
-    let replaced = matches!(subscription.open_license(&stored), Err(LicenseError::OtherSigner));
-    if !replaced {
-        let Ok(player) = super::play::load_player(subscription) else { return Ok(()) };
-        let now = crate::date::now();
-        // A record that was changed, lost or copied is not set right in silence.
-        let Ok(plays) = subscription.plays() else { return Ok(()) };
-        let refused = plays.fits(player.license()).is_ok() && plays.check(player.policy(), now).is_err();
-        if !refused && !plays.is_renewal_due(player.policy(), now) {
-            return Ok(());
+    match subscription.open_license(&stored) {
+        // The publisher has another key by now.
+        Err(LicenseError::OtherSigner) => {}
+        Err(_) => return Ok(()),
+        Ok(license) => {
+            let (policy, now) = (&license.policy, crate::date::now());
+            // A record that was changed, lost or copied is not set right in silence.
+            let Ok(plays) = subscription.plays() else { return Ok(()) };
+            let refused = plays.fits(&license).is_ok() && plays.check(policy, now).is_err();
+            if !refused && !plays.is_renewal_due(policy, now) {
+                return Ok(());
+            }
         }
     }
     match fetch(subscription, None).await {
@@ -137,25 +179,6 @@ pub(super) async fn tell_plays(subscription: &Subscription) {
         Ok(Ok(_)) => {}
         Ok(Err(failure)) => tracing::info!(reason = %failure, "the tracker was not told of the play"),
         Err(_) => tracing::info!("the tracker was not told of the play in time"),
-    }
-}
-
-/// Fetches licenses for stored pieces of these epochs, as far as there are none. What cannot be had is noted: those that there are
-/// may do.
-pub(super) async fn fetch_missing(
-    subscription: &Subscription,
-    epochs: impl IntoIterator<Item = u64>,
-    output: Output,
-) {
-    let dir = &subscription.dir;
-    // One that was tampered with, or is another's, is to be seen, and not to be replaced.
-    let envelope = std::fs::read(dir.license()).unwrap_or_default();
-    let Ok(newest) = subscription.open_license(&envelope) else { return };
-    let known: BTreeSet<u64> = dir.other_licenses().into_iter().chain([newest.epoch]).collect();
-    for epoch in epochs.into_iter().filter(|epoch| !known.contains(epoch)) {
-        if let Err(failure) = fetch_for(subscription, Some(epoch), None).await {
-            output.note(format!("There is no license for pieces of epoch {epoch}: {}", failure.message));
-        }
     }
 }
 

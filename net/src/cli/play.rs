@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::output::bytes;
 use super::subscription::{Subscription, read_metainfo};
 use super::{DataDir, Exit, Failure, Output, glue, license};
 use crate::atomic_file::Existing;
 use crate::date::now;
-use crate::player::{BadPiece, Content, Error, Fault, PieceReader, Player, PolicyState, Session};
+use crate::player::{BadPiece, Content, Error, Fault, Licenses, PieceReader, Player, PolicyState, Session};
+use crate::wire::license::License;
 
 /// Arguments of `play`.
 #[derive(Debug, clap::Args)]
@@ -73,17 +75,12 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     }
     let metainfo = Arc::new(read_metainfo(&args.torrent, args.insecure_paper_profile)?);
     let voucher = args.voucher.read(&metainfo.info.seal)?;
-    let subscription = Subscription::expect(metainfo, &args.trust, &data)?;
+    let subscription = Arc::new(Subscription::expect(metainfo, &args.trust, &data)?);
     if !subscription.dir.license().exists() || voucher.is_some() {
         license::fetch(&subscription, voucher.as_ref()).await?;
     } else {
         license::renew_if_due(&subscription, output).await?;
     }
-    if args.pieces.is_none() {
-        let epochs = glue::open_store(&subscription)?.epochs();
-        license::fetch_missing(&subscription, epochs, output).await;
-    }
-    let subscription = Arc::new(subscription);
     if let Some(address) = args.serve.address() {
         return serve::run(args, address, subscription, output).await;
     }
@@ -108,7 +105,7 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
 }
 
 /// The player, once its license lets it play now. Nothing is counted yet.
-fn admit(subscription: &Subscription) -> Result<(Arc<Player>, PolicyState), Failure> {
+fn admit(subscription: &Arc<Subscription>) -> Result<(Arc<Player>, PolicyState), Failure> {
     let player = load_player(subscription)?;
     let state = subscription.plays()?;
     player.check(&state, now()).map_err(glue::player_failure)?;
@@ -138,12 +135,12 @@ impl Piped {
 fn open(
     args: &Args,
     mended: Option<supply::Mended>,
-    subscription: &Subscription,
+    subscription: &Arc<Subscription>,
     output: Output,
 ) -> Result<bool, Failure> {
     let (player, mut state) = admit(subscription)?;
     let pieces: Box<dyn PieceReader> = match (&args.pieces, mended) {
-        (Some(path), _) => Box::new(glue::PieceFile::open(path, &player)?),
+        (Some(path), _) => Box::new(glue::PieceFile::open(path, &player, &subscription.dir)?),
         (None, Some(mended)) => Box::new(mended),
         (None, None) => Box::new(glue::open_store(subscription)?),
     };
@@ -213,18 +210,28 @@ fn release(
     Ok((content.files().len(), length))
 }
 
-/// The player of a subscription with its stored license.
-pub(super) fn load_player(subscription: &Subscription) -> Result<Arc<Player>, Failure> {
+/// The player of a subscription with its stored license. Within a runtime.
+fn load_player(subscription: &Arc<Subscription>) -> Result<Arc<Player>, Failure> {
     let path = subscription.dir.license();
     let envelope = std::fs::read(&path).map_err(|error| Failure::file(&path, &error))?;
     let metainfo = subscription.metainfo.as_ref().clone();
-    let paths = subscription.dir.other_licenses().into_iter().map(|epoch| subscription.dir.license_of(epoch));
-    // One that is damaged opens nothing, and keeps nobody from playing.
-    let opens = |envelope: &Vec<u8>| subscription.open_license(envelope).is_ok();
-    let others: Vec<Vec<u8>> = paths.filter_map(|path| std::fs::read(path).ok()).filter(opens).collect();
+    let others = Others { subscription: Arc::clone(subscription), runtime: Handle::current() };
     let license_key = &subscription.license_key();
-    Player::with_licenses(metainfo, &subscription.keys, license_key, &envelope, &others)
+    Player::following(metainfo, &subscription.keys, license_key, &envelope, Box::new(others))
         .map_err(glue::player_failure)
+}
+
+/// The subscription's licenses of other epochs: those that are stored, and those that the tracker issues.
+struct Others {
+    subscription: Arc<Subscription>,
+    runtime: Handle,
+}
+
+impl Licenses for Others {
+    fn license(&self, epoch: u64) -> Result<License, String> {
+        let fetched = license::of_epoch(&self.subscription, epoch);
+        self.runtime.block_on(fetched).map_err(|failure| failure.message)
+    }
 }
 
 /// Opens every stored piece; those that are bad.

@@ -9,7 +9,7 @@
 //!
 //! Whoever takes the player apart is not stopped by any of it, as nobody is who copies what he sees.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -124,11 +124,7 @@ impl PolicyState {
     /// Nobody else changes records of this device before the file is dropped.
     fn turn(&self) -> Result<File, Error> {
         let path = self.files.journal.with_extension("lock");
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true);
-        platform::private(&mut options);
-        let lock = options.open(&path).and_then(|file| file.lock().map(|()| file));
-        lock.map_err(|error| Error::Io { path, error })
+        atomic_file::lock(&path).map_err(|error| Error::Io { path, error })
     }
 
     /// The record on the disk, if it is the one that was written last, here.

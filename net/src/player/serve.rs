@@ -314,7 +314,9 @@ fn refused(status: StatusCode, why: &str) -> Response<Body> {
 fn failed(error: &Error) -> Response<Body> {
     tracing::warn!(%error, "a read failed");
     let status = match error {
-        Error::NotFetched { .. } | Error::MissingPiece { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::NotFetched { .. } | Error::MissingPiece { .. } | Error::WrongEpoch { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Error::Expired { .. } => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };

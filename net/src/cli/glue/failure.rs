@@ -82,9 +82,7 @@ pub(crate) fn player_failure(error: player::Error) -> Failure {
         | Error::OldPolicyState { .. }
         | Error::ElsewherePolicyState { .. } => Exit::Tampered,
         Error::NewerLicense { .. } | Error::NewerPolicyState { .. } => Exit::NewerVersion,
-        Error::Expired { .. }
-        | Error::NotYet { .. }
-        | Error::OfflineTooLong { .. } => Exit::Expired,
+        Error::Expired { .. } | Error::NotYet { .. } | Error::OfflineTooLong { .. } => Exit::Expired,
         Error::NoPlaysLeft { .. } => Exit::NoPlaysLeft,
         Error::CorruptPiece { .. }
         | Error::WrongEpoch { .. }

@@ -71,7 +71,13 @@ pub(super) async fn run(
     tokio::pin!(told);
     let (player, mut state) = super::admit(&subscription)?;
     let (supply, fetching): (Arc<dyn Supply>, Option<Fetching>) = match &args.pieces {
-        Some(path) => (Arc::new(Still(glue::PieceFile::open(path, &player)?)), None),
+        Some(path) => {
+            let (path, player, dir) = (path.clone(), player.clone(), subscription.dir.clone());
+            let opened =
+                tokio::task::spawn_blocking(move || glue::PieceFile::open(&path, &player, &dir)).await;
+            let file = opened.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
+            (Arc::new(Still(file)), None)
+        }
         None => {
             let patience = args.serve.patience();
             let (fetched, fetching) = Fetched::start(subscription.clone(), args.node, patience, output)?;

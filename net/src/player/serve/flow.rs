@@ -95,8 +95,8 @@ impl Opened {
                         return Err(error);
                     }
                 }
-                // It moves, or was discarded since.
-                Error::MissingPiece { .. } | Error::WrongEpoch { .. } => {}
+                // It was discarded since.
+                Error::MissingPiece { .. } => {}
                 _ => return Err(error),
             }
         }
