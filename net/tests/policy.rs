@@ -6,7 +6,7 @@ pub mod world;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -99,6 +99,29 @@ fn a_copy_of_the_data_directory_is_noticed_and_renewed_a_few_times() {
     assert_eq!(world.play("copy", &[], 0)["plays_left"], 7);
     let refused = license(&world, "another", &[], 8);
     assert_eq!((&refused["kind"], &refused["code"]), (&"tampered".into(), &"lost-record".into()));
+}
+
+#[test]
+fn processes_of_one_device_overtake_each_other_in_vain() {
+    let world = World::new(100_000);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let code = world.voucher(&["--plays", "9"]);
+    world.play("alice", &["--voucher", &code], 0);
+    // Each looks to the tracker like the next, and none like a record that was set back: three of those are refused.
+    let torrent = world.torrent();
+    for verb in [["license", &torrent], ["devices", &torrent]] {
+        let calls: Vec<_> = (0..6)
+            .map(|_| {
+                let mut call = program(&world.path("alice"), &verb);
+                call.stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        for mut call in calls {
+            assert_eq!(call.wait().unwrap().code(), Some(0), "{verb:?}");
+        }
+    }
+    assert_eq!(license(&world, "alice", &[], 0)["plays_left"], 8);
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl TorrentDir {
         self.0.join("license")
     }
 
+    /// Whose turn it is to tell the tracker what was played.
+    pub fn turn(&self) -> PathBuf {
+        self.0.join("turn.lock")
+    }
+
     /// A license of another epoch than [`TorrentDir::license`]: it opens pieces that have not moved.
     pub fn license_of(&self, epoch: u64) -> PathBuf {
         self.0.join(format!("license-{epoch}"))

@@ -43,11 +43,13 @@ pub(super) async fn run(args: Args, data: DataDir, output: Output) -> Result<(),
     let torrent = metainfo.info.seal.torrent_id;
     let subscription = Subscription::expect(metainfo, &args.trust, &data)?;
     let client = glue::client(&subscription)?;
+    let turn = subscription.turn().await?;
     // A record that was lost is for the license to renew.
     let mut plays = subscription.recovered_plays()?;
     let record = if plays.is_lost() { None } else { Some(plays.report().map_err(glue::player_failure)?) };
     let devices =
         client.devices(torrent, args.name.as_deref(), record).await.map_err(glue::client_failure)?;
+    drop(turn);
     let Some(wanted) = &args.revoke else {
         show(&devices, &subscription.keys.id, output);
         return Ok(());

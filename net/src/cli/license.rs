@@ -1,6 +1,5 @@
 //! `license`: fetches a license, redeeming a voucher if one is given.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +58,7 @@ pub(super) async fn fetch(
     subscription: &Subscription,
     voucher: Option<&CheckedCode>,
 ) -> Result<License, Failure> {
-    let _turn = turn(subscription).await?;
+    let _turn = subscription.turn().await?;
     fetch_for(subscription, None, voucher).await
 }
 
@@ -68,7 +67,7 @@ pub(super) async fn of_epoch(subscription: &Subscription, epoch: u64) -> Result<
     if let Some(license) = stored(subscription, epoch)? {
         return Ok(license);
     }
-    let _turn = turn(subscription).await?;
+    let _turn = subscription.turn().await?;
     // Another process of the device may have fetched it meanwhile.
     match stored(subscription, epoch)? {
         Some(license) => Ok(license),
@@ -88,17 +87,6 @@ fn stored(subscription: &Subscription, epoch: u64) -> Result<Option<License>, Fa
     // One that is damaged opens nothing, and keeps nobody from playing.
     let other = std::fs::read(dir.license_of(epoch)).ok();
     Ok(other.and_then(|envelope| subscription.open_license(&envelope).ok()))
-}
-
-/// No other process of the device fetches a license of this subscription before the file is dropped.
-async fn turn(subscription: &Subscription) -> Result<File, Failure> {
-    let path = subscription.dir.license().with_extension("lock");
-    let locked = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || atomic_file::lock(&path)
-    });
-    let locked = locked.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    locked.map_err(|error| Failure::file(&path, &error))
 }
 
 /// Fetches the license of an epoch, or else of the newest, which is the one whose policy counts; those of older epochs are kept
@@ -170,6 +158,7 @@ pub(super) async fn tell_plays(subscription: &Subscription) {
     /// Nobody waits longer for that.
     const PATIENCE: Duration = Duration::from_secs(5);
     let told = async {
+        let _turn = subscription.turn().await?;
         let record = subscription.plays()?.report().map_err(glue::player_failure)?;
         let client = glue::client(subscription)?;
         let torrent = subscription.metainfo.info.seal.torrent_id;

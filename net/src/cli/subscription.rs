@@ -1,5 +1,6 @@
 //! This device and its subscriptions: one root on disk, and what it makes of this device in each torrent.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -225,6 +226,18 @@ impl Subscription {
     pub(super) fn keep_passkey(&mut self, passkey: &Passkey) -> Result<(), Failure> {
         self.passkey = *passkey;
         self.store()
+    }
+
+    /// Until the file is dropped, no other process of the device tells the tracker what was played: calls that overtook each other
+    /// would look like a record that was set back.
+    pub(super) async fn turn(&self) -> Result<File, Failure> {
+        let path = self.dir.turn();
+        let lock = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || atomic_file::lock(&path)
+        });
+        let locked = lock.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        locked.map_err(|error| Failure::file(&path, &error))
     }
 
     /// What was played. Errors: also where that was changed, lost, put back or copied.
