@@ -81,6 +81,45 @@ fn plays_are_not_won_back_by_putting_files_back() {
     world.play("alice", &[], 7);
 }
 
+#[test]
+fn codes_redeemed_in_turns_are_played_as_often_as_was_bought() {
+    let world = World::new(100_000);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let codes = [world.voucher(&["--plays", "2"]), world.voucher(&["--plays", "1"])];
+    let (torrent, to) = (world.torrent(), world.file("alice/opened"));
+    let mut played = 0;
+    for turn in 0..9 {
+        let args = ["play", &torrent, "--output", &to, "--force", "--voucher", &codes[turn % 2]];
+        match program(&world.path("alice"), &args).output().unwrap().status.code() {
+            Some(0) => played += 1,
+            code => assert_eq!(code, Some(7)),
+        }
+    }
+    assert_eq!(played, 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_used_code_gives_back_no_reset() {
+    let world = World::with_tracker(100_000, &["--record-resets", "1"]);
+    let _seed = world.seed(&[]);
+    world.fetch("alice");
+    let (code, another) = (world.voucher(&["--plays", "9"]), world.voucher(&["--plays", "9"]));
+    license(&world, "alice", &["--voucher", &another], 0);
+    world.play("alice", &["--voucher", &code], 0);
+    let lose = || fs::remove_file(world.torrent_dir("alice").join("plays")).unwrap();
+    lose();
+    license(&world, "alice", &["--voucher", &another], 0);
+    lose();
+    for code in [&code, &another] {
+        assert_eq!(license(&world, "alice", &["--voucher", code], 8)["code"], "lost-record");
+    }
+    // One that was never redeemed does.
+    let code = world.voucher(&["--plays", "9"]);
+    license(&world, "alice", &["--voucher", &code], 0);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_copy_of_the_data_directory_is_noticed_and_renewed_a_few_times() {

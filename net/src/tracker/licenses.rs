@@ -24,7 +24,6 @@ use crate::date;
 use crate::wire::api::{ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseRequest, LicenseServer};
 use crate::wire::identity::{self, SigningKey, purpose};
 use crate::wire::license::{License, Policy};
-use crate::wire::voucher::VoucherCode;
 
 /// `POST /license`
 pub(super) async fn license(tracker: Shared, headers: HeaderMap, body: Body) -> Response {
@@ -38,20 +37,23 @@ fn make_license(
 ) -> Result<LicenseReply, Refusal> {
     let torrent = tracker.torrent(&request.torrent_id)?;
     let subscriber = tracker.subscriber_of(session, &torrent.id)?;
+    let voucher = request.voucher.as_ref().map(|code| tracker.voucher_mac(&torrent, code)).transpose()?;
     // Before anything is redeemed: what was played is of the grant before.
     if let Some(record) = &request.record {
-        let bought = request.voucher.as_ref().map(|code| tracker.voucher_mac(&torrent, code)).transpose()?;
-        let bought = bought.map(|voucher| tracker.store.grant_of_voucher(&voucher)).transpose()?.flatten();
-        let buys = bought.is_some() && bought != tracker.store.held_by(&session.id)?;
-        devices::note_plays(tracker, &session.id, record, buys)?;
+        let now = clock::now();
+        let buys = voucher.map(|voucher| tracker.store.is_new(&voucher, &torrent.id, &session.id, now));
+        devices::note_plays(tracker, &session.id, record, buys.transpose()?.unwrap_or(false))?;
+    }
+    // Here also where another server signs: a code that lifts a limit is used up by that.
+    if let Some(voucher) = voucher {
+        redeem(tracker, &torrent, &session.id, &voucher)?;
     }
     if tracker.authority(&torrent)?.license_key != tracker.license_key.public() {
-        // Nothing is redeemed yet: that is for the other server's order.
         let server = license_server(tracker, &torrent)?.clone();
         return Ok(LicenseReply { license: Vec::new(), now: clock::now(), server: Some(server) });
     }
     let epoch = request.epoch.unwrap_or_else(|| torrent.epochs.current());
-    let license = granted(tracker, &torrent, session.id, epoch, request.voucher.as_ref())?;
+    let license = granted(tracker, &torrent, session.id, epoch)?;
     let license = seal(&license, &tracker.license_key, &subscriber.device)?;
     // Noted before it leaves.
     tracker.store.note_license(&session.id, epoch, clock::now())?;
@@ -108,7 +110,10 @@ fn fill(tracker: &Tracker, order: &LicenseOrder) -> Result<LicenseFilled, Refusa
         .map_err(|_| ApiError::BadSignature)?;
     let now = clock::now();
     let epoch = word.epoch.unwrap_or_else(|| torrent.epochs.current());
-    let license = granted(tracker, &torrent, word.subscriber, epoch, word.voucher.as_ref())?;
+    if let Some(code) = &word.voucher {
+        redeem(tracker, &torrent, &word.subscriber, &tracker.voucher_mac(&torrent, code)?)?;
+    }
+    let license = granted(tracker, &torrent, word.subscriber, epoch)?;
     let license = seal(&license, &tracker.tracker_key, &server.device)?;
     tracker.store.note_license(&word.subscriber, epoch, now)?;
     count(&tracker.counters.licenses, 1);
@@ -130,32 +135,31 @@ fn license_server<'t>(tracker: &'t Tracker, torrent: &Torrent) -> Result<&'t Lic
     })
 }
 
-/// The license of an epoch that was granted to a subscriber; a voucher is redeemed first, if one is given. Blocks. Errors:
-/// [`ApiError::NotLicensed`], [`ApiError::ExpiredLicense`], those of a voucher.
-fn granted(
+/// Redeems a voucher, by the MAC of its code. Blocks. Errors: those of [`super::store::Store::redeem`], and who has the places where
+/// all are taken.
+fn redeem(
     tracker: &Tracker,
     torrent: &Torrent,
-    id: SubscriberId,
-    epoch: u64,
-    voucher: Option<&VoucherCode>,
-) -> Result<License, Refusal> {
-    let now = clock::now();
-    let grant = match voucher {
-        Some(code) => {
-            let voucher = tracker.voucher_mac(torrent, code)?;
-            tracker.store.redeem(&voucher, &torrent.id, &id, now).map_err(|error| {
-                let grant =
-                    || tracker.store.grant_by_id(&tracker.store.grant_of_voucher(&voucher).ok()??).ok()?;
-                match (Refusal::from(error), grant()) {
-                    (refusal, Some(grant)) if refusal.code == ApiError::UsedVoucher => {
-                        devices::places_taken(tracker, &grant)
-                    }
-                    (refusal, _) => refusal,
-                }
-            })?
+    id: &SubscriberId,
+    voucher: &[u8; 32],
+) -> Result<(), Refusal> {
+    let redeemed = tracker.store.redeem(voucher, &torrent.id, id, clock::now());
+    redeemed.map(drop).map_err(|error| {
+        let grant = || tracker.store.grant_by_id(&tracker.store.grant_of_voucher(voucher).ok()??).ok()?;
+        match (Refusal::from(error), grant()) {
+            (refusal, Some(grant)) if refusal.code == ApiError::UsedVoucher => {
+                devices::places_taken(tracker, &grant)
+            }
+            (refusal, _) => refusal,
         }
-        None => tracker.store.grant_of(&id)?.ok_or(ApiError::NotLicensed)?,
-    };
+    })
+}
+
+/// The license of an epoch that was granted to a subscriber. Blocks. Errors: [`ApiError::NotLicensed`],
+/// [`ApiError::ExpiredLicense`].
+fn granted(tracker: &Tracker, torrent: &Torrent, id: SubscriberId, epoch: u64) -> Result<License, Refusal> {
+    let now = clock::now();
+    let grant = tracker.store.grant_of(&id)?.ok_or(ApiError::NotLicensed)?;
     if let Some(expires) = grant.policy.expires.filter(|&expires| expires <= now) {
         let reason = format!("what was granted expired on {}: it has to be bought anew", date::utc(expires));
         return Err(Refusal::new(ApiError::ExpiredLicense, reason));

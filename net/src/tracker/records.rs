@@ -115,7 +115,7 @@ pub(super) struct DeviceRecord {
     pub(super) enrolled: u64,
     /// Plays that it told of, of all grants.
     pub(super) plays: u64,
-    /// Those of them that were of grants before the one that it holds.
+    /// Those of them that were of other grants than the one that it holds.
     pub(super) before: u64,
     /// The counter of its record of plays when it last called; 0 if it never told.
     pub(super) counter: u64,
@@ -180,11 +180,14 @@ impl KeyedRecord {
     }
 }
 
-/// A subscriber's id in a list.
+/// A subscriber that holds a grant, or did before it bought another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Holder {
     #[serde(with = "id")]
     pub(super) id: SubscriberId,
+    /// Plays of this grant, as they were known when it went on to another.
+    #[serde(default)]
+    pub(super) used: u64,
 }
 
 mod passkey {

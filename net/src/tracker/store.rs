@@ -478,6 +478,23 @@ impl Store {
         Ok(held)
     }
 
+    /// Whether a voucher would give a subscriber what it never held. Errors: those of the store.
+    pub(super) fn is_new(
+        &self,
+        voucher: &Bytes32,
+        torrent: &TorrentId,
+        subscriber: &SubscriberId,
+        now: u64,
+    ) -> Result<bool, StoreError> {
+        let Some(id) = self.grant_of_voucher(voucher)? else { return Ok(false) };
+        Ok(self.grant_by_id(&id)?.is_some_and(|grant| {
+            grant.torrent_id == *torrent
+                && grant.policy.expires.is_none_or(|expires| now < expires)
+                && grant.holders.len() < grant.devices as usize
+                && grant.holders.iter().all(|holder| holder.id != *subscriber)
+        }))
+    }
+
     /// Notes that a subscriber is given a license of an epoch; what it was given of that epoch.
     pub(super) fn note_license(
         &self,
@@ -708,20 +725,42 @@ fn hold(
     subscriber: &SubscriberId,
     now: u64,
 ) -> Result<GrantRecord, ChangeError> {
-    if !grant.holders.iter().any(|holder| holder.id == *subscriber) {
+    let holder = grant.holders.iter().find(|holder| holder.id == *subscriber).copied();
+    if holder.is_none() {
         if grant.holders.len() >= grant.devices as usize {
             return Err(ApiError::UsedVoucher.into());
         }
-        grant.holders.push(Holder { id: *subscriber });
+        grant.holders.push(Holder { id: *subscriber, used: 0 });
     }
     write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
     let before = write.open_table(HELD)?.insert(subscriber.0, id)?.map(|id| id.value());
     if before != Some(*id) {
+        let device = devices::change(write, subscriber, |_| ())?;
+        if let Some(before) = before {
+            leave(write, &before, subscriber, device.plays.saturating_sub(device.before))?;
+        }
+        // What was used of it before stays used.
+        let used = holder.map_or(0, |holder| holder.used);
         devices::change(write, subscriber, |device| {
-            (device.enrolled, device.before) = (now, device.plays);
+            (device.enrolled, device.before) = (now, device.plays.saturating_sub(used));
         })?;
     }
     Ok(grant)
+}
+
+/// A subscriber goes on to another grant, and has used so many plays of this one.
+fn leave(
+    write: &WriteTransaction,
+    id: &Bytes32,
+    subscriber: &SubscriberId,
+    used: u64,
+) -> Result<(), StoreError> {
+    let Some(mut grant) = read_grant(write, id)? else { return Ok(()) };
+    if let Some(holder) = grant.holders.iter_mut().find(|holder| holder.id == *subscriber) {
+        holder.used = used;
+        write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
+    }
+    Ok(())
 }
 
 fn read_grant(write: &WriteTransaction, id: &Bytes32) -> Result<Option<GrantRecord>, StoreError> {

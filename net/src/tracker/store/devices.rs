@@ -275,4 +275,33 @@ mod tests {
         store.redeem(&[6; 32], &TORRENT, &id(1), 52).unwrap();
         assert_eq!((store.device(&id(1)).unwrap().before, store.device(&id(1)).unwrap().enrolled), (3, 52));
     }
+
+    #[test]
+    fn vouchers_redeemed_in_turns_give_no_play_twice() {
+        let (_directory, store) = shared();
+        // Of 3 plays each, whichever is redeemed.
+        let mut played = 0;
+        for turn in 0..40_u64 {
+            let voucher = if turn % 3 == 0 { 6 } else { 7 };
+            let told = PlayRecord { counter: turn + 1, lost: 0, plays: played };
+            store.note_plays(&id(1), &told, None, 50 + turn).unwrap();
+            store.redeem(&[voucher; 32], &TORRENT, &id(1), 50 + turn).unwrap();
+            played += u64::from(played < 3 + store.device(&id(1)).unwrap().before);
+        }
+        assert_eq!(played, 6);
+        // The other device that shares one of them has its own.
+        assert_eq!(store.device(&id(2)).unwrap().before, 0);
+    }
+
+    #[test]
+    fn a_code_is_news_once_to_whom_it_gives_something() {
+        let (_directory, store) = shared();
+        let is_new = |voucher, torrent, n| store.is_new(&[voucher; 32], &torrent, &id(n), 50).unwrap();
+        assert!(is_new(6, TORRENT, 1));
+        store.redeem(&[6; 32], &TORRENT, &id(1), 51).unwrap();
+        // Its own, one without a place left, one that is none, and one for another torrent.
+        assert!(!is_new(6, TORRENT, 1) && !is_new(7, TORRENT, 1));
+        assert!(!is_new(7, TORRENT, 3) && !is_new(5, TORRENT, 1));
+        assert!(!is_new(6, swarmseal_core::TorrentId([9; 32]), 2));
+    }
 }
