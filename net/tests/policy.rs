@@ -243,6 +243,25 @@ fn a_viewer_whose_clock_is_slow_plays_what_has_begun() {
 }
 
 #[test]
+fn who_shares_an_older_grant_cannot_revoke_what_a_device_bought_later() {
+    let world = World::new(100_000);
+    let _seed = world.seed(&[]);
+    let shared = world.voucher(&["--devices", "2"]);
+    for who in ["alice", "mallory"] {
+        world.fetch(who);
+        world.play(who, &["--voucher", &shared], 0);
+    }
+    let own = world.voucher(&["--offline-grace", "1d"]);
+    world.play("alice", &["--voucher", &own], 0);
+    let shown = devices(&world, "mallory", &[]);
+    let alice = shown[0]["subscriber"].as_str().unwrap();
+    devices(&world, "mallory", &["--revoke", alice]);
+    assert_eq!(devices(&world, "mallory", &[]).last().unwrap()["used"], 1);
+    assert_eq!(license(&world, "alice", &[], 0)["offline_grace"], 86_400);
+    world.play("alice", &[], 0);
+}
+
+#[test]
 fn devices_share_a_grant_and_make_room_for_each_other() {
     let mut world = World::new(100_000);
     let _seed = world.seed(&[]);

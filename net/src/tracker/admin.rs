@@ -431,6 +431,7 @@ impl Terms {
             policy,
             created: clock::now(),
             freed: Vec::new(),
+            gone: Vec::new(),
         })
     }
 }

@@ -52,15 +52,17 @@ fn revoke(tracker: &Tracker, session: &Session, request: &RevokeDevice) -> Resul
     let id = tracker.store.held_by(&session.id)?.ok_or(ApiError::NotLicensed)?;
     let limit = Some(changes(tracker));
     let revoked = tracker.store.revoke_device(&id, &request.subscriber, limit, clock::now());
-    let (passkey, member) = revoked.map_err(|error| {
+    let revoked = revoked.map_err(|error| {
         let refusal = Refusal::from(error);
         match refusal.code {
             ApiError::TooManyChanges => too_many(tracker, &id),
             _ => refusal,
         }
     })?;
-    tracker.expel(&passkey, member);
-    tracing::info!(subscriber = %member.id, by = %session.id, "a device was revoked by its user");
+    if let Some((passkey, member)) = revoked {
+        tracker.expel(&passkey, member);
+    }
+    tracing::info!(subscriber = %request.subscriber, by = %session.id, "a device was revoked by its user");
     let grant = tracker.store.grant_by_id(&id)?.ok_or(ApiError::NotLicensed)?;
     shown(tracker, &grant)
 }

@@ -61,6 +61,9 @@ pub(super) struct PersonalRecord {
     pub(super) epoch: u64,
 }
 
+/// Devices without a place that a grant remembers.
+pub(super) const MAX_GONE: usize = 64;
+
 /// The right to a license, of as many devices as it covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GrantRecord {
@@ -78,6 +81,10 @@ pub(super) struct GrantRecord {
     /// When its users revoked devices of it, as far as that still counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) freed: Vec<u64>,
+    /// Those of its devices that went on to another grant before their places were freed: what they used of it stays used. At most
+    /// [`MAX_GONE`], the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) gone: Vec<Holder>,
 }
 
 /// A voucher that was issued.

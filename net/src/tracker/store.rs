@@ -491,7 +491,7 @@ impl Store {
             grant.torrent_id == *torrent
                 && grant.policy.expires.is_none_or(|expires| now < expires)
                 && grant.holders.len() < grant.devices as usize
-                && grant.holders.iter().all(|holder| holder.id != *subscriber)
+                && grant.holders.iter().chain(&grant.gone).all(|holder| holder.id != *subscriber)
         }))
     }
 
@@ -725,13 +725,17 @@ fn hold(
     subscriber: &SubscriberId,
     now: u64,
 ) -> Result<GrantRecord, ChangeError> {
-    let holder = grant.holders.iter().find(|holder| holder.id == *subscriber).copied();
-    if holder.is_none() {
-        if grant.holders.len() >= grant.devices as usize {
-            return Err(ApiError::UsedVoucher.into());
+    let is_it = |holder: &Holder| holder.id == *subscriber;
+    let holder = match grant.holders.iter().copied().find(is_it) {
+        Some(holder) => holder,
+        None if grant.holders.len() >= grant.devices as usize => return Err(ApiError::UsedVoucher.into()),
+        None => {
+            let gone = grant.gone.iter().position(is_it).map(|place| grant.gone.remove(place));
+            let holder = gone.unwrap_or(Holder { id: *subscriber, used: 0 });
+            grant.holders.push(holder);
+            holder
         }
-        grant.holders.push(Holder { id: *subscriber, used: 0 });
-    }
+    };
     write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
     let before = write.open_table(HELD)?.insert(subscriber.0, id)?.map(|id| id.value());
     if before != Some(*id) {
@@ -740,9 +744,8 @@ fn hold(
             leave(write, &before, subscriber, device.plays.saturating_sub(device.before))?;
         }
         // What was used of it before stays used.
-        let used = holder.map_or(0, |holder| holder.used);
         devices::change(write, subscriber, |device| {
-            (device.enrolled, device.before) = (now, device.plays.saturating_sub(used));
+            (device.enrolled, device.before) = (now, device.plays.saturating_sub(holder.used));
         })?;
     }
     Ok(grant)
@@ -844,6 +847,7 @@ mod tests {
             policy: Policy { plays: Some(3), expires: Some(100), ..Policy::default() },
             created: 5,
             freed: Vec::new(),
+            gone: Vec::new(),
         }
     }
 

@@ -56,8 +56,11 @@ impl Subject for RevokeDevice {
 pub(in crate::tracker) async fn revoke(State(tracker): Shared, body: Body<RevokeDevice>) -> Response {
     blocking(tracker, body, |tracker, body| {
         let id = SubscriberId(body.subscriber.0);
-        let (passkey, member) = tracker.store.revoke_device(&body.grant.0, &id, None, clock::now())?;
-        tracker.expel(&passkey, member);
+        if let Some((passkey, member)) =
+            tracker.store.revoke_device(&body.grant.0, &id, None, clock::now())?
+        {
+            tracker.expel(&passkey, member);
+        }
         tracing::info!(subscriber = %id, "a device was revoked");
         shown(tracker, &body.grant.0)
     })

@@ -7,7 +7,7 @@ use super::{
     Bytes32, ChangeError, GRANTS, HELD, Member, REVOCATIONS, SUBSCRIBERS, Store, StoreError, decode, encode,
     read_grant,
 };
-use crate::tracker::records::{DeviceRecord, GrantRecord, SubscriberRecord};
+use crate::tracker::records::{DeviceRecord, GrantRecord, MAX_GONE, SubscriberRecord};
 use crate::wire::api::{ApiError, Device, Passkey, PlayRecord, Role};
 
 /// Subscriber → what is known of it as a device.
@@ -112,8 +112,9 @@ impl Store {
         Ok(record)
     }
 
-    /// Revokes a device that holds a grant, and frees its place. With `limit` as one of the grant's users, who may not do so too
-    /// often. The subscriber's passkey and who it is. Errors: [`ApiError::UnknownGrant`], [`ApiError::UnknownSubscriber`] where it
+    /// Frees the place of a device that has one of a grant, and revokes it, unless it holds another grant by now: that one's users
+    /// alone revoke it. With `limit` as one of the grant's users, who may not do so too often. The passkey of who was revoked and
+    /// who it is. Errors: [`ApiError::UnknownGrant`], [`ApiError::UnknownSubscriber`] where it
     /// does not hold the grant, [`ApiError::TooManyChanges`].
     pub(in crate::tracker) fn revoke_device(
         &self,
@@ -121,14 +122,19 @@ impl Store {
         subscriber: &SubscriberId,
         limit: Option<Limit>,
         now: u64,
-    ) -> Result<(Passkey, Member), ChangeError> {
+    ) -> Result<Option<(Passkey, Member)>, ChangeError> {
         let write = self.begin()?;
         let revoked = {
             let mut grant = read_grant(&write, grant_id)?.ok_or(ApiError::UnknownGrant)?;
-            let held = grant.holders.len();
-            grant.holders.retain(|holder| holder.id != *subscriber);
-            if grant.holders.len() == held {
-                return Err(ApiError::UnknownSubscriber.into());
+            let place = grant.holders.iter().position(|holder| holder.id == *subscriber);
+            let holder = grant.holders.remove(place.ok_or(ApiError::UnknownSubscriber)?);
+            let mut held = write.open_table(HELD)?;
+            let elsewhere = held.get(subscriber.0)?.is_some_and(|id| id.value() != *grant_id);
+            if elsewhere {
+                if grant.gone.len() == MAX_GONE {
+                    grant.gone.remove(0);
+                }
+                grant.gone.push(holder);
             }
             if let Some(limit) = limit {
                 grant.freed = limit.counted(&grant.freed, now);
@@ -138,25 +144,26 @@ impl Store {
                 grant.freed.push(now);
             }
             write.open_table(GRANTS)?.insert(grant_id, encode(&grant).as_slice())?;
-            let mut held = write.open_table(HELD)?;
-            // It may have bought another since.
-            if held.get(subscriber.0)?.is_some_and(|id| id.value() == *grant_id) {
+            if elsewhere {
+                None
+            } else {
                 held.remove(subscriber.0)?;
+                let mut subscribers = write.open_table(SUBSCRIBERS)?;
+                let known: Option<SubscriberRecord> = subscribers
+                    .get(subscriber.0)?
+                    .map(|bytes| decode("subscribers", bytes.value()))
+                    .transpose()?;
+                let mut record = known.ok_or(ApiError::UnknownSubscriber)?;
+                record.revoked = true;
+                subscribers.insert(subscriber.0, encode(&record).as_slice())?;
+                let mut revocations = write.open_table(REVOCATIONS)?;
+                if revocations.get(subscriber.0)?.is_none() {
+                    revocations.insert(subscriber.0, now)?;
+                }
+                let torrent_id = record.torrent_id;
+                let member = Member { id: *subscriber, role: Role::Subscriber, torrent_id, revoked: true };
+                Some((record.passkey, member))
             }
-            let mut subscribers = write.open_table(SUBSCRIBERS)?;
-            let known: Option<SubscriberRecord> = subscribers
-                .get(subscriber.0)?
-                .map(|bytes| decode("subscribers", bytes.value()))
-                .transpose()?;
-            let mut record = known.ok_or(ApiError::UnknownSubscriber)?;
-            record.revoked = true;
-            subscribers.insert(subscriber.0, encode(&record).as_slice())?;
-            let mut revocations = write.open_table(REVOCATIONS)?;
-            if revocations.get(subscriber.0)?.is_none() {
-                revocations.insert(subscriber.0, now)?;
-            }
-            let torrent_id = record.torrent_id;
-            (record.passkey, Member { id: *subscriber, role: Role::Subscriber, torrent_id, revoked: true })
         };
         write.commit()?;
         Ok(revoked)
@@ -198,6 +205,7 @@ mod tests {
             policy: Policy { plays: Some(3), ..Policy::default() },
             created: 5,
             freed: Vec::new(),
+            gone: Vec::new(),
         };
         store.issue_vouchers("1", 0, &[voucher(7, 8), voucher(6, 9)], &grant).unwrap();
         for n in 1..=2 {
@@ -226,7 +234,7 @@ mod tests {
         assert_eq!(shown(&grant), [(1, None, 41), (2, Some("laptop".to_owned()), 42)]);
         assert_eq!(refusal(store.redeem(&[7; 32], &TORRENT, &id(3), 50)), ApiError::UsedVoucher);
         let revoke = |n, now| store.revoke_device(&[8; 32], &id(n), Some(LIMIT), now);
-        let (passkey, member) = revoke(2, 60).unwrap();
+        let (passkey, member) = revoke(2, 60).unwrap().unwrap();
         assert_eq!((passkey, member.id, member.revoked), (Passkey::new([2; 16]), id(2), true));
         assert_eq!(refusal(revoke(2, 61)), ApiError::UnknownSubscriber);
         assert_eq!(store.grant_of(&id(2)).unwrap(), None);
@@ -291,6 +299,24 @@ mod tests {
         assert_eq!(played, 6);
         // The other device that shares one of them has its own.
         assert_eq!(store.device(&id(2)).unwrap().before, 0);
+    }
+
+    #[test]
+    fn an_older_grant_frees_the_place_and_leaves_what_was_bought_later() {
+        let (_directory, store) = shared();
+        let told = PlayRecord { counter: 1, lost: 0, plays: 2 };
+        store.note_plays(&id(2), &told, None, 50).unwrap();
+        store.redeem(&[6; 32], &TORRENT, &id(2), 51).unwrap();
+        assert_eq!(store.revoke_device(&[8; 32], &id(2), Some(LIMIT), 52).unwrap(), None);
+        assert_eq!(store.held_by(&id(2)).unwrap(), Some([9; 32]));
+        assert!(!store.subscriber(&id(2)).unwrap().unwrap().revoked);
+        // Its place is free, and what it used of the grant stays used.
+        assert!(!store.is_new(&[7; 32], &TORRENT, &id(2), 53).unwrap());
+        store.redeem(&[7; 32], &TORRENT, &id(2), 53).unwrap();
+        assert_eq!(store.device(&id(2)).unwrap().before, 0);
+        assert_eq!(store.grant_by_id(&[8; 32]).unwrap().unwrap().gone, []);
+        // What it holds, the grant's users revoke.
+        assert!(store.revoke_device(&[8; 32], &id(2), Some(LIMIT), 54).unwrap().is_some());
     }
 
     #[test]
