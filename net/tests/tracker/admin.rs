@@ -43,6 +43,29 @@ fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test]
+async fn the_description_names_each_number_of_the_statistics() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path()).await;
+    let (_, _, auditor) = tracker.with_role("auditor").await;
+    let answer = async |path, token| {
+        let (status, body) = tracker.ask("GET", path, token, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    let description = answer("/admin/openapi.json", None).await;
+    let stats = answer("/admin/stats", Some(&auditor)).await;
+    let schema = &description["paths"]["/admin/stats"]["get"]["responses"]["200"]["content"]["application/json"]
+        ["schema"];
+    let given: BTreeSet<&str> = stats.as_object().unwrap().keys().map(String::as_str).collect();
+    let described: BTreeSet<&str> =
+        schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let required: BTreeSet<&str> =
+        schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(described, given);
+    assert_eq!(required, given);
+}
+
+#[tokio::test]
 async fn every_call_of_the_description_is_there_and_asks_for_a_role() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = Running::start(directory.path()).await;
