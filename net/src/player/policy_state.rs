@@ -190,6 +190,13 @@ impl PolicyState {
         }
     }
 
+    fn check_there(&self) -> Result<(), Error> {
+        match self.lost {
+            true => Err(Error::LostPolicyState { path: self.files.record.clone() }),
+            false => Ok(()),
+        }
+    }
+
     /// What the time is where the clock shows `now`: the latest that it or the tracker has shown. So a clock that is behind refuses
     /// nothing that has begun, and one that is set back gives nothing back.
     fn time(&self, now: u64) -> u64 {
@@ -198,9 +205,7 @@ impl PolicyState {
 
     /// Whether the policy lets it be played at `now`; counts nothing. Errors: as [`super::Player::begin_play`].
     pub fn check(&self, policy: &Policy, now: u64) -> Result<(), Error> {
-        if self.lost {
-            return Err(Error::LostPolicyState { path: self.files.record.clone() });
-        }
+        self.check_there()?;
         let now = self.time(now);
         if let Some(until) = policy.not_before.filter(|&until| now < until) {
             return Err(Error::NotYet { until });
@@ -262,19 +267,16 @@ impl PolicyState {
 
     /// [`PolicyState::check`], then counts a play and writes it down; what the time is.
     pub(super) fn begin_play(&mut self, license: &License, now: u64) -> Result<u64, Error> {
-        if !self.lost {
-            let _turn = self.turn()?;
-            // Another process may have played meanwhile.
-            let stored = self.stored()?;
-            self.record = Record { plays: stored.plays.max(license.played), ..stored };
-            self.fits(license)?;
-            self.check(&license.policy, now)?;
-            let (record, time) = (&self.record, self.time(now));
-            self.save(Record { plays: record.plays.saturating_add(1), seen: time, ..record.clone() })?;
-            return Ok(time);
-        }
+        self.check_there()?;
+        let _turn = self.turn()?;
+        // Another process may have played meanwhile.
+        let stored = self.stored()?;
+        self.record = Record { plays: stored.plays.max(license.played), ..stored };
+        self.fits(license)?;
         self.check(&license.policy, now)?;
-        Ok(self.time(now))
+        let (record, time) = (&self.record, self.time(now));
+        self.save(Record { plays: record.plays.saturating_add(1), seen: time, ..record.clone() })?;
+        Ok(time)
     }
 
     /// The next record: the file, and then the journal, lest a kill in between look like an older file. The caller has the turn.

@@ -29,18 +29,17 @@ use tokio::sync::Semaphore;
 
 use super::calls::{Body, read};
 use super::connection::{self, Front};
-use super::identify::asked;
+use super::identify::{asked, proof};
 use super::limits::Limits;
 use super::metrics::{Counters, count};
 use super::nonces::Nonces;
 use super::refusal::{Refusal, bencoded};
 use super::shared_answer::SharedAnswer;
-use super::state::random;
 use super::tls::Tls;
-use super::{Config, Error, SWEEP, clock};
+use super::{Config, Error, SWEEP};
 use crate::tracker_client::{self, Client};
 use crate::wire::api::{
-    self, ApiError, Identified, LicenseFilled, LicenseOrder, LicenseReply, LicenseServer, LicenseWord,
+    self, ApiError, LicenseFilled, LicenseOrder, LicenseReply, LicenseServer, LicenseWord,
 };
 use crate::wire::bencode;
 use crate::wire::identity::{self, Identity, purpose};
@@ -189,13 +188,8 @@ async fn ready(State(licenser): State<Arc<Licenser>>) -> Response {
 async fn identify(State(licenser): State<Arc<Licenser>>, RawQuery(query): RawQuery) -> Response {
     let answer = || {
         let request = asked(query.as_deref())?;
-        let now = clock::now();
-        let nonce = licenser.nonces.make(now, random()?, &request.nonce, &request.origin);
-        let mut answer = Identified::sign(&request, licenser.identity.signing_key(), nonce, now);
-        if request.origin != licenser.origin {
-            answer.signature = None;
-        }
-        Ok::<_, Refusal>(answer)
+        let may_sign = request.origin == licenser.origin;
+        proof(&request, licenser.identity.signing_key(), &licenser.nonces, may_sign)
     };
     match answer() {
         Ok(answer) => bencoded(bencode::to_bytes(&answer)),

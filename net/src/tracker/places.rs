@@ -242,9 +242,14 @@ impl Table {
         true
     }
 
+    /// Where a connection stands in its network's list, as long as it has its place.
+    fn position(&self, holder: &Holder) -> Option<usize> {
+        self.networks.get(&holder.network)?.held.iter().position(|held| held.id == holder.id)
+    }
+
     fn change(&mut self, holder: &Holder, change: impl Fn(&mut Held)) {
+        let Some(at) = self.position(holder) else { return };
         let Some(of_it) = self.networks.get_mut(&holder.network) else { return };
-        let Some(at) = of_it.held.iter().position(|held| held.id == holder.id) else { return };
         let held = &mut of_it.held[at];
         let (was_stranger, shook) = (held.whose == Whose::Stranger, held.handshakes);
         change(held);
@@ -265,9 +270,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.holder.of.table();
-        let of_it = table.networks.get(&self.holder.network);
-        if let Some(at) = of_it.and_then(|of_it| of_it.held.iter().position(|held| held.id == self.holder.id))
-        {
+        if let Some(at) = table.position(&self.holder) {
             table.remove(self.holder.network, at);
         }
     }

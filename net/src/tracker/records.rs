@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use swarmseal_core::{SubscriberId, TorrentId};
 
-use crate::wire::api::{Passkey, id};
+use crate::wire::api::{ApiError, Passkey, id};
 use crate::wire::bencode::optional;
 use crate::wire::license::Policy;
 
@@ -85,6 +85,24 @@ pub(super) struct GrantRecord {
     /// [`MAX_GONE`], the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gone: Vec<Holder>,
+}
+
+impl GrantRecord {
+    /// Refuses what does not open a torrent now. Errors: [`ApiError::BadVoucher`], [`ApiError::ExpiredLicense`].
+    pub(super) fn check(&self, torrent: &TorrentId, now: u64) -> Result<(), ApiError> {
+        if self.torrent_id != *torrent {
+            return Err(ApiError::BadVoucher);
+        }
+        match self.policy.expires {
+            Some(expires) if expires <= now => Err(ApiError::ExpiredLicense),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether another device may have a place.
+    pub(super) fn has_place(&self) -> bool {
+        self.holders.len() < self.devices as usize
+    }
 }
 
 /// A voucher that was issued.

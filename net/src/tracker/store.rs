@@ -348,19 +348,10 @@ impl Store {
     pub(super) fn revoke(&self, id: &SubscriberId, now: u64) -> Result<(Passkey, Member), ChangeError> {
         let write = self.begin()?;
         let revoked = {
-            let mut revocations = write.open_table(REVOCATIONS)?;
-            if revocations.get(id.0)?.is_none() {
-                revocations.insert(id.0, now)?;
-            }
-            let mut subscribers = write.open_table(SUBSCRIBERS)?;
-            let known: Option<SubscriberRecord> =
-                subscribers.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
-            if let Some(mut record) = known {
-                record.revoked = true;
-                subscribers.insert(id.0, encode(&record).as_slice())?;
-                let torrent_id = record.torrent_id;
-                (record.passkey, Member { id: *id, role: Role::Subscriber, torrent_id, revoked: true })
+            if let Some(revoked) = revoke_subscriber(&write, id, now)? {
+                revoked
             } else {
+                note_revocation(&write, id, now)?;
                 let mut seeds = write.open_table(SEEDS)?;
                 let known: Option<SeedRecord> =
                     seeds.get(id.0)?.map(|bytes| decode("seeds", bytes.value())).transpose()?;
@@ -466,12 +457,7 @@ impl Store {
                 .transpose()?;
             let id = known.ok_or(ApiError::BadVoucher)?.grant;
             let grant = read_grant(&write, &id)?.ok_or(ApiError::BadVoucher)?;
-            if grant.torrent_id != *torrent {
-                return Err(ApiError::BadVoucher.into());
-            }
-            if grant.policy.expires.is_some_and(|expires| expires <= now) {
-                return Err(ApiError::ExpiredLicense.into());
-            }
+            grant.check(torrent, now)?;
             hold(&write, &id, grant, subscriber, now)?
         };
         write.commit()?;
@@ -488,9 +474,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let Some(id) = self.grant_of_voucher(voucher)? else { return Ok(false) };
         Ok(self.grant_by_id(&id)?.is_some_and(|grant| {
-            grant.torrent_id == *torrent
-                && grant.policy.expires.is_none_or(|expires| now < expires)
-                && grant.holders.len() < grant.devices as usize
+            grant.check(torrent, now).is_ok()
+                && grant.has_place()
                 && grant.holders.iter().chain(&grant.gone).all(|holder| holder.id != *subscriber)
         }))
     }
@@ -728,7 +713,7 @@ fn hold(
     let is_it = |holder: &Holder| holder.id == *subscriber;
     let holder = match grant.holders.iter().copied().find(is_it) {
         Some(holder) => holder,
-        None if grant.holders.len() >= grant.devices as usize => return Err(ApiError::UsedVoucher.into()),
+        None if !grant.has_place() => return Err(ApiError::UsedVoucher.into()),
         None => {
             let gone = grant.gone.iter().position(is_it).map(|place| grant.gone.remove(place));
             let holder = gone.unwrap_or(Holder { id: *subscriber, used: 0 });
@@ -739,16 +724,43 @@ fn hold(
     write.open_table(GRANTS)?.insert(id, encode(&grant).as_slice())?;
     let before = write.open_table(HELD)?.insert(subscriber.0, id)?.map(|id| id.value());
     if before != Some(*id) {
-        let device = devices::change(write, subscriber, |_| ())?;
-        if let Some(before) = before {
-            leave(write, &before, subscriber, device.plays.saturating_sub(device.before))?;
-        }
+        let mut used = 0;
         // What was used of it before stays used.
         devices::change(write, subscriber, |device| {
+            used = device.plays.saturating_sub(device.before);
             (device.enrolled, device.before) = (now, device.plays.saturating_sub(holder.used));
         })?;
+        if let Some(before) = before {
+            leave(write, &before, subscriber, used)?;
+        }
     }
     Ok(grant)
+}
+
+/// Revokes a subscriber; its passkey and who it is, if there is one.
+fn revoke_subscriber(
+    write: &WriteTransaction,
+    id: &SubscriberId,
+    now: u64,
+) -> Result<Option<(Passkey, Member)>, StoreError> {
+    let mut subscribers = write.open_table(SUBSCRIBERS)?;
+    let known: Option<SubscriberRecord> =
+        subscribers.get(id.0)?.map(|bytes| decode("subscribers", bytes.value())).transpose()?;
+    let Some(mut record) = known else { return Ok(None) };
+    record.revoked = true;
+    subscribers.insert(id.0, encode(&record).as_slice())?;
+    note_revocation(write, id, now)?;
+    let torrent_id = record.torrent_id;
+    Ok(Some((record.passkey, Member { id: *id, role: Role::Subscriber, torrent_id, revoked: true })))
+}
+
+/// Notes when a subscriber or seed was revoked first.
+fn note_revocation(write: &WriteTransaction, id: &SubscriberId, now: u64) -> Result<(), StoreError> {
+    let mut revocations = write.open_table(REVOCATIONS)?;
+    if revocations.get(id.0)?.is_none() {
+        revocations.insert(id.0, now)?;
+    }
+    Ok(())
 }
 
 /// A subscriber goes on to another grant, and has used so many plays of this one.

@@ -109,7 +109,7 @@ fn main() -> Result<ExitCode> {
         ("/metrics", one(get("/metrics"))),
         ("/ready", one(get("/ready"))),
         ("/health", one(get("/health"))),
-        ("a path that is none", one(get("/nothing"))),
+        ("an unknown path", one(get("/nothing"))),
         ("/admin/openapi.json", one(get("/admin/openapi.json"))),
         ("/admin/stats", one(get("/admin/stats"))),
         ("announces without a passkey", one(get(&format!("/announce/{}", "0".repeat(64))))),

@@ -43,15 +43,9 @@ impl Scene {
         content: &Path,
     ) -> Result<Self, Failure> {
         let metainfo = Arc::new(read_metainfo(torrent, true)?);
-        let open = |dir: &Path| {
-            Subscription::expect(
-                metainfo.clone(),
-                &TrustArgs::default(),
-                &DataDir::open(Some(dir.to_owned()))?,
-            )
-        };
-        let own_subscription = open(own)?;
-        let others_subscriptions = others.iter().map(|dir| open(dir)).collect::<Result<Vec<_>, _>>()?;
+        let own_subscription = subscription_in(own, &metainfo)?;
+        let others_subscriptions =
+            others.iter().map(|dir| subscription_in(dir, &metainfo)).collect::<Result<Vec<_>, _>>()?;
         let leaked = others_subscriptions
             .iter()
             .map(|other| leaked_license(other, &own_subscription))
@@ -153,8 +147,7 @@ impl Scene {
 /// tickets, for then nothing was tried.
 pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> Result<AttackResult, Failure> {
     let metainfo = Arc::new(read_metainfo(torrent, true)?);
-    let own =
-        Subscription::expect(metainfo.clone(), &TrustArgs::default(), &DataDir::open(Some(own.to_owned()))?)?;
+    let own = subscription_in(own, &metainfo)?;
     let mut tickets = Vec::new();
     for dir in others {
         read_transcript(&dir.join("transcript"), &mut |object| {
@@ -175,6 +168,12 @@ pub(super) async fn harvest(torrent: &Path, own: &Path, others: &[PathBuf]) -> R
         opened |= forged.rekey(torrent, own.epoch, ticket, &[0]).await.is_ok();
     }
     Ok(AttackResult { name: "others' tickets", profile: metainfo.info.seal.params.profile().name(), opened })
+}
+
+/// The subscription of a device whose data directory this is.
+fn subscription_in(dir: &Path, metainfo: &Arc<Metainfo>) -> Result<Subscription, Failure> {
+    let data = DataDir::open(Some(dir.to_owned()))?;
+    Subscription::expect(metainfo.clone(), &TrustArgs::default(), &data)
 }
 
 /// A licensed peer's license, opened on its own device, as if it had leaked; and the check that the attacker's own device

@@ -4,11 +4,11 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use swarmseal_core::SubscriberId;
 
 use super::{
-    Bytes32, ChangeError, GRANTS, HELD, Member, REVOCATIONS, SUBSCRIBERS, Store, StoreError, decode, encode,
-    read_grant,
+    Bytes32, ChangeError, GRANTS, HELD, Member, Store, StoreError, decode, encode, read_grant,
+    revoke_subscriber,
 };
-use crate::tracker::records::{DeviceRecord, GrantRecord, MAX_GONE, SubscriberRecord};
-use crate::wire::api::{ApiError, Device, Passkey, PlayRecord, Role};
+use crate::tracker::records::{DeviceRecord, GrantRecord, MAX_GONE};
+use crate::wire::api::{ApiError, Device, Passkey, PlayRecord};
 
 /// Subscriber → what is known of it as a device.
 pub(super) const DEVICES: TableDefinition<'_, Bytes32, &[u8]> = TableDefinition::new("devices");
@@ -148,21 +148,7 @@ impl Store {
                 None
             } else {
                 held.remove(subscriber.0)?;
-                let mut subscribers = write.open_table(SUBSCRIBERS)?;
-                let known: Option<SubscriberRecord> = subscribers
-                    .get(subscriber.0)?
-                    .map(|bytes| decode("subscribers", bytes.value()))
-                    .transpose()?;
-                let mut record = known.ok_or(ApiError::UnknownSubscriber)?;
-                record.revoked = true;
-                subscribers.insert(subscriber.0, encode(&record).as_slice())?;
-                let mut revocations = write.open_table(REVOCATIONS)?;
-                if revocations.get(subscriber.0)?.is_none() {
-                    revocations.insert(subscriber.0, now)?;
-                }
-                let torrent_id = record.torrent_id;
-                let member = Member { id: *subscriber, role: Role::Subscriber, torrent_id, revoked: true };
-                Some((record.passkey, member))
+                Some(revoke_subscriber(&write, subscriber, now)?.ok_or(ApiError::UnknownSubscriber)?)
             }
         };
         write.commit()?;
